@@ -1,0 +1,111 @@
+/**
+ * Byte helpers. Names and keys are byte strings held as JS strings with one char per byte (Latin-1), so that `<` compares
+ * them byte by byte; they become UTF-8 only when printed.
+ */
+import { assert } from "./assert.ts";
+
+export const emptyBytes = new Uint8Array(0);
+
+export function latin1ToBytes(text: string): Uint8Array {
+	const bytes = new Uint8Array(text.length);
+	for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+	return bytes;
+}
+
+export function bytesToLatin1(bytes: Uint8Array): string {
+	let text = "";
+	for (let i = 0; i < bytes.length; i += 4096) text += String.fromCharCode(...bytes.subarray(i, i + 4096));
+	return text;
+}
+
+/** A JS string from outside (command line, JSON) to a byte string. */
+export function utf8ToLatin1(text: string): string {
+	return bytesToLatin1(new TextEncoder().encode(text));
+}
+
+/** For printing only: invalid UTF-8 becomes U+FFFD. */
+export function latin1ToUtf8(text: string): string {
+	return new TextDecoder().decode(latin1ToBytes(text));
+}
+
+export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
+	let length = 0;
+	for (const part of parts) length += part.length;
+	const all = new Uint8Array(length);
+	let at = 0;
+	for (const part of parts) {
+		all.set(part, at);
+		at += part.length;
+	}
+	return all;
+}
+
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+	if (a.length !== b.length) return false;
+	for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+	return true;
+}
+
+export function toHex(bytes: Uint8Array): string {
+	let text = "";
+	for (const byte of bytes) text += byte.toString(16).padStart(2, "0");
+	return text;
+}
+
+export function fromHex(text: string): Uint8Array {
+	assert(text.length % 2 === 0 && /^[0-9a-f]*$/i.test(text), `not hex: ${text}`);
+	const bytes = new Uint8Array(text.length / 2);
+	for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16);
+	return bytes;
+}
+
+/** 16 bytes → 8-4-4-4-12. */
+export function formatUuid(bytes: Uint8Array): string {
+	const hex = toHex(bytes);
+	return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+export function parseUuid(text: string): Uint8Array {
+	const bytes = fromHex(text.replaceAll("-", ""));
+	assert(bytes.length === 16, `not a uuid: ${text}`);
+	return bytes;
+}
+
+/** Unsigned integers in keys are big-endian so that they sort; 53 bits travel as 8 bytes. */
+export function keyU64(value: number): string {
+	assert(Number.isSafeInteger(value) && value >= 0, `keyU64 out of range: ${value}`);
+	return keyU32(Math.floor(value / 0x1_0000_0000)) + keyU32(value % 0x1_0000_0000);
+}
+
+export function keyU32(value: number): string {
+	return String.fromCharCode((value >>> 24) & 255, (value >>> 16) & 255, (value >>> 8) & 255, value & 255);
+}
+
+export function keyU16(value: number): string {
+	return String.fromCharCode((value >>> 8) & 255, value & 255);
+}
+
+export function readKeyU64(key: string, at: number): number {
+	return readKeyU32(key, at) * 0x1_0000_0000 + readKeyU32(key, at + 4);
+}
+
+export function readKeyU32(key: string, at: number): number {
+	return key.charCodeAt(at) * 0x100_0000 + ((key.charCodeAt(at + 1) << 16) | (key.charCodeAt(at + 2) << 8) | key.charCodeAt(at + 3));
+}
+
+/** The smallest key that is greater than every key with this prefix, or undefined when there is none. */
+export function prefixEnd(prefix: string): string | undefined {
+	for (let i = prefix.length - 1; i >= 0; i--) {
+		const code = prefix.charCodeAt(i);
+		if (code < 255) return prefix.slice(0, i) + String.fromCharCode(code + 1);
+	}
+	return undefined;
+}
+
+export function alignUp(value: number, to: number): number {
+	return Math.ceil(value / to) * to;
+}
+
+export function alignDown(value: number, to: number): number {
+	return Math.floor(value / to) * to;
+}

@@ -1,0 +1,183 @@
+/**
+ * The set of disks, the roster that says which of them count, and the mirrored log.
+ *
+ * Order of things at mount: `openDiskSet` (superblocks read, highest roster epoch taken, every disk locked) → `recoverLog` (the mirrors of all
+ * log epochs that the roster still names, plus the memory tail, merged record by record) → the engine replays, makes its checkpoint durable →
+ * `startLog` (a new log epoch, durable in the roster) → first reply.
+ */
+import type { Logger } from "../base/telemetry.ts";
+import type { Disk, Memory, Platform } from "../platform/interface.ts";
+
+// ── roster ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** A disk's number in its volume, 1-based, never given twice. Printed as `d1`. */
+export type DiskId = number;
+
+/** What the roster says of a disk. `out`: lost or thrown out; it does not count, and what it holds is used only where a checksum in metadata vouches for it. */
+export type DiskMembership = "in" | "out";
+
+export interface RosterDisk {
+	readonly id: DiskId;
+	/** Identity in the disk's own superblock, formatted uuid. */
+	readonly uuid: string;
+	/** Where it was last seen (byte string). */
+	readonly path: string;
+	readonly membership: DiskMembership;
+	/** Failure domain when it was last seen. */
+	readonly domain: string;
+	/** Operator's words: why it is out. */
+	readonly reason: string;
+}
+
+export interface LogEpoch {
+	readonly epoch: number;
+	/** Mirrors. */
+	readonly members: readonly DiskId[];
+	/** Sequence of the first record of this epoch. */
+	readonly firstSequence: number;
+}
+
+export interface VolumeConfig {
+	/** Default protection, `rs:4+2` or `replicate:3`. */
+	readonly redundancy: string;
+	/** Greatest number of losses that any policy of the volume tolerates: T. */
+	readonly tolerance: number;
+	/** Size and number of log segments on each member. */
+	readonly logSegmentBytes: number;
+	readonly logSegmentCount: number;
+	/** Several disks on one device were allowed to count as domains of their own. */
+	readonly sameDevice: boolean;
+}
+
+export interface Roster {
+	readonly volume: string;
+	readonly name: string;
+	readonly epoch: number;
+	/** Raised at every mount: fences memory files and generations of older daemons. */
+	readonly incarnation: number;
+	readonly createdAt: { readonly seconds: number; readonly nanoseconds: number };
+	readonly config: VolumeConfig;
+	readonly disks: readonly RosterDisk[];
+	readonly nextDiskId: DiskId;
+	/** Oldest first; the last is the one being written. Earlier ones are still needed until the engine's checkpoint covers them. */
+	readonly logEpochs: readonly LogEpoch[];
+	/** The disks that hold the engine's manifest and runs, and a lower bound of the manifest's generation. */
+	readonly manifestDisks: readonly DiskId[];
+	readonly manifestGeneration: number;
+	/** Set by a clean unmount: the memory files hold nothing. */
+	readonly clean: boolean;
+}
+
+// ── the set of disks ─────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * healthy: used. suspect: read, not written (too many errors, operator). failed: not used (an I/O error on write or sync, hung, vanished). missing: not
+ * found at mount. draining belongs to later verbs.
+ */
+export type DiskState = "healthy" | "degraded" | "suspect" | "draining" | "failed" | "missing";
+
+export interface DiskErrors {
+	read: number;
+	write: number;
+	sync: number;
+	/** Checksum or identity mismatches found on it. */
+	corrupt: number;
+	timeout: number;
+}
+
+export interface DiskSlot {
+	readonly id: DiskId;
+	readonly uuid: string;
+	readonly path: string;
+	readonly state: DiskState;
+	readonly reason: string;
+	readonly errors: Readonly<DiskErrors>;
+	/** With deadlines. Undefined when failed or missing. */
+	readonly disk: Disk | undefined;
+	readonly domain: string;
+}
+
+export interface DiskSet {
+	readonly roster: Roster;
+	slots(): readonly DiskSlot[];
+	slot(id: DiskId): DiskSlot | undefined;
+	/** The open disk, or undefined when it must not be read now. */
+	readable(id: DiskId): Disk | undefined;
+	/** The open disk, or undefined when it must not be written now (only healthy disks are). */
+	writable(id: DiskId): Disk | undefined;
+	/**
+	 * Whoever got an error from a disk says so here, at once, whatever it does next. Write, sync, ENODEV and time-out errors (not ENOSPC) make the disk
+	 * `failed`: no call reaches it any more, listeners are told, and a roster change that takes it out is started.
+	 * `CORRUPT` and read errors only count (a disk is suspect from `limits.suspectErrors` on).
+	 */
+	report(id: DiskId, error: unknown, during: keyof DiskErrors): void;
+	/** Called synchronously after a state changed. Returns the unsubscriber. */
+	onChange(listener: (id: DiskId, state: DiskState) => void): () => void;
+	/**
+	 * One roster change at a time, in order: `edit` gets the current roster and returns the next (epoch and incarnation are set by this function).
+	 * Resolves when it is durable on all reachable member disks and on at least N − T of the N disks that were `in` before (and of those that are in
+	 * afterwards); a disk that fails meanwhile is reported and counts as out of reach. @throws FsError EIO `log.roster-quorum` when too few could be written: the set is then broken
+	 * for good (`failed`), nothing may be acknowledged.
+	 */
+	changeRoster(reason: string, edit: (roster: Roster) => Roster): Promise<Roster>;
+	/** Resolves when every disk that is failed now is `out` in a durable roster. Acknowledgements wait for it. */
+	settled(): Promise<void>;
+	/** Writes a fresh superblock on an empty place and takes it in under a new DiskId (or the old id when it is the same disk coming back). */
+	adopt(path: string, replaces: DiskId): Promise<DiskId>;
+	/** Undefined while all is well; otherwise why nothing can be acknowledged any more. */
+	readonly broken: Error | undefined;
+	close(): Promise<void>;
+}
+
+// ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface LogRecord {
+	readonly sequence: number;
+	readonly payload: Uint8Array;
+}
+
+export interface Log {
+	/** Sequence of the newest record appended (0 before the first of a volume). */
+	readonly lastSequence: number;
+	/** Newest sequence known to be durable on all current mirrors. */
+	readonly durableSequence: number;
+	/**
+	 * True when a record of that size can be appended now: memory tail, queue and segments have room. Otherwise wait for `room()`. Bounds memory and disk.
+	 */
+	hasRoom(payloadBytes: number): boolean;
+	room(): Promise<void>;
+	/**
+	 * Synchronous: the record gets the next sequence and is in the memory tail (survives the death of the process) when this returns. It is written to the
+	 * mirrors soon after, without a sync; it is synced when somebody waits for it or after `limits.maximumUnsyncedMs`.
+	 */
+	append(payload: Uint8Array): number;
+	/**
+	 * Resolves when all records up to `sequence` are synced on all current mirrors (group commit). A mirror that fails or hangs is ejected: the wait then
+	 * includes a new roster epoch, durable, with a new log epoch on the mirrors that are left and on new ones. @throws FsError EIO when no mirror is left.
+	 */
+	durable(sequence: number): Promise<void>;
+	/** All records up to `sequence` are in the engine's durable checkpoint: their segments may be used again. */
+	cut(sequence: number): Promise<void>;
+	/** Disks that mirror the log now. */
+	readonly members: readonly DiskId[];
+	/** Tells that members changed (the engine then checkpoints onto the new members at once). */
+	onMembersChanged(listener: (members: readonly DiskId[]) => void): void;
+	readonly broken: Error | undefined;
+	/** Makes everything durable and stops. */
+	close(): Promise<void>;
+}
+
+export interface RecoveredLog {
+	/** All records with sequence > `after` that could be read from any mirror or from the memory tail, in order, without a gap. */
+	readonly records: AsyncIterable<LogRecord>;
+	/** Filled when `records` is exhausted: what was found and mended, for the operator's eyes. */
+	readonly report: { lastSequence: number; lastChecksum: number; damagedRecords: number; mirrorsRead: number; fromMemory: number };
+}
+
+export interface LogModules {
+	readonly platform: Platform;
+	readonly disks: DiskSet;
+	readonly logger: Logger;
+	/** The memory tail. */
+	readonly memory: Memory;
+}

@@ -1,0 +1,189 @@
+/**
+ * The outside world as an argument (architecture, rule 1).
+ *
+ * Nothing above this folder touches clocks, randomness, timers, files, sockets, threads or `process`: it is handed one
+ * `Platform` per node. `real/` talks to the kernel, `sim/` is a world that can be replayed; both pass
+ * `test/conformance/platform.ts`.
+ *
+ * Calls of a dead incarnation (a simulated node that was killed) never settle.
+ */
+import type { Timestamp } from "../base/time.ts";
+
+export interface Platform {
+	readonly clock: Clock;
+	readonly random: Random;
+	/** Opens the disk at `path`. A directory disk is an existing directory. @throws FsError ENOENT, ENOTDIR, EACCES, EIO. */
+	openDisk(path: string): Promise<Disk>;
+	/**
+	 * Shared memory that outlives the death of the process but not a power cut (real: a file in /dev/shm, mapped).
+	 * An existing one of the same size is opened with its contents; otherwise it is made, zero-filled.
+	 */
+	openMemory(name: string, sizeBytes: number): Promise<Memory>;
+	removeMemory(name: string): Promise<void>;
+	/** Small host files outside any disk (`$CAIRN_HOME`). */
+	readonly files: HostFiles;
+	readonly sockets: Sockets;
+	/** Absent where the platform has no kernel to mount into. */
+	readonly fuse?: FuseHost;
+}
+
+// ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface Clock {
+	/** Wall clock, for file times. May jump. */
+	realtime(): Timestamp;
+	/** Milliseconds (fractional) of CLOCK_BOOTTIME or the like: never goes back. For time-outs and leases. */
+	monotonicMs(): number;
+	sleep(ms: number): Promise<void>;
+	/** Calls `fn` once after `ms`; the returned function cancels. Real timers do not keep the process alive. */
+	after(ms: number, fn: () => void): () => void;
+	/** Lets other work run before going on: a yield point of long synchronous work. */
+	yield(): Promise<void>;
+}
+
+export interface Random {
+	/** 32 uniform bits. */
+	u32(): number;
+	/** Uniform integer in [0, bound), bound ≤ 2^53. */
+	below(bound: number): number;
+	bytes(lengthBytes: number): Uint8Array;
+}
+
+// ── disks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * One disk. All calls on one disk are executed in order by a thread of its own, so a disk that hangs holds up nobody else.
+ * Deadlines are put around it by `platform/deadline.ts`.
+ */
+export interface Disk {
+	readonly path: string;
+	/** Disks with equal domain share one device and fail together (real: st_dev). */
+	readonly domain: string;
+	/**
+	 * Exclusive against every other opener of the same disk, in this process and others, until `close` or death.
+	 * @throws FsError EBUSY.
+	 */
+	lock(): Promise<void>;
+	/**
+	 * Opens a file by its slash-separated relative name. With `create`, makes it (and its folders) if absent; its *name* is durable
+	 * only after `syncNames`.
+	 * @throws FsError ENOENT (absent, not created), EIO, ENOSPC.
+	 */
+	open(name: string, options?: { readonly create?: boolean }): Promise<DiskFile>;
+	/** Names of the files directly in the folder `folder` ("" = top), sorted; an absent folder is empty. */
+	list(folder: string): Promise<string[]>;
+	/** Removes a file; absent is fine. Durable after `syncNames`. */
+	remove(name: string): Promise<void>;
+	/** Makes creations and removals in `folder` (and of the folder itself) durable. `site` names the call, see DiskFile.sync. */
+	syncNames(folder: string, site: string): Promise<void>;
+	/** What the device holds and has left, as an unprivileged statfs sees it. */
+	space(): Promise<{ readonly capacityBytes: number; readonly freeBytes: number }>;
+	/**
+	 * Rejects with ENODEV when the disk is no longer what was opened (directory removed, replaced or unmounted): handles that
+	 * are still open may go on working on unlinked files, which protects nothing. `sync` and `syncNames` check it too.
+	 */
+	probe(): Promise<void>;
+	/** Closes every handle and gives the lock back. */
+	close(): Promise<void>;
+}
+
+export interface DiskFile {
+	readonly name: string;
+	/** Reads up to `lengthBytes`; short only at the end of the file. The result is the caller's own. */
+	read(offset: number, lengthBytes: number): Promise<Uint8Array>;
+	/** Writes all parts one after the other from `offset`. The parts must not change until it settles. @throws ENOSPC, EIO, EROFS … */
+	write(offset: number, parts: readonly Uint8Array[]): Promise<void>;
+	/**
+	 * Data and size durable (fdatasync), and the disk still there (see `probe`). A failed sync is final: the state of the file is unknown
+	 * and the sync must not be tried again on it and reported as good.
+	 * `site` names the call in the source, `floor.what`; the sync-mutation suite turns sites off one at a time.
+	 */
+	sync(site: string): Promise<void>;
+	/** Gives the space of a range back (punch hole); it reads as zeros afterwards. Where not supported: nothing happens. */
+	discard(offset: number, lengthBytes: number): Promise<void>;
+	size(): Promise<number>;
+	truncate(sizeBytes: number): Promise<void>;
+	close(): Promise<void>;
+}
+
+export interface Memory {
+	/** The mapped bytes. Stores are visible to the next incarnation at once. Not shared with workers. */
+	readonly bytes: Uint8Array;
+	/** True when it was there already. */
+	readonly existed: boolean;
+	close(): Promise<void>;
+}
+
+// ── host files and sockets ───────────────────────────────────────────────────────────────────────────────────────
+
+export interface HostFiles {
+	/** undefined when absent. */
+	read(path: string): Promise<Uint8Array | undefined>;
+	/** Atomic and durable: temporary file, sync, rename, sync of the folder. Makes the folders (mode 0700). */
+	write(path: string, bytes: Uint8Array): Promise<void>;
+	/** Names in a folder, sorted; absent = []. */
+	list(path: string): Promise<string[]>;
+	/** A file or an empty folder; absent is fine. */
+	remove(path: string): Promise<void>;
+	kind(path: string): Promise<"file" | "directory" | "socket" | "other" | undefined>;
+	/** Makes the folder and its parents. */
+	makeFolder(path: string): Promise<void>;
+}
+
+export interface Sockets {
+	/** Listens on a UNIX stream socket, replacing a stale one. Mode 0600. */
+	listen(path: string, onConnection: (connection: Connection) => void): Promise<Listener>;
+	/** @throws FsError ENOENT or ECONNREFUSED as ENOTCONN. */
+	connect(path: string): Promise<Connection>;
+}
+
+export interface Listener {
+	close(): Promise<void>;
+}
+
+export interface Connection {
+	onData(fn: (bytes: Uint8Array) => void): void;
+	/** Called once, after the last data. */
+	onClose(fn: () => void): void;
+	write(bytes: Uint8Array): Promise<void>;
+	close(): void;
+}
+
+// ── FUSE ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface FuseHost {
+	/** Undefined when mounting is possible; otherwise what is missing and what to do. */
+	unavailable(): Promise<string | undefined>;
+	/** Mounts; requests flow once `FuseChannel.start` was called. @throws FsError EPERM, ENOENT, EBUSY, ENODEV. */
+	mount(mountpoint: string, options: FuseMountOptions): Promise<FuseChannel>;
+	/** Takes away a mount, or what a dead daemon left behind. `lazy` = MNT_DETACH. @throws FsError EBUSY, EINVAL (nothing mounted). */
+	unmount(mountpoint: string, lazy: boolean): Promise<void>;
+	/** The FUSE mounts of this host, from /proc/self/mountinfo. */
+	mounts(): Promise<readonly { readonly mountpoint: string; readonly source: string; readonly type: string }[]>;
+}
+
+export interface FuseMountOptions {
+	/** Shown as the device in /proc/mounts, for instance `cairn:demo`. */
+	readonly source: string;
+	/** File system type becomes `fuse.SUBTYPE`. */
+	readonly subtype: string;
+	readonly allowOther: boolean;
+	readonly readOnly: boolean;
+	readonly maxReadBytes: number;
+	/** Further mount(2) flags by name: nosuid, nodev, noexec, noatime, relatime. */
+	readonly flags: readonly string[];
+}
+
+/** One `/dev/fuse` connection. Requests are read by reader threads; replies are written by the caller's thread; notifications only by a notifier thread. */
+export interface FuseChannel {
+	/** `onRequest` is called in order of arrival with a whole request. The bytes are valid only until it returns: copy what must live longer. */
+	start(onRequest: (request: Uint8Array) => void): void;
+	/** Writes one reply (writev). An interrupted request (ENOENT) is not an error. Must not be called with notifications. */
+	reply(parts: readonly Uint8Array[]): void;
+	/** Sends a notification from the notifier thread; resolves when the kernel took it; ENOENT (not cached) is success. May block for long. */
+	notify(message: Uint8Array): Promise<void>;
+	/** Resolves when the kernel ended the connection (unmounted or aborted). */
+	readonly ended: Promise<void>;
+	/** Frees threads and the descriptor; does not unmount. */
+	close(): Promise<void>;
+}

@@ -1,0 +1,220 @@
+/**
+ * Typed, versioned records over kv. Each record's value starts with a common head: kind (u8), version (u8), feature flags (u16), birth epoch (u64), origin
+ * site (u16, reserved 0), hybrid time (u64, reserved 0). An unknown version or feature flag is refused (CORRUPT `records.newer`), never guessed.
+ */
+import type { Timestamp } from "../base/time.ts";
+
+// ── inode numbers ────────────────────────────────────────────────────────────────────────────────────────────────
+// ino = birth group (12 bits) * 2^41 + counter (41 bits); never reused. The root is group 0, counter 1 = 1.
+export type Ino = number;
+export const rootIno: Ino = 1;
+
+export type FileType = "file" | "directory" | "symlink" | "fifo" | "socket" | "character" | "block";
+
+export interface Inode {
+	readonly ino: Ino;
+	readonly type: FileType;
+	/** Permission bits 07777, without the type. */
+	readonly mode: number;
+	readonly uid: number;
+	readonly gid: number;
+	readonly nlink: number;
+	/** Bytes; of a symlink the length of its target; of a directory 0 (shown as the number of entries × 32 or so by doors). */
+	readonly size: number;
+	/** Device number of character and block nodes, as Linux encodes dev_t in 32 bits. */
+	readonly rdev: number;
+	readonly atime: Timestamp;
+	readonly mtime: Timestamp;
+	readonly ctime: Timestamp;
+	readonly btime: Timestamp;
+	/** Bytes of file range that extents or inline data cover (for st_blocks). */
+	readonly storedBytes: number;
+	/** Raised by every truncation and replacement of contents: a fast answer to "is this still what I captured?". */
+	readonly dataGeneration: number;
+	/** All writes with a number up to this one (volume-wide counter of the dirty store) are in metadata or superseded: guards replay. */
+	readonly sealedThrough: number;
+	/** Tiny contents (and symlink targets); undefined = contents are in extents. */
+	readonly inline: Uint8Array | undefined;
+	/** Directories: cookie for the next entry, number of entries, parent (for "..", re-checked by rename). */
+	readonly nextCookie: number;
+	readonly entryCount: number;
+	readonly parent: Ino;
+	/** Directories: how many xattr records; 0 lets doors answer ENODATA without a read. */
+	readonly xattrCount: number;
+	/** Protection asked for by this file or inherited from its directory: 0 = the volume's default; else an id in the volume record's table. */
+	readonly protection: number;
+	/** FS_IMMUTABLE_FL etc., reserved. */
+	readonly flags: number;
+	/** Tagged access list, reserved: 0 = none (mode bits only). */
+	readonly access: number;
+	readonly birthEpoch: number;
+}
+
+export interface DirectoryEntry {
+	readonly ino: Ino;
+	readonly type: FileType;
+	/** Stable position in the directory, ≥ 3 (1 and 2 are "." and ".."). */
+	readonly cookie: number;
+	readonly birthEpoch: number;
+}
+
+export interface CookieEntry {
+	readonly name: string;
+	readonly ino: Ino;
+	readonly type: FileType;
+	readonly birthEpoch: number;
+}
+
+/** A range of a file that lies in a chunk. Holes are absent. */
+export interface Extent {
+	readonly offset: number;
+	readonly length: number;
+	readonly chunk: number;
+	/** Where in the chunk the range starts. */
+	readonly chunkOffset: number;
+}
+
+/** Extents of [start, start + span) of a file, sorted, not overlapping; span is a power of two from 4 KiB to 64 MiB and start is a multiple of it. */
+export interface ExtentBlock {
+	readonly start: number;
+	readonly span: number;
+	readonly extents: readonly Extent[];
+	readonly birthEpoch: number;
+}
+
+/** Immutable bytes inside a segment. */
+export interface Chunk {
+	readonly id: number;
+	readonly segment: number;
+	/** Offset in the segment's payload. */
+	readonly offset: number;
+	readonly length: number;
+	/** Extents (of live map blocks) that refer to it, and the sum of their lengths. 0 extents = the record is gone. */
+	readonly references: number;
+	readonly referencedBytes: number;
+	/** BLAKE3, optional behind feature flag 1. */
+	readonly fingerprint: Uint8Array | undefined;
+	readonly birthEpoch: number;
+}
+
+export interface FragmentPlace {
+	readonly index: number;
+	/** Raised each time this index is written anew. */
+	readonly generation: number;
+	readonly disk: number;
+	/** Pack number on that disk and offset in the pack (multiple of 4 KiB). */
+	readonly pack: number;
+	readonly offset: number;
+	/** CRC32C of the fragment's header including its table of block checksums: ties the record to exactly these bytes. */
+	readonly headerChecksum: number;
+}
+
+/** A pack of chunks, the unit of redundancy. */
+export interface Segment {
+	readonly id: number;
+	/** Shape on disk: k data shards + m parity shards; replicas are k = 1, m = copies − 1 (each replica a whole copy). */
+	readonly dataShards: number;
+	readonly parityShards: number;
+	/** What was asked for, "rs:4+2"; may be better than the shape while disks lack. */
+	readonly target: string;
+	/** Bytes of chunks packed into it. */
+	readonly payloadBytes: number;
+	/** Bytes of each shard's payload, multiple of 4 KiB; dataShards × shardBytes ≥ payloadBytes. */
+	readonly shardBytes: number;
+	/** Sum over its chunks of min(length, referencedBytes). 0 = dead: the record is deleted in that very transaction. */
+	readonly liveBytes: number;
+	/** One per index at the most; an index may be absent (lost, to be healed). */
+	readonly fragments: readonly FragmentPlace[];
+	readonly birthEpoch: number;
+}
+
+/** An inode without a name: still open, or being taken apart (then `reap` makes progress in bounded steps and resumes after a crash). */
+export interface Orphan {
+	readonly ino: Ino;
+	readonly since: Timestamp;
+	readonly birthEpoch: number;
+}
+
+/** Work that needs more than one transaction; finished before the volume serves after a crash. */
+export interface Intent {
+	readonly id: number;
+	readonly kind: "truncate";
+	readonly ino: Ino;
+	/** New size. */
+	readonly size: number;
+	readonly birthEpoch: number;
+}
+
+/** Bytes of a file that an fsync put into the log; newer than what the extents say, older than what is dirty in memory. */
+export interface Pending {
+	readonly ino: Ino;
+	/** Volume-wide counter: order of replay. */
+	readonly id: number;
+	readonly offset: number;
+	readonly bytes: Uint8Array;
+	readonly birthEpoch: number;
+}
+
+/** Volume-wide counters and settings; one record. */
+export interface VolumeRecord {
+	/** Next inode counter block per birth group, next chunk, segment, intent ids: handed out in blocks, so that no transaction needs this record for each. */
+	readonly nextInoCounter: readonly { readonly group: number; readonly next: number }[];
+	readonly nextChunk: number;
+	readonly nextSegment: number;
+	readonly nextPending: number;
+	/** Birth epoch of new records; raised by a snapshot. */
+	readonly epoch: number;
+	/** Protections that inodes refer to by id; id 0 is the volume's default. */
+	readonly protections: readonly { readonly id: number; readonly redundancy: string }[];
+	/** Live counts for statfs and status, kept in the same transactions as what they count. */
+	readonly birthEpoch: number;
+}
+
+/**
+ * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
+ *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' (value: Uint8Array) ·
+ *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
+ *   pendingRecord(ino, id) 'p' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
+ */
+export interface RecordKind<Key extends readonly unknown[], Value> {
+	readonly name: string;
+	readonly tag: string;
+	key(...key: Key): string;
+	/** Prefix of all keys that share the first components given. */
+	prefix(...key: Partial<Key>): string;
+	encode(value: Value): Uint8Array;
+	/** @throws FsError CORRUPT. `key` lets messages name the record. */
+	decode(bytes: Uint8Array, key: string): Value;
+}
+
+/** Typed view of a kv transaction (records/transaction.ts: `class Records implements RecordTransaction`, built from a kv Transaction). */
+export interface RecordTransaction {
+	get<Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>, ...key: Key): Value | undefined;
+	put<Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>, value: Value, ...key: Key): void;
+	delete<Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>, ...key: Key): void;
+	/** Entries whose key starts with `prefix` (from kind.prefix) and is > `after` (a full key) if given. */
+	scan<Key extends readonly unknown[], Value>(
+		kind: RecordKind<Key, Value>,
+		prefix: string,
+		options: { readonly after?: string; readonly limit: number },
+	): { readonly key: string; readonly value: Value }[];
+	readonly changeCount: number;
+	readonly changeBytes: number;
+}
+
+/** What namespace and storage verbs need besides the transaction: everything that would make them impure. */
+export interface OperationContext {
+	readonly now: Timestamp;
+	/** Birth epoch for new records. */
+	readonly epoch: number;
+	/** Fresh numbers from blocks handed out before the transaction began. A number taken by an attempt that fails is simply lost. */
+	readonly numbers: Numbers;
+}
+
+export interface Numbers {
+	ino(group: number): Ino;
+	chunk(): number;
+	segment(): number;
+	pending(): number;
+}

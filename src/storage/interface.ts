@@ -1,0 +1,192 @@
+/**
+ * Data: fragments on disks (`SegmentStore`), what a file is made of (`ExtentVerbs`), and what was written but is not sealed yet (`DirtyStore`).
+ *
+ * Storage never opens a transaction of its own: the volume composes `SegmentStore` (I/O) with verbs that take a transaction.
+ *
+ * Life of a byte: DirtyStore.write → capture → packed into a payload → SegmentStore.write (encode, write, sync) → one transaction
+ * (chunk + segment + extents + size) → DirtyStore.committed. Freed: the transaction that makes a segment dead deletes its record →
+ * after that transaction is durable: SegmentStore.release.
+ */
+import type { Timestamp } from "../base/time.ts";
+import type { Chunk, FragmentPlace, Ino, OperationContext, Pending, RecordTransaction, Segment } from "../records/interface.ts";
+
+/** storage/redundancy.ts: parseRedundancy("rs:4+2" | "replicate:3"), formatRedundancy, tolerance, feasible(target, disks), smallSeal(target). */
+export interface Redundancy {
+	/** 1 for replicas. */
+	readonly dataShards: number;
+	readonly parityShards: number;
+}
+
+// ── fragments and segments ───────────────────────────────────────────────────────────────────────────────────────
+
+export interface SegmentHealth {
+	readonly segment: Segment;
+	/** One per index of the shape: ok (readable and right), missing (no place, or its disk is gone), corrupt. */
+	readonly fragments: readonly { readonly index: number; readonly disk: number | undefined; readonly state: "ok" | "missing" | "corrupt" }[];
+	/** Fewer than dataShards are ok. */
+	readonly lost: boolean;
+	/** Everything there, on distinct domains, in the target's shape. */
+	readonly full: boolean;
+}
+
+export interface StorageSpace {
+	/** Bytes of user data that fit in all / are stored / still fit, in the volume's default redundancy; what statfs shows. */
+	readonly capacityBytes: number;
+	readonly usedBytes: number;
+	readonly freeBytes: number;
+	readonly disks: readonly { readonly id: number; readonly capacityBytes: number; readonly usedBytes: number; readonly freeBytes: number }[];
+}
+
+export interface SegmentStore {
+	/** Before anything else: every live segment record, to know what space is used. */
+	load(segments: Iterable<Segment>): void;
+	/**
+	 * Packs `payload` into fragments of the best feasible shape for `target`, on distinct domains, writes them in parallel and syncs them (one sync serves all segments
+	 * written meanwhile on a disk). A disk that fails during this is reported and the segment is written anew on what is left. Returns the record, with liveBytes 0: the
+	 * caller's transaction fills that. The payload must not change until it settles. When the transaction is not committed: `abandon`.
+	 * @throws FsError ENOSPC (no room in that shape), EIO (fewer disks than any feasible shape needs).
+	 */
+	write(id: number, payload: Uint8Array, target: Redundancy, epoch: number): Promise<Segment>;
+	abandon(segment: Segment): void;
+	/** Verified bytes [offset, offset + length) of the payload; from data shards when they are good, else decoded. Damage found is reported and listed for healing. @throws FsError EIO `storage.lost`. */
+	read(segment: Segment, offset: number, length: number): Promise<Uint8Array>;
+	/** Gives the space of dead fragments back; call when the freeing transaction is durable and no reader is left on it. */
+	release(places: readonly FragmentPlace[], segment: Segment): Promise<void>;
+	/** Readers of a segment hold this while they read; `release` waits for them. */
+	pin(segmentId: number): () => void;
+	/** Reads and verifies every fragment, header and all blocks. */
+	check(segment: Segment): Promise<SegmentHealth>;
+	/** What the record and the states of the disks say, without reading. */
+	assess(segment: Segment): SegmentHealth;
+	/**
+	 * Brings a segment to its target's shape, or to the best feasible: only missing or corrupt fragments are made anew (generation + 1), or all of them where the shape changes. The new
+	 * fragments are durable when it resolves; the caller commits `segment` if the record is still the one given and then releases `retired`. Undefined: nothing can be bettered now.
+	 * @throws FsError EIO when the data is lost, ENOSPC.
+	 */
+	rebuild(health: SegmentHealth): Promise<{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined>;
+	/** Gives back what a rebuild wrote when its transaction was not committed. */
+	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
+	/** Segments in which a read found damage since the last call; healed first. */
+	takeDamaged(): readonly number[];
+	/** Bytes that each disk keeps free of data for metadata. */
+	setReserve(bytesPerDisk: (disk: number) => number): void;
+	space(): StorageSpace;
+	/** Asks the disks again how much they hold. */
+	refreshSpace(): Promise<void>;
+	readonly counters: { fragmentsRead: number; fragmentsWritten: number; corruptFragments: number; degradedReads: number; rebuiltFragments: number };
+	close(): Promise<void>;
+}
+
+// ── extents, chunks, segments in metadata ────────────────────────────────────────────────────────────────────────
+
+/** Filled by verbs of one attempt: what must happen once, after its commit. Make a fresh one in each run of a transaction's function. */
+export interface StorageEffects {
+	/** Segments whose records this transaction deleted. */
+	readonly freed: Segment[];
+}
+
+/** A part of a file that lies in a chunk. */
+export interface MappedRange {
+	readonly offset: number;
+	readonly length: number;
+	readonly chunk: Chunk;
+	readonly segment: Segment;
+	/** Offset of the first byte in the segment's payload. */
+	readonly payloadOffset: number;
+}
+
+/**
+ * storage/extents.ts exports these. Budgets bound the changes (puts + deletes) a call may add: it does as much as fits, in file order, and says how far it came.
+ * Invariants
+ *  E1 Extents of one block are sorted, do not overlap, and lie inside [start, start + span).
+ *  E2 chunk.references / referencedBytes = number / sum of lengths of the extents that name it; the record is gone at 0.
+ *  E3 segment.liveBytes = Σ min(length, referencedBytes) of its chunks; the record is gone at 0 and is then in effects.freed.
+ *  E4 A block has at most 1,024 extents (else it splits in halves) and is deleted when it has none.
+ */
+export interface ExtentVerbs {
+	/** Mapped parts of [offset, offset + length), in order; what is not mentioned is a hole. */
+	map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[];
+	/**
+	 * Makes [offset, offset + length) of the file be bytes [chunkOffset, …) of `chunk`, letting go of what was there. The chunk's record and its segment's must have been put (by `addChunk`)
+	 * in this or an earlier transaction, or be put by it. Returns the file offset up to which it is done and the change of stored bytes.
+	 */
+	write(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, chunk: Chunk, segment: Segment, chunkOffset: number, budget: number): { readonly doneTo: number; readonly storedDelta: number };
+	/** Lets go of everything at or beyond `size`, from the end backwards. */
+	truncate(tx: RecordTransaction, effects: StorageEffects, ino: Ino, size: number, budget: number): { readonly done: boolean; readonly storedDelta: number };
+	/** Makes a hole. */
+	punch(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, budget: number): { readonly doneTo: number; readonly storedDelta: number };
+}
+
+// ── dirty data ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface DirtyPiece {
+	readonly offset: number;
+	readonly bytes: Uint8Array;
+}
+
+export interface DirtyAttributes {
+	/** End of the furthest byte written and not sealed: size is at least this. */
+	readonly end: number;
+	/** Set by the newest write; undefined when an explicit setattr came after it. */
+	readonly mtime: Timestamp | undefined;
+}
+
+export interface Captured {
+	readonly ino: Ino;
+	/** Not overlapping, in file order, adjoining ones merged up to 1 MiB. */
+	readonly pieces: readonly DirtyPiece[];
+	readonly bytes: number;
+	readonly attributes: DirtyAttributes;
+	/** Number of the newest write in it: goes to inode.sealedThrough. */
+	readonly through: number;
+	/** Pending records that this seal makes superfluous. */
+	readonly pendings: readonly number[];
+}
+
+/**
+ * Written, acknowledged, not yet sealed. Bounded; lives in platform memory (`Memory`), so that the death of the process loses nothing: entries
+ * {write number, ino, offset, time, checksum, bytes} in a ring.
+ * Two layers per inode: `active` (writes go here) above `sealing` (captured, being sealed). Reads see active over sealing.
+ * Invariants
+ *  D1 At most one capture of an inode is out at any time.
+ *  D2 Ring entries are in order of their write number; the tail moves over entries whose bytes no layer refers to.
+ *  D3 Replay takes an entry only if its number is > the inode's sealedThrough.
+ *  D4 An entry is valid only when its checksum, volume and incarnation match; the first that is not ends the replay.
+ */
+export interface DirtyStore {
+	/** True when that many more bytes fit now; else seal something and wait (`room`). */
+	hasRoom(lengthBytes: number): boolean;
+	room(): Promise<void>;
+	/** Copies the bytes. Call only after hasRoom. */
+	write(ino: Ino, offset: number, bytes: Uint8Array, now: Timestamp): void;
+	attributes(ino: Ino): DirtyAttributes | undefined;
+	/** Parts of [offset, offset + length) that are dirty, newest contents, in order. Views: copy before the next await. */
+	overlay(ino: Ino, offset: number, length: number): DirtyPiece[];
+	/** Moves active to sealing. Undefined when nothing is dirty. Asserts D1. */
+	capture(ino: Ino): Captured | undefined;
+	/** The seal is committed: the captured pieces go. */
+	committed(captured: Captured): void;
+	/** The seal failed: what was captured becomes active again, beneath what was written since. */
+	restored(captured: Captured): void;
+	/** Forgets dirty bytes at or beyond `size` (active layer; asserts that no capture is out). Contents only, attributes.end is lowered. */
+	truncate(ino: Ino, size: number): void;
+	/** Forgets everything of an inode (it was reaped). Asserts that no capture is out. */
+	drop(ino: Ino): void;
+	/** An explicit setattr of mtime came: the next seal leaves it alone. */
+	clearTime(ino: Ino): void;
+	/** Pieces of the active layer that no pending record holds yet; used by fsync into the log. `through` as in Captured. */
+	unlogged(ino: Ino): { readonly pieces: readonly DirtyPiece[]; readonly bytes: number; readonly through: number } | undefined;
+	/** Those pieces are in pending records with these ids now (committed). */
+	logged(ino: Ino, pendingIds: readonly number[], through: number): void;
+	/** Ids of the pending records of an inode that are in metadata now. */
+	pendings(ino: Ino): readonly number[];
+	/** Newest write number. */
+	readonly lastWrite: number;
+	readonly bytes: number;
+	/** Inodes with dirty data, oldest first, with the age-determining time and bytes. */
+	dirtyInodes(): { readonly ino: Ino; readonly sinceMs: number; readonly bytes: number }[];
+	has(ino: Ino): boolean;
+	/** After a crash: first the pending records of metadata, in id order, then the ring's entries that pass `isNewer`. */
+	recover(pendings: readonly Pending[], isNewer: (ino: Ino, writeNumber: number) => boolean): { readonly replayed: number; readonly skipped: number };
+	close(): Promise<void>;
+}

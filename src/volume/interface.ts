@@ -1,0 +1,184 @@
+/**
+ * The one API of a volume (architecture, section 7): what doors see. Asynchronous, serialisable, bounded. Implementations pass `test/conformance/volume.ts`.
+ */
+import type { Timestamp } from "../base/time.ts";
+import type { FileType, Ino } from "../records/interface.ts";
+
+export type { FileType, Ino } from "../records/interface.ts";
+
+export interface Caller {
+	readonly uid: number;
+	readonly gid: number;
+	/** Supplementary groups. */
+	readonly groups: readonly number[];
+	/** Authenticated name, where the door knows one. */
+	readonly principal: string | undefined;
+	readonly door: "fuse" | "nfs" | "smb" | "s3" | "control" | "test";
+	/** Tells clients of one door apart: a mount, an NFS client, an SMB session. */
+	readonly clientInstance: string;
+	readonly share: string | undefined;
+	/** The door checks permissions itself (FUSE with default_permissions). */
+	readonly trusted: boolean;
+}
+
+export interface NodeRef {
+	readonly volume: string;
+	/** 0 = live. */
+	readonly snapshot: number;
+	readonly ino: Ino;
+}
+
+export interface Attributes {
+	readonly ino: Ino;
+	readonly type: FileType;
+	/** 07777. */
+	readonly mode: number;
+	readonly nlink: number;
+	readonly uid: number;
+	readonly gid: number;
+	readonly rdev: number;
+	readonly size: number;
+	/** Bytes stored (st_blocks × 512), rounded up to 512. */
+	readonly storedBytes: number;
+	readonly atime: Timestamp;
+	readonly mtime: Timestamp;
+	readonly ctime: Timestamp;
+	readonly btime: Timestamp;
+	/** Changes with every change of the node. */
+	readonly change: number;
+}
+
+/** What changing calls answer: attributes around the change and a position for `durable`. */
+export interface Changed {
+	readonly position: number;
+}
+
+export interface ChangedNode extends Changed {
+	readonly before: Attributes | undefined;
+	readonly after: Attributes;
+}
+
+export interface ChangedName extends Changed {
+	readonly attributes: Attributes;
+	readonly parentBefore: Attributes;
+	readonly parentAfter: Attributes;
+}
+
+export interface SetAttributes {
+	readonly mode?: number;
+	readonly uid?: number;
+	readonly gid?: number;
+	readonly size?: number;
+	readonly atime?: Timestamp | "now";
+	readonly mtime?: Timestamp | "now";
+	readonly ctime?: Timestamp;
+}
+
+export type Disposition =
+	/** The name must exist. */
+	| "open"
+	/** The name must not exist. */
+	| "create"
+	| "open-or-create"
+	/** Exists: contents are cut to nothing; else created. */
+	| "overwrite-or-create"
+	/** The name must exist; contents are cut to nothing. */
+	| "overwrite";
+
+/** The rich open: find or create, check, and get a handle, in one step. Fields of later doors are there from the first day; what this implementation cannot do is refused with ENOTSUP, not ignored. */
+export interface OpenIntent {
+	readonly disposition: Disposition;
+	readonly access: { readonly read: boolean; readonly write: boolean };
+	/** SMB / NFSv4 share reservations: what others may not do. */
+	readonly deny?: { readonly read: boolean; readonly write: boolean; readonly delete: boolean };
+	/** For a creation. */
+	readonly attributes?: { readonly mode: number; readonly uid?: number; readonly gid?: number };
+	/** NFSv3 exclusive create: success when the file exists with the same verifier. */
+	readonly verifier?: Uint8Array;
+	readonly lease?: "none" | "read" | "read-handle" | "read-write-handle";
+	readonly foldCase?: boolean;
+	readonly deleteOnClose?: boolean;
+	readonly unnamed?: boolean;
+	readonly durableHandle?: Uint8Array;
+	/** Each write is durable before its reply. */
+	readonly sync?: boolean;
+	readonly append?: boolean;
+}
+
+export type HandleId = number;
+
+export interface Opened extends Changed {
+	readonly handle: HandleId;
+	readonly attributes: Attributes;
+	readonly created: boolean;
+	readonly parentAfter: Attributes | undefined;
+}
+
+export interface DirectoryItem {
+	readonly name: string;
+	readonly ino: Ino;
+	readonly type: FileType;
+	/** Give it as `after` to go on behind this entry. */
+	readonly cookie: number;
+	/** With `attributes: true`. */
+	readonly attributes: Attributes | undefined;
+}
+
+export interface VolumeSpace {
+	readonly capacityBytes: number;
+	readonly freeBytes: number;
+	readonly inodes: number;
+	readonly freeInodes: number;
+	readonly maximumNameBytes: number;
+}
+
+/** Where an open or a new name is: a node itself, or a name in a directory. */
+export type At = { readonly node: NodeRef } | { readonly parent: NodeRef; readonly name: string };
+
+export interface Volume {
+	readonly id: string;
+	readonly root: NodeRef;
+	node(ino: Ino): NodeRef;
+
+	// names
+	lookup(caller: Caller, parent: NodeRef, name: string): Promise<Attributes>;
+	makeDirectory(caller: Caller, parent: NodeRef, name: string, mode: number): Promise<ChangedName>;
+	makeSymlink(caller: Caller, parent: NodeRef, name: string, target: string): Promise<ChangedName>;
+	/** Regular files too. */
+	makeNode(caller: Caller, parent: NodeRef, name: string, type: FileType, mode: number, rdev: number): Promise<ChangedName>;
+	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName>;
+	unlink(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName>;
+	removeDirectory(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName>;
+	/** flags: 1 NOREPLACE, 2 EXCHANGE; others EINVAL. */
+	rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed>;
+	readSymlink(caller: Caller, node: NodeRef): Promise<string>;
+	/** Entries behind `after` (0 = from the start, "." and ".." included), at most `limit`. Stable while the directory changes: no entry that stays is left out or shown twice. */
+	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): Promise<readonly DirectoryItem[]>;
+
+	// attributes
+	getAttributes(caller: Caller, node: NodeRef, handle?: HandleId): Promise<Attributes>;
+	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode>;
+	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array>;
+	setXattr(caller: Caller, node: NodeRef, name: string, value: Uint8Array, mode: "any" | "create" | "replace"): Promise<Changed>;
+	listXattrs(caller: Caller, node: NodeRef): Promise<readonly string[]>;
+	removeXattr(caller: Caller, node: NodeRef, name: string): Promise<Changed>;
+
+	// files
+	open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened>;
+	/** Shorter only at the end of the file. */
+	read(handle: HandleId, offset: number, lengthBytes: number): Promise<Uint8Array>;
+	/** The bytes are copied before the first await. With append the offset is the end of the file. Acknowledged = survives the death of the daemon. */
+	write(handle: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }>;
+	/** Reports (and does not clear) the handle's sticky error: close(2). */
+	flush(handle: HandleId): Promise<void>;
+	/** Bytes and names of the file survive the loss of as many disks as the volume tolerates. Reports the handle's sticky error. */
+	fsync(handle: HandleId, dataOnly: boolean): Promise<void>;
+	close(handle: HandleId): Promise<void>;
+
+	// the whole
+	/** Every acknowledged change up to `position` is durable. */
+	durable(position: number): Promise<void>;
+	/** Everything that is dirty is sealed and durable: syncfs. */
+	syncAll(): Promise<void>;
+	space(): Promise<VolumeSpace>;
+}
