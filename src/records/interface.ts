@@ -65,6 +65,12 @@ export interface CookieEntry {
 	readonly birthEpoch: number;
 }
 
+/** An extended attribute; its name is in the key. */
+export interface Xattr {
+	readonly value: Uint8Array;
+	readonly birthEpoch: number;
+}
+
 /** A range of a file that lies in a chunk. Holes are absent. */
 export interface Extent {
 	readonly offset: number;
@@ -172,7 +178,7 @@ export interface VolumeRecord {
 
 /**
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
- *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' (value: Uint8Array) ·
+ *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
  *   pendingRecord(ino, id) 'p' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.

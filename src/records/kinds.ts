@@ -1,0 +1,404 @@
+/** All record kinds (records/interface.ts): one constant each. */
+import { assert } from "../base/assert.ts";
+import { keyU16, readKeyU64 } from "../base/bytes.ts";
+import type { ByteReader, ByteWriter } from "../codec/binary.ts";
+import type {
+	Chunk, CookieEntry, DirectoryEntry, Extent, ExtentBlock, FileType, FragmentPlace, Ino, Inode, Intent, Orphan, Pending, RecordKind, Segment,
+	VolumeRecord, Xattr,
+} from "./interface.ts";
+import { defineKind, readIdentity } from "./kind.ts";
+import {
+	inoCountersPerGroup, maximumDataShards, maximumExtentsPerBlock, maximumGroups, maximumInlineBytes, maximumNameBytes, maximumParityShards,
+	maximumPendingBytes, maximumProtections, maximumSpan, maximumTargetTextBytes, maximumXattrBytes, minimumSpan,
+} from "./limits.ts";
+
+const fileTypes: readonly FileType[] = ["file", "directory", "symlink", "fifo", "socket", "character", "block"];
+const typeCodes: Readonly<Record<FileType, number>> = { file: 0, directory: 1, symlink: 2, fifo: 3, socket: 4, character: 5, block: 6 };
+
+function readType(reader: ByteReader): FileType {
+	const code = reader.u8();
+	const type = fileTypes[code];
+	if (type === undefined) throw reader.corrupt(`file type ${code}`);
+	return type;
+}
+
+function readBytes(reader: ByteReader, maximum: number, what: string): Uint8Array {
+	const bytes = reader.bytes();
+	if (bytes.length > maximum) throw reader.corrupt(`${what} of ${bytes.length} bytes, at most ${maximum}`);
+	// A copy: the record's bytes belong to the engine and may be a small part of a large block.
+	return bytes.slice();
+}
+
+function readText(reader: ByteReader, maximum: number, what: string): string {
+	const text = reader.text();
+	if (text.length === 0 || text.length > maximum) throw reader.corrupt(`${what} of ${text.length} bytes, 1 to ${maximum} expected`);
+	return text;
+}
+
+function readCount(reader: ByteReader, maximum: number, bytesEach: number, what: string): number {
+	const count = reader.u32();
+	if (count > maximum || count * bytesEach > reader.remaining) throw reader.corrupt(`${count} ${what}`);
+	return count;
+}
+
+// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const inlineFlag = 1;
+
+export const inodeRecord: RecordKind<readonly [ino: Ino], Inode> = defineKind({
+	name: "inode",
+	tag: "i",
+	parts: ["u64"],
+	sizeHint: 160,
+	knownFlags: inlineFlag,
+	flags: (inode) => (inode.inline === undefined ? 0 : inlineFlag),
+	epoch: (inode) => inode.birthEpoch,
+	write: writeInode,
+	read: (reader, head, key) => readInode(reader, head.birthEpoch, (head.flags & inlineFlag) !== 0, key),
+});
+
+function writeInode(writer: ByteWriter, inode: Inode): void {
+	assert(inode.mode >= 0 && inode.mode <= 0o7777, `inode ${inode.ino}: mode ${inode.mode}`);
+	writer.u64(inode.ino).u8(typeCodes[inode.type]).u16(inode.mode).u32(inode.uid).u32(inode.gid).u32(inode.nlink);
+	writer.u64(inode.size).u32(inode.rdev).time(inode.atime).time(inode.mtime).time(inode.ctime).time(inode.btime);
+	writer.u64(inode.storedBytes).u64(inode.dataGeneration).u64(inode.sealedThrough);
+	writer.u64(inode.nextCookie).u64(inode.entryCount).u64(inode.parent).u32(inode.xattrCount);
+	writer.u32(inode.protection).u32(inode.flags).u32(inode.access);
+	if (inode.inline === undefined) return;
+	assert(inode.inline.length <= maximumInlineBytes, `inode ${inode.ino}: ${inode.inline.length} bytes inline`);
+	writer.bytes(inode.inline);
+}
+
+function readInode(reader: ByteReader, birthEpoch: number, hasInline: boolean, key: string): Inode {
+	const ino = readIdentity(reader, key, 1);
+	const type = readType(reader);
+	const mode = reader.u16();
+	if (mode > 0o7777) throw reader.corrupt(`mode 0${mode.toString(8)}`);
+	// Object members are evaluated in the order they are written: that is the order on disk.
+	return {
+		ino,
+		type,
+		mode,
+		uid: reader.u32(),
+		gid: reader.u32(),
+		nlink: reader.u32(),
+		size: reader.u64(),
+		rdev: reader.u32(),
+		atime: reader.time(),
+		mtime: reader.time(),
+		ctime: reader.time(),
+		btime: reader.time(),
+		storedBytes: reader.u64(),
+		dataGeneration: reader.u64(),
+		sealedThrough: reader.u64(),
+		nextCookie: reader.u64(),
+		entryCount: reader.u64(),
+		parent: reader.u64(),
+		xattrCount: reader.u32(),
+		protection: reader.u32(),
+		flags: reader.u32(),
+		access: reader.u32(),
+		inline: hasInline ? readBytes(reader, maximumInlineBytes, "inline contents") : undefined,
+		birthEpoch,
+	};
+}
+
+export const entryRecord: RecordKind<readonly [parent: Ino, name: string], DirectoryEntry> = defineKind({
+	name: "entry",
+	tag: "e",
+	parts: ["u64", "bytes"],
+	sizeHint: 17,
+	epoch: (entry) => entry.birthEpoch,
+	write: (writer, entry) => void writer.u64(entry.ino).u8(typeCodes[entry.type]).u64(entry.cookie),
+	read: (reader, head) => ({ ino: reader.u64(), type: readType(reader), cookie: reader.u64(), birthEpoch: head.birthEpoch }),
+});
+
+export const cookieRecord: RecordKind<readonly [parent: Ino, cookie: number], CookieEntry> = defineKind({
+	name: "entry by cookie",
+	tag: "c",
+	parts: ["u64", "u64"],
+	sizeHint: 48,
+	epoch: (entry) => entry.birthEpoch,
+	write(writer, entry) {
+		assert(entry.name.length > 0 && entry.name.length <= maximumNameBytes, `a name of ${entry.name.length} bytes`);
+		writer.u64(entry.ino).u8(typeCodes[entry.type]).text(entry.name);
+	},
+	read: (reader, head) => ({
+		ino: reader.u64(),
+		type: readType(reader),
+		name: readText(reader, maximumNameBytes, "name"),
+		birthEpoch: head.birthEpoch,
+	}),
+});
+
+export const xattrRecord: RecordKind<readonly [ino: Ino, name: string], Xattr> = defineKind({
+	name: "extended attribute",
+	tag: "x",
+	parts: ["u64", "bytes"],
+	sizeHint: 64,
+	epoch: (xattr) => xattr.birthEpoch,
+	write(writer, xattr) {
+		assert(xattr.value.length <= maximumXattrBytes, `an extended attribute of ${xattr.value.length} bytes`);
+		writer.bytes(xattr.value);
+	},
+	read: (reader, head) => ({ value: readBytes(reader, maximumXattrBytes, "extended attribute"), birthEpoch: head.birthEpoch }),
+});
+
+export const orphanRecord: RecordKind<readonly [ino: Ino], Orphan> = defineKind({
+	name: "orphan",
+	tag: "o",
+	parts: ["u64"],
+	sizeHint: 20,
+	epoch: (orphan) => orphan.birthEpoch,
+	write: (writer, orphan) => void writer.u64(orphan.ino).time(orphan.since),
+	read: (reader, head, key) => ({ ino: readIdentity(reader, key, 1), since: reader.time(), birthEpoch: head.birthEpoch }),
+});
+
+// ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const extentBytes = 20;
+
+export const extentBlockRecord: RecordKind<readonly [ino: Ino, start: number], ExtentBlock> = defineKind({
+	name: "extent block",
+	tag: "m",
+	parts: ["u64", "u64"],
+	sizeHint: 100,
+	epoch: (block) => block.birthEpoch,
+	write(writer, block) {
+		const wrong = wrongBlock(block);
+		assert(wrong === undefined, `extent block at ${block.start}: ${wrong}`);
+		writer.u64(block.start).u32(block.span).u32(block.extents.length);
+		for (const extent of block.extents) {
+			writer.u32(extent.offset - block.start).u32(extent.length).u64(extent.chunk).u32(extent.chunkOffset);
+		}
+	},
+	read(reader, head, key) {
+		const start = readIdentity(reader, key, 9);
+		const span = reader.u32();
+		const count = readCount(reader, maximumExtentsPerBlock, extentBytes, "extents");
+		const extents: Extent[] = [];
+		for (let i = 0; i < count; i++) {
+			extents.push({ offset: start + reader.u32(), length: reader.u32(), chunk: reader.u64(), chunkOffset: reader.u32() });
+		}
+		const block = { start, span, extents, birthEpoch: head.birthEpoch };
+		const wrong = wrongBlock(block);
+		if (wrong !== undefined) throw reader.corrupt(wrong);
+		return block;
+	},
+});
+
+/** What breaks invariant E1 (storage/interface.ts), if anything. */
+function wrongBlock(block: ExtentBlock): string | undefined {
+	const { start, span, extents } = block;
+	if (span < minimumSpan || span > maximumSpan || (span & (span - 1)) !== 0) return `span ${span}`;
+	if (start % span !== 0 || !Number.isSafeInteger(start + span)) return `start ${start} for span ${span}`;
+	if (extents.length > maximumExtentsPerBlock) return `${extents.length} extents`;
+	let end = start;
+	for (const extent of extents) {
+		if (extent.offset < end || extent.length <= 0) return `extent of ${extent.length} bytes at ${extent.offset} behind ${end}`;
+		end = extent.offset + extent.length;
+	}
+	return end > start + span ? `extents reach ${end}, the block ends at ${start + span}` : undefined;
+}
+
+const fingerprintFlag = 1;
+const fingerprintBytes = 32;
+
+export const chunkRecord: RecordKind<readonly [id: number], Chunk> = defineKind({
+	name: "chunk",
+	tag: "k",
+	parts: ["u64"],
+	sizeHint: 80,
+	knownFlags: fingerprintFlag,
+	flags: (chunk) => (chunk.fingerprint === undefined ? 0 : fingerprintFlag),
+	epoch: (chunk) => chunk.birthEpoch,
+	write(writer, chunk) {
+		writer.u64(chunk.id).u64(chunk.segment).u64(chunk.offset).u32(chunk.length).u32(chunk.references).u64(chunk.referencedBytes);
+		if (chunk.fingerprint === undefined) return;
+		assert(chunk.fingerprint.length === fingerprintBytes, `a fingerprint of ${chunk.fingerprint.length} bytes`);
+		writer.raw(chunk.fingerprint);
+	},
+	read: (reader, head, key) => ({
+		id: readIdentity(reader, key, 1),
+		segment: reader.u64(),
+		offset: reader.u64(),
+		length: reader.u32(),
+		references: reader.u32(),
+		referencedBytes: reader.u64(),
+		fingerprint: (head.flags & fingerprintFlag) !== 0 ? reader.raw(fingerprintBytes).slice() : undefined,
+		birthEpoch: head.birthEpoch,
+	}),
+});
+
+const fragmentBytes = 25;
+
+export const segmentRecord: RecordKind<readonly [id: number], Segment> = defineKind({
+	name: "segment",
+	tag: "s",
+	parts: ["u64"],
+	sizeHint: 240,
+	epoch: (segment) => segment.birthEpoch,
+	write(writer, segment) {
+		const wrong = wrongSegment(segment);
+		assert(wrong === undefined, `segment ${segment.id}: ${wrong}`);
+		writer.u64(segment.id).u8(segment.dataShards).u8(segment.parityShards).text(segment.target);
+		writer.u64(segment.payloadBytes).u64(segment.shardBytes).u64(segment.liveBytes).u32(segment.fragments.length);
+		for (const place of segment.fragments) writePlace(writer, place);
+	},
+	read(reader, head, key) {
+		const id = readIdentity(reader, key, 1);
+		const dataShards = reader.u8();
+		const parityShards = reader.u8();
+		const target = readText(reader, maximumTargetTextBytes, "redundancy");
+		const payloadBytes = reader.u64();
+		const shardBytes = reader.u64();
+		const liveBytes = reader.u64();
+		const count = readCount(reader, maximumDataShards + maximumParityShards, fragmentBytes, "fragments");
+		const fragments: FragmentPlace[] = [];
+		for (let i = 0; i < count; i++) fragments.push(readPlace(reader));
+		const segment = { id, dataShards, parityShards, target, payloadBytes, shardBytes, liveBytes, fragments, birthEpoch: head.birthEpoch };
+		const wrong = wrongSegment(segment);
+		if (wrong !== undefined) throw reader.corrupt(wrong);
+		return segment;
+	},
+});
+
+function writePlace(writer: ByteWriter, place: FragmentPlace): void {
+	writer.u8(place.index).u32(place.generation).u32(place.disk).u32(place.pack).u64(place.offset).u32(place.headerChecksum);
+}
+
+function readPlace(reader: ByteReader): FragmentPlace {
+	return {
+		index: reader.u8(),
+		generation: reader.u32(),
+		disk: reader.u32(),
+		pack: reader.u32(),
+		offset: reader.u64(),
+		headerChecksum: reader.u32(),
+	};
+}
+
+function wrongSegment(segment: Segment): string | undefined {
+	const { dataShards, parityShards, target, fragments } = segment;
+	if (dataShards < 1 || dataShards > maximumDataShards) return `${dataShards} data shards`;
+	if (parityShards < 0 || parityShards > maximumParityShards) return `${parityShards} parity shards`;
+	if (target.length === 0 || target.length > maximumTargetTextBytes) return `a redundancy of ${target.length} bytes`;
+	const seen = new Set<number>();
+	for (const place of fragments) {
+		if (place.index >= dataShards + parityShards) return `fragment ${place.index} of ${dataShards}+${parityShards}`;
+		if (seen.has(place.index)) return `fragment ${place.index} twice`;
+		seen.add(place.index);
+	}
+	return undefined;
+}
+
+// ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
+
+const truncateIntent = 1;
+
+export const intentRecord: RecordKind<readonly [id: number], Intent> = defineKind({
+	name: "intent",
+	tag: "t",
+	parts: ["u64"],
+	sizeHint: 25,
+	epoch: (intent) => intent.birthEpoch,
+	write: (writer, intent) => void writer.u64(intent.id).u8(truncateIntent).u64(intent.ino).u64(intent.size),
+	read(reader, head, key): Intent {
+		const id = readIdentity(reader, key, 1);
+		const kind = reader.u8();
+		if (kind !== truncateIntent) throw reader.corrupt(`intent of kind ${kind}`);
+		return { id, kind: "truncate", ino: reader.u64(), size: reader.u64(), birthEpoch: head.birthEpoch };
+	},
+});
+
+export const pendingRecord: RecordKind<readonly [ino: Ino, id: number], Pending> = defineKind({
+	name: "pending bytes",
+	tag: "p",
+	parts: ["u64", "u64"],
+	sizeHint: 4096 + 28,
+	epoch: (pending) => pending.birthEpoch,
+	write(writer, pending) {
+		assert(pending.bytes.length <= maximumPendingBytes, `pending bytes: ${pending.bytes.length}`);
+		writer.u64(pending.ino).u64(pending.id).u64(pending.offset).bytes(pending.bytes);
+	},
+	read: (reader, head, key) => ({
+		ino: readIdentity(reader, key, 1),
+		id: readIdentity(reader, key, 9),
+		offset: reader.u64(),
+		bytes: readBytes(reader, maximumPendingBytes, "pending contents"),
+		birthEpoch: head.birthEpoch,
+	}),
+});
+
+export const volumeRecord: RecordKind<readonly [], VolumeRecord> = defineKind({
+	name: "volume",
+	tag: "v",
+	parts: [],
+	sizeHint: 64,
+	epoch: (volume) => volume.birthEpoch,
+	write(writer, volume) {
+		assert(volume.nextInoCounter.length <= maximumGroups, `${volume.nextInoCounter.length} groups`);
+		assert(volume.protections.length <= maximumProtections, `${volume.protections.length} protections`);
+		writer.u32(volume.nextInoCounter.length);
+		for (const { group, next } of volume.nextInoCounter) writer.u16(group).u64(next);
+		writer.u64(volume.nextChunk).u64(volume.nextSegment).u64(volume.nextPending).u64(volume.epoch);
+		writer.u32(volume.protections.length);
+		for (const { id, redundancy } of volume.protections) writer.u32(id).text(redundancy);
+	},
+	read(reader, head) {
+		const nextInoCounter = readGroups(reader);
+		const nextChunk = reader.u64();
+		const nextSegment = reader.u64();
+		const nextPending = reader.u64();
+		const epoch = reader.u64();
+		const protections = readProtections(reader);
+		return { nextInoCounter, nextChunk, nextSegment, nextPending, epoch, protections, birthEpoch: head.birthEpoch };
+	},
+});
+
+function readGroups(reader: ByteReader): { group: number; next: number }[] {
+	const count = readCount(reader, maximumGroups, 10, "inode groups");
+	const groups: { group: number; next: number }[] = [];
+	for (let i = 0; i < count; i++) {
+		const group = reader.u16();
+		const next = reader.u64();
+		if (group >= maximumGroups || next > inoCountersPerGroup) throw reader.corrupt(`inode group ${group} at ${next}`);
+		groups.push({ group, next });
+	}
+	return groups;
+}
+
+function readProtections(reader: ByteReader): { id: number; redundancy: string }[] {
+	const count = readCount(reader, maximumProtections, 8, "protections");
+	const protections: { id: number; redundancy: string }[] = [];
+	for (let i = 0; i < count; i++) protections.push({ id: reader.u32(), redundancy: readText(reader, maximumTargetTextBytes, "redundancy") });
+	return protections;
+}
+
+/** Every kind, for checkers and fuzzers. */
+export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
+	inodeRecord, entryRecord, cookieRecord, xattrRecord, orphanRecord, extentBlockRecord, chunkRecord, segmentRecord, intentRecord, pendingRecord,
+	volumeRecord,
+] as unknown as readonly RecordKind<readonly never[], unknown>[];
+
+/** Key of a shard's head; its value is kv's (kv/head.ts). */
+export function headKey(shard: number): string {
+	return `h${keyU16(shard)}`;
+}
+
+// ── keys back to numbers ─────────────────────────────────────────────────────────────────────────────────────────
+
+/** The first number of a key: inode, parent, chunk, segment. */
+export function keyNumber(key: string): number {
+	return readKeyU64(key, 1);
+}
+
+/** The second number of a key: cookie, start, pending id. */
+export function keySecondNumber(key: string): number {
+	return readKeyU64(key, 9);
+}
+
+/** The name at the end of the key of an entry or extended attribute. */
+export function keyName(key: string): string {
+	return key.slice(9);
+}

@@ -1,0 +1,32 @@
+/** Bounds of records: what encoders assert and decoders refuse. */
+
+/** NAME_MAX of Linux, in bytes. */
+export const maximumNameBytes = 255;
+/** PATH_MAX of Linux without the final NUL: no longer target can be followed. */
+export const maximumTargetBytes = 4095;
+/** Inline contents and symlink targets share the field; contents are held below this by the volume (2,048). */
+export const maximumInlineBytes = 4096;
+/** XATTR_SIZE_MAX of Linux. */
+export const maximumXattrBytes = 65_536;
+/** Groups are 12 bits of an inode number, so that group and counter together stay exact in a double. */
+export const maximumGroups = 4096;
+/** 41 bits: two thousand billion inodes in a group, more than can be made at a million a second in 25 days times the 4,096 groups. */
+export const inoCountersPerGroup = 0x200_0000_0000;
+/** An extent map block splits beyond this; 1,024 extents encode to 20 KiB, a twentieth of a commit. */
+export const maximumExtentsPerBlock = 1024;
+export const minimumSpan = 4096;
+export const maximumSpan = 64 * 1024 * 1024;
+/** k ≤ 32 data shards and m ≤ 8 parity shards or further copies (codec/interface.ts). */
+export const maximumDataShards = 32;
+export const maximumParityShards = 8;
+/** "rs:32+8", "replicate:9": room to spare for future names of schemes. */
+export const maximumTargetTextBytes = 64;
+/** A pending record must fit a commit (512 KiB) together with the inode and the head. */
+export const maximumPendingBytes = 384 * 1024;
+/** Distinct protections that files of one volume ask for; they sit in the one volume record. */
+export const maximumProtections = 1024;
+
+/** Numbers that one transaction on the volume record hands out. Each mount loses what is left of the blocks it holds: at most two of each counter. */
+export const numberBlock = 4096;
+/** Refilled below this many left: more than all operations between two calls of `ensure` take. */
+export const numberLowWater = 1024;
