@@ -70,7 +70,10 @@ export interface Disk {
 	 * @throws FsError ENOENT (absent, not created), EIO, ENOSPC.
 	 */
 	open(name: string, options?: { readonly create?: boolean }): Promise<DiskFile>;
-	/** Names of the files directly in the folder `folder` ("" = top), sorted; an absent folder is empty. */
+	/**
+	 * Names directly in the folder `folder` ("" = top), sorted: files as they are, folders with a slash at the end, so that a directory
+	 * which holds only folders does not look empty. An absent folder is empty.
+	 */
 	list(folder: string): Promise<string[]>;
 	/** Removes a file; absent is fine. Durable after `syncNames`. */
 	remove(name: string): Promise<void>;
@@ -152,7 +155,7 @@ export interface Connection {
 // ── FUSE ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export interface FuseHost {
-	/** Undefined when mounting is possible; otherwise what is missing and what to do. */
+	/** Undefined when mounting is possible; otherwise what is missing and what to do. Paths and sources here are byte strings. */
 	unavailable(): Promise<string | undefined>;
 	/** Mounts; requests flow once `FuseChannel.start` was called. @throws FsError EPERM, ENOENT, EBUSY, ENODEV. */
 	mount(mountpoint: string, options: FuseMountOptions): Promise<FuseChannel>;
@@ -178,7 +181,10 @@ export interface FuseMountOptions {
 export interface FuseChannel {
 	/** `onRequest` is called in order of arrival with a whole request. The bytes are valid only until it returns: copy what must live longer. */
 	start(onRequest: (request: Uint8Array) => void): void;
-	/** Writes one reply (writev). An interrupted request (ENOENT) is not an error. Must not be called with notifications. */
+	/** Back-pressure: no `onRequest` until `resume`; requests wait in the kernel. At most the one being delivered follows a pause. */
+	pause(): void;
+	resume(): void;
+	/** Writes one reply (writev) before it returns: the parts may be used again. An interrupted request (ENOENT) is not an error. Must not be called with notifications. */
 	reply(parts: readonly Uint8Array[]): void;
 	/** Sends a notification from the notifier thread; resolves when the kernel took it; ENOENT (not cached) is success. May block for long. */
 	notify(message: Uint8Array): Promise<void>;

@@ -1,0 +1,368 @@
+/**
+ * A simulated disk device: files, durable and un-durable names, faults. It executes calls at once; order and time are `disk.ts`.
+ *
+ * Invariants
+ * 1. What was synced (data by `sync`, names by `syncNames`) survives every power cut; everything else may or may not, by the seed.
+ * 2. A power cut, vanishing, restoring and wiping end all handles: those of an older generation never reach the new contents.
+ * 3. `usedPages` = sum of the allocated pages of all named files.
+ */
+import { assert } from "../../base/assert.ts";
+import type { ErrorCode } from "../../base/errors.ts";
+import { FsError } from "../../base/errors.ts";
+import { pickCutStyle, SimFile } from "./file.ts";
+import { pageBytes, simLimits } from "./limits.ts";
+import type { Prng } from "./prng.ts";
+import { hash32 } from "./prng.ts";
+
+export type DiskCall =
+	| "openDisk" | "lock" | "open" | "list" | "remove" | "syncNames" | "space" | "probe" | "close"
+	| "read" | "write" | "sync" | "discard" | "size" | "truncate" | "closeFile";
+
+export interface SimDiskOptions {
+	readonly capacityBytes: number;
+	/** Default: a domain of its own. */
+	readonly domain?: string;
+	/** Range of the time of one call, milliseconds. */
+	readonly latencyMs?: readonly [number, number];
+}
+
+export interface DiskSnapshot {
+	readonly files: ReadonlyMap<string, SimFile>;
+}
+
+interface Fault {
+	readonly calls: readonly DiskCall[];
+	readonly code: ErrorCode;
+	left: number;
+}
+
+interface NameChange {
+	readonly name: string;
+	/** undefined = removed. */
+	readonly file: SimFile | undefined;
+}
+
+export class SimDevice {
+	readonly path: string;
+	readonly domain: string;
+	readonly random: Prng;
+	readonly capacityBytes: number;
+	latencyMs: readonly [number, number];
+	/** Raised whenever open handles lose their disk. */
+	generation = 0;
+	present = true;
+	hung = false;
+	isFull = false;
+	isReadOnly = false;
+	/** Handles of a vanished disk: dead (EIO) or working on files that no longer have names, as after `rm -rf`. */
+	orphansWork = false;
+	/** Who holds the lock; opaque here. */
+	lockedBy: { readonly holds: boolean } | undefined;
+	readonly counts: Record<DiskCall, number>;
+	/** Called when a hung disk goes on. */
+	readonly onUnhang = new Set<() => void>();
+
+	#names = new Map<string, SimFile>();
+	#durableNames = new Map<string, SimFile>();
+	#nameChanges: NameChange[] = [];
+	#usedPages = 0;
+	#faults: Fault[] = [];
+
+	constructor(path: string, options: SimDiskOptions, random: Prng) {
+		assert(options.capacityBytes > 0, `capacity of ${path}`);
+		this.path = path;
+		this.domain = options.domain ?? `sim:${path}`;
+		this.random = random;
+		this.capacityBytes = options.capacityBytes;
+		this.latencyMs = options.latencyMs ?? simLimits.diskLatencyMs;
+		const none = 0;
+		this.counts = {
+			openDisk: none, lock: none, open: none, list: none, remove: none, syncNames: none, space: none, probe: none, close: none,
+			read: none, write: none, sync: none, discard: none, size: none, truncate: none, closeFile: none,
+		};
+	}
+
+	// ── faults, for tests ────────────────────────────────────────────────────────────────────────────────────────
+
+	/** From now on no call settles, until `unhang`. */
+	hang(): void {
+		this.hung = true;
+	}
+
+	unhang(): void {
+		this.hung = false;
+		for (const wake of [...this.onUnhang]) wake();
+	}
+
+	/** The next `count` calls of these kinds fail with `code`. */
+	fail(calls: readonly DiskCall[], code: ErrorCode = "EIO", count = Number.POSITIVE_INFINITY): void {
+		this.#faults.push({ calls, code, left: count });
+	}
+
+	/** The next file sync fails; some of what it should have made durable is lost for ever, though a later sync succeeds. */
+	failNextSync(code: ErrorCode = "EIO"): void {
+		this.fail(["sync"], code, 1);
+	}
+
+	/** Takes back `fail`, `full` and `readOnly`. */
+	heal(): void {
+		this.#faults = [];
+		this.isFull = false;
+		this.isReadOnly = false;
+	}
+
+	/** Nothing new can be allocated; what is allocated can be overwritten. */
+	full(on = true): void {
+		this.isFull = on;
+	}
+
+	readOnly(on = true): void {
+		this.isReadOnly = on;
+	}
+
+	/**
+	 * The disk is gone: un-synced changes as in a power cut, every call of those who had it open fails, opening says ENOENT.
+	 * With `unlinked` its files were removed under their users: reads and writes of open files go on, only sync, names and probe tell.
+	 */
+	vanish(options: { readonly unlinked?: boolean } = {}): void {
+		this.orphansWork = options.unlinked === true;
+		this.generation++;
+		if (this.orphansWork) this.#replace(new Map());
+		else this.powerCut(this.random);
+		this.present = false;
+	}
+
+	/** The disk is there again, with what it held or with `contents`. Who had it open before must open it again. */
+	reappear(contents?: DiskSnapshot): void {
+		this.present = true;
+		if (contents !== undefined) this.restore(contents);
+	}
+
+	/** What the disk holds, un-synced changes included. */
+	snapshot(): DiskSnapshot {
+		const files = new Map<string, SimFile>();
+		for (const [name, file] of this.#names) files.set(name, file.snapshot());
+		return { files };
+	}
+
+	/** The contents of the snapshot, durably; open handles end. */
+	restore(snapshot: DiskSnapshot): void {
+		this.generation++;
+		const files = new Map<string, SimFile>();
+		for (const [name, file] of snapshot.files) {
+			const copy = file.snapshot();
+			copy.sync();
+			files.set(name, copy);
+		}
+		this.#replace(files);
+	}
+
+	/** An empty directory; open handles end. */
+	wipe(): void {
+		this.generation++;
+		this.#replace(new Map());
+	}
+
+	/** Damages bytes on the platter: XOR with `pattern` (repeated), default 0xff. Returns how many bytes were there to change. */
+	corrupt(name: string, offset: number, lengthBytes: number, pattern: Uint8Array = new Uint8Array([0xff])): number {
+		const file = this.#named(name);
+		this.#account(file, true, () => file.damage(offset, lengthBytes, (old, at) => old ^ (pattern[at % pattern.length] as number)));
+		return Math.max(0, Math.min(lengthBytes, file.size - offset));
+	}
+
+	/** Flips one bit in this fraction of all pages (at least one when there is any), optionally only of files whose name `matches`. Returns the places. */
+	rot(fraction: number, matches: (name: string) => boolean = () => true): { readonly name: string; readonly offset: number }[] {
+		const places: { name: string; offset: number }[] = [];
+		for (const name of this.files()) {
+			if (!matches(name)) continue;
+			for (const page of this.#named(name).pageNumbers()) places.push({ name, offset: page * pageBytes });
+		}
+		const chosen = places.filter(() => this.random.chance(fraction));
+		if (chosen.length === 0 && places.length > 0 && fraction > 0) chosen.push(this.random.pick(places));
+		return chosen.map(({ name, offset }) => {
+			const file = this.#named(name);
+			const at = offset + this.random.below(Math.min(pageBytes, file.size - offset));
+			const bit = 1 << this.random.below(8);
+			file.damage(at, 1, (old) => old ^ bit);
+			return { name, offset: at };
+		});
+	}
+
+	/** All file names, sorted. */
+	files(): string[] {
+		return [...this.#names.keys()].sort();
+	}
+
+	/** What the page cache shows of a file, for tests. */
+	peek(name: string): Uint8Array {
+		const file = this.#named(name);
+		return file.read(0, file.size);
+	}
+
+	/** A number over names and contents: equal worlds have equal digests. */
+	digest(): number {
+		let hash = 0;
+		for (const name of this.files()) {
+			hash = Math.imul(hash ^ hash32(name), 0x0100_0193);
+			for (const byte of this.peek(name)) hash = Math.imul(hash ^ byte, 0x0100_0193);
+		}
+		return hash >>> 0;
+	}
+
+	// ── what happens to it ───────────────────────────────────────────────────────────────────────────────────────
+
+	powerCut(random: Prng): void {
+		this.generation++;
+		for (const change of survivingNames(this.#nameChanges, random)) this.#applyDurably(change);
+		const style = pickCutStyle(random);
+		for (const name of [...this.#durableNames.keys()].sort()) (this.#durableNames.get(name) as SimFile).powerCut(style, random);
+		this.#replace(this.#durableNames);
+	}
+
+	/** @throws FsError when a fault is set for this call. `generation` is that of the opener. */
+	check(call: DiskCall, generation: number): void {
+		this.counts[call]++;
+		if (generation !== this.generation && call !== "close" && call !== "closeFile") this.#refuseOrphan(call);
+		const fault = this.#faults.find((one) => one.left > 0 && one.calls.includes(call));
+		if (fault === undefined) return;
+		fault.left--;
+		throw new FsError(fault.code, `platform.sim-${call}`, `${call} on ${this.path} fails with ${fault.code}, as the test asked`, { path: this.path });
+	}
+
+	find(name: string): SimFile | undefined {
+		return this.#names.get(name);
+	}
+
+	create(name: string): SimFile {
+		this.#checkWritable(name);
+		if (this.isFull) throw this.#noSpace(name);
+		const file = new SimFile();
+		this.#names.set(name, file);
+		this.#nameChanges.push({ name, file });
+		return file;
+	}
+
+	remove(name: string): void {
+		const file = this.#names.get(name);
+		if (file === undefined) return;
+		this.#checkWritable(name);
+		this.#names.delete(name);
+		this.#nameChanges.push({ name, file: undefined });
+		this.#usedPages -= file.allocatedPages;
+	}
+
+	list(folder: string): string[] {
+		const prefix = folder === "" ? "" : `${folder}/`;
+		const found = new Set<string>();
+		for (const name of this.#names.keys()) {
+			if (!name.startsWith(prefix)) continue;
+			const slash = name.indexOf("/", prefix.length);
+			found.add(slash < 0 ? name.slice(prefix.length) : name.slice(prefix.length, slash + 1));
+		}
+		return [...found].sort();
+	}
+
+	syncNames(folder: string): void {
+		const rest: NameChange[] = [];
+		for (const change of this.#nameChanges) {
+			if (folderOf(change.name) === folder) this.#applyDurably(change);
+			else rest.push(change);
+		}
+		this.#nameChanges = rest;
+	}
+
+	/** @throws FsError ENOSPC after writing what fits, EROFS. */
+	write(file: SimFile, name: string, offset: number, bytes: Uint8Array): void {
+		this.#checkWritable(name);
+		const linked = this.#names.get(name) === file;
+		const room = this.isFull ? 0 : Math.floor(this.freeBytes / pageBytes);
+		let fits = bytes.length;
+		if (linked && file.newPages(offset, fits) > room) fits = this.random.below(2) === 0 ? 0 : this.#fitting(file, offset, fits, room);
+		this.#account(file, linked, () => file.write(offset, bytes.subarray(0, fits)));
+		if (fits < bytes.length) throw this.#noSpace(name);
+	}
+
+	/** Truncation and discarding. */
+	change(file: SimFile, name: string, fn: () => void): void {
+		this.#checkWritable(name);
+		this.#account(file, this.#names.get(name) === file, fn);
+	}
+
+	sync(file: SimFile, name: string): void {
+		if (file.unsynced) this.#checkWritable(name);
+		file.sync();
+	}
+
+	get freeBytes(): number {
+		return this.isFull ? 0 : Math.max(0, this.capacityBytes - this.#usedPages * pageBytes);
+	}
+
+	#fitting(file: SimFile, offset: number, length: number, room: number): number {
+		let fits = 0;
+		while (fits < length) {
+			const next = Math.min(length, pageBytes * (Math.floor((offset + fits) / pageBytes) + 1) - offset);
+			if (file.newPages(offset, next) > room) break;
+			fits = next;
+		}
+		return fits;
+	}
+
+	#account(file: SimFile, linked: boolean, fn: () => void): void {
+		const before = file.allocatedPages;
+		fn();
+		if (linked) this.#usedPages += file.allocatedPages - before;
+	}
+
+	#replace(files: ReadonlyMap<string, SimFile>): void {
+		this.#names = new Map(files);
+		this.#durableNames = new Map(files);
+		this.#nameChanges = [];
+		this.#usedPages = 0;
+		for (const file of files.values()) this.#usedPages += file.allocatedPages;
+	}
+
+	#applyDurably(change: NameChange): void {
+		if (change.file === undefined) this.#durableNames.delete(change.name);
+		else this.#durableNames.set(change.name, change.file);
+	}
+
+	#named(name: string): SimFile {
+		const file = this.#names.get(name);
+		assert(file !== undefined, `no file ${name} on ${this.path}; there are: ${this.files().join(", ")}`);
+		return file;
+	}
+
+	#refuseOrphan(call: DiskCall): void {
+		const onFile = call === "read" || call === "write" || call === "size" || call === "truncate" || call === "discard";
+		if (onFile && this.orphansWork) return;
+		throw new FsError(
+			onFile ? "EIO" : "ENODEV",
+			"platform.sim-gone",
+			`${call}: the disk ${this.path} is no longer the one that was opened; open it again`,
+			{ path: this.path },
+		);
+	}
+
+	#checkWritable(name: string): void {
+		if (!this.isReadOnly) return;
+		throw new FsError("EROFS", "platform.sim-read-only", `${name} on ${this.path}: the disk is read-only`, { path: this.path, name });
+	}
+
+	#noSpace(name: string): FsError {
+		return new FsError("ENOSPC", "platform.sim-full", `${name} on ${this.path}: no space left on the disk`, { path: this.path, name });
+	}
+}
+
+/** Which un-synced creations and removals a power cut leaves: none, all, the first few, or any. */
+function survivingNames(changes: readonly NameChange[], random: Prng): NameChange[] {
+	const style = pickCutStyle(random);
+	if (style === "none") return [];
+	if (style === "all") return [...changes];
+	if (style === "prefix") return changes.slice(0, random.below(changes.length + 1));
+	return changes.filter(() => random.chance(0.5));
+}
+
+export function folderOf(name: string): string {
+	const slash = name.lastIndexOf("/");
+	return slash < 0 ? "" : name.slice(0, slash);
+}

@@ -1,0 +1,188 @@
+/**
+ * One file of a simulated disk: what the page cache shows, what the platter holds, and the writes in between.
+ *
+ * Invariants
+ * 1. `cache` = `durable` with all of `pending` applied in order, except after a failed sync or damage.
+ * 2. After a power cut a sector holds what it held durably, or what the cache held after one of the pending writes that touch it; never a mix.
+ * 3. Without pending operations a power cut changes nothing.
+ */
+import { alignDown, alignUp } from "../../base/bytes.ts";
+import { pageBytes, sectorBytes } from "./limits.ts";
+import type { Prng } from "./prng.ts";
+import { isZero, SparseBytes } from "./sparse.ts";
+
+type Pending =
+	| { readonly kind: "write"; readonly offset: number; readonly length: number; readonly bytes: Uint8Array | undefined }
+	| { readonly kind: "punch"; readonly offset: number; readonly length: number }
+	/** `length`: what was cut off, 0 when the file grew. */
+	| { readonly kind: "truncate"; readonly offset: number; readonly length: number };
+
+/** How a power cut treats un-synced changes: all gone, all there, in order up to one that is torn, each by itself, each sector by itself. */
+export type CutStyle = "none" | "all" | "prefix" | "each" | "sectors";
+const cutStyles: readonly CutStyle[] = ["none", "all", "prefix", "each", "sectors"];
+
+export function pickCutStyle(random: Prng): CutStyle {
+	return random.pick(cutStyles);
+}
+
+export class SimFile {
+	#cache = new SparseBytes();
+	#durable = new SparseBytes();
+	#pending: Pending[] = [];
+	#dirtyPages = new Set<number>();
+
+	get size(): number {
+		return this.#cache.size;
+	}
+
+	get allocatedPages(): number {
+		return this.#cache.allocatedPages;
+	}
+
+	get unsynced(): boolean {
+		return this.#pending.length > 0;
+	}
+
+	read(offset: number, lengthBytes: number): Uint8Array {
+		return this.#cache.read(offset, lengthBytes);
+	}
+
+	/** How many pages a write would have to allocate. */
+	newPages(offset: number, lengthBytes: number): number {
+		let count = 0;
+		for (let page = Math.floor(offset / pageBytes); page * pageBytes < offset + lengthBytes; page++) {
+			if (!this.#cache.hasPage(page)) count++;
+		}
+		return count;
+	}
+
+	/** Takes ownership of `bytes`. */
+	write(offset: number, bytes: Uint8Array): void {
+		if (bytes.length === 0) return;
+		const kept = isZero(bytes) ? undefined : bytes;
+		this.#change({ kind: "write", offset, length: bytes.length, bytes: kept });
+	}
+
+	punch(offset: number, lengthBytes: number): void {
+		const length = Math.min(lengthBytes, this.size - offset);
+		if (length > 0) this.#change({ kind: "punch", offset, length });
+	}
+
+	truncate(sizeBytes: number): void {
+		if (sizeBytes === this.size) return;
+		this.#change({ kind: "truncate", offset: sizeBytes, length: Math.max(0, this.size - sizeBytes) });
+	}
+
+	sync(): void {
+		for (const page of this.#dirtyPages) this.#durable.takePage(page, this.#cache);
+		this.#durable.size = this.#cache.size;
+		this.#clean();
+	}
+
+	/**
+	 * A sync that failed: the kernel marks the pages clean although only some of them arrived, and goes on showing them.
+	 * A later sync reports success and they are still not durable.
+	 */
+	failSync(random: Prng): void {
+		this.#durable = this.#survivors(pickCutStyle(random), random);
+		this.#clean();
+	}
+
+	powerCut(style: CutStyle, random: Prng): void {
+		if (this.#pending.length > 0) this.#durable = this.#survivors(style, random);
+		this.#clean();
+		this.#cache = this.#durable.clone();
+	}
+
+	snapshot(): SimFile {
+		const copy = new SimFile();
+		copy.#cache = this.#cache.clone();
+		copy.#durable = this.#durable.clone();
+		copy.#pending = [...this.#pending];
+		copy.#dirtyPages = new Set(this.#dirtyPages);
+		return copy;
+	}
+
+	damage(offset: number, lengthBytes: number, change: (old: number, at: number) => number): void {
+		this.#cache.damage(offset, change, lengthBytes);
+		this.#durable.damage(offset, change, lengthBytes);
+	}
+
+	/** Numbers of the pages that hold something. */
+	pageNumbers(): number[] {
+		return this.#cache.pageNumbers();
+	}
+
+	#change(change: Pending): void {
+		this.#markDirty(change);
+		apply(this.#cache, change);
+		this.#markDirty(change);
+		this.#pending.push(change);
+	}
+
+	#markDirty(change: Pending): void {
+		const end = change.offset + change.length;
+		if (change.kind === "write" || change.length <= 64 * pageBytes) {
+			for (let page = Math.floor(change.offset / pageBytes); page * pageBytes < end; page++) this.#dirtyPages.add(page);
+			return;
+		}
+		for (const page of this.#cache.pageNumbers()) {
+			if (page * pageBytes < end && (page + 1) * pageBytes > change.offset) this.#dirtyPages.add(page);
+		}
+	}
+
+	#clean(): void {
+		this.#pending = [];
+		this.#dirtyPages.clear();
+	}
+
+	#survivors(style: CutStyle, random: Prng): SparseBytes {
+		const image = this.#durable.clone();
+		const live = this.#durable.clone();
+		const tornAt = random.below(this.#pending.length + 1);
+		let keptSize = image.size;
+		for (const [index, change] of this.#pending.entries()) {
+			const before = live.size;
+			apply(live, change);
+			const whole = style === "all" || (style === "prefix" && index < tornAt) || (style === "each" && random.chance(0.5));
+			const torn = !whole && (style === "sectors" || (style === "prefix" && index === tornAt));
+			if (!whole && !torn) continue;
+			if (live.size !== before && (whole || random.chance(0.5))) keptSize = live.size;
+			if (whole || change.kind !== "write") keep(image, live, change, whole || random.chance(0.5));
+			else keepSomeSectors(image, live, change, random);
+		}
+		image.truncate(keptSize);
+		return image;
+	}
+}
+
+function apply(image: SparseBytes, change: Pending): void {
+	if (change.kind === "write") image.write(change.offset, change.length, change.bytes);
+	else if (change.kind === "punch") image.punch(change.offset, change.length);
+	else image.truncate(change.offset);
+}
+
+/** Metadata changes (punch, truncate) are all or nothing; a write takes its first and last sector as the cache had them then. */
+function keep(image: SparseBytes, live: SparseBytes, change: Pending, yes: boolean): void {
+	if (!yes || change.length === 0) return;
+	if (change.kind !== "write") {
+		image.punch(change.offset, change.length);
+		return;
+	}
+	const from = alignDown(change.offset, sectorBytes);
+	copyRange(image, live, from, alignUp(change.offset + change.length, sectorBytes) - from);
+}
+
+function keepSomeSectors(image: SparseBytes, live: SparseBytes, change: Pending, random: Prng): void {
+	const end = change.offset + change.length;
+	for (let at = alignDown(change.offset, sectorBytes); at < end; at += sectorBytes) {
+		if (random.chance(0.5)) copyRange(image, live, at, sectorBytes);
+	}
+}
+
+/** Makes `image` longer if need be; its size is set when all is decided. */
+function copyRange(image: SparseBytes, live: SparseBytes, offset: number, lengthBytes: number): void {
+	const bytes = new Uint8Array(lengthBytes);
+	bytes.set(live.read(offset, lengthBytes));
+	image.write(offset, lengthBytes, bytes);
+}
