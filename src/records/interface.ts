@@ -80,7 +80,7 @@ export interface Extent {
 	readonly chunkOffset: number;
 }
 
-/** Extents of [start, start + span) of a file, sorted, not overlapping; span is a power of two from 4 KiB to 64 MiB and start is a multiple of it. */
+/** Extents of [start, start + span) of a file, sorted, not overlapping; span is a power of two from 1 KiB to 64 MiB and start is a multiple of it. */
 export interface ExtentBlock {
 	readonly start: number;
 	readonly span: number;

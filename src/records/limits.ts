@@ -14,7 +14,8 @@ export const maximumGroups = 4096;
 export const inoCountersPerGroup = 0x200_0000_0000;
 /** An extent map block splits beyond this; 1,024 extents encode to 20 KiB, a twentieth of a commit. */
 export const maximumExtentsPerBlock = 1024;
-export const minimumSpan = 4096;
+/** A block of this span cannot have more extents than bytes, so that splitting always ends below the bound. */
+export const minimumSpan = 1024;
 export const maximumSpan = 64 * 1024 * 1024;
 /** k ≤ 32 data shards and m ≤ 8 parity shards or further copies (codec/interface.ts). */
 export const maximumDataShards = 32;

@@ -95,8 +95,34 @@ export interface MappedRange {
 	readonly payloadOffset: number;
 }
 
+/** A part of a file that is to lie in a chunk. */
+export interface ExtentPiece {
+	readonly offset: number;
+	readonly length: number;
+	readonly chunk: Chunk;
+	readonly chunkOffset: number;
+}
+
+export interface ExtentsWritten {
+	/** Pieces wholly done; of the next one the part before `doneTo`. */
+	readonly doneCount: number;
+	readonly doneTo: number;
+	readonly storedDelta: number;
+	readonly segment: Segment;
+	/** The chunk of the piece that is not wholly done, or of the last one. */
+	readonly chunk: Chunk | undefined;
+}
+
+export interface Truncated {
+	readonly done: boolean;
+	/** Nothing is left in [size, doneTo). */
+	readonly doneTo: number;
+	readonly storedDelta: number;
+}
+
 /**
  * storage/extents.ts exports these. Budgets bound the changes (puts + deletes) a call may add: it does as much as fits, in file order, and says how far it came.
+ * They also stop where the transaction would grow beyond its bytes. A call that got nowhere wants a fresh transaction (budget ≥ 40 always gets somewhere there).
  * Invariants
  *  E1 Extents of one block are sorted, do not overlap, and lie inside [start, start + span).
  *  E2 chunk.references / referencedBytes = number / sum of lengths of the extents that name it; the record is gone at 0.
@@ -106,13 +132,21 @@ export interface MappedRange {
 export interface ExtentVerbs {
 	/** Mapped parts of [offset, offset + length), in order; what is not mentioned is a hole. */
 	map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[];
+	/** A new chunk of `segment`, for `write`, which puts it: a value with references 0. `offset` is in the payload. */
+	addChunk(tx: RecordTransaction, context: OperationContext, segment: Segment, place: { readonly id: number; readonly offset: number; readonly length: number }): Chunk;
 	/**
-	 * Makes [offset, offset + length) of the file be bytes [chunkOffset, …) of `chunk`, letting go of what was there. The chunk's record and its segment's must have been put (by `addChunk`)
-	 * in this or an earlier transaction, or be put by it. Returns the file offset up to which it is done and the change of stored bytes.
+	 * Makes [offset, offset + length) of the file be bytes [chunkOffset, …) of `chunk`, letting go of what was there. Puts the records of a chunk with references 0 and of a segment
+	 * with liveBytes 0 together with the first extent; the caller puts neither. Returns the file offset up to which it is done, the change of stored bytes, and chunk and segment as they
+	 * are now: give these, once committed, with what is left to the next transaction. @throws FsError ESTALE when they died in between: write those bytes anew.
 	 */
-	write(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, chunk: Chunk, segment: Segment, chunkOffset: number, budget: number): { readonly doneTo: number; readonly storedDelta: number };
-	/** Lets go of everything at or beyond `size`, from the end backwards. */
-	truncate(tx: RecordTransaction, effects: StorageEffects, ino: Ino, size: number, budget: number): { readonly done: boolean; readonly storedDelta: number };
+	write(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, chunk: Chunk, segment: Segment, chunkOffset: number, budget: number): { readonly doneTo: number; readonly storedDelta: number; readonly chunk: Chunk; readonly segment: Segment };
+	/** `write` of many pieces of one file that lie in one segment, in file order. */
+	writeAll(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, pieces: readonly ExtentPiece[], segment: Segment, budget: number): ExtentsWritten;
+	/**
+	 * Lets go of everything at or beyond `size`, front to back: the caller sets the inode's size in the first transaction and keeps an intent until `done`. `from` = `doneTo` of the
+	 * call before, so that what was let go of already is not walked over again.
+	 */
+	truncate(tx: RecordTransaction, effects: StorageEffects, ino: Ino, size: number, budget: number, from?: number): Truncated;
 	/** Makes a hole. */
 	punch(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, budget: number): { readonly doneTo: number; readonly storedDelta: number };
 }
@@ -129,6 +163,8 @@ export interface DirtyAttributes {
 	readonly end: number;
 	/** Set by the newest write; undefined when an explicit setattr came after it. */
 	readonly mtime: Timestamp | undefined;
+	/** Dirty bytes in both layers. */
+	readonly bytes: number;
 }
 
 export interface Captured {
@@ -168,7 +204,10 @@ export interface DirtyStore {
 	committed(captured: Captured): void;
 	/** The seal failed: what was captured becomes active again, beneath what was written since. */
 	restored(captured: Captured): void;
-	/** Forgets dirty bytes at or beyond `size` (active layer; asserts that no capture is out). Contents only, attributes.end is lowered. */
+	/**
+	 * Forgets dirty bytes at or beyond `size` (asserts that no capture is out); attributes.end is lowered. Call it after the truncating transaction, which has deleted all pending records
+	 * of the inode: their ids are forgotten, what stays counts as not logged until `logged` is called.
+	 */
 	truncate(ino: Ino, size: number): void;
 	/** Forgets everything of an inode (it was reaped). Asserts that no capture is out. */
 	drop(ino: Ino): void;
@@ -186,6 +225,8 @@ export interface DirtyStore {
 	/** Inodes with dirty data, oldest first, with the age-determining time and bytes. */
 	dirtyInodes(): { readonly ino: Ino; readonly sinceMs: number; readonly bytes: number }[];
 	has(ino: Ino): boolean;
+	/** The inode whose old entry keeps the ring's tail from moving, if any: seal it first. */
+	stalledBy(): Ino | undefined;
 	/** After a crash: first the pending records of metadata, in id order, then the ring's entries that pass `isNewer`. */
 	recover(pendings: readonly Pending[], isNewer: (ino: Ino, writeNumber: number) => boolean): { readonly replayed: number; readonly skipped: number };
 	close(): Promise<void>;

@@ -1,0 +1,313 @@
+/**
+ * What files are made of: verbs over extent blocks, chunks and segments in a transaction (`ExtentVerbs`). Pure functions of the
+ * transaction's reads.
+ *
+ * Invariants, true in every committed state
+ *  E1 Blocks of a file do not overlap; extents of one block are sorted, do not overlap, and lie inside [start, start + span).
+ *  E2 chunk.references / referencedBytes = number / sum of lengths of the extents that name it; the record is gone at 0.
+ *  E3 segment.liveBytes = Σ min(length, referencedBytes) of its chunks; the record is gone at 0 and is then in effects.freed.
+ *  E4 A block has at most 1,024 extents (else it splits in halves) and is deleted when it has none.
+ *
+ * How a seal composes them. SegmentStore.write gives a segment with liveBytes 0, `addChunk` makes its chunks with references 0. Nobody
+ * puts these: the first `write` of a chunk puts both records together with the first extent, so that no committed state has a chunk or a
+ * segment that nothing names. What a write returns as `chunk` and `segment` goes, once committed, into the next transaction for what is
+ * left: references or liveBytes above 0 there say that the record must exist. Should everything mapped so far be overwritten or truncated
+ * in between, the record is gone, and `write` throws ESTALE instead of naming space that may be given away. (A caller that holds the
+ * space of a segment until its seal has ended may go on with liveBytes 0: the segment then lives again.)
+ *
+ * A budget counts distinct keys; keys that earlier calls of the same transaction changed count again. Verbs also stop where the
+ * transaction would grow beyond `extentLimits.transactionBytes`. A call that got nowhere wants a transaction of its own, with at least
+ * `extentLimits.minimumBudget`.
+ */
+import { assert } from "../base/assert.ts";
+import type { Chunk, Extent, ExtentBlock, Ino, OperationContext, RecordTransaction, Segment } from "../records/interface.ts";
+import { chunkRecord, extentBlockRecord, segmentRecord } from "../records/kinds.ts";
+import { maximumExtentsPerBlock, minimumSpan } from "../records/limits.ts";
+import { cut, endOf, findBlock, firstBehind, freePlace, nextBlock, replacement } from "./extent-blocks.ts";
+import type { Replacement } from "./extent-blocks.ts";
+import { danglingExtent, ExtentChanges } from "./extent-changes.ts";
+import type { ExtentPiece, ExtentsWritten, ExtentVerbs, MappedRange, StorageEffects, Truncated } from "./interface.ts";
+import { extentLimits } from "./limits.ts";
+
+// ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The caller bounds `length` by what it wants to hold: at most one range per byte of data, none for holes. */
+export function map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[] {
+	const ranges: MappedRange[] = [];
+	const end = offset + length;
+	assertRange(offset, end);
+	if (length === 0) return ranges;
+	let block = findBlock(tx, ino, offset) ?? nextBlock(tx, ino, offset, end);
+	while (block !== undefined) {
+		const { extents } = block;
+		for (let i = firstBehind(extents, offset); i < extents.length; i++) {
+			const extent = extents[i] as Extent;
+			if (extent.offset >= end) return ranges;
+			ranges.push(resolve(tx, ino, cut(extent, offset, end)));
+		}
+		block = nextBlock(tx, ino, block.start + block.span, end);
+	}
+	return ranges;
+}
+
+function resolve(tx: RecordTransaction, ino: Ino, extent: Extent): MappedRange {
+	const chunk = tx.get(chunkRecord, extent.chunk);
+	if (chunk === undefined) throw danglingExtent(ino, `chunk ${extent.chunk}`, { chunk: extent.chunk });
+	const segment = tx.get(segmentRecord, chunk.segment);
+	if (segment === undefined) {
+		throw danglingExtent(ino, `segment ${chunk.segment} of chunk ${chunk.id}`, { chunk: chunk.id, segment: chunk.segment });
+	}
+	if (extent.chunkOffset + extent.length > chunk.length) {
+		throw danglingExtent(ino, `bytes behind the end of chunk ${chunk.id}`, { chunk: chunk.id, offset: extent.offset });
+	}
+	return { offset: extent.offset, length: extent.length, chunk, segment, payloadOffset: chunk.offset + extent.chunkOffset };
+}
+
+// ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * A new chunk of `segment`, for `write`, which puts it. `place.offset` is in the segment's payload.
+ * @param place.id never used before
+ */
+export function addChunk(
+	tx: RecordTransaction,
+	context: OperationContext,
+	segment: Segment,
+	place: { readonly id: number; readonly offset: number; readonly length: number },
+): Chunk {
+	assert(tx.get(chunkRecord, place.id) === undefined, `chunk number ${place.id} is new`);
+	assert(
+		place.length > 0 && place.offset >= 0 && place.offset + place.length <= segment.payloadBytes,
+		`chunk ${place.id} lies in its segment`,
+	);
+	return { ...place, segment: segment.id, references: 0, referencedBytes: 0, fingerprint: undefined, birthEpoch: context.epoch };
+}
+
+export function write(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	ino: Ino,
+	offset: number,
+	length: number,
+	chunk: Chunk,
+	segment: Segment,
+	chunkOffset: number,
+	budget: number,
+): { readonly doneTo: number; readonly storedDelta: number; readonly chunk: Chunk; readonly segment: Segment } {
+	const written = writeAll(tx, context, effects, ino, [{ offset, length, chunk, chunkOffset }], segment, budget);
+	return { doneTo: written.doneTo, storedDelta: written.storedDelta, chunk: written.chunk ?? chunk, segment: written.segment };
+}
+
+/** `write` of many pieces of one file that lie in one segment, in file order: a block is read and written once for all pieces in it. */
+export function writeAll(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	ino: Ino,
+	pieces: readonly ExtentPiece[],
+	segment: Segment,
+	budget: number,
+): ExtentsWritten {
+	const editor = new Editor(tx, ino, new ExtentChanges(tx, ino, budget), context.epoch);
+	let doneCount = 0;
+	let doneTo = pieces[0]?.offset ?? 0;
+	for (const piece of pieces) {
+		assertPiece(piece, segment, doneTo);
+		const end = piece.offset + piece.length;
+		doneTo = editor.replace(piece.offset, end, piece, segment);
+		if (doneTo < end) break;
+		doneCount++;
+	}
+	editor.finish(effects);
+	const last = pieces[doneCount] ?? pieces[pieces.length - 1];
+	return {
+		doneCount,
+		doneTo,
+		storedDelta: editor.changes.storedDelta,
+		segment: tx.get(segmentRecord, segment.id) ?? segment,
+		chunk: last && (tx.get(chunkRecord, last.chunk.id) ?? last.chunk),
+	};
+}
+
+export function truncate(tx: RecordTransaction, effects: StorageEffects, ino: Ino, size: number, budget: number, from = size): Truncated {
+	assert(from >= size, "a truncation goes on behind its size");
+	const released = release(tx, effects, ino, from, Number.MAX_SAFE_INTEGER, budget);
+	return { done: released.doneTo === Number.MAX_SAFE_INTEGER, ...released };
+}
+
+export function punch(
+	tx: RecordTransaction,
+	_context: OperationContext,
+	effects: StorageEffects,
+	ino: Ino,
+	offset: number,
+	length: number,
+	budget: number,
+): { readonly doneTo: number; readonly storedDelta: number } {
+	return release(tx, effects, ino, offset, offset + length, budget);
+}
+
+function release(
+	tx: RecordTransaction,
+	effects: StorageEffects,
+	ino: Ino,
+	from: number,
+	to: number,
+	budget: number,
+): { readonly doneTo: number; readonly storedDelta: number } {
+	assertRange(from, to);
+	const editor = new Editor(tx, ino, new ExtentChanges(tx, ino, budget), undefined);
+	const doneTo = editor.replace(from, to, undefined, undefined);
+	editor.finish(effects);
+	return { doneTo, storedDelta: editor.changes.storedDelta };
+}
+
+export const extentVerbs: ExtentVerbs = { map, addChunk, write, writeAll, truncate, punch };
+
+// ── one block at a time ──────────────────────────────────────────────────────────────────────────────────────────
+
+interface EditedBlock {
+	readonly start: number;
+	readonly span: number;
+	readonly extents: Extent[];
+	readonly birthEpoch: number;
+	/** There is a record at `start` in the transaction's view. */
+	readonly stored: boolean;
+	dirty: boolean;
+}
+
+class Editor {
+	readonly changes: ExtentChanges;
+	readonly #tx: RecordTransaction;
+	readonly #ino: Ino;
+	/** Of new blocks; undefined where none are made. */
+	readonly #epoch: number | undefined;
+	#block: EditedBlock | undefined;
+
+	constructor(tx: RecordTransaction, ino: Ino, changes: ExtentChanges, epoch: number | undefined) {
+		this.#tx = tx;
+		this.#ino = ino;
+		this.changes = changes;
+		this.#epoch = epoch;
+	}
+
+	/** Makes [from, to) a part of a chunk, or a hole, in file order, as far as the budget goes. Returns where it stopped. */
+	replace(from: number, to: number, piece: ExtentPiece | undefined, segment: Segment | undefined): number {
+		let position = from;
+		while (position < to) {
+			const block = this.#seek(position, to, piece !== undefined);
+			if (block === undefined) return to;
+			position = Math.max(position, block.start);
+			const blockEnd = Math.min(to, block.start + block.span);
+			if (!this.changes.reserveBlock(block.start, maximumExtentsPerBlock)) return position;
+			if (piece !== undefined && segment !== undefined && !this.changes.reserveWritten(piece.chunk, segment)) return position;
+			const stop = this.#affordable(block, position, blockEnd);
+			if (stop === position) return position;
+			const edit = replacement(block.extents, position, stop, piece && partOf(piece, position, stop));
+			if (block.extents.length - (edit.to - edit.from) + edit.put.length <= maximumExtentsPerBlock) {
+				this.#apply(block, edit);
+				position = stop;
+				if (stop < blockEnd) return stop;
+			} else if (!this.#split(block, position)) return position;
+		}
+		return position;
+	}
+
+	/** How far in [from, to) the chunks of the extents that would go can be paid for. */
+	#affordable(block: EditedBlock, from: number, to: number): number {
+		for (let i = firstBehind(block.extents, from); i < block.extents.length; i++) {
+			const extent = block.extents[i] as Extent;
+			if (extent.offset >= to) break;
+			if (!this.changes.reserveChunk(extent.chunk)) return Math.max(from, extent.offset);
+		}
+		return to;
+	}
+
+	#apply(block: EditedBlock, edit: Replacement): void {
+		for (let i = edit.from; i < edit.to; i++) this.changes.count(block.extents[i] as Extent, -1);
+		for (const extent of edit.put) this.changes.count(extent, 1);
+		block.extents.splice(edit.from, edit.to - edit.from, ...edit.put);
+		block.dirty = true;
+	}
+
+	/** Halves a full block; the half around `position` is the current one afterwards. An extent across the middle becomes two. */
+	#split(block: EditedBlock, position: number): boolean {
+		assert(block.span > minimumSpan, "a block of the least span holds an extent for each of its bytes");
+		const span = block.span / 2;
+		const middle = block.start + span;
+		const index = firstBehind(block.extents, middle);
+		const across = block.extents[index];
+		const lower = block.extents.slice(0, index);
+		const upper = block.extents.slice(index);
+		if (!this.changes.reserveBlock(middle, maximumExtentsPerBlock)) return false;
+		if (across !== undefined && across.offset < middle) {
+			if (!this.changes.reserveChunk(across.chunk)) return false;
+			lower.push(cut(across, across.offset, middle));
+			upper[0] = cut(across, middle, endOf(across));
+			this.changes.count(across, -1);
+			for (const half of [lower[lower.length - 1], upper[0]]) this.changes.count(half as Extent, 1);
+		}
+		const halves: EditedBlock[] = [
+			{ start: block.start, span, extents: lower, birthEpoch: block.birthEpoch, stored: block.stored, dirty: true },
+			{ start: middle, span, extents: upper, birthEpoch: block.birthEpoch, stored: false, dirty: true },
+		];
+		const [current, other] = position < middle ? halves : halves.reverse();
+		this.#store(other as EditedBlock);
+		this.#block = current;
+		return true;
+	}
+
+	/** The block around `position`; for a hole the next one before `to`; for a write a new one. */
+	#seek(position: number, to: number, make: boolean): EditedBlock | undefined {
+		const current = this.#block;
+		if (current !== undefined && position >= current.start && position < current.start + current.span) return current;
+		this.#flush();
+		const found = findBlock(this.#tx, this.#ino, position) ?? (make ? undefined : nextBlock(this.#tx, this.#ino, position, to));
+		if (found !== undefined) this.#block = { ...found, extents: found.extents.slice(), stored: true, dirty: false };
+		else if (make) this.#block = this.#made(position);
+		return this.#block;
+	}
+
+	#made(position: number): EditedBlock {
+		assert(this.#epoch !== undefined, "only writes make blocks");
+		const place = freePlace(this.#tx, this.#ino, position);
+		return { ...place, extents: [], birthEpoch: this.#epoch, stored: false, dirty: false };
+	}
+
+	#flush(): void {
+		if (this.#block?.dirty) this.#store(this.#block);
+		this.#block = undefined;
+	}
+
+	#store(block: EditedBlock): void {
+		const { start, span, extents, birthEpoch } = block;
+		const value: ExtentBlock = { start, span, extents, birthEpoch };
+		if (extents.length > 0) this.#tx.put(extentBlockRecord, value, this.#ino, start);
+		else if (block.stored) this.#tx.delete(extentBlockRecord, this.#ino, start);
+	}
+
+	finish(effects: StorageEffects): void {
+		this.#flush();
+		this.changes.settle(effects);
+	}
+}
+
+function partOf(piece: ExtentPiece, from: number, to: number): Extent {
+	return { offset: from, length: to - from, chunk: piece.chunk.id, chunkOffset: piece.chunkOffset + from - piece.offset };
+}
+
+function assertRange(from: number, to: number): void {
+	assert(Number.isSafeInteger(from) && Number.isSafeInteger(to) && from >= 0 && to >= from, `a range of a file: [${from}, ${to})`);
+}
+
+function assertPiece(piece: ExtentPiece, segment: Segment, doneTo: number): void {
+	const { offset, length, chunk, chunkOffset } = piece;
+	assertRange(offset, offset + length);
+	assert(length > 0 && offset >= doneTo, "pieces are not empty, and in file order");
+	assert(offset + length <= extentLimits.maximumFileBytes, `a file ends below ${extentLimits.maximumFileBytes}`);
+	assert(chunkOffset >= 0 && chunkOffset + length <= chunk.length, `a piece lies inside chunk ${chunk.id}`);
+	assert(chunk.segment === segment.id, `chunk ${chunk.id} is part of segment ${segment.id}`);
+	assert(chunk.offset + chunk.length <= segment.payloadBytes, `chunk ${chunk.id} lies inside its segment`);
+	assert(chunk.references > 0 || chunk.referencedBytes === 0, `new chunk ${chunk.id} is not referenced`);
+}

@@ -1,0 +1,78 @@
+/** Bounds of the segment store, with the reasons for them. */
+
+/** Unit of checksums, of space in a pack and of a shard's length: a page, and what every file system can punch. */
+export const blockBytes = 4096;
+
+export const limits = {
+	/** Small enough that a pack empties and can be removed, big enough that 8 TB are 32,000 files. */
+	packBytes: 256 * 1024 * 1024,
+	/** Architecture: a segment is 2 MiB by default and 64 MiB at the most. */
+	maxPayloadBytes: 64 * 1024 * 1024,
+	/** What headers cost is reckoned for segments of this size when free space is shown. */
+	nominalPayloadBytes: 2 * 1024 * 1024,
+	/** Eight digits in the name of a pack. */
+	maxPackNumber: 99_999_999,
+
+	/** Limits of the erasure code, and of what an operator may ask for. */
+	maxDataShards: 32,
+	maxParityShards: 8,
+	maxReplicas: 9,
+
+	/**
+	 * A read fetches and keeps whole windows of a shard: neighbours of a small file are usually wanted next, and 64 KiB cost little more than 4 KiB.
+	 * Must be a multiple of blockBytes.
+	 */
+	windowBytes: 64 * 1024,
+	/** One disk read asks for at most this much, so that a small read does not wait behind a huge one on the disk's thread. */
+	readBytes: 1024 * 1024,
+	/** Header and payload come in one disk read when both end within this; otherwise in two at once. */
+	joinedReadBytes: 128 * 1024,
+	/** Verified payload windows in memory (docs/design.md, memory). */
+	cacheBytes: 128 * 1024 * 1024,
+	/** Parsed headers in memory: 4,000 fragments of 512 KiB. */
+	headerCacheBytes: 4 * 1024 * 1024,
+	/** A shard that has not answered after this gets company: well above a seek in a queue, well below a disk's deadline. */
+	hedgeMs: 250,
+
+	/** Segments being encoded and written at once: each holds its parity, at 64 MiB payloads at most 16 × 64 MiB × M/K. */
+	concurrentWrites: 16,
+	/** A failed attempt takes at least one disk out of the next one; nobody loses more than this many disks during one write. */
+	writeAttempts: 8,
+
+	/** Descriptors: 32 disks of these stay below 1,024. */
+	openPacksPerDisk: 24,
+	/** Gaps smaller than this are not punched when a disk is opened: they are reused, and there may be many. */
+	sweepGapBytes: 64 * 1024,
+	/** Segments and fragments remembered as damaged. Beyond it a scrub has to find them again. */
+	maxDamaged: 65_536,
+} as const;
+
+/** Extent maps. */
+export const extentLimits = {
+	/** A transaction holds at most 512 KiB; this leaves room for the inode, the pending records that a seal deletes, and the head. */
+	transactionBytes: 448 * 1024,
+	/**
+	 * Changes with which every call gets somewhere: a full block that splits down to the least span (16 × a half and the chunk cut in two), a new chunk and
+	 * segment, and one old chunk and segment that go.
+	 */
+	minimumBudget: 40,
+	/** Offsets stay exact in a double, with the last block whole. */
+	maximumFileBytes: 2 ** 53 - 64 * 1024 * 1024,
+} as const;
+
+/** Dirty data. */
+export const dirtyLimits = {
+	/** Written pieces held at once: some 200 bytes of heap each, 13 MiB of the daemon's 160. */
+	pieces: 65_536,
+	/** Adjoining pieces are handed to a seal as one up to this: the largest chunk. */
+	mergedBytes: 1024 * 1024,
+	/** Pieces in one bucket of a piece map: what an insertion in the middle moves. */
+	bucketPieces: 256,
+	/** Bytes that `unlogged` copies at once; larger amounts are sealed, not logged. */
+	loggedCopyBytes: 256 * 1024,
+	/**
+	 * Write numbers of an incarnation begin at incarnation × this, so that they rise over restarts without being stored: 10 days of 20,000 writes a second
+	 * in one incarnation, and half a million mounts in the life of a volume.
+	 */
+	numbersPerIncarnation: 2 ** 34,
+} as const;
