@@ -5,7 +5,7 @@
  * little-endian. Encodings are canonical: bytes that decode are exactly what encoding the value gives.
  */
 import { assert } from "../base/assert.ts";
-import { keyU64, latin1ToUtf8, prefixEnd, readKeyU64, toHex, latin1ToBytes } from "../base/bytes.ts";
+import { keyU64, latin1ToBytes, latin1ToUtf8, prefixEnd, readKeyU64, toHex } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import type { RecordKind } from "./interface.ts";
@@ -67,7 +67,10 @@ function joinParts(parts: readonly KeyPart[], values: readonly unknown[]): strin
 
 function encode<Key extends readonly unknown[], Value>(description: Description<Key, Value>, value: Value): Uint8Array {
 	const writer = new ByteWriter(headBytes + description.sizeHint);
-	writer.u8(description.tag.charCodeAt(0)).u8(formatVersion).u16(description.flags?.(value) ?? 0);
+	writer
+		.u8(description.tag.charCodeAt(0))
+		.u8(formatVersion)
+		.u16(description.flags?.(value) ?? 0);
 	writer.u64(description.epoch(value)).u16(0).u64(0);
 	description.write(writer, value);
 	return writer.finish();
@@ -95,11 +98,13 @@ function readHead(reader: ByteReader, tag: string, knownFlags: number): Head {
 	if (version === 0) throw reader.corrupt("version 0");
 	if (version > formatVersion) throw newer(`version ${version}, this cairn reads up to ${formatVersion}: use a newer cairn`);
 	const flags = reader.u16();
-	if ((flags & ~knownFlags) !== 0) throw newer(`feature flags 0x${flags.toString(16)}, this cairn knows 0x${knownFlags.toString(16)}: use a newer cairn`);
+	if ((flags & ~knownFlags) !== 0)
+		throw newer(`feature flags 0x${flags.toString(16)}, this cairn knows 0x${knownFlags.toString(16)}: use a newer cairn`);
 	const birthEpoch = reader.u64();
 	const origin = reader.u16();
 	const hybridTime = reader.u64();
-	if (origin !== 0 || hybridTime !== 0) throw newer(`origin site ${origin} and hybrid time ${hybridTime} are not known yet: use a newer cairn`);
+	if (origin !== 0 || hybridTime !== 0)
+		throw newer(`origin site ${origin} and hybrid time ${hybridTime} are not known yet: use a newer cairn`);
 	return { flags, birthEpoch };
 }
 

@@ -1,32 +1,95 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isFsError } from "../base/errors.ts";
 import { SeededRandom } from "../../test/support/map-records.ts";
+import { isFsError } from "../base/errors.ts";
 import type { Chunk, ExtentBlock, Inode, RecordKind, Segment, VolumeRecord } from "./interface.ts";
 import {
-	chunkRecord, cookieRecord, entryRecord, extentBlockRecord, headKey, inodeRecord, intentRecord, keyName, keyNumber, keySecondNumber, orphanRecord,
-	pendingRecord, segmentRecord, volumeRecord, xattrRecord,
+	chunkRecord,
+	cookieRecord,
+	entryRecord,
+	extentBlockRecord,
+	headKey,
+	inodeRecord,
+	intentRecord,
+	keyName,
+	keyNumber,
+	keySecondNumber,
+	orphanRecord,
+	pendingRecord,
+	segmentRecord,
+	volumeRecord,
+	xattrRecord,
 } from "./kinds.ts";
 
 const time = { seconds: -5, nanoseconds: 999_999_999 };
 
 const inode: Inode = {
-	ino: 2 ** 52 + 7, type: "symlink", mode: 0o7777, uid: 0xffff_fffe, gid: 1000, nlink: 3, size: 4, rdev: 0x801, atime: time,
-	mtime: { seconds: 2 ** 40, nanoseconds: 1 }, ctime: { seconds: 0, nanoseconds: 0 }, btime: time, storedBytes: 9, dataGeneration: 8, sealedThrough: 7,
-	inline: new Uint8Array([1, 2, 0, 255]), nextCookie: 12, entryCount: 6, parent: 5, xattrCount: 4, protection: 3, flags: 2, access: 1, birthEpoch: 77,
+	ino: 2 ** 52 + 7,
+	type: "symlink",
+	mode: 0o7777,
+	uid: 0xffff_fffe,
+	gid: 1000,
+	nlink: 3,
+	size: 4,
+	rdev: 0x801,
+	atime: time,
+	mtime: { seconds: 2 ** 40, nanoseconds: 1 },
+	ctime: { seconds: 0, nanoseconds: 0 },
+	btime: time,
+	storedBytes: 9,
+	dataGeneration: 8,
+	sealedThrough: 7,
+	inline: new Uint8Array([1, 2, 0, 255]),
+	nextCookie: 12,
+	entryCount: 6,
+	parent: 5,
+	xattrCount: 4,
+	protection: 3,
+	flags: 2,
+	access: 1,
+	birthEpoch: 77,
 };
 const block: ExtentBlock = {
-	start: 65536, span: 65536, birthEpoch: 1,
-	extents: [{ offset: 65536, length: 10, chunk: 5, chunkOffset: 3 }, { offset: 65546, length: 65526, chunk: 2 ** 50, chunkOffset: 0 }],
+	start: 65536,
+	span: 65536,
+	birthEpoch: 1,
+	extents: [
+		{ offset: 65536, length: 10, chunk: 5, chunkOffset: 3 },
+		{ offset: 65546, length: 65526, chunk: 2 ** 50, chunkOffset: 0 },
+	],
 };
-const chunk: Chunk = { id: 9, segment: 4, offset: 100, length: 4096, references: 2, referencedBytes: 8192, fingerprint: undefined, birthEpoch: 1 };
+const chunk: Chunk = {
+	id: 9,
+	segment: 4,
+	offset: 100,
+	length: 4096,
+	references: 2,
+	referencedBytes: 8192,
+	fingerprint: undefined,
+	birthEpoch: 1,
+};
 const segment: Segment = {
-	id: 4, dataShards: 4, parityShards: 2, target: "rs:4+2", payloadBytes: 2 ** 21, shardBytes: 2 ** 19, liveBytes: 5, birthEpoch: 1,
+	id: 4,
+	dataShards: 4,
+	parityShards: 2,
+	target: "rs:4+2",
+	payloadBytes: 2 ** 21,
+	shardBytes: 2 ** 19,
+	liveBytes: 5,
+	birthEpoch: 1,
 	fragments: [{ index: 5, generation: 1, disk: 2, pack: 3, offset: 8192, headerChecksum: 0xdead_beef }],
 };
 const volume: VolumeRecord = {
-	nextInoCounter: [{ group: 0, next: 2 }, { group: 4095, next: 2 ** 41 }], nextChunk: 1, nextSegment: 2, nextPending: 3, epoch: 4,
-	protections: [{ id: 1, redundancy: "replicate:3" }], birthEpoch: 1,
+	nextInoCounter: [
+		{ group: 0, next: 2 },
+		{ group: 4095, next: 2 ** 41 },
+	],
+	nextChunk: 1,
+	nextSegment: 2,
+	nextPending: 3,
+	epoch: 4,
+	protections: [{ id: 1, redundancy: "replicate:3" }],
+	birthEpoch: 1,
 };
 
 interface Sample<Value = unknown> {
@@ -74,18 +137,29 @@ for (const { kind, key, value } of samples) {
 		const bytes = kind.encode(value);
 		const step = Math.max(1, Math.floor(bytes.length / 400));
 		for (let length = 0; length < bytes.length; length += step) {
-			assert.throws(() => kind.decode(bytes.subarray(0, length), key), (error) => isFsError(error, "CORRUPT"), `cut to ${length}`);
+			assert.throws(
+				() => kind.decode(bytes.subarray(0, length), key),
+				(error) => isFsError(error, "CORRUPT"),
+				`cut to ${length}`,
+			);
 		}
 		const longer = new Uint8Array(bytes.length + 1);
 		longer.set(bytes);
-		assert.throws(() => kind.decode(longer, key), (error) => isFsError(error, "CORRUPT"));
+		assert.throws(
+			() => kind.decode(longer, key),
+			(error) => isFsError(error, "CORRUPT"),
+		);
 	});
 
 	test(`${kind.name}: a newer version, unknown flags and foreign kinds are refused`, () => {
 		const refused = (at: number, byte: number, site: string): void => {
 			const bytes = kind.encode(value);
 			bytes[at] = byte;
-			assert.throws(() => kind.decode(bytes, key), (error) => isFsError(error, "CORRUPT") && error.site === site, `byte ${at}`);
+			assert.throws(
+				() => kind.decode(bytes, key),
+				(error) => isFsError(error, "CORRUPT") && error.site === site,
+				`byte ${at}`,
+			);
 		};
 		refused(0, 0x7a, "records.decode");
 		refused(1, 0, "records.decode");
@@ -166,7 +240,10 @@ test("keys sort as their parts, tags are distinct, and parts come back", () => {
 test("encoders refuse what decoders would", () => {
 	assert.throws(() => extentBlockRecord.encode({ ...block, span: 3 }), /span/);
 	assert.throws(() => extentBlockRecord.encode({ ...block, extents: [...block.extents].reverse() }), /extent/);
-	assert.throws(() => extentBlockRecord.encode({ ...block, extents: [{ offset: 131_000, length: 100, chunk: 1, chunkOffset: 0 }] }), /reach/);
+	assert.throws(
+		() => extentBlockRecord.encode({ ...block, extents: [{ offset: 131_000, length: 100, chunk: 1, chunkOffset: 0 }] }),
+		/reach/,
+	);
 	assert.throws(() => segmentRecord.encode({ ...segment, fragments: [...segment.fragments, ...segment.fragments] }), /twice/);
 	assert.throws(() => inodeRecord.encode({ ...inode, mode: 0o10000 }), /mode/);
 	assert.throws(() => inodeRecord.encode({ ...inode, inline: new Uint8Array(5000) }), /inline/);

@@ -3,13 +3,38 @@ import { assert } from "../base/assert.ts";
 import { keyU16, readKeyU64 } from "../base/bytes.ts";
 import type { ByteReader, ByteWriter } from "../codec/binary.ts";
 import type {
-	Chunk, CookieEntry, DirectoryEntry, Extent, ExtentBlock, FileType, FragmentPlace, Ino, Inode, Intent, Orphan, Pending, RecordKind, Segment,
-	VolumeRecord, Xattr,
+	Chunk,
+	CookieEntry,
+	DirectoryEntry,
+	Extent,
+	ExtentBlock,
+	FileType,
+	FragmentPlace,
+	Ino,
+	Inode,
+	Intent,
+	Orphan,
+	Pending,
+	RecordKind,
+	Segment,
+	VolumeRecord,
+	Xattr,
 } from "./interface.ts";
 import { defineKind, readIdentity } from "./kind.ts";
 import {
-	inoCountersPerGroup, maximumDataShards, maximumExtentsPerBlock, maximumGroups, maximumInlineBytes, maximumNameBytes, maximumParityShards,
-	maximumPendingBytes, maximumProtections, maximumSpan, maximumTargetTextBytes, maximumXattrBytes, minimumSpan,
+	inoCountersPerGroup,
+	maximumDataShards,
+	maximumExtentsPerBlock,
+	maximumGroups,
+	maximumInlineBytes,
+	maximumNameBytes,
+	maximumParityShards,
+	maximumPendingBytes,
+	maximumProtections,
+	maximumSpan,
+	maximumTargetTextBytes,
+	maximumXattrBytes,
+	minimumSpan,
 } from "./limits.ts";
 
 const fileTypes: readonly FileType[] = ["file", "directory", "symlink", "fifo", "socket", "character", "block"];
@@ -169,7 +194,11 @@ export const extentBlockRecord: RecordKind<readonly [ino: Ino, start: number], E
 		assert(wrong === undefined, `extent block at ${block.start}: ${wrong}`);
 		writer.u64(block.start).u32(block.span).u32(block.extents.length);
 		for (const extent of block.extents) {
-			writer.u32(extent.offset - block.start).u32(extent.length).u64(extent.chunk).u32(extent.chunkOffset);
+			writer
+				.u32(extent.offset - block.start)
+				.u32(extent.length)
+				.u64(extent.chunk)
+				.u32(extent.chunkOffset);
 		}
 	},
 	read(reader, head, key) {
@@ -371,13 +400,23 @@ function readGroups(reader: ByteReader): { group: number; next: number }[] {
 function readProtections(reader: ByteReader): { id: number; redundancy: string }[] {
 	const count = readCount(reader, maximumProtections, 8, "protections");
 	const protections: { id: number; redundancy: string }[] = [];
-	for (let i = 0; i < count; i++) protections.push({ id: reader.u32(), redundancy: readText(reader, maximumTargetTextBytes, "redundancy") });
+	for (let i = 0; i < count; i++)
+		protections.push({ id: reader.u32(), redundancy: readText(reader, maximumTargetTextBytes, "redundancy") });
 	return protections;
 }
 
 /** Every kind, for checkers and fuzzers. */
 export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
-	inodeRecord, entryRecord, cookieRecord, xattrRecord, orphanRecord, extentBlockRecord, chunkRecord, segmentRecord, intentRecord, pendingRecord,
+	inodeRecord,
+	entryRecord,
+	cookieRecord,
+	xattrRecord,
+	orphanRecord,
+	extentBlockRecord,
+	chunkRecord,
+	segmentRecord,
+	intentRecord,
+	pendingRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];
 

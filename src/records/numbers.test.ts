@@ -1,16 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isFsError } from "../base/errors.ts";
 import { MapStore, TestVolume } from "../../test/support/map-records.ts";
+import { isFsError } from "../base/errors.ts";
 import type { RecordTransaction } from "./interface.ts";
 import { volumeRecord } from "./kinds.ts";
 import { inoCountersPerGroup, numberBlock, numberLowWater } from "./limits.ts";
 import { groupOf, makeIno, NumberBlocks } from "./numbers.ts";
 
-const runOn = (store: MapStore) => async <T>(fn: (tx: RecordTransaction) => T): Promise<{ result: T }> => {
-	await Promise.resolve();
-	return { result: store.run(fn) };
-};
+const runOn =
+	(store: MapStore) =>
+	async <T>(fn: (tx: RecordTransaction) => T): Promise<{ result: T }> => {
+		await Promise.resolve();
+		return { result: store.run(fn) };
+	};
 
 test("no number comes twice, over many blocks and several lives", async () => {
 	const { store } = await TestVolume.empty();
@@ -49,7 +51,10 @@ test("refills come ahead of use: as many numbers as the low-water mark are there
 	await numbers.ensure(runOn(store));
 	while (!numbers.low) numbers.chunk();
 	for (let i = 1; i < numberLowWater; i++) numbers.chunk();
-	assert.throws(() => numbers.chunk(), (error) => isFsError(error, "EAGAIN"));
+	assert.throws(
+		() => numbers.chunk(),
+		(error) => isFsError(error, "EAGAIN"),
+	);
 	await numbers.ensure(runOn(store));
 	assert.ok(numbers.chunk() > 0);
 });
@@ -69,8 +74,14 @@ test("concurrent callers share one refill", async () => {
 test("blocks of a failed or repeated attempt are not used", async () => {
 	const { store } = await TestVolume.empty();
 	const numbers = new NumberBlocks();
-	await assert.rejects(numbers.ensure(async () => Promise.reject(new Error("disk gone"))), /disk gone/);
-	assert.throws(() => numbers.segment(), (error) => isFsError(error, "EAGAIN"));
+	await assert.rejects(
+		numbers.ensure(async () => Promise.reject(new Error("disk gone"))),
+		/disk gone/,
+	);
+	assert.throws(
+		() => numbers.segment(),
+		(error) => isFsError(error, "EAGAIN"),
+	);
 	const before = store.run((tx) => tx.get(volumeRecord))?.nextSegment;
 	// The function runs twice, as after a conflict; only the second run is committed.
 	await numbers.ensure(async (fn) => {
@@ -90,7 +101,10 @@ test("groups: a new one is refused once, then served; a full one says so and doe
 	const { store } = await TestVolume.empty();
 	const numbers = new NumberBlocks();
 	await numbers.ensure(runOn(store));
-	assert.throws(() => numbers.ino(4095), (error) => isFsError(error, "EAGAIN"));
+	assert.throws(
+		() => numbers.ino(4095),
+		(error) => isFsError(error, "EAGAIN"),
+	);
 	assert.equal(numbers.low, true);
 	await numbers.ensure(runOn(store));
 	const ino = numbers.ino(4095);
@@ -105,11 +119,17 @@ test("groups: a new one is refused once, then served; a full one says so and doe
 	await numbers.ensure(runOn(store));
 	assert.equal(numbers.ino(7), makeIno(7, inoCountersPerGroup - 2));
 	assert.equal(numbers.ino(7), makeIno(7, inoCountersPerGroup - 1));
-	assert.throws(() => numbers.ino(7), (error) => isFsError(error, "ENOSPC"));
+	assert.throws(
+		() => numbers.ino(7),
+		(error) => isFsError(error, "ENOSPC"),
+	);
 	assert.equal(numbers.low, false);
 	assert.ok(numbers.ino(0) > 1);
 });
 
 test("without a volume record numbers are refused", async () => {
-	await assert.rejects(new NumberBlocks().ensure(runOn(new MapStore())), (error) => isFsError(error, "CORRUPT") && error.site === "records.no-volume");
+	await assert.rejects(
+		new NumberBlocks().ensure(runOn(new MapStore())),
+		(error) => isFsError(error, "CORRUPT") && error.site === "records.no-volume",
+	);
 });

@@ -128,9 +128,13 @@ export class NumberBlocks implements Numbers {
 
 function noneLeft(name: string, exhausted: boolean): FsError {
 	if (exhausted) {
-		return new FsError("ENOSPC", "records.group-full", `${name} has used up its numbers: new directories must start another group`, { counter: name });
+		return new FsError("ENOSPC", "records.group-full", `${name} has used up its numbers: new directories must start another group`, {
+			counter: name,
+		});
 	}
-	return new FsError("EAGAIN", "records.numbers-out", `no ${name} numbers are in memory: await ensure() and run the operation again`, { counter: name });
+	return new FsError("EAGAIN", "records.numbers-out", `no ${name} numbers are in memory: await ensure() and run the operation again`, {
+		counter: name,
+	});
 }
 
 function inoCounter(group: number): string {
@@ -156,8 +160,10 @@ function grantBlocks(tx: RecordTransaction, names: readonly string[]): Grant[] {
 function advance(volume: VolumeRecord, counter: string): { volume: VolumeRecord; block: Block } {
 	const grant = (next: number): Block => ({ next, end: next + numberBlock });
 	if (counter === "chunk") return { volume: { ...volume, nextChunk: volume.nextChunk + numberBlock }, block: grant(volume.nextChunk) };
-	if (counter === "segment") return { volume: { ...volume, nextSegment: volume.nextSegment + numberBlock }, block: grant(volume.nextSegment) };
-	if (counter === "pending") return { volume: { ...volume, nextPending: volume.nextPending + numberBlock }, block: grant(volume.nextPending) };
+	if (counter === "segment")
+		return { volume: { ...volume, nextSegment: volume.nextSegment + numberBlock }, block: grant(volume.nextSegment) };
+	if (counter === "pending")
+		return { volume: { ...volume, nextPending: volume.nextPending + numberBlock }, block: grant(volume.nextPending) };
 	return advanceIno(volume, Number(counter.slice(4)));
 }
 

@@ -10,7 +10,12 @@ const entry = (ino: number): DirectoryEntry => ({ ino, type: "file", cookie: ino
 function filled(): MapStore {
 	const store = new MapStore();
 	store.run((tx) => {
-		for (const [name, ino] of [["a", 1], ["b", 2], ["c", 3]] as const) tx.put(entryRecord, entry(ino), 7, name);
+		for (const [name, ino] of [
+			["a", 1],
+			["b", 2],
+			["c", 3],
+		] as const)
+			tx.put(entryRecord, entry(ino), 7, name);
 		tx.put(entryRecord, entry(9), 8, "other");
 	});
 	return store;
@@ -26,7 +31,10 @@ test("get sees the transaction's own puts and deletes", () => {
 		assert.equal(tx.get(entryRecord, 7, "a"), undefined);
 		assert.equal(tx.get(entryRecord, 7, "absent"), undefined);
 	});
-	assert.equal(store.run((tx) => tx.get(entryRecord, 7, "a")), undefined);
+	assert.equal(
+		store.run((tx) => tx.get(entryRecord, 7, "a")),
+		undefined,
+	);
 });
 
 test("a transaction that throws leaves nothing", () => {
@@ -37,7 +45,10 @@ test("a transaction that throws leaves nothing", () => {
 			throw new Error("no");
 		}),
 	);
-	assert.deepEqual(store.run((tx) => tx.get(entryRecord, 7, "a")), entry(1));
+	assert.deepEqual(
+		store.run((tx) => tx.get(entryRecord, 7, "a")),
+		entry(1),
+	);
 });
 
 test("scan keeps to its prefix, goes on behind a key, and merges own changes", () => {
@@ -54,14 +65,21 @@ test("scan keeps to its prefix, goes on behind a key, and merges own changes", (
 		assert.deepEqual(names(entryRecord.key(7, "c"), 10), []);
 		assert.deepEqual(names(entryRecord.key(9, "c"), 10), []);
 		assert.deepEqual(names(entryRecord.key(1, "z"), 1), ["a"]);
-		assert.deepEqual(tx.scan(entryRecord, entryRecord.prefix(7, "b"), { limit: 5 }).map(({ value }) => value), [entry(4)]);
+		assert.deepEqual(
+			tx.scan(entryRecord, entryRecord.prefix(7, "b"), { limit: 5 }).map(({ value }) => value),
+			[entry(4)],
+		);
 	});
 });
 
 test("a record is decoded once per transaction, and counts are the transaction's", () => {
 	const store = filled();
 	let decodes = 0;
-	const counting = { ...entryRecord, decode: (bytes: Uint8Array, key: string) => (decodes++, entryRecord.decode(bytes, key)) };
+	const decode = (bytes: Uint8Array, key: string): DirectoryEntry => {
+		decodes++;
+		return entryRecord.decode(bytes, key);
+	};
+	const counting = { ...entryRecord, decode };
 	const raw = new MapTransaction(store);
 	const tx = new Records(raw);
 	tx.get(counting, 7, "a");

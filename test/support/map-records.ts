@@ -1,10 +1,10 @@
 /** A kv store over a Map, for tests of the floors above kv that need transactions and nothing else: no engine, no waiting. */
 import { assert } from "../../src/base/assert.ts";
 import type { KeyRange, Transaction } from "../../src/kv/interface.ts";
-import { Records } from "../../src/records/transaction.ts";
 import type { OperationContext, RecordTransaction } from "../../src/records/interface.ts";
 import { volumeRecord } from "../../src/records/kinds.ts";
 import { NumberBlocks } from "../../src/records/numbers.ts";
+import { Records } from "../../src/records/transaction.ts";
 
 /** Most changes a logical operation may have (architecture, rule 7). */
 const maximumChanges = 100;
@@ -113,7 +113,13 @@ export class TestVolume {
 		const volume = new TestVolume();
 		volume.store.run((tx) =>
 			tx.put(volumeRecord, {
-				nextInoCounter: [{ group: 0, next: 2 }], nextChunk: 1, nextSegment: 1, nextPending: 1, epoch: 1, protections: [], birthEpoch: 1,
+				nextInoCounter: [{ group: 0, next: 2 }],
+				nextChunk: 1,
+				nextSegment: 1,
+				nextPending: 1,
+				epoch: 1,
+				protections: [],
+				birthEpoch: 1,
 			}),
 		);
 		await volume.prepare();

@@ -1,0 +1,331 @@
+/** The verbs of the namespace (interface.ts: contracts, errors and invariants N1-N6). */
+import { assert } from "../base/assert.ts";
+import { latin1ToBytes } from "../base/bytes.ts";
+import { FsError } from "../base/errors.ts";
+import type { Timestamp } from "../base/time.ts";
+import type { DirectoryEntry, FileType, Ino, Inode, OperationContext, RecordTransaction } from "../records/interface.ts";
+import { rootIno } from "../records/interface.ts";
+import { cookieRecord, entryRecord, inodeRecord, keySecondNumber, orphanRecord, volumeRecord } from "../records/kinds.ts";
+import { maximumTargetBytes } from "../records/limits.ts";
+import { groupOf } from "../records/numbers.ts";
+import { modeAfterChown } from "./access.ts";
+import {
+	changeDirectory,
+	deleteEntry,
+	directory,
+	exists,
+	inode,
+	livingDirectory,
+	loseName,
+	named,
+	noEntry,
+	putEntry,
+	putInode,
+} from "./entries.ts";
+import type { AttributeChange, NamespaceVerbs, NewNode, Removed } from "./interface.ts";
+import { maximumLinks, maximumReaddir } from "./limits.ts";
+import { checkName, isDots, shown } from "./names.ts";
+import { checkSubdirectories, rename } from "./rename.ts";
+import { getXattr, listXattrs, reapStep, removeXattr, setXattr } from "./xattrs.ts";
+
+export { inode } from "./entries.ts";
+export { rename } from "./rename.ts";
+export { getXattr, listXattrs, reapStep, removeXattr, setXattr } from "./xattrs.ts";
+
+/** 1 and 2 are "." and "..". */
+const firstCookie = 3;
+const setGid = 0o2000;
+
+// ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export function lookup(tx: RecordTransaction, parent: Ino, name: string): Inode {
+	const at = directory(tx, parent);
+	if (name === ".") return at;
+	if (name === "..") return at.nlink === 0 ? livingDirectory(tx, parent) : inode(tx, at.parent);
+	checkName(name);
+	const found = tx.get(entryRecord, parent, name);
+	if (found === undefined) throw noEntry(parent, name);
+	return named(tx, parent, name, found);
+}
+
+export function entry(tx: RecordTransaction, parent: Ino, name: string): DirectoryEntry | undefined {
+	return tx.get(entryRecord, parent, name);
+}
+
+export function readdir(
+	tx: RecordTransaction,
+	ino: Ino,
+	after: number,
+	limit: number,
+): { readonly name: string; readonly ino: Ino; readonly type: FileType; readonly cookie: number }[] {
+	assert(limit >= 1 && limit <= maximumReaddir, `readdir of ${limit} entries`);
+	if (directory(tx, ino).entryCount === 0) return [];
+	const options = { after: cookieRecord.key(ino, after), limit };
+	return tx.scan(cookieRecord, cookieRecord.prefix(ino), options).map(({ key, value }) => {
+		return { name: value.name, ino: value.ino, type: value.type, cookie: keySecondNumber(key) };
+	});
+}
+
+// ── making ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export function makeRoot(tx: RecordTransaction, context: OperationContext, uid: number, gid: number): Inode {
+	if (tx.get(inodeRecord, rootIno) !== undefined)
+		throw new FsError("EEXIST", "namespace.root-exists", "the volume has a root directory already");
+	if (tx.get(volumeRecord) === undefined) {
+		const { epoch } = context;
+		const nextInoCounter = [{ group: 0, next: rootIno + 1 }];
+		tx.put(volumeRecord, { nextInoCounter, nextChunk: 1, nextSegment: 1, nextPending: 1, epoch, protections: [], birthEpoch: epoch });
+	}
+	const node: NewNode = { type: "directory", mode: 0o755, uid, gid };
+	return putInode(tx, { ...freshInode(context, rootIno, node), parent: rootIno });
+}
+
+export function create(
+	tx: RecordTransaction,
+	context: OperationContext,
+	parent: Ino,
+	name: string,
+	node: NewNode,
+): { inode: Inode; parentAfter: Inode } {
+	const at = freeName(tx, parent, name);
+	checkNode(node);
+	const isDirectory = node.type === "directory";
+	if (isDirectory) checkSubdirectories(at);
+	const made = putInode(tx, inherited(context, at, node));
+	putEntry(tx, parent, name, made, at.nextCookie, context.epoch);
+	const parentAfter = changeDirectory(tx, at, { entries: 1, subdirectories: isDirectory ? 1 : 0, cookies: 1 }, context.now);
+	return { inode: made, parentAfter };
+}
+
+export function createUnnamed(tx: RecordTransaction, context: OperationContext, parent: Ino, node: NewNode): Inode {
+	const at = livingDirectory(tx, parent);
+	checkNode(node);
+	if (node.type === "directory") throw new FsError("EINVAL", "namespace.unnamed-directory", "a directory cannot be without a name");
+	const made = putInode(tx, { ...inherited(context, at, node), nlink: 0 });
+	tx.put(orphanRecord, { ino: made.ino, since: context.now, birthEpoch: context.epoch }, made.ino);
+	return made;
+}
+
+/** The directory, when `name` can be made in it. @throws FsError ESTALE, ENOTDIR, ENOENT, EEXIST, ENAMETOOLONG, EINVAL. */
+function freeName(tx: RecordTransaction, parent: Ino, name: string): Inode {
+	const at = livingDirectory(tx, parent);
+	if (isDots(name)) throw exists(parent, name);
+	checkName(name);
+	if (tx.get(entryRecord, parent, name) !== undefined) throw exists(parent, name);
+	return at;
+}
+
+function checkNode(node: NewNode): void {
+	checkOwner(node.uid);
+	checkOwner(node.gid);
+	const rdev = node.rdev ?? 0;
+	if (!Number.isInteger(rdev) || rdev < 0 || rdev > 0xffff_ffff) {
+		throw new FsError("EINVAL", "namespace.rdev", `the device number ${rdev} does not fit 32 bits`, { rdev });
+	}
+	if (node.type === "symlink") checkTarget(node.target ?? "");
+}
+
+function checkTarget(target: string): void {
+	if (target.length === 0) throw new FsError("ENOENT", "namespace.target-empty", "an empty symlink target names nothing");
+	if (target.length > maximumTargetBytes) {
+		const message = `a symlink target of ${target.length} bytes: at most ${maximumTargetBytes} are possible`;
+		throw new FsError("ENAMETOOLONG", "namespace.target-long", message, { bytes: target.length });
+	}
+	for (let i = 0; i < target.length; i++) {
+		const code = target.charCodeAt(i);
+		if (code === 0 || code > 0xff)
+			throw new FsError("EINVAL", "namespace.target-byte", `a symlink target cannot contain the character ${code}`, { at: i });
+	}
+}
+
+/** 2^32 - 1 is chown's "leave it". */
+function checkOwner(id: number): void {
+	if (Number.isInteger(id) && id >= 0 && id < 0xffff_ffff) return;
+	throw new FsError("EINVAL", "namespace.owner-range", `${id} is not a user or group: 0 to 4294967294 are`, { id });
+}
+
+/** What a node gets from its directory: group number, protection, and from a set-gid directory the group (and the bit, for directories). */
+function inherited(context: OperationContext, parent: Inode, node: NewNode): Inode {
+	const fresh = freshInode(context, context.numbers.ino(groupOf(parent.ino)), node);
+	const handsDownGroup = (parent.mode & setGid) !== 0;
+	const isDirectory = node.type === "directory";
+	return {
+		...fresh,
+		gid: handsDownGroup ? parent.gid : fresh.gid,
+		mode: handsDownGroup && isDirectory ? fresh.mode | setGid : fresh.mode,
+		parent: isDirectory ? parent.ino : 0,
+		protection: parent.protection,
+	};
+}
+
+function freshInode(context: OperationContext, ino: Ino, node: NewNode): Inode {
+	const { now } = context;
+	const target = node.type === "symlink" ? latin1ToBytes(node.target ?? "") : undefined;
+	const isDirectory = node.type === "directory";
+	const isDevice = node.type === "character" || node.type === "block";
+	return {
+		ino,
+		type: node.type,
+		mode: node.type === "symlink" ? 0o777 : node.mode & 0o7777,
+		uid: node.uid,
+		gid: node.gid,
+		nlink: isDirectory ? 2 : 1,
+		size: target?.length ?? 0,
+		rdev: isDevice ? (node.rdev ?? 0) : 0,
+		atime: now,
+		mtime: now,
+		ctime: now,
+		btime: now,
+		storedBytes: 0,
+		dataGeneration: 0,
+		sealedThrough: 0,
+		inline: target,
+		nextCookie: isDirectory ? firstCookie : 0,
+		entryCount: 0,
+		parent: 0,
+		xattrCount: 0,
+		protection: 0,
+		flags: 0,
+		access: 0,
+		birthEpoch: context.epoch,
+	};
+}
+
+export function link(
+	tx: RecordTransaction,
+	context: OperationContext,
+	ino: Ino,
+	parent: Ino,
+	name: string,
+): { inode: Inode; parentAfter: Inode } {
+	const before = inode(tx, ino);
+	const at = freeName(tx, parent, name);
+	if (before.type === "directory")
+		throw new FsError("EPERM", "namespace.link-directory", `inode ${ino} is a directory: it has one name only`, { ino });
+	if (before.nlink === 0)
+		throw new FsError("ENOENT", "namespace.link-orphan", `inode ${ino} has lost its last name: it cannot get another`, { ino });
+	if (before.nlink >= maximumLinks) {
+		throw new FsError("EMLINK", "namespace.links", `inode ${ino} has ${before.nlink} names, the most possible: copy the file instead`, {
+			ino,
+		});
+	}
+	putEntry(tx, parent, name, before, at.nextCookie, context.epoch);
+	const linked = putInode(tx, { ...before, nlink: before.nlink + 1, ctime: context.now });
+	return { inode: linked, parentAfter: changeDirectory(tx, at, { entries: 1, subdirectories: 0, cookies: 1 }, context.now) };
+}
+
+// ── removing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export function unlink(tx: RecordTransaction, context: OperationContext, parent: Ino, name: string): Removed {
+	const at = directory(tx, parent);
+	if (isDots(name)) throw new FsError("EBUSY", "namespace.unlink-dots", '"." and ".." cannot be removed', { parent });
+	checkName(name);
+	const found = tx.get(entryRecord, parent, name);
+	if (found === undefined) throw noEntry(parent, name);
+	if (found.type === "directory") {
+		throw new FsError("EISDIR", "namespace.unlink-directory", `${shown(parent, name)} is a directory: use rmdir`, {
+			parent,
+			ino: found.ino,
+		});
+	}
+	const before = named(tx, parent, name, found);
+	deleteEntry(tx, parent, name, found.cookie);
+	const parentAfter = changeDirectory(tx, at, { entries: -1, subdirectories: 0, cookies: 0 }, context.now);
+	return { inode: loseName(tx, context, before), parentAfter };
+}
+
+export function rmdir(tx: RecordTransaction, context: OperationContext, parent: Ino, name: string): Removed {
+	const at = directory(tx, parent);
+	if (name === ".")
+		throw new FsError("EINVAL", "namespace.rmdir-dot", '"." cannot be removed: name the directory in its parent', { parent });
+	if (name === "..") throw new FsError("ENOTEMPTY", "namespace.rmdir-dots", '".." is not empty', { parent });
+	checkName(name);
+	const found = tx.get(entryRecord, parent, name);
+	if (found === undefined) throw noEntry(parent, name);
+	if (found.type !== "directory") {
+		throw new FsError("ENOTDIR", "namespace.rmdir-file", `${shown(parent, name)} is a ${found.type}: use unlink`, {
+			parent,
+			ino: found.ino,
+		});
+	}
+	const before = named(tx, parent, name, found);
+	if (before.entryCount > 0) {
+		throw new FsError("ENOTEMPTY", "namespace.rmdir-full", `${shown(parent, name)} has ${before.entryCount} entries`, {
+			parent,
+			ino: found.ino,
+		});
+	}
+	deleteEntry(tx, parent, name, found.cookie);
+	const parentAfter = changeDirectory(tx, at, { entries: -1, subdirectories: -1, cookies: 0 }, context.now);
+	return { inode: loseName(tx, context, before), parentAfter };
+}
+
+export function forget(tx: RecordTransaction, ino: Ino): void {
+	const before = inode(tx, ino);
+	assert(before.nlink === 0 && before.xattrCount === 0 && before.entryCount === 0, `inode ${ino} is not taken apart`);
+	assert(tx.get(orphanRecord, ino) !== undefined, `inode ${ino} has no orphan record`);
+	tx.delete(inodeRecord, ino);
+	tx.delete(orphanRecord, ino);
+}
+
+// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Clears set-id bits where an owner or group is set and no mode is. A change without any member changes nothing. */
+export function setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode {
+	const before = inode(tx, ino);
+	if (Object.values(change).every((value) => value === undefined)) return before;
+	return putInode(tx, {
+		...before,
+		mode: newMode(before, change),
+		uid: newOwner(before.uid, change.uid),
+		gid: newOwner(before.gid, change.gid),
+		atime: newTime(before.atime, change.atime, context.now),
+		mtime: newTime(before.mtime, change.mtime, context.now),
+		ctime: newTime(context.now, change.ctime, context.now),
+	});
+}
+
+function newMode(before: Inode, change: AttributeChange): number {
+	if (change.mode === undefined) return change.uid === undefined && change.gid === undefined ? before.mode : modeAfterChown(before);
+	if (before.type === "symlink")
+		throw new FsError("ENOTSUP", "namespace.symlink-mode", `inode ${before.ino} is a symlink: its mode means nothing`);
+	return change.mode & 0o7777;
+}
+
+function newOwner(before: number, id: number | undefined): number {
+	if (id === undefined) return before;
+	checkOwner(id);
+	return id;
+}
+
+function newTime(before: Timestamp, time: Timestamp | "now" | undefined, now: Timestamp): Timestamp {
+	if (time === undefined) return before;
+	if (time === "now") return now;
+	const { seconds, nanoseconds } = time;
+	if (!Number.isSafeInteger(seconds) || !Number.isInteger(nanoseconds) || nanoseconds < 0 || nanoseconds > 999_999_999) {
+		throw new FsError("EINVAL", "namespace.time", `${seconds} s ${nanoseconds} ns is not a time`, { seconds, nanoseconds });
+	}
+	return { seconds, nanoseconds };
+}
+
+/** All of them, for whoever takes the namespace as an argument; also the proof that each has the shape the interface gives. */
+export const namespaceVerbs: NamespaceVerbs = {
+	makeRoot,
+	inode,
+	lookup,
+	entry,
+	create,
+	createUnnamed,
+	link,
+	unlink,
+	rmdir,
+	rename,
+	setAttributes,
+	readdir,
+	getXattr,
+	setXattr,
+	removeXattr,
+	listXattrs,
+	reapStep,
+	forget,
+};
