@@ -5,11 +5,27 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execute, root } from "./tools.mjs";
 
-const flags = ["-O3", "--noAssert", "--runtime", "stub", "--enable", "simd", "--use", "abort=", "--initialMemory", "6", "--maximumMemory", "6"];
+const flags = [
+	"-O3",
+	"--noAssert",
+	"--runtime",
+	"stub",
+	"--enable",
+	"simd",
+	"--use",
+	"abort=",
+	"--initialMemory",
+	"6",
+	"--maximumMemory",
+	"6",
+];
 
 async function fingerprint(source) {
 	const { version } = JSON.parse(await readFile(join(root, "node_modules/assemblyscript/package.json"), "utf8"));
-	return createHash("sha256").update(source).update(`\nasc ${version} ${flags.join(" ")}`).digest("hex");
+	return createHash("sha256")
+		.update(source)
+		.update(`\nasc ${version} ${flags.join(" ")}`)
+		.digest("hex");
 }
 
 async function compile(path) {

@@ -12,10 +12,18 @@ describe("binary records", () => {
 		const integers = [0, 1, -1, 0x7fffffff, -0x80000000, 0x1_0000_0000, -0x1_0000_0000, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER];
 		writer.u8(255).u16(65535).u32(0xffffffff).u64(Number.MAX_SAFE_INTEGER);
 		for (const value of integers) writer.i64(value);
-		writer.time({ seconds: -5, nanoseconds: 999_999_999 }).bytes(Uint8Array.of(1, 2, 3)).text("n\u00e4\u0000me").zeros(3).raw(Uint8Array.of(9));
+		writer
+			.time({ seconds: -5, nanoseconds: 999_999_999 })
+			.bytes(Uint8Array.of(1, 2, 3))
+			.text("n\u00e4\u0000me")
+			.zeros(3)
+			.raw(Uint8Array.of(9));
 		const reader = new ByteReader(writer.finish(), "test");
 		assert.deepEqual([reader.u8(), reader.u16(), reader.u32(), reader.u64()], [255, 65535, 0xffffffff, Number.MAX_SAFE_INTEGER]);
-		assert.deepEqual(integers.map(() => reader.i64()), integers);
+		assert.deepEqual(
+			integers.map(() => reader.i64()),
+			integers,
+		);
 		assert.deepEqual(reader.time(), { seconds: -5, nanoseconds: 999_999_999 });
 		assert.deepEqual([...reader.bytes()], [1, 2, 3]);
 		assert.equal(reader.text(), "n\u00e4\u0000me");

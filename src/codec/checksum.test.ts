@@ -16,7 +16,10 @@ function slowCrc32c(bytes: Uint8Array): number {
 
 const noise = Uint8Array.from({ length: 5000 }, (_, i) => (i * 2654435761) >>> (i % 24));
 
-const sums: [string, (bytes: Uint8Array, seed?: number) => number][] = [["chosen", crc32c], ["portable", crc32cPortable]];
+const sums: [string, (bytes: Uint8Array, seed?: number) => number][] = [
+	["chosen", crc32c],
+	["portable", crc32cPortable],
+];
 if (crc32cNative) sums.push(["native", crc32cNative]);
 
 describe("CRC32C", () => {

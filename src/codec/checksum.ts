@@ -1,12 +1,21 @@
 /**
- * CRC32C (Castagnoli, reflected polynomial 0x82f63b78): the checksum of every record and every 4 KiB on disk. Native where the module for this machine loads and
- * proves itself on the check value, otherwise in JavaScript, eight bytes at a time.
+ * CRC32C (Castagnoli, reflected polynomial 0x82f63b78): the checksum of every record and every 4 KiB on disk. Native where
+ * the module for this machine loads and proves itself on the check value, otherwise in JavaScript, eight bytes at a time.
  */
 import { createRequire } from "node:module";
 import { checksumNativeFromBytes } from "./limits.ts";
 
 const tables = Array.from({ length: 8 }, () => new Int32Array(256));
-const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array];
+const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [
+	Int32Array,
+	Int32Array,
+	Int32Array,
+	Int32Array,
+	Int32Array,
+	Int32Array,
+	Int32Array,
+	Int32Array,
+];
 
 for (let byte = 0; byte < 256; byte++) {
 	let value = byte;
@@ -28,16 +37,16 @@ export function crc32cPortable(bytes: Uint8Array, seed = 0): number {
 	let at = 0;
 	for (const end = bytes.length - 7; at < end; at += 8) {
 		crc =
-			t7[((bytes[at] as number) ^ crc) & 255]! ^
-			t6[((bytes[at + 1] as number) ^ (crc >>> 8)) & 255]! ^
-			t5[((bytes[at + 2] as number) ^ (crc >>> 16)) & 255]! ^
-			t4[(bytes[at + 3] as number) ^ (crc >>> 24)]! ^
-			t3[bytes[at + 4] as number]! ^
-			t2[bytes[at + 5] as number]! ^
-			t1[bytes[at + 6] as number]! ^
-			t0[bytes[at + 7] as number]!;
+			t7[(bytes[at] ^ crc) & 255] ^
+			t6[(bytes[at + 1] ^ (crc >>> 8)) & 255] ^
+			t5[(bytes[at + 2] ^ (crc >>> 16)) & 255] ^
+			t4[bytes[at + 3] ^ (crc >>> 24)] ^
+			t3[bytes[at + 4]] ^
+			t2[bytes[at + 5]] ^
+			t1[bytes[at + 6]] ^
+			t0[bytes[at + 7]];
 	}
-	for (; at < bytes.length; at++) crc = (crc >>> 8) ^ t0[(crc ^ (bytes[at] as number)) & 255]!;
+	for (; at < bytes.length; at++) crc = (crc >>> 8) ^ t0[(crc ^ bytes[at]) & 255];
 	return ~crc >>> 0;
 }
 

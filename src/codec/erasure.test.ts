@@ -47,7 +47,16 @@ function subsets(count: number, most: number): number[][] {
 	return all;
 }
 
-const shapes: readonly (readonly [number, number])[] = [[4, 2], [2, 1], [8, 3], [1, 1], [1, 2], [2, 2], [3, 2], [5, 3]];
+const shapes: readonly (readonly [number, number])[] = [
+	[4, 2],
+	[2, 1],
+	[8, 3],
+	[1, 1],
+	[1, 2],
+	[2, 2],
+	[3, 2],
+	[5, 3],
+];
 
 describe("erasure code", () => {
 	test("the field: products, inverses, matrices", () => {
@@ -55,8 +64,16 @@ describe("erasure code", () => {
 			for (let b = 0; b < 256; b++) assert.equal(multiply(a, b), slowMultiply(a, b), `${a} * ${b}`);
 			if (a > 0) assert.equal(multiply(a, inverse(a)), 1);
 		}
-		const matrix = [[1, 2, 3], [4, 5, 6], [7, 8, 10]].map((row) => Uint8Array.from(row));
-		const identity = [[1, 0, 0], [0, 1, 0], [0, 0, 1]].map((row) => Uint8Array.from(row));
+		const matrix = [
+			[1, 2, 3],
+			[4, 5, 6],
+			[7, 8, 10],
+		].map((row) => Uint8Array.from(row));
+		const identity = [
+			[1, 0, 0],
+			[0, 1, 0],
+			[0, 0, 1],
+		].map((row) => Uint8Array.from(row));
 		assert.deepEqual(multiplyMatrices(matrix, invertMatrix(matrix)), identity);
 		assert.throws(() => invertMatrix([Uint8Array.of(1, 2), Uint8Array.of(1, 2)]), AssertionError);
 	});
@@ -73,7 +90,11 @@ describe("erasure code", () => {
 			const whole = [...data, ...parity];
 			for (const lost of subsets(k + m, m)) {
 				const left = whole.map((shard, index) => (lost.includes(index) ? undefined : shard));
-				assert.deepEqual(code.reconstruct(left, lost), lost.map((index) => whole[index]), `lost ${lost}`);
+				assert.deepEqual(
+					code.reconstruct(left, lost),
+					lost.map((index) => whole[index]),
+					`lost ${lost}`,
+				);
 			}
 		});
 	}
@@ -87,13 +108,26 @@ describe("erasure code", () => {
 		for (let start = 0; start < 40; start++) {
 			const lost = Array.from({ length: 8 }, (_, i) => (start + i * 5) % 40);
 			const left = whole.map((shard, index) => (lost.includes(index) ? undefined : shard));
-			assert.deepEqual(code.reconstruct(left, lost), lost.map((index) => whole[index]), `lost ${lost}`);
+			assert.deepEqual(
+				code.reconstruct(left, lost),
+				lost.map((index) => whole[index]),
+				`lost ${lost}`,
+			);
 		}
 	});
 
 	test("the generator is part of the disk format", () => {
-		assert.deepEqual(parityMatrix(4, 2).map((row) => [...row]), [[1, 1, 1, 1], [1, 217, 92, 172]]);
-		assert.deepEqual(parityMatrix(1, 3).map((row) => [...row]), [[1], [1], [1]]);
+		assert.deepEqual(
+			parityMatrix(4, 2).map((row) => [...row]),
+			[
+				[1, 1, 1, 1],
+				[1, 217, 92, 172],
+			],
+		);
+		assert.deepEqual(
+			parityMatrix(1, 3).map((row) => [...row]),
+			[[1], [1], [1]],
+		);
 		const print = createHash("sha256");
 		for (let k = 1; k <= 32; k++) for (let m = 1; m <= 8; m++) for (const row of parityMatrix(k, m)) print.update(row);
 		assert.equal(print.digest("hex"), "904b13b8cb960de99cf0638fe70291fcc9738c1efccfac2fad6b54bad1dcc35c");

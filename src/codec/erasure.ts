@@ -2,8 +2,9 @@
  * Systematic Reed-Solomon: the first k shards are the data, the m others are Cauchy combinations of them.
  *
  * Invariants:
- * 1. The generator is part of the on-disk format: element (r, c) is 1 / ((k + r) ^ c), every column scaled so that row 0 is all ones and then every row so that column 0 is
- *    all ones. Scaling keeps every square part invertible, makes the first parity a plain XOR and, with k = 1, makes parities copies.
+ * 1. The generator is part of the on-disk format: element (r, c) is 1 / ((k + r) ^ c), every column scaled so that row 0 is all
+ *    ones and then every row so that column 0 is all ones. Scaling keeps every square part invertible, makes the first parity a
+ *    plain XOR and, with k = 1, makes parities copies.
  * 2. No input is changed, and nothing of a call stays behind that a later call could see: tiles are overwritten before they are read.
  */
 import { assert } from "../base/assert.ts";
@@ -92,7 +93,10 @@ class ReedSolomon implements ErasureCode {
 		assert(present.length === this.dataShards, `${present.length} shards left, ${this.dataShards} needed`);
 		const sources = present.map((index) => shards[index] as Uint8Array);
 		const length = (sources[0] as Uint8Array).length;
-		checkLengths(length, shards.filter((shard) => shard !== undefined));
+		checkLengths(
+			length,
+			shards.filter((shard) => shard !== undefined),
+		);
 		const lost = [...new Set(wanted)].filter((index) => !shards[index]);
 		const made = this.#rebuild(present, sources, lost, length);
 		return wanted.map((index) => {

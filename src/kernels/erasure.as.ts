@@ -1,9 +1,10 @@
 /**
  * Matrix times vectors over GF(2^8), polynomial 0x11d, 16 bytes at a time (AssemblyScript, not TypeScript).
  *
- * A product with a constant is two table look-ups: one for the low nibble of each byte, one for the high nibble; `i8x16.swizzle` does sixteen at once. Two rows and two
- * columns are worked on together: their eight tables stay in registers, and a target is loaded and stored half as often. The memory is laid out by src/codec/erasure.ts:
- * tables of 32 bytes (low 16, high 16) in row-major order, sources and targets in tiles at a fixed distance, so that all of it stays in the inner caches.
+ * A product with a constant is two table look-ups: one for the low nibble of each byte, one for the high nibble;
+ * `i8x16.swizzle` does sixteen at once. Two rows and two columns are worked on together: their eight tables stay in registers,
+ * and a target is loaded and stored half as often. The memory is laid out by src/codec/erasure.ts: tables of 32 bytes (low 16,
+ * high 16) in row-major order, sources and targets in tiles at a fixed distance, so that all of it stays in the inner caches.
  */
 
 /** target[r] = sum over c of coefficient[r][c] * source[c], for rows r and columns c; `length` is a multiple of 16. */
