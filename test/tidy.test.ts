@@ -81,7 +81,9 @@ const abovePlatform = (path: string) => rankOf(floorOf(path)) > rankOf("platform
 function importsOf(source: Source): string[] {
 	const text = bare(source.text, false);
 	const found = text.matchAll(/(?:\bfrom\s*|\bimport\s*\(?\s*|new URL\(\s*)"(\.{1,2}\/[^"]+)"/g);
-	return [...found].map(([, path]) => posix.join(posix.dirname(source.path), path as string).replace(/\.js$/, ".ts"));
+	const workers = [...text.matchAll(/\bsiblingUrl\("([\w-]+)"\)/g)].map(([, name]) => `./${name}.ts`);
+	const paths = [...[...found].map(([, path]) => path as string), ...workers];
+	return paths.map((path) => posix.join(posix.dirname(source.path), path).replace(/\.js$/, ".ts"));
 }
 
 function floorViolations(all: readonly Source[]): string[] {
@@ -152,7 +154,7 @@ function moduleStateViolations(all: readonly Source[]): string[] {
 		const code = bare(text, true);
 		const variable = /^(?:export )?(?:let|var) (\w+)/m.exec(code);
 		const container =
-			/^(?:export )?const (\w+)(?![^=\n]*\breadonly\b)[^=\n]*= (?:new (?:Map|Set|WeakMap|WeakSet|LruCache)\b[^(\n]*\(\s*\)|\[\]|\{\});/m.exec(
+			/^(?:export )?const (\w+)(?![^=\n]*\b(?:readonly|Readonly(?:Map|Set))\b)[^=\n]*= (?:new (?:Map|Set|WeakMap|WeakSet|LruCache)\b[^(\n]*\(\s*\)|\[\]|\{\});/m.exec(
 				code,
 			);
 		for (const match of [variable, container]) {
