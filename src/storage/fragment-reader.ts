@@ -1,0 +1,178 @@
+/**
+ * Verified reads of fragments. Every byte that comes out of here matched the checksum that the segment's record vouches for, and the header
+ * said that it is this
+ * fragment of this segment in this generation: stale and misdirected bytes are damage like any other.
+ */
+import { AssertionError } from "../base/assert.ts";
+import { LruCache } from "../base/bounded.ts";
+import { alignUp } from "../base/bytes.ts";
+import { FsError, isFsError, toFsError } from "../base/errors.ts";
+import type { Disk } from "../platform/interface.ts";
+import type { FragmentPlace, Segment } from "../records/interface.ts";
+import { decodeHeader, firstBadBlock, headerLength, identityMismatch } from "./fragment.ts";
+import type { FragmentHeader } from "./fragment.ts";
+import type { SegmentStore } from "./interface.ts";
+import { blockBytes, limits } from "./limits.ts";
+import type { DiskPacks, PackModules } from "./pack.ts";
+
+export interface FragmentReaderModules extends PackModules {
+	readonly packs: (disk: number) => DiskPacks;
+	readonly counters: SegmentStore["counters"];
+	/** Told once per fragment and damage, and for every segment that could not be read as its record says. */
+	readonly onDamage: (segment: number) => void;
+}
+
+function fragmentKey(segment: Segment, place: FragmentPlace): string {
+	return `${segment.id}.${place.index}.${place.generation}.${place.headerChecksum}`;
+}
+
+export function describePlace(segment: Segment, place: FragmentPlace): string {
+	return `fragment ${place.index} of segment ${segment.id} on d${place.disk} (pack ${place.pack}, offset ${place.offset})`;
+}
+
+export class FragmentReader {
+	#volume: Uint8Array;
+	#modules: FragmentReaderModules;
+	#headers = new LruCache<string, FragmentHeader>(limits.headerCacheBytes);
+	/** Fragments whose damage was counted: reading the same bad block often does not make a bad disk. Oldest out first. */
+	#known = new Set<string>();
+
+	constructor(volume: Uint8Array, modules: FragmentReaderModules) {
+		this.#volume = volume;
+		this.#modules = modules;
+	}
+
+	/**
+	 * Bytes [from, to) of the shard, both multiples of 4 KiB. Errors are reported and counted while `live()`.
+	 * @throws FsError CORRUPT (damage), ENODEV (disk gone), or what the disk said.
+	 */
+	async read(segment: Segment, place: FragmentPlace, from: number, to: number, live: () => boolean): Promise<Uint8Array> {
+		const disk = this.#modules.disks.readable(place.disk);
+		if (!disk) throw new FsError("ENODEV", "storage.disk-gone", `${describePlace(segment, place)} cannot be read: the disk is not there`);
+		try {
+			const bytes = await this.#read(disk, segment, place, from, to);
+			this.#modules.counters.fragmentsRead++;
+			return bytes;
+		} catch (error) {
+			throw await this.#judge(disk, segment, place, error, live);
+		}
+	}
+
+	/** Damage was found in it and not disproved since. */
+	isDamaged(segment: Segment, place: FragmentPlace): boolean {
+		return this.#known.has(fragmentKey(segment, place));
+	}
+
+	/** Header and all blocks from a file that still has its name on a disk that is still there, nothing from memory. @throws as `read`. */
+	async verify(segment: Segment, place: FragmentPlace): Promise<void> {
+		const key = fragmentKey(segment, place);
+		this.#headers.delete(key);
+		const disk = this.#modules.disks.readable(place.disk);
+		await disk?.probe().catch((error: unknown) => {
+			this.#modules.disks.report(place.disk, error, isFsError(error, "ETIMEDOUT") ? "timeout" : "read");
+		});
+		this.#modules.packs(place.disk).closeIdle(place.pack);
+		for (let from = 0; from < segment.shardBytes; from += limits.readBytes) {
+			await this.read(segment, place, from, Math.min(from + limits.readBytes, segment.shardBytes), () => true);
+		}
+		this.#known.delete(key);
+	}
+
+	/** The whole shard. @throws as `read`. */
+	async shard(segment: Segment, place: FragmentPlace, live: () => boolean): Promise<Uint8Array> {
+		const all = new Uint8Array(segment.shardBytes);
+		for (let from = 0; from < all.length; from += limits.readBytes) {
+			all.set(await this.read(segment, place, from, Math.min(from + limits.readBytes, all.length), live), from);
+		}
+		return all;
+	}
+
+	async #read(disk: Disk, segment: Segment, place: FragmentPlace, from: number, to: number): Promise<Uint8Array> {
+		const key = fragmentKey(segment, place);
+		const headerBytes = headerLength(segment.shardBytes);
+		const packs = this.#modules.packs(place.disk);
+		const read = (at: number, length: number) => packs.read(disk, place.pack, place.offset + at, length);
+		let header = this.#headers.get(key);
+		let bytes: Uint8Array;
+		if (header) {
+			bytes = await read(headerBytes + from, to - from);
+		} else if (headerBytes + to <= limits.joinedReadBytes) {
+			const joined = await read(0, headerBytes + to);
+			header = this.#header(segment, place, joined.subarray(0, headerBytes));
+			bytes = joined.subarray(headerBytes + from);
+		} else {
+			const [head, payload] = await Promise.all([read(0, headerBytes), read(headerBytes + from, to - from)]);
+			header = this.#header(segment, place, head);
+			bytes = payload;
+		}
+		if (bytes.length !== to - from) throw damage(segment, place, `the pack ends ${to - from - bytes.length} bytes too early`);
+		const bad = firstBadBlock(header.table, from, bytes);
+		if (bad >= 0) throw damage(segment, place, `block ${bad} does not match its checksum`);
+		this.#headers.set(key, header, headerBytes);
+		return bytes;
+	}
+
+	#header(segment: Segment, place: FragmentPlace, bytes: Uint8Array): FragmentHeader {
+		let header: FragmentHeader;
+		try {
+			header = decodeHeader(bytes);
+		} catch (error) {
+			throw damage(segment, place, toFsError(error, "storage.fragment-header").message, error);
+		}
+		const { id, dataShards, parityShards, payloadBytes, shardBytes } = segment;
+		const { index, generation } = place;
+		const expected = { volume: this.#volume, segment: id, index, generation, dataShards, parityShards, payloadBytes, shardBytes };
+		const mismatch = identityMismatch(header, expected);
+		if (mismatch) throw damage(segment, place, `other data lies there: ${mismatch}`);
+		if (header.checksum !== place.headerChecksum) throw damage(segment, place, "its header is not the one that was recorded");
+		return header;
+	}
+
+	/** Says what an error means and to whom it matters; returns what to throw. */
+	async #judge(disk: Disk, segment: Segment, place: FragmentPlace, error: unknown, live: () => boolean): Promise<FsError> {
+		const { disks } = this.#modules;
+		if (error instanceof AssertionError) throw error;
+		if (isFsError(error, "CORRUPT")) return this.#damaged(segment, place, error, live);
+		if (isFsError(error, "ENOENT")) {
+			// Either the pack is lost or the whole disk is.
+			const gone = await disk.probe().then(
+				() => undefined,
+				(reason: unknown) => toFsError(reason, "storage.probe"),
+			);
+			if (!gone) return this.#damaged(segment, place, damage(segment, place, "its pack is not there", error), live);
+			disks.report(place.disk, gone, "read");
+			return gone;
+		}
+		const failure = toFsError(error, "storage.read");
+		const late = !live() && failure.code !== "ETIMEDOUT" && failure.code !== "ENODEV";
+		if (!late) {
+			disks.report(place.disk, failure, failure.code === "ETIMEDOUT" ? "timeout" : "read");
+			this.#modules.onDamage(segment.id);
+		}
+		return failure;
+	}
+
+	#damaged(segment: Segment, place: FragmentPlace, error: FsError, live: () => boolean): FsError {
+		if (!live()) return error;
+		this.#modules.onDamage(segment.id);
+		const key = fragmentKey(segment, place);
+		if (this.#known.has(key)) return error;
+		this.#known.add(key);
+		if (this.#known.size > limits.maxDamaged) this.#known.delete(this.#known.values().next().value as string);
+		this.#modules.counters.corruptFragments++;
+		this.#modules.logger.warn("a fragment is damaged", { disk: place.disk, segment: segment.id, index: place.index, why: error.message });
+		this.#modules.disks.report(place.disk, error, "corrupt");
+		return error;
+	}
+}
+
+function damage(segment: Segment, place: FragmentPlace, why: string, cause?: unknown): FsError {
+	const data = { segment: segment.id, index: place.index, disk: place.disk };
+	return new FsError("CORRUPT", "storage.damaged", `${describePlace(segment, place)} is damaged: ${why}`, data, cause);
+}
+
+/** Where the shard's payload ends, rounded up to a block: what follows is padding, which no reader of the payload needs. */
+export function usedShardBytes(segment: Segment, index: number): number {
+	const rest = Math.max(0, segment.payloadBytes - index * segment.shardBytes);
+	return Math.min(segment.shardBytes, alignUp(rest, blockBytes));
+}

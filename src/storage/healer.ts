@@ -1,0 +1,278 @@
+/** How a segment fares (`check`, `assess`) and what makes it whole again (`rebuild`). */
+import { AssertionError } from "../base/assert.ts";
+import { FsError } from "../base/errors.ts";
+import { createErasureCode } from "../codec/erasure.ts";
+import type { FragmentPlace, Segment } from "../records/interface.ts";
+import { assertSegment, blockTable, fragmentLength, shapeOf, shardLength } from "./fragment.ts";
+import type { FragmentReader } from "./fragment-reader.ts";
+import { encodeShards } from "./fragment-writer.ts";
+import type { FragmentWriter, FragmentWriterModules, Shard, ShardSet } from "./fragment-writer.ts";
+import { gather } from "./gather.ts";
+import type { Source } from "./gather.ts";
+import type { Redundancy, SegmentHealth } from "./interface.ts";
+import { limits } from "./limits.ts";
+import { chooseDisks, domainCount } from "./placement.ts";
+import type { Candidate } from "./placement.ts";
+import { feasibleShape, parseRedundancy, sameShape, wantedShape, width } from "./redundancy.ts";
+import { lostError } from "./segment-reader.ts";
+
+export interface HealerModules extends FragmentWriterModules {
+	readonly fragments: FragmentReader;
+	readonly writer: FragmentWriter;
+	readonly refreshSpace: () => Promise<void>;
+}
+
+export interface Rebuilt {
+	readonly segment: Segment;
+	readonly retired: readonly FragmentPlace[];
+	readonly written: readonly FragmentPlace[];
+}
+
+type FragmentState = SegmentHealth["fragments"][number];
+
+/** What one attempt of a rebuild knows. */
+interface Situation {
+	readonly segment: Segment;
+	readonly wanted: Redundancy;
+	/** Believed good, each on a domain of its own. */
+	readonly kept: readonly FragmentPlace[];
+	/** Believed good, on the domain of a kept one. */
+	readonly crowded: readonly FragmentPlace[];
+	/** Indexes without a good fragment. */
+	readonly missing: readonly number[];
+	/** Disks that can be written, without those that failed during this rebuild. */
+	readonly candidates: readonly Candidate[];
+	/** Those of them whose domain holds no kept fragment. */
+	readonly fresh: readonly Candidate[];
+}
+
+export class Healer {
+	#modules: HealerModules;
+
+	constructor(modules: HealerModules) {
+		this.#modules = modules;
+	}
+
+	assess(segment: Segment): SegmentHealth {
+		return this.#health(segment, (place) => {
+			if (!place || !this.#modules.disks.readable(place.disk)) return "missing";
+			return this.#modules.fragments.isDamaged(segment, place) ? "corrupt" : "ok";
+		});
+	}
+
+	async check(segment: Segment): Promise<SegmentHealth> {
+		const states = new Map<number, FragmentState["state"]>();
+		const one = async (place: FragmentPlace): Promise<void> => {
+			if (!this.#modules.disks.readable(place.disk)) return;
+			const ok = await this.#modules.fragments.verify(segment, place).then(() => true, passAssertions);
+			if (ok) states.set(place.index, "ok");
+			else if (this.#modules.disks.readable(place.disk)) states.set(place.index, "corrupt");
+		};
+		await Promise.all(segment.fragments.map(one));
+		return this.#health(segment, (place) => (place && states.get(place.index)) ?? "missing");
+	}
+
+	#health(segment: Segment, stateOf: (place: FragmentPlace | undefined) => FragmentState["state"]): SegmentHealth {
+		assertSegment(segment);
+		const fragments: FragmentState[] = [];
+		const domains = new Set<string>();
+		let good = 0;
+		for (let index = 0; index < width(shapeOf(segment)); index++) {
+			const place = segment.fragments.find((candidate) => candidate.index === index);
+			const state = stateOf(place);
+			fragments.push({ index, disk: place?.disk, state });
+			if (state !== "ok" || !place) continue;
+			good++;
+			domains.add(this.#modules.domainOf(place.disk));
+		}
+		const whole = good === fragments.length && domains.size === good;
+		return { segment, fragments, lost: good < segment.dataShards, full: whole && hasTargetShape(segment) };
+	}
+
+	/** See SegmentStore.rebuild. */
+	async rebuild(health: SegmentHealth): Promise<Rebuilt | undefined> {
+		const { segment } = health;
+		assertSegment(segment);
+		const bad = new Set<number>();
+		for (const fragment of health.fragments) if (fragment.state === "corrupt") bad.add(fragment.index);
+		const excluded = new Set<number>();
+		let refreshed = false;
+		for (let attempt = 0; attempt < limits.writeAttempts + segment.fragments.length; attempt++) {
+			await this.#modules.writer.ready();
+			const situation = this.#situation(segment, bad, excluded);
+			const plan = this.#plan(situation);
+			if (!plan) return undefined;
+			if (plan === "full") {
+				if (refreshed) throw noRoom(segment);
+				refreshed = true;
+				await this.#modules.refreshSpace();
+				continue;
+			}
+			const set = await this.#shards(situation, plan, bad);
+			if (!set) continue;
+			const { places, failures } = await this.#modules.writer.put(set, plan.disks);
+			if (failures.length === 0) return this.#result(segment, set, places);
+			for (const { disk, error } of failures) if (error.code !== "ENOSPC") excluded.add(disk);
+		}
+		throw new FsError(
+			"EIO",
+			"storage.rebuild-attempts",
+			`segment ${segment.id} could not be rebuilt: disks kept failing while it was written`,
+			{ segment: segment.id },
+		);
+	}
+
+	#situation(segment: Segment, bad: ReadonlySet<number>, excluded: ReadonlySet<number>): Situation {
+		const kept: FragmentPlace[] = [];
+		const crowded: FragmentPlace[] = [];
+		const missing: number[] = [];
+		const domains = new Set<string>();
+		for (let index = 0; index < width(shapeOf(segment)); index++) {
+			const place = segment.fragments.find((candidate) => candidate.index === index);
+			if (!place || bad.has(index) || !this.#modules.disks.readable(place.disk)) {
+				missing.push(index);
+				continue;
+			}
+			const domain = this.#modules.domainOf(place.disk);
+			(domains.has(domain) ? crowded : kept).push(place);
+			domains.add(domain);
+		}
+		const candidates = this.#modules.writer.candidates().filter((candidate) => !excluded.has(candidate.id));
+		const fresh = candidates.filter((candidate) => !domains.has(candidate.domain));
+		const wanted = wantedShape(parseRedundancy(segment.target), segment.payloadBytes);
+		return { segment, wanted, kept, crowded, missing, candidates, fresh };
+	}
+
+	/** What to write where. Undefined: nothing can be bettered; "full": it could, if there were room. */
+	#plan(situation: Situation): Plan | "full" | undefined {
+		const { segment, wanted, kept, crowded, missing, candidates, fresh } = situation;
+		const shape = shapeOf(segment);
+		const mendable = Math.min(missing.length + crowded.length, domainCount(fresh));
+		const survives = kept.length + mendable - shape.dataShards;
+		const best = feasibleShape(wanted, domainCount(candidates));
+		// Another shape costs a copy of everything: only for what was asked for, or where it survives more losses.
+		const worthwhile = best && (best.parityShards > survives || (!hasTargetShape(segment) && sameShape(best, wanted)));
+		let full = false;
+		if (best && worthwhile && !sameShape(best, shape)) {
+			const length = fragmentLength(shardLength(segment.payloadBytes, best.dataShards));
+			const disks = chooseDisks(candidates, width(best), length, segment.id);
+			if (disks) return { shape: best, indexes: undefined, disks };
+			full = true;
+		}
+		const order = [...missing, ...crowded.map((place) => place.index)];
+		for (let count = mendable; count > 0; count--) {
+			const disks = chooseDisks(fresh, count, fragmentLength(segment.shardBytes), segment.id);
+			if (disks) return { shape, indexes: order.slice(0, count), disks };
+			full = true;
+		}
+		return full ? "full" : undefined;
+	}
+
+	/** Reads what is needed and makes the shards of the plan. Undefined: damage was found that changes the plan. */
+	async #shards(situation: Situation, plan: Plan, bad: Set<number>): Promise<ShardSet | undefined> {
+		const { segment } = situation;
+		const damagedBefore = bad.size;
+		const shards = await this.#sources(situation, bad);
+		if (bad.size > damagedBefore) return undefined;
+		const generation = 1 + segment.fragments.reduce((most, place) => Math.max(most, place.generation), 0);
+		const common = { segment: segment.id, generation, shape: plan.shape, payloadBytes: segment.payloadBytes };
+		if (plan.indexes) {
+			const made = restore(segment, shards, plan.indexes);
+			return {
+				...common,
+				shardBytes: segment.shardBytes,
+				shards: made.map((bytes, at) => shardOf((plan.indexes as number[])[at] as number, bytes)),
+			};
+		}
+		const payload = join(segment, restore(segment, shards, range(segment.dataShards)));
+		return { ...common, shardBytes: shardLength(payload.length, plan.shape.dataShards), shards: encodeShards(payload, plan.shape) };
+	}
+
+	/** dataShards verified shards by index. What turns out damaged is added to `bad`. @throws FsError EIO `storage.lost`. */
+	async #sources(situation: Situation, bad: Set<number>): Promise<(Uint8Array | undefined)[]> {
+		const { segment, kept, crowded } = situation;
+		const { disks, fragments, platform } = this.#modules;
+		const places = [...kept, ...crowded].sort((a, b) => a.index - b.index);
+		const failures = new Map<number, string>();
+		const sources = places.map(
+			(place): Source<Uint8Array> =>
+				async (live) => {
+					try {
+						return await fragments.shard(segment, place, live);
+					} catch (error) {
+						failures.set(place.index, (error as Error).message);
+						if (live()) bad.add(place.index);
+						throw error;
+					}
+				},
+		);
+		const { results } = await gather(platform.clock, segment.dataShards, sources, limits.hedgeMs);
+		if (results.size < segment.dataShards) throw lostError(segment, failures, (disk) => disks.readable(disk) !== undefined);
+		const shards: (Uint8Array | undefined)[] = new Array(width(shapeOf(segment))).fill(undefined);
+		for (const [at, bytes] of results) shards[(places[at] as FragmentPlace).index] = bytes;
+		return shards;
+	}
+
+	#result(segment: Segment, set: ShardSet, written: readonly FragmentPlace[]): Rebuilt {
+		const whole = set.shards.length === width(set.shape) && !sameShape(set.shape, shapeOf(segment));
+		const replaced = new Set(written.map((place) => place.index));
+		const retired = segment.fragments.filter((place) => whole || replaced.has(place.index));
+		const staying = segment.fragments.filter((place) => !retired.includes(place));
+		const fragments = [...staying, ...written].sort((a, b) => a.index - b.index);
+		const { dataShards, parityShards } = set.shape;
+		this.#modules.counters.rebuiltFragments += written.length;
+		return { segment: { ...segment, dataShards, parityShards, shardBytes: set.shardBytes, fragments }, retired, written };
+	}
+}
+
+interface Plan {
+	readonly shape: Redundancy;
+	/** Undefined: all of them, in a new shape. */
+	readonly indexes: number[] | undefined;
+	readonly disks: readonly number[];
+}
+
+/** In the shape that was asked for, or in the one that small payloads get for it. */
+export function hasTargetShape(segment: Segment): boolean {
+	const target = parseRedundancy(segment.target);
+	return sameShape(shapeOf(segment), target) || sameShape(shapeOf(segment), wantedShape(target, segment.payloadBytes));
+}
+
+/** The shards with these indexes, from any dataShards of them. */
+function restore(segment: Segment, shards: readonly (Uint8Array | undefined)[], indexes: readonly number[]): Uint8Array[] {
+	if (segment.dataShards === 1) {
+		const copy = shards.find((shard) => shard !== undefined) as Uint8Array;
+		return indexes.map(() => copy);
+	}
+	const lost = indexes.filter((index) => shards[index] === undefined);
+	const made = lost.length === 0 ? [] : createErasureCode(segment.dataShards, segment.parityShards).reconstruct(shards, lost);
+	return indexes.map((index) => shards[index] ?? (made[lost.indexOf(index)] as Uint8Array));
+}
+
+function join(segment: Segment, data: readonly Uint8Array[]): Uint8Array {
+	const payload = new Uint8Array(segment.payloadBytes);
+	for (let i = 0; i < data.length; i++) {
+		const at = i * segment.shardBytes;
+		if (at < payload.length) payload.set((data[i] as Uint8Array).subarray(0, payload.length - at), at);
+	}
+	return payload;
+}
+
+function shardOf(index: number, bytes: Uint8Array): Shard {
+	return { index, bytes, table: blockTable(bytes) };
+}
+
+/** A failure of the world is an answer; a failure of the code is not. */
+function passAssertions(error: unknown): false {
+	if (error instanceof AssertionError) throw error;
+	return false;
+}
+
+function range(count: number): number[] {
+	return Array.from({ length: count }, (_, index) => index);
+}
+
+function noRoom(segment: Segment): FsError {
+	const message = `segment ${segment.id} stays under-protected: no disk has room for what it lacks. Delete something or add a disk`;
+	return new FsError("ENOSPC", "storage.rebuild-full", message, { segment: segment.id });
+}

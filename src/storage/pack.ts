@@ -1,0 +1,438 @@
+/**
+ * The packs of one disk: files `pack/NNNNNNNN` in which fragments lie, their open handles, their syncs, and what is known of the disk's
+ * space.
+ *
+ * Invariants
+ *  P1 A place is handed out only after the disk was prepared: files that no record names are gone or have numbers that are not used again.
+ *  P2 `write` resolves only after a sync that began when the bytes were written, and a sync of the folder that began when the file was
+ *     there.
+ *  P3 After a failed sync of a file nothing is reported as durable in it any more.
+ *  P4 A range is punched before it is free, never after: nobody else's bytes are in it.
+ *  P5 The place of a write that timed out stays taken until the next mount: the write may still land.
+ */
+import { assert } from "../base/assert.ts";
+import { allSettledOrThrow } from "../base/async.ts";
+import { isFsError } from "../base/errors.ts";
+import type { Logger } from "../base/telemetry.ts";
+import type { DiskErrors, DiskSet } from "../log/interface.ts";
+import type { Disk, DiskFile, Platform } from "../platform/interface.ts";
+import { PackAllocator } from "./allocator.ts";
+import type { Gap, Position } from "./allocator.ts";
+import { limits } from "./limits.ts";
+
+export interface PackModules {
+	readonly platform: Platform;
+	readonly disks: DiskSet;
+	readonly logger: Logger;
+}
+
+const folder = "pack";
+
+export function packName(pack: number): string {
+	return `${folder}/${String(pack).padStart(8, "0")}`;
+}
+
+/** One sync at a time; who asks while one is running joins the next. */
+export class SyncGate {
+	#running: Promise<void> | undefined;
+	#next: Promise<void> | undefined;
+	#failure: { readonly error: unknown } | undefined;
+
+	request(sync: () => Promise<void>): Promise<void> {
+		if (this.#next !== undefined) return this.#next;
+		if (this.#running === undefined) return this.#start(sync);
+		const next = this.#running
+			.catch(() => undefined)
+			.then(() => {
+				this.#next = undefined;
+				return this.#start(sync);
+			});
+		this.#next = next;
+		return next;
+	}
+
+	#start(sync: () => Promise<void>): Promise<void> {
+		if (this.#failure) return Promise.reject(this.#failure.error);
+		const run = sync().then(
+			() => {
+				this.#running = undefined;
+			},
+			(error: unknown) => {
+				this.#running = undefined;
+				this.#failure = { error };
+				throw error;
+			},
+		);
+		this.#running = run;
+		return run;
+	}
+}
+
+interface Handle {
+	readonly file: Promise<DiskFile>;
+	/** Opened so that an absent file is made. */
+	readonly create: boolean;
+	readonly gate: SyncGate;
+	users: number;
+}
+
+type PackWork<T> = (file: DiskFile, opening: Opening, handle: Handle) => Promise<T>;
+
+/** What belongs to one opening of the disk; all of it goes when the disk is opened anew. */
+class Opening {
+	readonly disk: Disk;
+	readonly handles = new Map<number, Handle>();
+	/** Packs whose names are durable, or will be when that promise resolves. */
+	readonly named = new Set<number>();
+	readonly naming = new Map<number, Promise<void>>();
+	readonly names = new SyncGate();
+	ready: Promise<void> | undefined;
+	prepared = false;
+
+	constructor(disk: Disk) {
+		this.disk = disk;
+	}
+}
+
+export class DiskPacks {
+	readonly id: number;
+	readonly allocator: PackAllocator;
+	/** A write met ENOSPC; until the space is asked for again. */
+	full = false;
+	#modules: PackModules;
+	#opening: Opening | undefined;
+	#space: { readonly capacityBytes: number; readonly freeBytes: number } | undefined;
+	/** Allocated and not written yet; written, given back since the space was last asked for. */
+	#pending = 0;
+	#spent = 0;
+	#returned = 0;
+	/** Start times of the reads that are out, in order. */
+	#reads = new Map<number, number>();
+	#readCounter = 0;
+	#latencyMs = 1;
+	#firstOpening = true;
+	#background = new Set<Promise<void>>();
+
+	constructor(id: number, packBytes: number, modules: PackModules) {
+		this.id = id;
+		this.allocator = new PackAllocator(packBytes);
+		this.#modules = modules;
+	}
+
+	// ── space ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Known only after `prepare` or `refresh`. */
+	get capacityBytes(): number {
+		return this.#space?.capacityBytes ?? 0;
+	}
+
+	/** An estimate between two refreshes; never counts what is promised to writes that are under way. */
+	get freeBytes(): number {
+		if (!this.#space) return 0;
+		return Math.max(0, this.#space.freeBytes - this.#pending - this.#spent + this.#returned);
+	}
+
+	get prepared(): boolean {
+		return this.#opening?.prepared === true && this.#opening.disk === this.#modules.disks.writable(this.id);
+	}
+
+	/** `sharers`: how many disks of the volume lie on the same device and divide its space. */
+	async refresh(disk: Disk, sharers: number): Promise<void> {
+		const spentBefore = this.#spent;
+		const space = await this.#reporting("read", () => disk.space());
+		this.#space = { capacityBytes: Math.floor(space.capacityBytes / sharers), freeBytes: Math.floor(space.freeBytes / sharers) };
+		// What was written while the answer was under way may be in it or not: count it twice rather than not at all.
+		this.#spent -= spentBefore;
+		this.#returned = 0;
+		this.full = false;
+	}
+
+	/** Before anything is placed on the disk (P1). Cheap when it was done for this opening of the disk. */
+	prepare(disk: Disk, sharers: number): Promise<void> {
+		const opening = this.#open(disk);
+		opening.ready ??= this.#prepare(opening, sharers).catch((error: unknown) => {
+			opening.ready = undefined;
+			throw error;
+		});
+		return opening.ready;
+	}
+
+	async #prepare(opening: Opening, sharers: number): Promise<void> {
+		const names = await this.#reporting("read", () => opening.disk.list(folder));
+		for (const name of names) {
+			if (!/^\d{8}$/.test(name)) continue;
+			const pack = Number(name);
+			this.allocator.seen(pack);
+			if (this.allocator.usedIn(pack) > 0) {
+				// Records vouch for names found at mount. One of a later opening may never have been synced.
+				if (this.#firstOpening) opening.named.add(pack);
+				continue;
+			}
+			// Written by an incarnation that died before its transaction, or emptied: nothing in it counts.
+			this.allocator.forget(pack);
+			await this.#reporting("write", () => opening.disk.remove(packName(pack)));
+		}
+		await this.refresh(opening.disk, sharers);
+		opening.prepared = true;
+		if (this.#firstOpening) this.#inBackground(this.#sweep(opening, sharers));
+		this.#firstOpening = false;
+	}
+
+	/** Punches gaps that hold bytes of an incarnation that died: the file system's free space shows them only then. */
+	async #sweep(opening: Opening, sharers: number): Promise<void> {
+		const current = () => this.#opening === opening && this.#modules.disks.writable(this.id) === opening.disk;
+		for (const pack of [...opening.named]) {
+			const gaps = this.allocator.gaps(pack, limits.sweepGapBytes);
+			if (gaps.length === 0 || !current()) continue;
+			const size = await this.#use(opening.disk, pack, false, (file) => file.size());
+			for (const gap of gaps) {
+				if (gap.offset < size && current()) await this.#punchGap(opening.disk, pack, gap);
+			}
+		}
+		if (current()) await this.refresh(opening.disk, sharers);
+	}
+
+	/**
+	 * Taken while it is punched, so that nobody writes into it meanwhile (P4); somebody else may have taken it since the gaps were listed.
+	 */
+	async #punchGap(disk: Disk, pack: number, gap: Gap): Promise<void> {
+		const position = { pack, offset: gap.offset };
+		if (!this.allocator.isFree(position, gap.length)) return;
+		const taken = this.allocator.take(position, gap.length);
+		assert(taken, "a free range can be taken");
+		await this.#discardQuietly(disk, position, gap.length);
+		this.#give(position, gap.length);
+	}
+
+	// ── places ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	allocate(lengthBytes: number): Position {
+		assert(this.prepared, "the disk was prepared");
+		const position = this.allocator.allocate(lengthBytes);
+		this.#pending += lengthBytes;
+		return position;
+	}
+
+	/**
+	 * Writes a fragment to a place from `allocate` and makes it durable (P2). Errors are reported to the set of disks before they are
+	 * thrown.
+	 */
+	async write(disk: Disk, position: Position, parts: readonly Uint8Array[], lengthBytes: number): Promise<void> {
+		try {
+			await this.#use(disk, position.pack, true, async (file, opening, handle) => {
+				await this.#reporting("write", () => file.write(position.offset, parts));
+				await allSettledOrThrow([
+					this.#reporting("sync", () => handle.gate.request(() => file.sync("storage.fragment"))),
+					this.#reporting("sync", () => this.#nameDurable(opening, position.pack)),
+				]);
+			});
+		} catch (error) {
+			if (isFsError(error, "ENOSPC")) this.full = true;
+			throw error;
+		} finally {
+			this.#pending -= lengthBytes;
+			this.#spent += lengthBytes;
+		}
+	}
+
+	/** The file is there when this is called, so any sync of the folder that starts from now on makes its name durable. */
+	#nameDurable(opening: Opening, pack: number): Promise<void> {
+		if (opening.named.has(pack)) return Promise.resolve();
+		let naming = opening.naming.get(pack);
+		if (!naming) {
+			naming = opening.names
+				.request(() => opening.disk.syncNames(folder, "storage.pack-name"))
+				.then(() => {
+					opening.named.add(pack);
+					opening.naming.delete(pack);
+				});
+			opening.naming.set(pack, naming);
+		}
+		return naming;
+	}
+
+	/** Gives up a place that was allocated and never written. */
+	unallocate(position: Position, lengthBytes: number): void {
+		this.#pending -= lengthBytes;
+		this.allocator.free(position, lengthBytes);
+	}
+
+	/** Punches a place and makes it free. On a disk that cannot be written now it is only made free: nobody writes there. */
+	async release(position: Position, lengthBytes: number): Promise<void> {
+		const disk = this.#modules.disks.writable(this.id);
+		if (this.allocator.contested(position, lengthBytes)) {
+			this.#modules.logger.warn("a place that two segment records claim stays taken until the next mount", { disk: this.id, ...position });
+			return;
+		}
+		if (disk) await this.#discardQuietly(disk, position, lengthBytes);
+		this.#returned += lengthBytes;
+		this.#give(position, lengthBytes);
+	}
+
+	async #discardQuietly(disk: Disk, position: Position, lengthBytes: number): Promise<void> {
+		try {
+			await this.#use(disk, position.pack, false, (file) => file.discard(position.offset, lengthBytes));
+		} catch (error) {
+			// The file is gone: so is what it held. Anything else has been said to the set of disks, which decides about the disk.
+			if (!isFsError(error, "ENOENT")) this.#modules.disks.report(this.id, error, during(error, "write"));
+		}
+	}
+
+	#give(position: Position, lengthBytes: number): void {
+		const { allocator } = this;
+		if (!allocator.free(position, lengthBytes)) return;
+		const { pack } = position;
+		// The pack in use stays, or writing and deleting one file in turn would make and sync a new name each time.
+		if (pack === allocator.current || allocator.usedIn(pack) > 0) return;
+		allocator.forget(pack);
+		this.#inBackground(this.#removePack(pack));
+	}
+
+	async #removePack(pack: number): Promise<void> {
+		const disk = this.#modules.disks.writable(this.id);
+		const opening = this.#opening;
+		if (!disk || !opening || opening.disk !== disk) return;
+		const handle = opening.handles.get(pack);
+		opening.handles.delete(pack);
+		opening.named.delete(pack);
+		if (handle) await closeHandle(handle);
+		await this.#reporting("write", () => disk.remove(packName(pack)));
+	}
+
+	// ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/**
+	 * May be short at the end of the file. Errors are not reported: the reader knows what they mean. @throws FsError ENOENT: no such pack.
+	 */
+	async read(disk: Disk, pack: number, offset: number, lengthBytes: number): Promise<Uint8Array> {
+		const { clock } = this.#modules.platform;
+		const number = this.#readCounter++;
+		const start = clock.monotonicMs();
+		this.#reads.set(number, start);
+		try {
+			return await this.#use(disk, pack, false, (file) => file.read(offset, lengthBytes));
+		} finally {
+			this.#reads.delete(number);
+			this.#latencyMs += (clock.monotonicMs() - start - this.#latencyMs) / 8;
+		}
+	}
+
+	/** The next use opens the pack by its name: an open file may have lost it, and with it all protection. */
+	closeIdle(pack: number): void {
+		const handle = this.#opening?.handles.get(pack);
+		if (!handle || handle.users > 0) return;
+		this.#opening?.handles.delete(pack);
+		this.#inBackground(closeHandle(handle));
+	}
+
+	/**
+	 * Expected wait for one more read, in coarse steps of powers of two, so that small differences do not make readers jump between
+	 * replicas.
+	 */
+	get load(): number {
+		return 32 - Math.clz32(Math.min(1_000_000, Math.floor((1 + this.#reads.size) * Math.max(1, this.#latencyMs)) >> 2));
+	}
+
+	/** A read has been out for that long: whoever can ask another disk should. */
+	stalled(ms: number): boolean {
+		const oldest = this.#reads.values().next().value;
+		return oldest !== undefined && this.#modules.platform.clock.monotonicMs() - oldest >= ms;
+	}
+
+	// ── handles ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	#open(disk: Disk): Opening {
+		if (this.#opening?.disk === disk) return this.#opening;
+		this.drop();
+		this.#opening = new Opening(disk);
+		return this.#opening;
+	}
+
+	/** The disk is gone or was opened anew: its handles mean nothing any more. */
+	drop(): void {
+		const opening = this.#opening;
+		this.#opening = undefined;
+		this.#space = undefined;
+		this.#spent = 0;
+		this.#returned = 0;
+		for (const handle of opening?.handles.values() ?? []) this.#inBackground(closeHandle(handle));
+		opening?.handles.clear();
+	}
+
+	async #use<T>(disk: Disk, pack: number, create: boolean, work: PackWork<T>): Promise<T> {
+		const opening = this.#open(disk);
+		const handle = await this.#handle(opening, pack, create);
+		try {
+			const file = create ? await this.#reporting("write", () => handle.file) : await handle.file;
+			return await work(file, opening, handle);
+		} catch (error) {
+			if (opening.handles.get(pack) === handle && (await opened(handle)) === undefined) opening.handles.delete(pack);
+			throw error;
+		} finally {
+			handle.users--;
+		}
+	}
+
+	/** Counts the caller among its users. */
+	async #handle(opening: Opening, pack: number, create: boolean): Promise<Handle> {
+		let handle = opening.handles.get(pack);
+		// A reader may have found the file absent just now: that must not fail a writer, who would have made it.
+		if (handle && create && !handle.create && (await opened(handle)) === undefined) opening.handles.delete(pack);
+		handle = opening.handles.get(pack);
+		handle ??= { file: opening.disk.open(packName(pack), { create }), create, gate: new SyncGate(), users: 0 };
+		handle.users++;
+		// Deleting first moves it to the young end of the map.
+		opening.handles.delete(pack);
+		opening.handles.set(pack, handle);
+		this.#evict(opening);
+		return handle;
+	}
+
+	#evict(opening: Opening): void {
+		for (const [pack, handle] of opening.handles) {
+			if (opening.handles.size <= limits.openPacksPerDisk) return;
+			if (handle.users > 0) continue;
+			opening.handles.delete(pack);
+			this.#inBackground(closeHandle(handle));
+		}
+	}
+
+	async #reporting<T>(kind: keyof DiskErrors, call: () => Promise<T>): Promise<T> {
+		try {
+			return await call();
+		} catch (error) {
+			if (!isFsError(error, "ENOSPC")) this.#modules.disks.report(this.id, error, during(error, kind));
+			throw error;
+		}
+	}
+
+	#inBackground(work: Promise<void>): void {
+		const quiet: Promise<void> = work
+			.catch((error: unknown) => {
+				this.#modules.logger.warn("tidying up a disk's packs failed", { disk: this.id, error: String(error) });
+			})
+			.finally(() => this.#background.delete(quiet));
+		this.#background.add(quiet);
+	}
+
+	/** Nothing is under way behind the caller's back when it resolves. */
+	async close(): Promise<void> {
+		this.drop();
+		while (this.#background.size > 0) await Promise.all(this.#background);
+	}
+}
+
+function during(error: unknown, kind: keyof DiskErrors): keyof DiskErrors {
+	return isFsError(error, "ETIMEDOUT") ? "timeout" : kind;
+}
+
+/** The file, or undefined when opening it failed. */
+async function opened(handle: Handle): Promise<DiskFile | undefined> {
+	return handle.file.catch(() => undefined);
+}
+
+async function closeHandle(handle: Handle): Promise<void> {
+	const file = await opened(handle);
+	// A file of a disk that is gone need not close.
+	await file?.close().catch(() => undefined);
+}

@@ -1,0 +1,281 @@
+/**
+ * Reads of payload ranges: windows of shards from memory or from the best disks, decoded from other shards where that is needed.
+ *
+ * Invariants
+ *  R1 The cache holds only verified bytes of data shards, by contents: (segment, shape, index, window). Where they came from does not
+ *     matter.
+ *  R2 A read that can be answered without a disk is not held up by that disk for longer than limits.hedgeMs.
+ */
+import { assert } from "../base/assert.ts";
+import { allSettledOrThrow } from "../base/async.ts";
+import { LruCache } from "../base/bounded.ts";
+import { FsError } from "../base/errors.ts";
+import { createErasureCode } from "../codec/erasure.ts";
+import type { FragmentPlace, Segment } from "../records/interface.ts";
+import { usedShardBytes } from "./fragment-reader.ts";
+import type { FragmentReader, FragmentReaderModules } from "./fragment-reader.ts";
+import { gather } from "./gather.ts";
+import type { Source } from "./gather.ts";
+import { limits } from "./limits.ts";
+
+/** A run of adjoining windows of one data shard. */
+interface Run {
+	readonly segment: Segment;
+	readonly index: number;
+	readonly from: number;
+	readonly to: number;
+}
+
+interface Answer {
+	readonly bytes: Uint8Array;
+	/** From other shards than the one that holds the bytes. */
+	readonly decoded: boolean;
+}
+
+/** Why fragments could not be read, by index. */
+type Failures = Map<number, string>;
+
+export class SegmentReader {
+	#fragments: FragmentReader;
+	#modules: FragmentReaderModules;
+	#windows: LruCache<string, Uint8Array>;
+	/** Windows that are being fetched: who wants one of them waits for the same read. */
+	#flights = new Map<string, Promise<Uint8Array>>();
+
+	constructor(cacheBytes: number, fragments: FragmentReader, modules: FragmentReaderModules) {
+		this.#fragments = fragments;
+		this.#modules = modules;
+		this.#windows = new LruCache(cacheBytes);
+	}
+
+	/** @throws FsError EIO `storage.lost`. */
+	async read(segment: Segment, offset: number, length: number): Promise<Uint8Array> {
+		assert(offset >= 0 && length >= 0 && offset + length <= segment.payloadBytes, `a read inside the payload of segment ${segment.id}`);
+		const result = new Uint8Array(length);
+		const parts: Promise<void>[] = [];
+		for (let at = 0; at < length; ) {
+			const index = Math.floor((offset + at) / segment.shardBytes);
+			const from = offset + at - index * segment.shardBytes;
+			const to = Math.min(segment.shardBytes, from + length - at);
+			parts.push(this.#copy(segment, index, from, to, result.subarray(at, at + to - from)));
+			at += to - from;
+		}
+		await allSettledOrThrow(parts);
+		return result;
+	}
+
+	/** Forgets what is cached of a segment whose number might come back with other contents. */
+	forget(segment: Segment): void {
+		for (let index = 0; index < segment.dataShards; index++) {
+			for (let from = 0; from < segment.shardBytes; from += limits.windowBytes) this.#windows.delete(windowKey(segment, index, from));
+		}
+	}
+
+	/** Bytes [from, to) of a data shard into `target`. */
+	async #copy(segment: Segment, index: number, from: number, to: number, target: Uint8Array): Promise<void> {
+		const first = Math.floor(from / limits.windowBytes);
+		const last = Math.ceil(to / limits.windowBytes);
+		const windows = this.#collect(segment, index, first, last);
+		for (let i = 0; i < windows.length; i++) {
+			const window = windows[i] as Uint8Array | Promise<Uint8Array>;
+			const bytes = window instanceof Uint8Array ? window : await window;
+			const start = (first + i) * limits.windowBytes;
+			const a = Math.max(from, start);
+			const b = Math.min(to, start + bytes.length);
+			target.set(bytes.subarray(a - start, b - start), a - from);
+		}
+	}
+
+	#collect(segment: Segment, index: number, first: number, last: number): (Uint8Array | Promise<Uint8Array>)[] {
+		const windows: (Uint8Array | Promise<Uint8Array>)[] = [];
+		const known = (at: number) => {
+			const key = windowKey(segment, index, at * limits.windowBytes);
+			return this.#windows.get(key) ?? this.#flights.get(key);
+		};
+		for (let at = first; at < last; ) {
+			const have = known(at);
+			if (have !== undefined) {
+				windows.push(have);
+				at++;
+				continue;
+			}
+			let end = at + 1;
+			while (end < last && (end - at) * limits.windowBytes < limits.readBytes && known(end) === undefined) end++;
+			windows.push(...this.#launch(segment, index, at, end));
+			at = end;
+		}
+		return windows;
+	}
+
+	/** Starts one read for the windows [first, last). */
+	#launch(segment: Segment, index: number, first: number, last: number): Promise<Uint8Array>[] {
+		const from = first * limits.windowBytes;
+		const to = Math.min(last * limits.windowBytes, usedShardBytes(segment, index));
+		const run = { segment, index, from, to };
+		const bytes = this.#fetch(run);
+		const flights: Promise<Uint8Array>[] = [];
+		for (let at = from; at < to; at += limits.windowBytes) {
+			const key = windowKey(segment, index, at);
+			const flight = bytes
+				.then((all) => {
+					const window = all.subarray(at - from, Math.min(at - from + limits.windowBytes, all.length));
+					this.#keep(key, window);
+					return window;
+				})
+				.finally(() => this.#flights.delete(key));
+			// Whoever waits gets the error; one that nobody got round to waiting for must not end the process.
+			flight.catch(() => undefined);
+			this.#flights.set(key, flight);
+			flights.push(flight);
+		}
+		return flights;
+	}
+
+	/** A copy where the window is a part of something bigger: a small view would keep all of it in memory. */
+	#keep(key: string, window: Uint8Array): void {
+		const own = window.length === window.buffer.byteLength ? window : window.slice();
+		this.#windows.set(key, own, own.length);
+	}
+
+	// ── from disks ───────────────────────────────────────────────────────────────────────────────────────────────
+
+	async #fetch(run: Run): Promise<Uint8Array> {
+		const { segment } = run;
+		const failures: Failures = new Map();
+		const sources = segment.dataShards === 1 ? this.#replicas(run, failures) : this.#shardThenDecode(run, failures);
+		const { results } = await gather(this.#modules.platform.clock, 1, sources, limits.hedgeMs);
+		const [answer] = results.values();
+		if (!answer) throw this.#lost(segment, failures);
+		if (answer.decoded || failures.size > 0) this.#modules.counters.degradedReads++;
+		return answer.bytes;
+	}
+
+	#replicas(run: Run, failures: Failures): Source<Answer>[] {
+		const places = this.#preferred(run.segment, run.segment.fragments);
+		return places.map((place) => this.#direct(run, place, failures));
+	}
+
+	#shardThenDecode(run: Run, failures: Failures): Source<Answer>[] {
+		const { segment, index } = run;
+		const own = this.#preferred(
+			segment,
+			segment.fragments.filter((place) => place.index === index),
+		)[0];
+		const decode: Source<Answer> = async (live) => ({ bytes: await this.#decode(run, failures, live), decoded: true });
+		if (!own) {
+			this.#modules.onDamage(segment.id);
+			return [decode];
+		}
+		const direct = this.#direct(run, own, failures);
+		if (!this.#modules.packs(own.disk).stalled(limits.hedgeMs)) return [direct, decode];
+		return [(live) => decode(live).catch(() => direct(live))];
+	}
+
+	#direct(run: Run, place: FragmentPlace, failures: Failures): Source<Answer> {
+		const read = this.#source(run, place, failures);
+		return async (live) => ({ bytes: await read(live), decoded: false });
+	}
+
+	#source(run: Run, place: FragmentPlace, failures: Failures): Source<Uint8Array> {
+		return async (live) => {
+			try {
+				return await this.#fragments.read(run.segment, place, run.from, run.to, live);
+			} catch (error) {
+				failures.set(place.index, (error as Error).message);
+				throw error;
+			}
+		};
+	}
+
+	/** The same range of any k other shards gives this one's. */
+	async #decode(run: Run, failures: Failures, live: () => boolean): Promise<Uint8Array> {
+		const { segment, index, from, to } = run;
+		const others = this.#preferred(
+			segment,
+			segment.fragments.filter((place) => place.index !== index),
+		);
+		const cached = new Map(others.map((place) => [place.index, this.#cached(segment, place.index, from, to)]));
+		others.sort((a, b) => (cached.get(a.index) ? 0 : 1) - (cached.get(b.index) ? 0 : 1));
+		if (others.length < segment.dataShards) throw this.#lost(segment, failures);
+		const sources = others.map((place): Source<Uint8Array> => {
+			const bytes = cached.get(place.index);
+			if (bytes) return () => Promise.resolve(bytes);
+			const read = this.#source(run, place, failures);
+			return (wanted) => read(() => live() && wanted());
+		});
+		const { results } = await gather(this.#modules.platform.clock, segment.dataShards, sources, limits.hedgeMs);
+		if (results.size < segment.dataShards) throw this.#lost(segment, failures);
+		const shards: (Uint8Array | undefined)[] = new Array(segment.dataShards + segment.parityShards).fill(undefined);
+		for (const [at, bytes] of results) {
+			const place = others[at] as FragmentPlace;
+			shards[place.index] = bytes;
+			if (place.index < segment.dataShards) this.#keepRange(segment, place.index, from, bytes);
+		}
+		return createErasureCode(segment.dataShards, segment.parityShards).reconstruct(shards, [index])[0] as Uint8Array;
+	}
+
+	/** The range, if all its windows are in memory. What a shard does not use is zeros. */
+	#cached(segment: Segment, index: number, from: number, to: number): Uint8Array | undefined {
+		if (index >= segment.dataShards) return undefined;
+		const bytes = new Uint8Array(to - from);
+		const end = Math.min(to, usedShardBytes(segment, index));
+		for (let at = from; at < end; at += limits.windowBytes) {
+			const window = this.#windows.get(windowKey(segment, index, at));
+			if (!window) return undefined;
+			bytes.set(window.subarray(0, end - at), at - from);
+		}
+		return bytes;
+	}
+
+	#keepRange(segment: Segment, index: number, from: number, bytes: Uint8Array): void {
+		const used = usedShardBytes(segment, index);
+		for (let at = from; at < Math.min(from + bytes.length, used); at += limits.windowBytes) {
+			const end = Math.min(at + limits.windowBytes, used);
+			// A range that was cut short by another shard's end gives no whole window here.
+			if (end - from <= bytes.length) this.#keep(windowKey(segment, index, at), bytes.subarray(at - from, end - from));
+		}
+	}
+
+	/**
+	 * Places on disks that can be read: those that answer first, healthy before suspect, the less loaded first, and otherwise always in the
+	 * same order.
+	 */
+	#preferred(segment: Segment, places: readonly FragmentPlace[]): FragmentPlace[] {
+		const { disks, packs } = this.#modules;
+		const width = segment.dataShards + segment.parityShards;
+		const ranked = places
+			.filter((place) => disks.readable(place.disk) !== undefined)
+			.map((place) => {
+				const pack = packs(place.disk);
+				const late = pack.stalled(limits.hedgeMs) ? 2 : 0;
+				const doubtful = disks.slot(place.disk)?.state === "healthy" ? 0 : 1;
+				return { place, rank: [late + doubtful, pack.load, (place.index + segment.id) % width] as const };
+			});
+		ranked.sort((a, b) => a.rank[0] - b.rank[0] || a.rank[1] - b.rank[1] || a.rank[2] - b.rank[2]);
+		return ranked.map(({ place }) => place);
+	}
+
+	#lost(segment: Segment, failures: ReadonlyMap<number, string>): FsError {
+		return lostError(segment, failures, (disk) => this.#modules.disks.readable(disk) !== undefined);
+	}
+}
+
+function windowKey(segment: Segment, index: number, from: number): string {
+	const shard = segment.dataShards === 1 ? 0 : index;
+	return `${segment.id}/${segment.dataShards}/${shard}/${from}`;
+}
+
+/** Names the segment and what is missing of it. */
+export function lostError(segment: Segment, failures: ReadonlyMap<number, string>, readable: (disk: number) => boolean): FsError {
+	const missing: string[] = [];
+	const width = segment.dataShards + segment.parityShards;
+	for (let index = 0; index < width; index++) {
+		const place = segment.fragments.find((candidate) => candidate.index === index);
+		if (!place) missing.push(`fragment ${index} has no place`);
+		else if (!readable(place.disk)) missing.push(`fragment ${index} is on d${place.disk}, which is not there`);
+		else if (failures.has(index)) missing.push(failures.get(index) as string);
+	}
+	const needed = `${segment.dataShards} of its ${width} fragments are needed`;
+	const message = `segment ${segment.id} cannot be read: ${needed}. ${missing.join("; ")}. Bring the missing disks back`;
+	return new FsError("EIO", "storage.lost", message, { segment: segment.id, dataShards: segment.dataShards, missing: missing.length });
+}

@@ -1,0 +1,361 @@
+/**
+ * Segments on disks: written whole and durable or not at all, read verified, healed.
+ *
+ * Invariants
+ *  S1 A segment that `write` returned is durable, each fragment on a failure domain of its own, in the best shape that the writable domains
+ *     allow. Lack of space never makes the shape smaller.
+ *  S2 Space is reused only after `release`, `abandon` or a write that failed in this process; never because a header on disk looks dead.
+ *  S3 `release` gives nothing back while a reader that was there before it holds a pin.
+ *  S4 A place is given back with the length that it was written with, also when the segment's shape changed since.
+ */
+import { assert } from "../base/assert.ts";
+import { Deferred, Semaphore } from "../base/async.ts";
+import { parseUuid } from "../base/bytes.ts";
+import { FsError } from "../base/errors.ts";
+import type { FragmentPlace, Segment } from "../records/interface.ts";
+import { assertSegment, fragmentLength, shardLength } from "./fragment.ts";
+import { FragmentReader } from "./fragment-reader.ts";
+import type { FragmentReaderModules } from "./fragment-reader.ts";
+import { encodeShards, FragmentWriter } from "./fragment-writer.ts";
+import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer.ts";
+import { Healer } from "./healer.ts";
+import type { Redundancy, SegmentHealth, SegmentStore, StorageSpace } from "./interface.ts";
+import { limits } from "./limits.ts";
+import { DiskPacks } from "./pack.ts";
+import type { PackModules } from "./pack.ts";
+import { chooseDisks, domainCount } from "./placement.ts";
+import type { Candidate } from "./placement.ts";
+import { feasibleShape, formatRedundancy, sameShape, wantedShape, width } from "./redundancy.ts";
+import { SegmentReader } from "./segment-reader.ts";
+import { storageSpace } from "./space.ts";
+
+export interface SegmentStoreOptions {
+	/** Verified payload in memory; limits.cacheBytes by default. */
+	readonly cacheBytes?: number;
+	/** Size of a pack, a multiple of 4 KiB; the same for the life of a volume. limits.packBytes by default. */
+	readonly packBytes?: number;
+}
+
+export type SegmentStoreModules = PackModules;
+
+/** A place that a segment's record claims and cannot have: outside any pack, or (in part) another record's. */
+export interface Conflict {
+	readonly segment: number;
+	readonly place: FragmentPlace;
+}
+
+export function createSegmentStore(options: SegmentStoreOptions, modules: SegmentStoreModules): NativeSegmentStore {
+	return new NativeSegmentStore(options, modules);
+}
+
+export class NativeSegmentStore implements SegmentStore {
+	readonly counters = { fragmentsRead: 0, fragmentsWritten: 0, corruptFragments: 0, degradedReads: 0, rebuiltFragments: 0 };
+	#modules: SegmentStoreModules;
+	#packBytes: number;
+	#packs = new Map<number, DiskPacks>();
+	#reader: SegmentReader;
+	#writer: FragmentWriter;
+	#healer: Healer;
+	#writes = new Semaphore(limits.concurrentWrites);
+	#pins = new Map<number, Set<Deferred<void>>>();
+	/** Segments in which damage was found. */
+	#damaged = new Set<number>();
+	/** Lengths of places that a rebuild took out of or put into a record: that record's shape may not be theirs (S4). */
+	#lengths = new WeakMap<FragmentPlace, number>();
+	#conflicts: Conflict[] = [];
+	/** Places of records that cannot exist: there is nothing to give back. */
+	#impossible = new Set<string>();
+	#reserve: (disk: number) => number = () => 0;
+	#refreshing: Promise<void> | undefined;
+	#background = new Set<Promise<void>>();
+	#loaded = false;
+	#unsubscribe: () => void;
+
+	constructor(options: SegmentStoreOptions, modules: SegmentStoreModules) {
+		this.#modules = modules;
+		this.#packBytes = options.packBytes ?? limits.packBytes;
+		const shared: FragmentReaderModules & FragmentWriterModules = {
+			...modules,
+			volume: parseUuid(modules.disks.roster.volume),
+			packs: (disk) => this.#packsOf(disk),
+			counters: this.counters,
+			onDamage: (segment) => this.#addDamaged(segment),
+			reserve: (disk) => this.#reserve(disk),
+			sharers: (disk) => this.#sharers(disk),
+			domainOf: (disk) => this.#domainOf(disk),
+		};
+		const fragments = new FragmentReader(shared.volume, shared);
+		this.#reader = new SegmentReader(options.cacheBytes ?? limits.cacheBytes, fragments, shared);
+		this.#writer = new FragmentWriter(shared);
+		this.#healer = new Healer({ ...shared, fragments, writer: this.#writer, refreshSpace: () => this.refreshSpace() });
+		this.#unsubscribe = modules.disks.onChange((disk, state) => {
+			if (state === "failed" || state === "missing") this.#packs.get(disk)?.drop();
+		});
+	}
+
+	// ── space in use ─────────────────────────────────────────────────────────────────────────────────────────────
+
+	load(segments: Iterable<Segment>): void {
+		assert(!this.#loaded, "segments are loaded once, before anything is written");
+		this.#loaded = true;
+		for (const segment of segments) {
+			assertSegment(segment);
+			const length = fragmentLength(segment.shardBytes);
+			for (const place of segment.fragments) this.#claim(segment, place, length);
+		}
+	}
+
+	#claim(segment: Segment, place: FragmentPlace, length: number): void {
+		const { allocator } = this.#packsOf(place.disk);
+		if (allocator.take(place, length)) return;
+		this.#conflicts.push({ segment: segment.id, place });
+		this.#addDamaged(segment.id);
+		const overlaps = allocator.has(place.pack) && allocator.contested(place, length);
+		if (!overlaps) this.#impossible.add(placeKey(place));
+		const why = overlaps ? "another segment's record claims a part of it too" : "no pack has such a place";
+		const { disk, pack, offset } = place;
+		this.#modules.logger.error(`a segment's record is wrong: ${why}; verify the volume`, { segment: segment.id, disk, pack, offset });
+	}
+
+	/** What `load` found wrong. */
+	get conflicts(): readonly Conflict[] {
+		return this.#conflicts;
+	}
+
+	#packsOf(disk: number): DiskPacks {
+		let packs = this.#packs.get(disk);
+		if (!packs) {
+			packs = new DiskPacks(disk, this.#packBytes, this.#modules);
+			this.#packs.set(disk, packs);
+		}
+		return packs;
+	}
+
+	#domainOf(disk: number): string {
+		const { disks } = this.#modules;
+		return disks.roster.config.sameDevice ? `d${disk}` : (disks.slot(disk)?.domain ?? `d${disk}`);
+	}
+
+	#sharers(disk: number): number {
+		const slots = this.#modules.disks.slots();
+		const device = slots.find((slot) => slot.id === disk)?.disk?.domain;
+		return Math.max(1, slots.filter((slot) => slot.disk !== undefined && slot.disk.domain === device).length);
+	}
+
+	// ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async write(id: number, payload: Uint8Array, target: Redundancy, epoch: number): Promise<Segment> {
+		assert(this.#loaded, "segments are loaded before one is written");
+		assert(payload.length > 0 && payload.length <= limits.maxPayloadBytes, `a payload of ${payload.length} bytes`);
+		return this.#writes.run(() => this.#write(id, payload, target, epoch));
+	}
+
+	async #write(id: number, payload: Uint8Array, target: Redundancy, epoch: number): Promise<Segment> {
+		const wanted = wantedShape(target, payload.length);
+		const excluded = new Set<number>();
+		let encoded: { readonly shape: Redundancy; readonly shards: Shard[] } | undefined;
+		let failures: readonly PutFailure[] = [];
+		let refreshed = false;
+		for (let attempt = 0; attempt < limits.writeAttempts; attempt++) {
+			await this.#writer.ready();
+			const candidates = this.#writer.candidates().filter((candidate) => !excluded.has(candidate.id));
+			const shape = feasibleShape(wanted, domainCount(candidates));
+			if (!shape) throw noDisks(id, failures);
+			const shardBytes = shardLength(payload.length, shape.dataShards);
+			const disks = chooseDisks(candidates, width(shape), fragmentLength(shardBytes), id);
+			if (!disks) {
+				if (refreshed) throw noSpace(id, shape, fragmentLength(shardBytes), candidates);
+				refreshed = true;
+				await this.refreshSpace();
+				continue;
+			}
+			if (!encoded || !sameShape(encoded.shape, shape)) encoded = { shape, shards: encodeShards(payload, shape) };
+			const set = { segment: id, generation: 1 + attempt, shape, payloadBytes: payload.length, shardBytes, shards: encoded.shards };
+			const put = await this.#writer.put(set, disks);
+			if (put.failures.length === 0) {
+				const { dataShards, parityShards } = shape;
+				const sizes = { payloadBytes: payload.length, shardBytes, liveBytes: 0 };
+				return { id, dataShards, parityShards, target: formatRedundancy(target), ...sizes, fragments: put.places, birthEpoch: epoch };
+			}
+			failures = put.failures;
+			for (const { disk, error } of failures) if (error.code !== "ENOSPC") excluded.add(disk);
+		}
+		throw noDisks(id, failures);
+	}
+
+	abandon(segment: Segment): void {
+		this.#reader.forget(segment);
+		this.#inBackground(this.release(segment.fragments, segment));
+	}
+
+	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void {
+		for (const place of places) {
+			const length = this.#lengths.get(place);
+			assert(length !== undefined, `place ${placeKey(place)} of segment ${segmentId} comes from a rebuild`);
+			this.#inBackground(this.#giveBack(place, length));
+		}
+	}
+
+	async release(places: readonly FragmentPlace[], segment: Segment): Promise<void> {
+		const lengths = places.map((place) => this.#lengthOf(place, segment));
+		await Promise.all([...(this.#pins.get(segment.id) ?? [])].map((pin) => pin.promise));
+		await Promise.all(places.map((place, at) => this.#giveBack(place, lengths[at] as number)));
+	}
+
+	#lengthOf(place: FragmentPlace, segment: Segment): number {
+		const known = this.#lengths.get(place);
+		if (known !== undefined) return known;
+		const own = segment.fragments.some((candidate) => placeKey(candidate) === placeKey(place));
+		assert(own, `place ${placeKey(place)} belongs to the record of segment ${segment.id} or comes from a rebuild`);
+		return fragmentLength(segment.shardBytes);
+	}
+
+	async #giveBack(place: FragmentPlace, length: number): Promise<void> {
+		if (this.#impossible.has(placeKey(place))) return;
+		await this.#packsOf(place.disk).release({ pack: place.pack, offset: place.offset }, length);
+	}
+
+	pin(segmentId: number): () => void {
+		const pin = new Deferred<void>();
+		const pins = this.#pins.get(segmentId) ?? new Set();
+		this.#pins.set(segmentId, pins);
+		pins.add(pin);
+		return () => {
+			if (!pins.delete(pin)) return;
+			if (pins.size === 0 && this.#pins.get(segmentId) === pins) this.#pins.delete(segmentId);
+			pin.resolve();
+		};
+	}
+
+	// ── reading and healing ──────────────────────────────────────────────────────────────────────────────────────
+
+	async read(segment: Segment, offset: number, length: number): Promise<Uint8Array> {
+		assertSegment(segment);
+		return this.#reader.read(segment, offset, length);
+	}
+
+	assess(segment: Segment): SegmentHealth {
+		return this.#healer.assess(segment);
+	}
+
+	async check(segment: Segment): Promise<SegmentHealth> {
+		const unpin = this.pin(segment.id);
+		try {
+			return await this.#healer.check(segment);
+		} finally {
+			unpin();
+		}
+	}
+
+	async rebuild(health: SegmentHealth): ReturnType<SegmentStore["rebuild"]> {
+		assert(this.#loaded, "segments are loaded before one is rebuilt");
+		const unpin = this.pin(health.segment.id);
+		try {
+			const rebuilt = await this.#healer.rebuild(health);
+			for (const place of rebuilt?.retired ?? []) this.#lengths.set(place, fragmentLength(health.segment.shardBytes));
+			for (const place of rebuilt?.written ?? []) this.#lengths.set(place, fragmentLength(rebuilt?.segment.shardBytes as number));
+			return rebuilt;
+		} finally {
+			unpin();
+		}
+	}
+
+	#addDamaged(segment: number): void {
+		if (this.#damaged.size < limits.maxDamaged) this.#damaged.add(segment);
+	}
+
+	takeDamaged(): readonly number[] {
+		const damaged = [...this.#damaged];
+		this.#damaged.clear();
+		return damaged;
+	}
+
+	// ── space ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	setReserve(bytesPerDisk: (disk: number) => number): void {
+		this.#reserve = bytesPerDisk;
+	}
+
+	space(): StorageSpace {
+		const { disks } = this.#modules;
+		return storageSpace(
+			disks.roster.config.redundancy,
+			disks.slots().map(({ id }) => {
+				const packs = this.#packsOf(id);
+				const freeBytes = disks.writable(id) ? Math.max(0, packs.freeBytes - this.#reserve(id)) : 0;
+				const { capacityBytes, allocator } = packs;
+				return {
+					id,
+					domain: this.#domainOf(id),
+					writable: disks.writable(id) !== undefined,
+					capacityBytes,
+					usedBytes: allocator.usedBytes,
+					freeBytes,
+				};
+			}),
+		);
+	}
+
+	/** Also prepares disks that were not used yet. Who comes while one is under way shares it. */
+	refreshSpace(): Promise<void> {
+		assert(this.#loaded, "segments are loaded before space is reckoned");
+		this.#refreshing ??= this.#refresh().finally(() => {
+			this.#refreshing = undefined;
+		});
+		return this.#refreshing;
+	}
+
+	async #refresh(): Promise<void> {
+		const asked = this.#modules.disks.slots().map(async ({ id }) => {
+			const packs = this.#packsOf(id);
+			const writable = this.#modules.disks.writable(id);
+			const disk = this.#modules.disks.readable(id);
+			if (writable && !packs.prepared) await packs.prepare(writable, this.#sharers(id));
+			else if (disk) await packs.refresh(disk, this.#sharers(id));
+		});
+		// A disk that fails to answer has been reported; the others' answers count.
+		await Promise.allSettled(asked);
+	}
+
+	#inBackground(work: Promise<void>): void {
+		const quiet: Promise<void> = work
+			.catch((error: unknown) => {
+				this.#modules.logger.error("giving space back failed", { error: String(error) });
+			})
+			.finally(() => this.#background.delete(quiet));
+		this.#background.add(quiet);
+	}
+
+	async close(): Promise<void> {
+		this.#unsubscribe();
+		while (this.#background.size > 0) await Promise.all(this.#background);
+		await Promise.all([...this.#packs.values()].map((packs) => packs.close()));
+	}
+}
+
+function placeKey(place: FragmentPlace): string {
+	return `d${place.disk}.${place.pack}.${place.offset}`;
+}
+
+function noDisks(id: number, failures: readonly PutFailure[]): FsError {
+	const [last] = failures;
+	const why = last ? `the last to fail was d${last.disk}: ${last.error.message}` : "no disk can be written";
+	return new FsError(
+		"EIO",
+		"storage.no-disks",
+		`segment ${id} could not be written: ${why}. Bring disks back or replace them`,
+		{ segment: id },
+		last?.error,
+	);
+}
+
+function noSpace(id: number, shape: Redundancy, lengthBytes: number, candidates: readonly Candidate[]): FsError {
+	const roomy = candidates.filter((candidate) => candidate.freeBytes >= lengthBytes).length;
+	const needed = `${width(shape)} disks with ${lengthBytes} free bytes each are needed`;
+	return new FsError(
+		"ENOSPC",
+		"storage.full",
+		`no room for segment ${id}: ${needed} and ${roomy} of ${candidates.length} have that. Delete something or add a disk`,
+		{ segment: id, neededBytes: lengthBytes, disksNeeded: width(shape), disksWithRoom: roomy },
+	);
+}

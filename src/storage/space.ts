@@ -1,0 +1,53 @@
+/** What fits: raw space of disks told as bytes of user data in the volume's default redundancy. Pure. */
+import { fragmentLength, shardLength } from "./fragment.ts";
+import type { Redundancy, StorageSpace } from "./interface.ts";
+import { limits } from "./limits.ts";
+import { domainCount, waterFill } from "./placement.ts";
+import { feasibleShape, parseRedundancy, width } from "./redundancy.ts";
+
+export interface DiskSpace {
+	readonly id: number;
+	readonly domain: string;
+	/** Its free space can be used now. */
+	readonly writable: boolean;
+	readonly capacityBytes: number;
+	/** Taken by fragments. */
+	readonly usedBytes: number;
+	/** For data: without what is reserved. */
+	readonly freeBytes: number;
+}
+
+/** User bytes per raw byte of one fragment, headers counted. */
+function payloadShare(shape: Redundancy): number {
+	const shard = shardLength(limits.nominalPayloadBytes, shape.dataShards);
+	return shard / fragmentLength(shard);
+}
+
+/**
+ * capacity = used + free. `used` is what fragments take, on disks that are gone too (their records still count them), divided by what the
+ * default redundancy takes for a
+ * byte; so it does not jump when a disk is lost. `free` is what still fits on distinct domains of disks that can be written.
+ */
+export function storageSpace(redundancy: string, disks: readonly DiskSpace[]): StorageSpace {
+	const target = parseRedundancy(redundancy);
+	const writable = disks.filter((disk) => disk.writable);
+	const usual = feasibleShape(target, domainCount(disks));
+	const now = feasibleShape(target, domainCount(writable));
+	let raw = 0;
+	for (const disk of disks) raw += disk.usedBytes;
+	const usedBytes = usual ? Math.ceil((raw / width(usual)) * usual.dataShards * payloadShare(usual)) : 0;
+	const freeBytes = now ? Math.floor(waterFill(freeByDomain(writable), width(now)) * now.dataShards * payloadShare(now)) : 0;
+	const shown = disks.map(({ id, capacityBytes, usedBytes: used, freeBytes: free }) => ({
+		id,
+		capacityBytes,
+		usedBytes: used,
+		freeBytes: free,
+	}));
+	return { capacityBytes: usedBytes + freeBytes, usedBytes, freeBytes, disks: shown };
+}
+
+function freeByDomain(disks: readonly DiskSpace[]): number[] {
+	const sums = new Map<string, number>();
+	for (const { domain, freeBytes } of disks) sums.set(domain, (sums.get(domain) ?? 0) + freeBytes);
+	return [...sums.values()];
+}
