@@ -1,0 +1,26 @@
+/** What the main thread and a disk's thread say to each other. */
+import type { ErrorCode, ErrorData } from "../../base/errors.ts";
+
+export type DiskRequest =
+	| { readonly kind: "openDisk" | "lock" | "space" | "probe" | "close" }
+	| { readonly kind: "open"; readonly name: string; readonly create: boolean }
+	| { readonly kind: "list" | "syncNames"; readonly folder: string }
+	| { readonly kind: "remove"; readonly name: string }
+	| { readonly kind: "read"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
+	| { readonly kind: "write"; readonly handle: number; readonly offset: number; readonly parts: readonly Uint8Array[] }
+	| { readonly kind: "discard"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
+	| { readonly kind: "truncate"; readonly handle: number; readonly sizeBytes: number }
+	| { readonly kind: "sync" | "size" | "closeFile"; readonly handle: number };
+
+export interface DiskCallMessage {
+	readonly id: number;
+	readonly request: DiskRequest;
+}
+
+export type DiskReply =
+	| { readonly id: number; readonly value: unknown }
+	| { readonly id: number; readonly error: { readonly code: ErrorCode; readonly site: string; readonly message: string; readonly data: ErrorData } };
+
+export interface DiskWorkerData {
+	readonly path: string;
+}

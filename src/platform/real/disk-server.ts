@@ -1,0 +1,373 @@
+/**
+ * The side of a disk that runs in its thread: synchronous calls, one after the other.
+ *
+ * Invariants
+ * 1. Files are reached through the directory that was opened (`/proc/self/fd/N`), never through the path again: after an unmount or
+ *    a rename nothing is created in whatever lies under the path now.
+ * 2. A sync reports success only if the path still leads to that directory, with the same `superblock` if there was one, and the file has a name.
+ * 3. A file whose sync failed once never syncs successfully again in this opening.
+ * 4. `#named` holds the folders whose own names are known to be durable.
+ */
+import fs from "node:fs";
+import { dirname } from "node:path";
+import type { MessagePort } from "node:worker_threads";
+import type { ErrorCode } from "../../base/errors.ts";
+import { FsError } from "../../base/errors.ts";
+import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
+import { punch, tryLock } from "./libc.ts";
+import { realLimits } from "./limits.ts";
+
+/** The file that tells one disk from another that is mounted in its place. */
+const identityFile = "superblock";
+
+const { O_RDONLY, O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = fs.constants;
+
+interface OpenFile {
+	readonly fd: number;
+	readonly name: string;
+	/** Removed through this disk. */
+	removed: boolean;
+}
+
+interface Identity {
+	readonly dev: bigint;
+	readonly ino: bigint;
+}
+
+export class DiskServer {
+	readonly #path: string;
+	#root = -1;
+	#rootIdentity: Identity | undefined;
+	#fileIdentity: Identity | undefined;
+	#files = new Map<number, OpenFile>();
+	#nextHandle = 1;
+	#named = new Set<string>();
+	#rootNamed = false;
+	#syncFailed = new Set<string>();
+
+	constructor(path: string) {
+		this.#path = path;
+	}
+
+	execute(request: DiskRequest): unknown {
+		switch (request.kind) {
+			case "openDisk":
+				return this.#openDisk();
+			case "lock":
+				return this.#lock();
+			case "open":
+				return this.#open(request.name, request.create);
+			case "list":
+				return this.#list(request.folder);
+			case "remove":
+				return this.#remove(request.name);
+			case "syncNames":
+				return this.#syncNames(request.folder);
+			case "space":
+				return this.#space();
+			case "probe":
+				return this.#checkSameDisk();
+			case "close":
+				return this.#close();
+			default:
+				return this.#onFile(request, this.#file(request.handle));
+		}
+	}
+
+	#onFile(request: Extract<DiskRequest, { readonly handle: number }>, file: OpenFile): unknown {
+		switch (request.kind) {
+			case "read":
+				return this.#read(file, request.offset, request.lengthBytes);
+			case "write":
+				return this.#write(file, request.offset, request.parts);
+			case "sync":
+				return this.#sync(file);
+			case "discard":
+				return this.#discard(file, request.offset, request.lengthBytes);
+			case "size":
+				return fs.fstatSync(file.fd).size;
+			case "truncate":
+				return fs.ftruncateSync(file.fd, request.sizeBytes);
+			case "closeFile":
+				this.#files.delete(request.handle);
+				return fs.closeSync(file.fd);
+		}
+	}
+
+	#openDisk(): { readonly domain: string } {
+		this.#root = fs.openSync(this.#path, O_RDONLY | O_DIRECTORY);
+		const root = fs.fstatSync(this.#root, { bigint: true });
+		this.#rootIdentity = root;
+		this.#fileIdentity = identityAt(this.#at(identityFile));
+		return { domain: `dev:${root.dev}` };
+	}
+
+	/** The lock is on the directory itself: a lock file could be deleted by somebody, and a second daemon would lock a new one. */
+	#lock(): void {
+		if (tryLock(this.#root, `the disk ${this.#path}`)) return;
+		throw new FsError("EBUSY", "platform.disk-locked", `the disk ${this.#path} is in use by another daemon; stop that one first`, { path: this.#path });
+	}
+
+	#open(name: string, create: boolean): number {
+		const fd = this.#openFile(name, create);
+		const stat = fs.fstatSync(fd, { bigint: true });
+		if (!stat.isFile()) {
+			fs.closeSync(fd);
+			throw new FsError("EINVAL", "platform.disk-open-kind", `${name} on the disk ${this.#path} is not a regular file; move it away`, { name });
+		}
+		if (name === identityFile) this.#fileIdentity ??= { dev: stat.dev, ino: stat.ino };
+		const handle = this.#nextHandle++;
+		this.#files.set(handle, { fd, name, removed: false });
+		return handle;
+	}
+
+	#openFile(name: string, create: boolean): number {
+		const common = O_NOFOLLOW | O_NONBLOCK;
+		try {
+			return fs.openSync(this.#at(name), O_RDWR | (create ? O_CREAT : 0) | common, 0o600);
+		} catch (error) {
+			const code = codeOf(error);
+			if (code === "EROFS" || code === "EACCES") return fs.openSync(this.#at(name), O_RDONLY | common);
+			if (code !== "ENOENT") throw error;
+			this.#checkSameDisk();
+			if (!create) throw new FsError("ENOENT", "platform.disk-open", `no file ${name} on the disk ${this.#path}`, { name });
+		}
+		this.#makeFolders(folderOf(name));
+		return fs.openSync(this.#at(name), O_RDWR | O_CREAT | common, 0o600);
+	}
+
+	#makeFolders(folder: string): void {
+		if (folder === "") return;
+		this.#makeFolders(folderOf(folder));
+		try {
+			fs.mkdirSync(this.#at(folder), 0o700);
+			this.#named.delete(folder);
+		} catch (error) {
+			if (codeOf(error) !== "EEXIST") throw error;
+		}
+	}
+
+	#list(folder: string): string[] {
+		try {
+			const entries = fs.readdirSync(this.#at(folder), { withFileTypes: true });
+			// A directory that was removed reads as an empty one.
+			if (entries.length === 0) this.#checkSameDisk();
+			return entries.map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name)).sort();
+		} catch (error) {
+			if (codeOf(error) !== "ENOENT") throw error;
+			this.#checkSameDisk();
+			return [];
+		}
+	}
+
+	#remove(name: string): void {
+		try {
+			fs.unlinkSync(this.#at(name));
+		} catch (error) {
+			if (codeOf(error) !== "ENOENT") throw error;
+			this.#checkSameDisk();
+		}
+		if (name === identityFile) this.#fileIdentity = undefined;
+		this.#syncFailed.delete(name);
+		for (const file of this.#files.values()) if (file.name === name) file.removed = true;
+	}
+
+	#syncNames(folder: string): void {
+		let at = folder;
+		while (!this.#syncFolder(at)) at = folderOf(at);
+		const fresh: string[] = [];
+		for (; at !== "" && !this.#named.has(at); at = folderOf(at)) {
+			this.#syncFolder(folderOf(at));
+			fresh.push(at);
+		}
+		this.#syncRootName();
+		this.#checkSameDisk();
+		for (const name of fresh) this.#named.add(name);
+	}
+
+	/** False when there is no such folder. */
+	#syncFolder(folder: string): boolean {
+		let fd: number;
+		try {
+			fd = fs.openSync(this.#at(folder), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+		} catch (error) {
+			if (folder === "" || codeOf(error) !== "ENOENT") throw error;
+			return false;
+		}
+		try {
+			fs.fsyncSync(fd);
+		} finally {
+			fs.closeSync(fd);
+		}
+		return true;
+	}
+
+	/** The directory may have been made a moment ago by the user. Its parent belongs to others, so failing is no reason to stop. */
+	#syncRootName(): void {
+		if (this.#rootNamed) return;
+		this.#rootNamed = true;
+		try {
+			const fd = fs.openSync(dirname(this.#path), O_RDONLY | O_DIRECTORY);
+			try {
+				fs.fsyncSync(fd);
+			} finally {
+				fs.closeSync(fd);
+			}
+		} catch {
+			// Not ours to read.
+		}
+	}
+
+	#space(): { readonly capacityBytes: number; readonly freeBytes: number } {
+		const stat = fs.statfsSync(this.#at(""));
+		return { capacityBytes: stat.blocks * stat.bsize, freeBytes: stat.bavail * stat.bsize };
+	}
+
+	#close(): void {
+		for (const file of this.#files.values()) fs.closeSync(file.fd);
+		this.#files.clear();
+		if (this.#root >= 0) fs.closeSync(this.#root);
+		this.#root = -1;
+	}
+
+	#read(file: OpenFile, offset: number, lengthBytes: number): Uint8Array {
+		const buffer = Buffer.allocUnsafeSlow(lengthBytes);
+		let done = 0;
+		while (done < lengthBytes) {
+			const count = fs.readSync(file.fd, buffer, done, lengthBytes - done, offset + done);
+			if (count === 0) break;
+			done += count;
+		}
+		return new Uint8Array(buffer.buffer, 0, done);
+	}
+
+	#write(file: OpenFile, offset: number, parts: readonly Uint8Array[]): void {
+		let at = offset;
+		let rest = parts.filter((part) => part.length > 0);
+		while (rest.length > 0) {
+			const count = fs.writevSync(file.fd, rest.slice(0, realLimits.writeParts), at);
+			at += count;
+			rest = after(rest, count);
+		}
+	}
+
+	#sync(file: OpenFile): void {
+		if (this.#syncFailed.has(file.name)) {
+			throw new FsError("EIO", "platform.disk-sync-failed-before", `${file.name} on ${this.#path}: an earlier sync failed, what it holds is unknown`, { name: file.name });
+		}
+		try {
+			fs.fdatasyncSync(file.fd);
+		} catch (error) {
+			this.#syncFailed.add(file.name);
+			throw error;
+		}
+		if (file.removed) {
+			throw new FsError("ENOENT", "platform.disk-sync-removed", `${file.name} on ${this.#path} was removed; syncing it protects nothing`, { name: file.name });
+		}
+		if (fs.fstatSync(file.fd).nlink === 0) throw this.#gone(`${file.name} was removed by somebody else`);
+		this.#checkSameDisk();
+	}
+
+	#discard(file: OpenFile, offset: number, lengthBytes: number): void {
+		const size = fs.fstatSync(file.fd).size;
+		punch(file.fd, offset, Math.max(0, Math.min(lengthBytes, size - offset)), `${file.name} on ${this.#path}`);
+	}
+
+	/** @throws FsError ENODEV. */
+	#checkSameDisk(): void {
+		if (this.#rootIdentity === undefined) throw this.#gone("it was never opened");
+		const root = identityAt(this.#path);
+		if (root === undefined) throw this.#gone("its directory is not there any more");
+		if (!same(root, this.#rootIdentity)) throw this.#gone("another directory is in its place");
+		if (this.#fileIdentity === undefined) return;
+		const file = identityAt(`${this.#path}/${identityFile}`);
+		if (file === undefined) throw this.#gone(`its ${identityFile} was removed`);
+		if (!same(file, this.#fileIdentity)) throw this.#gone(`its ${identityFile} is another one`);
+	}
+
+	#gone(why: string): FsError {
+		return new FsError("ENODEV", "platform.disk-gone", `the disk ${this.#path} is no longer the one that was opened: ${why}`, { path: this.#path });
+	}
+
+	#file(handle: number): OpenFile {
+		const file = this.#files.get(handle);
+		if (file !== undefined) return file;
+		throw new FsError("EBADF", "platform.disk-handle", `a file of the disk ${this.#path} was used after it was closed`, { path: this.#path });
+	}
+
+	#at(name: string): string {
+		return `/proc/self/fd/${this.#root}/${name}`;
+	}
+}
+
+/** Runs a disk on a thread's port. `before` sees every request first: tests make it wait. */
+export function serveDisk(port: MessagePort, path: string, before: (request: DiskRequest) => void = () => {}): void {
+	const server = new DiskServer(path);
+	port.on("message", (calls: readonly DiskCallMessage[]) => {
+		for (const { id, request } of calls) {
+			before(request);
+			const reply = answer(server, path, id, request);
+			const moved = "value" in reply && reply.value instanceof Uint8Array ? [reply.value.buffer as ArrayBuffer] : [];
+			port.postMessage(reply, moved);
+			if (request.kind === "close") port.close();
+		}
+	});
+}
+
+function answer(server: DiskServer, path: string, id: number, request: DiskRequest): DiskReply {
+	try {
+		return { id, value: server.execute(request) };
+	} catch (error) {
+		if (error instanceof FsError) return { id, error: { code: error.code, site: error.site, message: error.message, data: error.data } };
+		const code = codeOf(error);
+		const message = `${request.kind} on the disk ${path} failed: ${error instanceof Error ? error.message : String(error)}`;
+		return { id, error: { code: errorCode(code), site: `platform.disk-${request.kind}`, message, data: { path, errno: code ?? "none" } } };
+	}
+}
+
+const passed: ReadonlySet<string> = new Set([
+	"EPERM", "ENOENT", "EIO", "ENXIO", "EBADF", "EAGAIN", "ENOMEM", "EACCES", "EBUSY", "EEXIST", "ENODEV", "ENOTDIR", "EISDIR",
+	"EINVAL", "EMFILE", "EFBIG", "ENOSPC", "EROFS", "ENAMETOOLONG", "ELOOP", "ESTALE", "ETIMEDOUT",
+]);
+
+function errorCode(code: string | undefined): ErrorCode {
+	if (code === "EDQUOT") return "ENOSPC";
+	if (code === "ENFILE") return "EMFILE";
+	return code !== undefined && passed.has(code) ? (code as ErrorCode) : "EIO";
+}
+
+function codeOf(error: unknown): string | undefined {
+	const code = (error as { code?: unknown } | null)?.code;
+	return typeof code === "string" ? code : undefined;
+}
+
+/** undefined when there is nothing at the path. */
+function identityAt(path: string): Identity | undefined {
+	try {
+		const { dev, ino } = fs.statSync(path, { bigint: true });
+		return { dev, ino };
+	} catch (error) {
+		const code = codeOf(error);
+		if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+		throw error;
+	}
+}
+
+function same(a: Identity, b: Identity): boolean {
+	return a.dev === b.dev && a.ino === b.ino;
+}
+
+function folderOf(name: string): string {
+	const slash = name.lastIndexOf("/");
+	return slash < 0 ? "" : name.slice(0, slash);
+}
+
+/** What is left of `parts` after `count` bytes were written. */
+function after(parts: readonly Uint8Array[], count: number): Uint8Array[] {
+	let left = count;
+	for (const [index, part] of parts.entries()) {
+		if (left < part.length) return [part.subarray(left), ...parts.slice(index + 1)];
+		left -= part.length;
+	}
+	return [];
+}

@@ -1,0 +1,161 @@
+/**
+ * The main thread's end of a disk's thread: hands calls over in order, within a window.
+ *
+ * Invariants
+ * 1. Calls are handed over in the order in which they were made.
+ * 2. Every call settles: by its reply, or with EIO when the thread died or was given up. Only a thread that hangs keeps calls open.
+ * 3. The thread keeps the process alive only while a call is open.
+ */
+import { Worker } from "node:worker_threads";
+import { FsError } from "../../base/errors.ts";
+import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
+import { realLimits } from "./limits.ts";
+
+interface Call {
+	readonly request: DiskRequest;
+	readonly bytes: number;
+	readonly resolve: (value: never) => void;
+	readonly reject: (error: unknown) => void;
+}
+
+export class DiskThread {
+	readonly path: string;
+	readonly #worker: Worker;
+	readonly #open = new Map<number, Call>();
+	#waiting: Call[] = [];
+	#nextId = 1;
+	#openBytes = 0;
+	#flushing = false;
+	#dead: FsError | undefined;
+	#abandoned = false;
+	#exited = false;
+
+	/** @param onExit called when the thread has ended. */
+	constructor(path: string, workerUrl: URL, onExit: () => void) {
+		this.path = path;
+		this.#worker = new Worker(workerUrl, {
+			name: `disk ${path}`,
+			workerData: { path },
+			// Flags of the main script (--input-type, --test …) are not for threads; only uncompiled sources need theirs.
+			execArgv: workerUrl.pathname.endsWith(".ts") ? process.execArgv : [],
+			resourceLimits: { maxOldGenerationSizeMb: realLimits.diskHeapMb, maxYoungGenerationSizeMb: realLimits.diskYoungHeapMb },
+		});
+		this.#worker.unref();
+		this.#worker.on("message", (reply: DiskReply) => this.#settle(reply));
+		this.#worker.on("error", (error) => this.#die("platform.disk-thread-error", `its thread failed: ${error.message}`, error));
+		this.#worker.on("exit", () => {
+			this.#exited = true;
+			this.#die("platform.disk-thread-exit", "its thread has ended");
+			onExit();
+		});
+	}
+
+	/** Inside a call, or given up while it was. */
+	get busy(): boolean {
+		return !this.#exited && (this.#abandoned || this.#open.size > 0);
+	}
+
+	/** @param bytes how many bytes of memory the call needs on its way, for the window. */
+	call<T>(request: DiskRequest, bytes = 0): Promise<T> {
+		return new Promise<T>((resolve, reject) => {
+			if (this.#dead !== undefined) return reject(this.#dead);
+			if (this.#waiting.length >= realLimits.diskQueuedCalls) {
+				return reject(new FsError("EAGAIN", "platform.disk-queue", `${this.#waiting.length} calls wait for the disk ${this.path}`));
+			}
+			this.#waiting.push({ request, bytes, resolve: resolve as (value: never) => void, reject });
+			this.#flushSoon();
+		});
+	}
+
+	/** Fails what is open and lets the thread go without waiting for it: a thread inside a system call ends when that call returns. */
+	abandon(why: string): void {
+		this.#abandoned = true;
+		this.#die("platform.disk-abandoned", why);
+		void this.#worker.terminate().catch(() => {});
+		this.#worker.unref();
+	}
+
+	/** Calls made in the same turn travel in one message. */
+	#flushSoon(): void {
+		if (this.#flushing) return;
+		this.#flushing = true;
+		queueMicrotask(() => {
+			this.#flushing = false;
+			this.#flush();
+		});
+	}
+
+	#flush(): void {
+		const messages: DiskCallMessage[] = [];
+		const moved: ArrayBuffer[] = [];
+		let taken = 0;
+		for (const call of this.#waiting) {
+			if (this.#open.size >= realLimits.diskWindowCalls) break;
+			if (this.#open.size > 0 && this.#openBytes + call.bytes > realLimits.diskWindowBytes) break;
+			taken++;
+			if (this.#open.size === 0) this.#worker.ref();
+			const id = this.#nextId++;
+			this.#open.set(id, call);
+			this.#openBytes += call.bytes;
+			messages.push({ id, request: packed(call.request, moved) });
+		}
+		if (taken === 0) return;
+		this.#waiting = this.#waiting.slice(taken);
+		this.#worker.postMessage(messages, moved);
+	}
+
+	#settle(reply: DiskReply): void {
+		const call = this.#open.get(reply.id);
+		if (call === undefined) return;
+		this.#open.delete(reply.id);
+		this.#openBytes -= call.bytes;
+		if ("error" in reply) call.reject(new FsError(reply.error.code, reply.error.site, reply.error.message, reply.error.data));
+		else call.resolve(reply.value as never);
+		if (this.#waiting.length > 0) this.#flushSoon();
+		else if (this.#open.size === 0) this.#worker.unref();
+	}
+
+	#die(site: string, why: string, cause?: unknown): void {
+		this.#dead ??= new FsError("EIO", site, `the disk ${this.path} cannot be used: ${why}`, { path: this.path }, cause);
+		const calls = [...this.#open.values(), ...this.#waiting];
+		this.#open.clear();
+		this.#waiting = [];
+		this.#openBytes = 0;
+		for (const call of calls) call.reject(this.#dead);
+	}
+}
+
+/** Shared memory travels by reference, the rest is copied tightly and moved: a structured clone would copy whole backing buffers. */
+function packed(request: DiskRequest, moved: ArrayBuffer[]): DiskRequest {
+	if (request.kind !== "write") return request;
+	const parts: Uint8Array[] = [];
+	let run: Uint8Array[] = [];
+	const endRun = () => {
+		if (run.length === 0) return;
+		const copy = joined(run);
+		parts.push(copy);
+		moved.push(copy.buffer);
+		run = [];
+	};
+	for (const part of request.parts) {
+		if (part.buffer instanceof SharedArrayBuffer) {
+			endRun();
+			parts.push(part);
+		} else run.push(part);
+	}
+	endRun();
+	return { ...request, parts };
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+	let length = 0;
+	for (const part of parts) length += part.length;
+	const buffer = Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer;
+	const bytes = new Uint8Array(buffer);
+	let at = 0;
+	for (const part of parts) {
+		bytes.set(part, at);
+		at += part.length;
+	}
+	return bytes;
+}

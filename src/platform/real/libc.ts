@@ -1,0 +1,109 @@
+/** The few system calls that node:fs does not have, through koffi. Loaded at first use: most processes need none of them. */
+import koffi from "koffi";
+import { FsError } from "../../base/errors.ts";
+
+interface Libc {
+	readonly flock: (fd: number, operation: number) => number;
+	readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
+	readonly mmap: (address: unknown, length: number, protection: number, flags: number, fd: number, offset: number) => unknown;
+	readonly munmap: (address: unknown, length: number) => number;
+}
+
+const lockExclusive = 2;
+const lockNonBlocking = 4;
+const keepSize = 1;
+const punchHole = 2;
+const readWrite = 1 | 2;
+const mapShared = 0x01;
+const mapPrivate = 0x02;
+const mapFixed = 0x10;
+const mapAnonymous = 0x20;
+const mapNoReserve = 0x4000;
+
+let loaded: Libc | undefined;
+
+function libc(): Libc {
+	if (loaded !== undefined) return loaded;
+	const library = koffi.load("libc.so.6");
+	loaded = {
+		flock: library.func("int flock(int fd, int operation)"),
+		fallocate: library.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)"),
+		mmap: library.func("void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"),
+		munmap: library.func("int munmap(void *address, size_t length)"),
+	};
+	return loaded;
+}
+
+function lastError(): string {
+	const number = koffi.errno();
+	return Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`;
+}
+
+/** True when the lock was taken, false when somebody else has it. @throws FsError ENOTSUP, EIO. */
+export function tryLock(fd: number, what: string): boolean {
+	for (;;) {
+		if (libc().flock(fd, lockExclusive | lockNonBlocking) === 0) return true;
+		const error = lastError();
+		if (error === "EINTR") continue;
+		if (error === "EWOULDBLOCK" || error === "EAGAIN") return false;
+		throw new FsError("ENOTSUP", "platform.flock", `${what} cannot be locked (${error}); put the disk on a local file system that supports flock`);
+	}
+}
+
+/** Gives a range back; does nothing where the file system cannot. @throws FsError EIO. */
+export function punch(fd: number, offset: number, lengthBytes: number, what: string): void {
+	if (lengthBytes === 0) return;
+	for (;;) {
+		if (libc().fallocate(fd, punchHole | keepSize, offset, lengthBytes) === 0) return;
+		const error = lastError();
+		if (error === "EINTR") continue;
+		if (error === "EOPNOTSUPP" || error === "ENOTSUP" || error === "ENOSYS") return;
+		throw new FsError(error === "EROFS" ? "EROFS" : "EIO", "platform.punch", `${what}: punching a hole of ${lengthBytes} bytes at ${offset} failed: ${error}`);
+	}
+}
+
+/** Makes sure that every byte of the file has memory behind it: a store into a mapping without it kills the process. @throws FsError ENOSPC. */
+export function reserve(fd: number, lengthBytes: number, what: string): void {
+	for (;;) {
+		if (libc().fallocate(fd, 0, 0, lengthBytes) === 0) return;
+		const error = lastError();
+		if (error === "EINTR") continue;
+		throw new FsError("ENOSPC", "platform.reserve", `${what}: no room for ${lengthBytes} bytes (${error}); make the file system larger or free some of it`);
+	}
+}
+
+export interface Mapping {
+	readonly buffer: ArrayBuffer;
+	/** Lets go of the file. The buffer stays readable and writable, but it is nobody's memory any more. */
+	release(): void;
+}
+
+interface Address {
+	readonly pointer: unknown;
+	readonly lengthBytes: number;
+}
+
+/** Address space is given back when the last view of a released mapping is gone: unmapping earlier would turn a late access into SIGSEGV. */
+const collected = new FinalizationRegistry<Address>((address) => {
+	libc().munmap(address.pointer, address.lengthBytes);
+});
+
+/** Maps the whole file, shared. @throws FsError ENOMEM. */
+export function mapShare(fd: number, lengthBytes: number, what: string): Mapping {
+	const pointer = libc().mmap(null, lengthBytes, readWrite, mapShared, fd, 0);
+	if (isFailed(pointer)) throw new FsError("ENOMEM", "platform.mmap", `${what}: mapping ${lengthBytes} bytes failed: ${lastError()}`);
+	const buffer = koffi.view(pointer, lengthBytes);
+	collected.register(buffer, { pointer, lengthBytes });
+	const release = () => {
+		const flags = mapPrivate | mapAnonymous | mapFixed | mapNoReserve;
+		if (isFailed(libc().mmap(pointer, lengthBytes, readWrite, flags, -1, 0))) {
+			throw new FsError("ENOMEM", "platform.unmap", `${what}: letting go of the mapping failed: ${lastError()}`);
+		}
+	};
+	return { buffer, release };
+}
+
+/** MAP_FAILED is (void *)-1; koffi gives pointers as BigInt. */
+function isFailed(pointer: unknown): boolean {
+	return pointer === null || pointer === undefined || BigInt.asIntN(64, pointer as bigint) === -1n;
+}

@@ -1,0 +1,24 @@
+/** Bounds of the real platform, with their reasons. */
+export const realLimits = {
+	/** Calls handed to a disk's thread at once: enough to keep it busy, few enough that copies of their bytes stay small. */
+	diskWindowCalls: 64,
+	/** Bytes handed to a disk's thread at once; the rest waits as references in the caller's memory. */
+	diskWindowBytes: 16 << 20,
+	/** Calls waiting for one disk; more means that a floor above forgot back-pressure. */
+	diskQueuedCalls: 16_384,
+	/** After this long, closing gives up on a disk that hangs: its thread is abandoned, its calls fail. */
+	diskCloseMs: 2_000,
+	/** Heap of a disk's thread: it keeps no data beside the call in hand (buffers are outside of the heap). */
+	diskHeapMb: 64,
+	diskYoungHeapMb: 8,
+	/** Parts of one writev (IOV_MAX of Linux). */
+	writeParts: 1024,
+	/** sun_path less its final NUL; the kernel interface cuts longer names silently. */
+	socketPathBytes: 107,
+	/** Random bytes are fetched in pieces of this size. */
+	randomPoolBytes: 4096,
+	/** The longest timer that setTimeout keeps (2^31 - 1 ms); longer ones are chained. */
+	timerMs: 0x7fff_ffff,
+	/** A listener that does not answer a connect within this time counts as living: its socket is not taken over. */
+	socketProbeMs: 1_000,
+} as const;

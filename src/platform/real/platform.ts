@@ -1,0 +1,60 @@
+/** The Platform of a Linux process. */
+import { FsError } from "../../base/errors.ts";
+import type { Disk, FuseHost, Platform } from "../interface.ts";
+import { RealClock, RealRandom } from "./clock.ts";
+import { RealDisk } from "./disk.ts";
+import { DiskThread } from "./disk-thread.ts";
+import { RealHostFiles } from "./files.ts";
+import { RealMemories } from "./memory.ts";
+import { RealSockets } from "./sockets.ts";
+
+export interface RealPlatformOptions {
+	readonly fuse?: FuseHost;
+	/** A tmpfs for memory files. Default /dev/shm. */
+	readonly memoryFolder?: string;
+	/** Entry point of disk threads; tests give one that can be made to hang. */
+	readonly diskWorker?: URL;
+}
+
+export interface RealPlatform extends Platform {
+	/**
+	 * Disks whose threads are still inside a call. After everything was closed these are disks that hang: a process with such
+	 * threads cannot end by `exit`, which waits for them; it has to kill itself.
+	 */
+	stuckDisks(): string[];
+}
+
+export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatform {
+	const memories = new RealMemories(options.memoryFolder ?? "/dev/shm");
+	const workerUrl = options.diskWorker ?? siblingUrl("disk-worker");
+	const threads = new Set<DiskThread>();
+	const platform = {
+		clock: new RealClock(),
+		random: new RealRandom(),
+		openDisk: (path: string) => openDisk(path, workerUrl, threads),
+		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
+		removeMemory: async (name: string) => memories.remove(name),
+		files: new RealHostFiles(),
+		sockets: new RealSockets(),
+		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
+	};
+	return options.fuse === undefined ? platform : { ...platform, fuse: options.fuse };
+}
+
+async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>): Promise<Disk> {
+	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
+	const thread = new DiskThread(path, workerUrl, () => threads.delete(thread));
+	threads.add(thread);
+	try {
+		const { domain } = await thread.call<{ readonly domain: string }>({ kind: "openDisk" });
+		return new RealDisk(path, domain, thread);
+	} catch (error) {
+		thread.abandon("it could not be opened");
+		throw error;
+	}
+}
+
+/** Compiled files lie beside each other; uncompiled ones too. */
+function siblingUrl(name: string): URL {
+	return new URL(`./${name}${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url);
+}
