@@ -63,7 +63,10 @@ describe("deadlines", () => {
 		const { world, disk, file } = await ready();
 		world.hang("/d0");
 		await assert.rejects(world.run(file.size()), late);
-		await world.run(disk.close().catch(() => {}), { limitMs: 5000 });
+		await world.run(
+			disk.close().catch(() => {}),
+			{ limitMs: 5000 },
+		);
 	});
 
 	it("pass errors and results through", async () => {

@@ -10,7 +10,11 @@ function plain(part: string): boolean {
 /** A slash-separated relative file name on a disk. @throws FsError EINVAL. */
 export function checkDiskName(name: string): void {
 	if (name.split("/").every(plain)) return;
-	throw new FsError("EINVAL", "platform.disk-name", `not a file name on a disk: ${JSON.stringify(name)}; use letters, digits, ._- and single slashes`);
+	throw new FsError(
+		"EINVAL",
+		"platform.disk-name",
+		`not a file name on a disk: ${JSON.stringify(name)}; use letters, digits, ._- and single slashes`,
+	);
 }
 
 /** A folder on a disk, "" = top. @throws FsError EINVAL. */
@@ -21,7 +25,11 @@ export function checkDiskFolder(folder: string): void {
 /** @throws FsError EINVAL. */
 export function checkMemoryName(name: string, sizeBytes: number): void {
 	if (!plain(name) || name.startsWith(".") || name.length > 200) {
-		throw new FsError("EINVAL", "platform.memory-name", `not a name for a memory file: ${JSON.stringify(name)}; use up to 200 of letters, digits, ._-`);
+		throw new FsError(
+			"EINVAL",
+			"platform.memory-name",
+			`not a name for a memory file: ${JSON.stringify(name)}; use up to 200 of letters, digits, ._-`,
+		);
 	}
 	if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
 		throw new FsError("EINVAL", "platform.memory-size", `memory file ${name}: ${sizeBytes} is not a size in bytes`);

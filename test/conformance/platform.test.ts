@@ -197,7 +197,10 @@ describe("platform real: threads", () => {
 			const listener = await sockets.listen(`${path}/s`, () => {});
 			assert.equal(fs.statSync(`${path}/s`).mode & 0o777, 0o600);
 			await listener.close();
-			await assert.rejects(sockets.listen(`${path}/${"s".repeat(108)}`, () => {}), (error) => isFsError(error, "ENAMETOOLONG"));
+			await assert.rejects(
+				sockets.listen(`${path}/${"s".repeat(108)}`, () => {}),
+				(error) => isFsError(error, "ENAMETOOLONG"),
+			);
 		});
 	});
 

@@ -111,7 +111,10 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			const file = await disk.open("f", { create: true });
 			const shared = new Uint8Array(new SharedArrayBuffer(3));
 			shared.set([1, 2, 3]);
-			await file.write(0, Array.from({ length: 2500 }, () => shared));
+			await file.write(
+				0,
+				Array.from({ length: 2500 }, () => shared),
+			);
 			const all = await file.read(0, 10_000);
 			assert.equal(all.length, 7500);
 			assert.ok(all.every((byte, i) => byte === 1 + (i % 3)));
@@ -193,7 +196,10 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 				);
 			}
 			await Promise.all(calls);
-			assert.deepEqual(order, Array.from({ length: 600 }, (_, i) => i));
+			assert.deepEqual(
+				order,
+				Array.from({ length: 600 }, (_, i) => i),
+			);
 		});
 
 		diskTest("keeps everything over close and open", async (disk, { platform }, path) => {
@@ -392,7 +398,10 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			const path = `${home}/s`;
 			await assert.rejects(platform.sockets.connect(path), code("ENOENT"));
 			const listener = await platform.sockets.listen(path, () => {});
-			await assert.rejects(other.sockets.listen(path, () => {}), code("EBUSY"));
+			await assert.rejects(
+				other.sockets.listen(path, () => {}),
+				code("EBUSY"),
+			);
 			await listener.close();
 			await assert.rejects(platform.sockets.connect(path), (error) => isFsError(error, "ENOENT") || isFsError(error, "ENOTCONN"));
 			const again = await other.sockets.listen(path, () => {});

@@ -34,11 +34,14 @@ export class RealClock implements Clock {
 		const endMs = performance.now() + ms;
 		let timer: NodeJS.Timeout | undefined;
 		const wait = (leftMs: number) => {
-			timer = setTimeout(() => {
-				const restMs = endMs - performance.now();
-				if (leftMs > realLimits.timerMs && restMs > 0) wait(restMs);
-				else fn();
-			}, Math.min(leftMs, realLimits.timerMs));
+			timer = setTimeout(
+				() => {
+					const restMs = endMs - performance.now();
+					if (leftMs > realLimits.timerMs && restMs > 0) wait(restMs);
+					else fn();
+				},
+				Math.min(leftMs, realLimits.timerMs),
+			);
 			timer.unref();
 		};
 		wait(Math.max(0, ms));

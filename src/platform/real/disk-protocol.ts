@@ -19,7 +19,10 @@ export interface DiskCallMessage {
 
 export type DiskReply =
 	| { readonly id: number; readonly value: unknown }
-	| { readonly id: number; readonly error: { readonly code: ErrorCode; readonly site: string; readonly message: string; readonly data: ErrorData } };
+	| {
+			readonly id: number;
+			readonly error: { readonly code: ErrorCode; readonly site: string; readonly message: string; readonly data: ErrorData };
+	  };
 
 export interface DiskWorkerData {
 	readonly path: string;

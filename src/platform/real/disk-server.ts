@@ -4,7 +4,8 @@
  * Invariants
  * 1. Files are reached through the directory that was opened (`/proc/self/fd/N`), never through the path again: after an unmount or
  *    a rename nothing is created in whatever lies under the path now.
- * 2. A sync reports success only if the path still leads to that directory, with the same `superblock` if there was one, and the file has a name.
+ * 2. A sync reports success only if the path still leads to that directory, with the same `superblock` if there was one, and the file
+ *    has a name.
  * 3. A file whose sync failed once never syncs successfully again in this opening.
  * 4. `#named` holds the folders whose own names are known to be durable.
  */
@@ -105,7 +106,9 @@ export class DiskServer {
 	/** The lock is on the directory itself: a lock file could be deleted by somebody, and a second daemon would lock a new one. */
 	#lock(): void {
 		if (tryLock(this.#root, `the disk ${this.#path}`)) return;
-		throw new FsError("EBUSY", "platform.disk-locked", `the disk ${this.#path} is in use by another daemon; stop that one first`, { path: this.#path });
+		throw new FsError("EBUSY", "platform.disk-locked", `the disk ${this.#path} is in use by another daemon; stop that one first`, {
+			path: this.#path,
+		});
 	}
 
 	#open(name: string, create: boolean): number {
@@ -113,7 +116,9 @@ export class DiskServer {
 		const stat = fs.fstatSync(fd, { bigint: true });
 		if (!stat.isFile()) {
 			fs.closeSync(fd);
-			throw new FsError("EINVAL", "platform.disk-open-kind", `${name} on the disk ${this.#path} is not a regular file; move it away`, { name });
+			throw new FsError("EINVAL", "platform.disk-open-kind", `${name} on the disk ${this.#path} is not a regular file; move it away`, {
+				name,
+			});
 		}
 		if (name === identityFile) this.#fileIdentity ??= { dev: stat.dev, ino: stat.ino };
 		const handle = this.#nextHandle++;
@@ -253,7 +258,12 @@ export class DiskServer {
 
 	#sync(file: OpenFile): void {
 		if (this.#syncFailed.has(file.name)) {
-			throw new FsError("EIO", "platform.disk-sync-failed-before", `${file.name} on ${this.#path}: an earlier sync failed, what it holds is unknown`, { name: file.name });
+			throw new FsError(
+				"EIO",
+				"platform.disk-sync-failed-before",
+				`${file.name} on ${this.#path}: an earlier sync failed, what it holds is unknown`,
+				{ name: file.name },
+			);
 		}
 		try {
 			fs.fdatasyncSync(file.fd);
@@ -262,7 +272,9 @@ export class DiskServer {
 			throw error;
 		}
 		if (file.removed) {
-			throw new FsError("ENOENT", "platform.disk-sync-removed", `${file.name} on ${this.#path} was removed; syncing it protects nothing`, { name: file.name });
+			throw new FsError("ENOENT", "platform.disk-sync-removed", `${file.name} on ${this.#path} was removed; syncing it protects nothing`, {
+				name: file.name,
+			});
 		}
 		if (fs.fstatSync(file.fd).nlink === 0) throw this.#gone(`${file.name} was removed by somebody else`);
 		this.#checkSameDisk();
@@ -286,13 +298,17 @@ export class DiskServer {
 	}
 
 	#gone(why: string): FsError {
-		return new FsError("ENODEV", "platform.disk-gone", `the disk ${this.#path} is no longer the one that was opened: ${why}`, { path: this.#path });
+		return new FsError("ENODEV", "platform.disk-gone", `the disk ${this.#path} is no longer the one that was opened: ${why}`, {
+			path: this.#path,
+		});
 	}
 
 	#file(handle: number): OpenFile {
 		const file = this.#files.get(handle);
 		if (file !== undefined) return file;
-		throw new FsError("EBADF", "platform.disk-handle", `a file of the disk ${this.#path} was used after it was closed`, { path: this.#path });
+		throw new FsError("EBADF", "platform.disk-handle", `a file of the disk ${this.#path} was used after it was closed`, {
+			path: this.#path,
+		});
 	}
 
 	#at(name: string): string {
@@ -326,8 +342,28 @@ function answer(server: DiskServer, path: string, id: number, request: DiskReque
 }
 
 const passed: ReadonlySet<string> = new Set([
-	"EPERM", "ENOENT", "EIO", "ENXIO", "EBADF", "EAGAIN", "ENOMEM", "EACCES", "EBUSY", "EEXIST", "ENODEV", "ENOTDIR", "EISDIR",
-	"EINVAL", "EMFILE", "EFBIG", "ENOSPC", "EROFS", "ENAMETOOLONG", "ELOOP", "ESTALE", "ETIMEDOUT",
+	"EPERM",
+	"ENOENT",
+	"EIO",
+	"ENXIO",
+	"EBADF",
+	"EAGAIN",
+	"ENOMEM",
+	"EACCES",
+	"EBUSY",
+	"EEXIST",
+	"ENODEV",
+	"ENOTDIR",
+	"EISDIR",
+	"EINVAL",
+	"EMFILE",
+	"EFBIG",
+	"ENOSPC",
+	"EROFS",
+	"ENAMETOOLONG",
+	"ELOOP",
+	"ESTALE",
+	"ETIMEDOUT",
 ]);
 
 function errorCode(code: string | undefined): ErrorCode {

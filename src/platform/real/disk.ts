@@ -50,7 +50,7 @@ export class RealDisk implements Disk {
 		await this.#open().call({ kind: "probe" });
 	}
 
-	/** Waits for the calls before it, but not longer than `diskCloseMs`: a disk that hangs is abandoned, and its lock goes when its thread ends. */
+	/** Waits for the calls before it, at most `diskCloseMs`: a disk that hangs is abandoned, and its lock goes when its thread ends. */
 	close(): Promise<void> {
 		this.#closing ??= this.#close();
 		return this.#closing;

@@ -46,7 +46,11 @@ export function tryLock(fd: number, what: string): boolean {
 		const error = lastError();
 		if (error === "EINTR") continue;
 		if (error === "EWOULDBLOCK" || error === "EAGAIN") return false;
-		throw new FsError("ENOTSUP", "platform.flock", `${what} cannot be locked (${error}); put the disk on a local file system that supports flock`);
+		throw new FsError(
+			"ENOTSUP",
+			"platform.flock",
+			`${what} cannot be locked (${error}); put the disk on a local file system that supports flock`,
+		);
 	}
 }
 
@@ -58,17 +62,25 @@ export function punch(fd: number, offset: number, lengthBytes: number, what: str
 		const error = lastError();
 		if (error === "EINTR") continue;
 		if (error === "EOPNOTSUPP" || error === "ENOTSUP" || error === "ENOSYS") return;
-		throw new FsError(error === "EROFS" ? "EROFS" : "EIO", "platform.punch", `${what}: punching a hole of ${lengthBytes} bytes at ${offset} failed: ${error}`);
+		throw new FsError(
+			error === "EROFS" ? "EROFS" : "EIO",
+			"platform.punch",
+			`${what}: punching a hole of ${lengthBytes} bytes at ${offset} failed: ${error}`,
+		);
 	}
 }
 
-/** Makes sure that every byte of the file has memory behind it: a store into a mapping without it kills the process. @throws FsError ENOSPC. */
+/** Puts memory behind every byte of the file: a store into a mapping without it kills the process. @throws FsError ENOSPC. */
 export function reserve(fd: number, lengthBytes: number, what: string): void {
 	for (;;) {
 		if (libc().fallocate(fd, 0, 0, lengthBytes) === 0) return;
 		const error = lastError();
 		if (error === "EINTR") continue;
-		throw new FsError("ENOSPC", "platform.reserve", `${what}: no room for ${lengthBytes} bytes (${error}); make the file system larger or free some of it`);
+		throw new FsError(
+			"ENOSPC",
+			"platform.reserve",
+			`${what}: no room for ${lengthBytes} bytes (${error}); make the file system larger or free some of it`,
+		);
 	}
 }
 
@@ -83,7 +95,7 @@ interface Address {
 	readonly lengthBytes: number;
 }
 
-/** Address space is given back when the last view of a released mapping is gone: unmapping earlier would turn a late access into SIGSEGV. */
+/** Address space is given back when the last view of a mapping is gone: unmapping earlier would turn a late access into SIGSEGV. */
 const collected = new FinalizationRegistry<Address>((address) => {
 	libc().munmap(address.pointer, address.lengthBytes);
 });

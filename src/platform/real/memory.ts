@@ -57,7 +57,8 @@ export class RealMemories {
 		const mine = stat.isFile() && stat.uid === process.geteuid?.() && (stat.mode & 0o077) === 0;
 		if (mine && stat.size === sizeBytes) return fd;
 		fs.closeSync(fd);
-		if (!mine) throw new FsError("EACCES", "platform.memory-foreign", `${path} belongs to somebody else or is open to others; remove it`, { path });
+		if (!mine)
+			throw new FsError("EACCES", "platform.memory-foreign", `${path} belongs to somebody else or is open to others; remove it`, { path });
 		fs.unlinkSync(path);
 		return undefined;
 	}

@@ -64,7 +64,12 @@ class RealConnection implements Connection {
 /** The kernel interface cuts longer paths silently, and the socket would appear elsewhere. */
 function checkPath(path: string): void {
 	if (Buffer.byteLength(path) <= realLimits.socketPathBytes) return;
-	throw new FsError("ENAMETOOLONG", "platform.socket-path", `the socket path ${path} is longer than ${realLimits.socketPathBytes} bytes; use a shorter folder`, { path });
+	throw new FsError(
+		"ENAMETOOLONG",
+		"platform.socket-path",
+		`the socket path ${path} is longer than ${realLimits.socketPathBytes} bytes; use a shorter folder`,
+		{ path },
+	);
 }
 
 /** Bound with mode 0600 from the first moment. */
@@ -83,8 +88,10 @@ function bind(server: net.Server, path: string): Promise<void> {
 async function removeStale(path: string): Promise<void> {
 	const stat = fs.lstatSync(path, { throwIfNoEntry: false });
 	if (stat === undefined) return;
-	if (!stat.isSocket()) throw new FsError("EEXIST", "platform.socket-occupied", `${path} exists and is not a socket; move it away`, { path });
-	if (await answers(path)) throw new FsError("EBUSY", "platform.socket-busy", `somebody listens on ${path} already; stop the other daemon first`, { path });
+	if (!stat.isSocket())
+		throw new FsError("EEXIST", "platform.socket-occupied", `${path} exists and is not a socket; move it away`, { path });
+	if (await answers(path))
+		throw new FsError("EBUSY", "platform.socket-busy", `somebody listens on ${path} already; stop the other daemon first`, { path });
 	fs.rmSync(path, { force: true });
 }
 

@@ -15,8 +15,22 @@ import type { Prng } from "./prng.ts";
 import { hash32 } from "./prng.ts";
 
 export type DiskCall =
-	| "openDisk" | "lock" | "open" | "list" | "remove" | "syncNames" | "space" | "probe" | "close"
-	| "read" | "write" | "sync" | "discard" | "size" | "truncate" | "closeFile";
+	| "openDisk"
+	| "lock"
+	| "open"
+	| "list"
+	| "remove"
+	| "syncNames"
+	| "space"
+	| "probe"
+	| "close"
+	| "read"
+	| "write"
+	| "sync"
+	| "discard"
+	| "size"
+	| "truncate"
+	| "closeFile";
 
 export interface SimDiskOptions {
 	readonly capacityBytes: number;
@@ -77,8 +91,22 @@ export class SimDevice {
 		this.latencyMs = options.latencyMs ?? simLimits.diskLatencyMs;
 		const none = 0;
 		this.counts = {
-			openDisk: none, lock: none, open: none, list: none, remove: none, syncNames: none, space: none, probe: none, close: none,
-			read: none, write: none, sync: none, discard: none, size: none, truncate: none, closeFile: none,
+			openDisk: none,
+			lock: none,
+			open: none,
+			list: none,
+			remove: none,
+			syncNames: none,
+			space: none,
+			probe: none,
+			close: none,
+			read: none,
+			write: none,
+			sync: none,
+			discard: none,
+			size: none,
+			truncate: none,
+			closeFile: none,
 		};
 	}
 
@@ -170,7 +198,7 @@ export class SimDevice {
 		return Math.max(0, Math.min(lengthBytes, file.size - offset));
 	}
 
-	/** Flips one bit in this fraction of all pages (at least one when there is any), optionally only of files whose name `matches`. Returns the places. */
+	/** Flips one bit in this fraction of all pages (at least one if there is any) of the files whose name `matches`. Returns the places. */
 	rot(fraction: number, matches: (name: string) => boolean = () => true): { readonly name: string; readonly offset: number }[] {
 		const places: { name: string; offset: number }[] = [];
 		for (const name of this.files()) {
@@ -226,7 +254,9 @@ export class SimDevice {
 		const fault = this.#faults.find((one) => one.left > 0 && one.calls.includes(call));
 		if (fault === undefined) return;
 		fault.left--;
-		throw new FsError(fault.code, `platform.sim-${call}`, `${call} on ${this.path} fails with ${fault.code}, as the test asked`, { path: this.path });
+		throw new FsError(fault.code, `platform.sim-${call}`, `${call} on ${this.path} fails with ${fault.code}, as the test asked`, {
+			path: this.path,
+		});
 	}
 
 	find(name: string): SimFile | undefined {

@@ -231,9 +231,10 @@ export class SimDisk implements Disk {
 			call.result.reject(this.#error("EIO", "platform.sim-close-hung", `${call.kind}: the disk ${this.path} hung and was closed`));
 		}
 		if (this.#released) this.device.onUnhang.delete(this.#wake);
-		else this.device.onUnhang.add(() => {
-			this.#released = true;
-		});
+		else
+			this.device.onUnhang.add(() => {
+				this.#released = true;
+			});
 	}
 
 	#error(code: "EBADF" | "EAGAIN" | "EIO", site: string, message: string): FsError {
@@ -288,7 +289,11 @@ class SimDiskFile implements DiskFile {
 		const { device } = this.#disk;
 		const execute = () => {
 			if (device.find(this.name) !== this.#file) {
-				throw new FsError("ENOENT", "platform.sim-sync-removed", `${this.name} on ${this.#disk.path} was removed; syncing it protects nothing`);
+				throw new FsError(
+					"ENOENT",
+					"platform.sim-sync-removed",
+					`${this.name} on ${this.#disk.path} was removed; syncing it protects nothing`,
+				);
 			}
 			device.sync(this.#file, this.name);
 		};

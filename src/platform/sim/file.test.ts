@@ -63,11 +63,17 @@ function sectorOf(bytes: Uint8Array, at: number, lengthBytes: number): string {
 }
 
 function checkCut(after: Uint8Array, versions: readonly Uint8Array[], what: string): void {
-	assert.ok(versions.some((version) => version.length === after.length), `${what}: size ${after.length} was never there`);
+	assert.ok(
+		versions.some((version) => version.length === after.length),
+		`${what}: size ${after.length} was never there`,
+	);
 	for (let at = 0; at < after.length; at += sectorBytes) {
 		const length = Math.min(sectorBytes, after.length - at);
 		const sector = sectorOf(after, at, length);
-		assert.ok(versions.some((version) => sectorOf(version, at, length) === sector), `${what}: sector at ${at} is none that ever was`);
+		assert.ok(
+			versions.some((version) => sectorOf(version, at, length) === sector),
+			`${what}: sector at ${at} is none that ever was`,
+		);
 	}
 }
 

@@ -3,7 +3,8 @@
  *
  * Invariants
  * 1. `cache` = `durable` with all of `pending` applied in order, except after a failed sync or damage.
- * 2. After a power cut a sector holds what it held durably, or what the cache held after one of the pending writes that touch it; never a mix.
+ * 2. After a power cut a sector holds what it held durably, or what the cache held after one of the pending writes that touch it;
+ *    never a mix.
  * 3. Without pending operations a power cut changes nothing.
  */
 import { alignDown, alignUp } from "../../base/bytes.ts";
@@ -17,7 +18,7 @@ type Pending =
 	/** `length`: what was cut off, 0 when the file grew. */
 	| { readonly kind: "truncate"; readonly offset: number; readonly length: number };
 
-/** How a power cut treats un-synced changes: all gone, all there, in order up to one that is torn, each by itself, each sector by itself. */
+/** How a power cut treats un-synced changes: none kept, all, in order up to one that is torn, each by itself, each sector by itself. */
 export type CutStyle = "none" | "all" | "prefix" | "each" | "sectors";
 const cutStyles: readonly CutStyle[] = ["none", "all", "prefix", "each", "sectors"];
 
@@ -162,15 +163,18 @@ function apply(image: SparseBytes, change: Pending): void {
 	else image.truncate(change.offset);
 }
 
-/** Metadata changes (punch, truncate) are all or nothing; a write takes its first and last sector as the cache had them then. */
+/** The whole change; its first and last sector are as the cache had them then. Metadata changes (punch, truncate) are all or nothing. */
 function keep(image: SparseBytes, live: SparseBytes, change: Pending, yes: boolean): void {
 	if (!yes || change.length === 0) return;
-	if (change.kind !== "write") {
-		image.punch(change.offset, change.length);
+	const from = alignDown(change.offset, sectorBytes);
+	const to = alignUp(change.offset + change.length, sectorBytes);
+	if (change.kind === "write") {
+		copyRange(image, live, from, to - from);
 		return;
 	}
-	const from = alignDown(change.offset, sectorBytes);
-	copyRange(image, live, from, alignUp(change.offset + change.length, sectorBytes) - from);
+	image.punch(from, to - from);
+	copyRange(image, live, from, sectorBytes);
+	if (change.offset + change.length < live.size) copyRange(image, live, to - sectorBytes, sectorBytes);
 }
 
 function keepSomeSectors(image: SparseBytes, live: SparseBytes, change: Pending, random: Prng): void {

@@ -1,6 +1,6 @@
 /** Bounds of the simulated world, with their reasons. */
 export const simLimits = {
-	/** A run that needs more virtual time than this waits for something that will not come (periodic timers keep the queue from running dry). */
+	/** A run that takes longer in virtual time waits for something that will not come (periodic timers keep the queue from running dry). */
 	runVirtualMs: 3_600_000,
 	/** Events of one run: a loop of zero-length waits never moves the clock, so it needs a bound of its own. */
 	runEvents: 20_000_000,

@@ -66,7 +66,10 @@ export class SimNode {
 	boot(): Platform {
 		const { scheduler } = this.#world;
 		const owner: Owner & { alive: boolean } = { alive: true };
-		const incarnation: Incarnation = Object.assign(owner, { disks: new Set<SimDisk>(), sockets: new SimSockets(this.host, scheduler, owner) });
+		const incarnation: Incarnation = Object.assign(owner, {
+			disks: new Set<SimDisk>(),
+			sockets: new SimSockets(this.host, scheduler, owner),
+		});
 		this.#incarnations.add(incarnation);
 		const random = new Prng(this.#world.seed, `random:${this.name}:${this.#boots++}`);
 		return {

@@ -142,7 +142,8 @@ describe("sim: ends at a chosen step", () => {
 			assert.ok(world.wasCut, `step ${step}`);
 			assert.equal(node.alive, false);
 			assert.equal(durable.length, Math.max(0, Math.floor((step - 2) / 2)), `step ${step}`);
-			for (const i of durable) assert.deepEqual(device.peek("log").subarray(512 * i, 512 * i + 512), bytes(512, i), `step ${step}, record ${i}`);
+			for (const i of durable)
+				assert.deepEqual(device.peek("log").subarray(512 * i, 512 * i + 512), bytes(512, i), `step ${step}, record ${i}`);
 		}
 	});
 

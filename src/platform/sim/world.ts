@@ -59,7 +59,7 @@ export class SimWorld {
 		return this.#scheduler.nowMs;
 	}
 
-	/** Lets the world go on until `work` settles. Fails when nothing can happen any more, or after `limitMs` of virtual time (default one hour). */
+	/** Lets the world go on until `work` settles. Fails when nothing can happen any more, or after `limitMs` of virtual time (one hour). */
 	run<T>(work: Promise<T> | (() => Promise<T> | T), options?: RunOptions): Promise<T> {
 		return this.#scheduler.run(work, options);
 	}
