@@ -1,0 +1,672 @@
+/**
+ * The durable part of the local engine: sorted runs on the manifest disks and the manifest that names them.
+ *
+ * Invariants
+ *  S1 A manifest is written only when every run that it names has a synced copy on every disk that the manifest goes to.
+ *  S2 `homes` are the disks that hold the newest manifest and all runs. When they differ from the roster's manifestDisks, the roster is changed before anything
+ *     that an older manifest needs is given up.
+ *  S3 Runs leave the disks, and the log is cut, only after a manifest without them, or covering it, is durable on all homes.
+ *  S4 Runs are ordered newest first; a merge replaces neighbours and stands in their place.
+ *  S5 Edits of the manifest happen one at a time.
+ *  S6 A generation is used for one manifest only; the slot with the newest manifest that is durable everywhere is not overwritten.
+ */
+import { assert } from "../../base/assert.ts";
+import { Mutex } from "../../base/async.ts";
+import { LruCache } from "../../base/bounded.ts";
+import { FsError, isFsError, toFsError } from "../../base/errors.ts";
+import type { Logger } from "../../base/telemetry.ts";
+import type { DiskId, DiskSet, Roster } from "../../log/interface.ts";
+import type { Clock } from "../../platform/interface.ts";
+import type { LocalLimits } from "../limits.ts";
+import type { Block } from "./block.ts";
+import { encodeManifest, type Manifest, type RunInfo } from "./manifest.ts";
+import { ManifestFile, manifestFileName, readManifestSlots, type SlotsFound } from "./manifest-disk.ts";
+import type { BlockSource, Run, RunWriter } from "./run.ts";
+import { blockFromSection, runFileName, runIdOf } from "./run.ts";
+import { type MendReport, RunFiles } from "./run-files.ts";
+import type { Wanted } from "./read-view.ts";
+
+export interface StoreModules {
+	readonly clock: Clock;
+	readonly disks: DiskSet;
+	readonly logger: Logger;
+	readonly limits: LocalLimits;
+	/** W healthy disks of distinct domains, the log's members preferred. */
+	chooseMembers(): readonly DiskId[];
+}
+
+export interface VerifyReport extends MendReport {}
+
+export interface VerifyProgress {
+	/** Pieces (blocks, filters, headers) and manifest slots. */
+	readonly checked: number;
+	readonly total: number;
+}
+
+export interface Edit {
+	/** Neighbours in the order of age. */
+	readonly remove: readonly Run[];
+	readonly add: Run | undefined;
+	/** Log sequence that the runs cover afterwards; undefined = as before. */
+	readonly covered: number | undefined;
+	/** Called synchronously with the change of `runs`. */
+	readonly onDone: () => void;
+}
+
+export class RunStore {
+	readonly #modules: StoreModules;
+	readonly #files: RunFiles;
+	readonly #edits = new Mutex();
+	readonly #cache: LruCache<number, Block>;
+	readonly #loading = new Map<number, Promise<Block>>();
+	readonly #manifests = new Map<DiskId, ManifestFile>();
+	readonly #keptSlots = new Map<DiskId, number>();
+	#incoming: readonly DiskId[] = [];
+	#homes: readonly DiskId[] = [];
+	#runs: readonly Run[] = [];
+	#generation = 0;
+	#covered = 0;
+	#nextRunId = 1;
+	#mends: { readonly run: Run; readonly id: DiskId }[] = [];
+	#mending: Promise<void> = Promise.resolve();
+	#stopping = false;
+	readonly #retiring = new Set<Promise<void>>();
+	/** Set when no manifest can be written any more. */
+	broken: FsError | undefined;
+
+	constructor(modules: StoreModules) {
+		this.#modules = modules;
+		this.#files = new RunFiles(modules);
+		this.#cache = new LruCache(modules.limits.cacheBytes);
+		this.#files.onDamage = (run, id) => this.#mendSoon(run, id);
+		this.#files.onRelease = (run) => this.#removeWhenUnused(run);
+	}
+
+	/** Newest first. */
+	get runs(): readonly Run[] {
+		return this.#runs;
+	}
+
+	get covered(): number {
+		return this.#covered;
+	}
+
+	get generation(): number {
+		return this.#generation;
+	}
+
+	get homes(): readonly DiskId[] {
+		return this.#homes;
+	}
+
+	get corruptPieces(): number {
+		return this.#files.corruptPieces;
+	}
+
+	get #volume(): string {
+		return this.#modules.disks.roster.volume;
+	}
+
+	// ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/**
+	 * Finds the newest manifest of the roster's manifest disks and opens its runs.
+	 * @throws FsError EIO `kv.manifest-lost`, `kv.run-lost`; REFUSED (a newer format).
+	 */
+	async load(): Promise<void> {
+		const { roster } = this.#modules.disks;
+		const found = await this.#readAllManifests();
+		const best = newest(found, countingHomes(roster));
+		if (best === undefined || best.generation < roster.manifestGeneration) {
+			if (roster.manifestGeneration > 0) throw manifestLost(roster, best);
+		}
+		const manifests = [...found.values()].flatMap((slots) => slots.slots.filter((slot) => slot !== undefined));
+		this.#generation = manifests.reduce((most, manifest) => Math.max(most, manifest.generation), 0);
+		this.#nextRunId = manifests.reduce((most, manifest) => Math.max(most, manifest.nextRunId), 1);
+		if (best === undefined) return;
+		const homes = countingHomes(roster).filter((id) => found.has(id));
+		// Only who has this manifest is known to have all its runs (S1); the others are completed by `establish`.
+		const holders = homes.filter((id) => found.get(id)?.slots.some((slot) => slot?.generation === best.generation));
+		const others = homes.filter((id) => !holders.includes(id));
+		this.#covered = best.covered;
+		this.#homes = homes;
+		for (const id of homes) this.#keptSlots.set(id, keptSlot(found.get(id) as SlotsFound));
+		const runs: Run[] = [];
+		for (const info of best.runs) runs.push(await this.#files.openRun(info, this.#volume, holders, others));
+		this.#runs = runs;
+	}
+
+	async #readAllManifests(): Promise<Map<DiskId, SlotsFound>> {
+		const { disks, logger, limits } = this.#modules;
+		const found = new Map<DiskId, SlotsFound>();
+		await Promise.all(
+			disks.slots().map(async ({ id }) => {
+				const disk = disks.readable(id);
+				if (!disk) return;
+				try {
+					const slots = await readManifestSlots(disk, this.#volume, limits.manifestSlotBytes);
+					found.set(id, slots);
+					if (slots.damaged > 0 && countingHomes(disks.roster).includes(id)) {
+						logger.warn(`${slots.damaged} slots of the manifest on d${id} are damaged; it is written anew`, { disk: id });
+						disks.report(id, new FsError("CORRUPT", "kv.manifest-corrupt", `manifest on d${id}: ${slots.damaged} damaged slots`), "corrupt");
+					}
+				} catch (error) {
+					if (isFsError(error, "REFUSED")) throw error;
+					this.#files.report(id, error, "read");
+				}
+			}),
+		);
+		return found;
+	}
+
+	/**
+	 * The first manifest of this mount: on freshly chosen homes, named by the roster.
+	 * `covered`: what the runs (with those written since `load`) cover.
+	 */
+	async establish(covered: number): Promise<void> {
+		await this.#edits.run(async () => {
+			await this.#untilDisksHold(async () => {
+				await this.chooseHomes();
+				await this.#ensureCopies(this.#runs, this.#writableHomes());
+				await this.#writeManifest(this.#runs, covered, true);
+			});
+		});
+	}
+
+	/** Tries again while failures take disks away: each does so for good. */
+	async #untilDisksHold(work: () => Promise<void>): Promise<void> {
+		const { disks } = this.#modules;
+		const healthy = (): number => disks.slots().filter(({ id }) => disks.writable(id)).length;
+		for (;;) {
+			const before = healthy();
+			try {
+				return await work();
+			} catch (error) {
+				if (this.broken || isFsError(error, "ENOSPC") || healthy() >= before) throw error;
+			}
+		}
+	}
+
+	/** Removes what no manifest names: after a crash, and on disks that are homes no more. */
+	async removeOrphans(): Promise<void> {
+		const { disks } = this.#modules;
+		const named = new Set(this.#runs.map((run) => run.info.id));
+		for (const { id } of disks.slots()) {
+			const disk = disks.writable(id);
+			if (!disk) continue;
+			try {
+				if (!this.#homes.includes(id)) await this.#emptyHome(id);
+				else for (const name of await disk.list("kv")) if (!named.has(runIdOf(name) ?? -1) && runIdOf(name) !== undefined) await disk.remove(`kv/${name}`);
+			} catch (error) {
+				this.#files.report(id, error, "write");
+			}
+		}
+	}
+
+	// ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Blocks in memory. `pins` hold what a read in progress has loaded, so that it makes progress whatever the cache drops. */
+	source(pins?: ReadonlyMap<number, Block>): BlockSource {
+		return (run, block) => {
+			const id = blockId(run, block);
+			return pins?.get(id) ?? this.#cache.get(id);
+		};
+	}
+
+	/** Brings blocks into memory, and into `pins`. @throws FsError EIO `kv.run-lost`. */
+	async loadBlocks(wanted: readonly Wanted[], pins: Map<number, Block>): Promise<void> {
+		const work = wanted.map((one) => this.#loadBlocks(one.run, one.block, one.count, pins));
+		for (const result of await Promise.allSettled(work)) if (result.status === "rejected") throw result.reason;
+	}
+
+	async #loadBlocks(run: Run, first: number, count: number, pins: Map<number, Block>): Promise<void> {
+		const numbers: number[] = [];
+		const running: Promise<void>[] = [];
+		for (let block = first; block < first + count; block++) {
+			const id = blockId(run, block);
+			const cached = this.#cache.get(id);
+			const loading = this.#loading.get(id);
+			if (cached) pins.set(id, cached);
+			else if (loading) running.push(loading.then((loaded) => void pins.set(id, loaded)));
+			else numbers.push(block);
+		}
+		for (const group of neighbours(numbers)) running.push(this.#loadGroup(run, group, pins));
+		for (const result of await Promise.allSettled(running)) if (result.status === "rejected") throw result.reason;
+	}
+
+	async #loadGroup(run: Run, numbers: readonly number[], pins: Map<number, Block>): Promise<void> {
+		const pieces = numbers.map((block) => run.blockPiece(block));
+		const read = this.#files.readPieces(run, pieces);
+		const blocks = numbers.map(async (number, i) => {
+			const bytes = (await read)[i] as Uint8Array;
+			const own = numbers.length === 1 ? bytes : bytes.slice();
+			return blockFromSection(own, `block ${number} of ${runFileName(run.info.id)}`);
+		});
+		for (const [i, number] of numbers.entries()) this.#remember(blockId(run, number), blocks[i] as Promise<Block>);
+		for (const [i, number] of numbers.entries()) pins.set(blockId(run, number), await (blocks[i] as Promise<Block>));
+	}
+
+	#remember(id: number, loading: Promise<Block>): void {
+		this.#loading.set(id, loading);
+		loading.then(
+			(block) => {
+				this.#loading.delete(id);
+				this.#cache.set(id, block, block.cost);
+			},
+			() => this.#loading.delete(id),
+		);
+	}
+
+	/** Data blocks one after the other, past the cache, for merges. */
+	async readThrough(run: Run, first: number, count: number): Promise<Block[]> {
+		const pieces = Array.from({ length: Math.min(count, run.blockCount - first) }, (_, i) => run.blockPiece(first + i));
+		const bytes = await this.#files.readPieces(run, pieces);
+		return bytes.map((one, i) => blockFromSection(one, `block ${first + i} of ${runFileName(run.info.id)}`));
+	}
+
+	// ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Writes a run on all homes; it counts only when an edit names it. Undefined when `fill` added nothing. @throws FsError ENOSPC, EIO. */
+	async writeRun(level: number, expectedEntries: number, fill: (writer: RunWriter) => Promise<void>): Promise<Run | undefined> {
+		this.#throwIfBroken();
+		const targets = this.#writableHomes();
+		if (targets.length === 0) throw this.#break(noHomes(undefined));
+		return this.#files.write({ id: this.#nextRunId++, level, volume: this.#volume, expectedEntries }, targets, fill);
+	}
+
+	/** While mounting: the run stands in memory, and `establish` will name it. */
+	adopt(run: Run): void {
+		this.#runs = [run, ...this.#runs];
+	}
+
+	/** While mounting, before any home is known: where new runs go. */
+	async chooseHomes(): Promise<void> {
+		const wanted = this.#modules.chooseMembers();
+		if (wanted.length === 0) throw noHomes(undefined);
+		for (const id of wanted) if (!this.#homes.includes(id)) await this.#prepareHome(id);
+		this.#homes = wanted;
+	}
+
+	/** Makes an edit durable on all homes. @throws FsError ENOSPC (nothing changed, `add` is removed), EIO. */
+	async install(edit: Edit): Promise<void> {
+		await this.#edits.run(async () => {
+			this.#throwIfBroken();
+			const runs = this.#edited(edit);
+			try {
+				if (edit.add) await this.#ensureCopies([edit.add], this.#writableHomes());
+			} catch (error) {
+				if (edit.add) await this.#files.remove(edit.add, [...this.#homes, ...this.#incoming]);
+				throw error;
+			}
+			await this.#writeManifest(runs, edit.covered ?? this.#covered, false);
+			this.#runs = runs;
+			edit.onDone();
+			for (const run of edit.remove) this.#retire(run);
+		});
+	}
+
+	/** S4. */
+	#edited(edit: Edit): readonly Run[] {
+		const at = edit.remove.length === 0 ? 0 : this.#runs.indexOf(edit.remove[0] as Run);
+		for (const [i, run] of edit.remove.entries()) assert(this.#runs[at + i] === run, "S4: a merge replaces neighbours");
+		const runs = this.#runs.filter((run) => !edit.remove.includes(run));
+		return edit.add ? [...runs.slice(0, at), edit.add, ...runs.slice(at)] : runs;
+	}
+
+	/** S1, S2, S6. The caller holds the edit lock. */
+	async #writeManifest(runs: readonly Run[], covered: number, isFirst: boolean): Promise<void> {
+		const { disks } = this.#modules;
+		const generation = this.#generation + 1;
+		const manifest: Manifest = {
+			generation,
+			incarnation: disks.roster.incarnation,
+			covered,
+			nextRunId: this.#nextRunId,
+			runs: runs.map((run) => run.info),
+		};
+		const reached = await this.#writeEverywhere(encodeManifest(manifest, this.#volume), runs);
+		if (reached.length === 0) throw this.#break(noHomes(disks.broken));
+		for (const id of reached) this.#manifests.get(id)?.advance();
+		this.#generation = generation;
+		// A disk may have failed since its write.
+		this.#homes = reached.filter((id) => disks.writable(id));
+		this.#covered = covered;
+		if (isFirst || !sameDisks(reached, disks.roster.manifestDisks)) await this.#nameHomes(reached, generation);
+		await disks.settled();
+	}
+
+	/** Tries until no disk is without space; returns the disks that have it durably. */
+	async #writeEverywhere(bytes: Uint8Array, runs: readonly Run[]): Promise<readonly DiskId[]> {
+		for (;;) {
+			const targets = this.#writableHomes();
+			for (const run of runs) for (const id of targets) assert(run.copies.has(id), "S1: a manifest names a run that a home lacks");
+			const results = await Promise.allSettled(targets.map((id) => this.#writeSlot(id, bytes)));
+			const full = results.some((result) => result.status === "rejected" && isFsError(result.reason, "ENOSPC"));
+			if (!full) return targets.filter((_, i) => results[i]?.status === "fulfilled");
+			if (this.#stopping) throw new FsError("ENOSPC", "kv.manifest-space", "no space for the manifest: free space on the disks");
+			await this.#modules.clock.sleep(this.#modules.limits.retryMs);
+		}
+	}
+
+	async #writeSlot(id: DiskId, bytes: Uint8Array): Promise<void> {
+		try {
+			const file = await this.#manifestFile(id);
+			await file.write(bytes);
+		} catch (error) {
+			this.#files.report(id, error, "write");
+			throw error;
+		}
+	}
+
+	async #manifestFile(id: DiskId): Promise<ManifestFile> {
+		const disk = this.#modules.disks.writable(id);
+		if (!disk) throw new FsError("EIO", "kv.disk-gone", `d${id} is not usable any more`);
+		const open = this.#manifests.get(id);
+		if (open?.disk === disk) return open;
+		const file = await ManifestFile.open(disk, this.#modules.limits.manifestSlotBytes, this.#keptSlots.get(id) ?? 1);
+		this.#manifests.set(id, file);
+		return file;
+	}
+
+	async #nameHomes(homes: readonly DiskId[], generation: number): Promise<void> {
+		try {
+			await this.#modules.disks.changeRoster(`metadata on ${homes.map((id) => `d${id}`).join(", ")}`, (roster) => ({
+				...roster,
+				manifestDisks: homes,
+				manifestGeneration: generation,
+			}));
+		} catch (error) {
+			throw this.#break(toFsError(error, "kv.manifest-roster"));
+		}
+	}
+
+	async #ensureCopies(runs: readonly Run[], homes: readonly DiskId[]): Promise<void> {
+		for (const run of runs) {
+			for (const id of homes) if (!run.copies.has(id) && this.#modules.disks.writable(id)) await this.#copy(run, id);
+		}
+	}
+
+	/** A disk that fails meanwhile is reported and simply stays without the copy. @throws FsError ENOSPC, EIO when no good copy is left. */
+	async #copy(run: Run, id: DiskId): Promise<void> {
+		try {
+			await this.#files.mend(run, id, "copy", () => this.#stopping);
+		} catch (error) {
+			if (this.#modules.disks.writable(id)) throw error;
+		}
+	}
+
+	// ── homes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** The disk is gone; should it come back it is empty until it was copied to again. */
+	dropDisk(id: DiskId): void {
+		this.#homes = this.#homes.filter((home) => home !== id);
+		for (const run of this.#runs) run.copies.delete(id);
+		this.#manifests.delete(id);
+		this.#keptSlots.delete(id);
+	}
+
+	#writableHomes(): readonly DiskId[] {
+		return this.#homes.filter((id) => this.#modules.disks.writable(id) !== undefined);
+	}
+
+	/** True when the metadata is on as many disks as it should be. */
+	get complete(): boolean {
+		return sameDisks(this.#homes, this.#modules.chooseMembers());
+	}
+
+	/**
+	 * Moves runs and manifest to the disks that should have them. The bulk is copied while flushes and merges go on; only the last runs are copied under the edit
+	 * lock. @throws FsError ENOSPC (a later try goes on), EIO.
+	 */
+	async relocate(): Promise<void> {
+		const rounds = this.#modules.disks.slots().length + 2;
+		for (let round = 0; round < rounds && !this.complete && !this.#stopping; round++) {
+			this.#throwIfBroken();
+			const wanted = this.#modules.chooseMembers();
+			if (wanted.length === 0) return;
+			await this.#relocateTo(wanted);
+		}
+	}
+
+	async #relocateTo(wanted: readonly DiskId[]): Promise<void> {
+		const { disks } = this.#modules;
+		this.#incoming = wanted.filter((id) => !this.#homes.includes(id));
+		try {
+			for (const id of this.#incoming) if (!(await this.#prepareIncoming(id))) return;
+			for (const run of this.#runs) if (!run.retired) await this.#ensureCopies([run], this.#incoming);
+			await this.#edits.run(async () => {
+				this.#throwIfBroken();
+				const usable = wanted.filter((id) => disks.writable(id));
+				await this.#ensureCopies(this.#runs, usable);
+				const before = this.#homes;
+				const complete = usable.filter((id) => this.#runs.every((run) => run.copies.has(id)));
+				if (complete.length === 0) return;
+				this.#homes = complete;
+				await this.#writeManifest(this.#runs, this.#covered, false);
+				for (const id of before) if (!this.#homes.includes(id)) await this.#leaveHome(id);
+			});
+		} finally {
+			this.#incoming = [];
+		}
+		this.#modules.logger.info(`metadata is on ${this.#homes.map((id) => `d${id}`).join(", ")}`);
+	}
+
+	/** False when the disk failed meanwhile. */
+	async #prepareIncoming(id: DiskId): Promise<boolean> {
+		try {
+			await this.#prepareHome(id);
+			return true;
+		} catch (error) {
+			if (this.#modules.disks.writable(id)) throw error;
+			return false;
+		}
+	}
+
+	/** What an earlier life left there is worth nothing: no roster names this disk. */
+	async #prepareHome(id: DiskId): Promise<void> {
+		try {
+			await this.#emptyHome(id);
+			this.#keptSlots.delete(id);
+			await this.#manifestFile(id);
+		} catch (error) {
+			this.#files.report(id, error, "write");
+			throw error;
+		}
+	}
+
+	async #emptyHome(id: DiskId): Promise<void> {
+		const disk = this.#modules.disks.writable(id);
+		if (!disk) throw new FsError("EIO", "kv.disk-gone", `d${id} is not usable any more`);
+		await this.#manifests.get(id)?.close();
+		this.#manifests.delete(id);
+		for (const name of await disk.list("kv")) {
+			if (runIdOf(name) !== undefined || `kv/${name}` === manifestFileName) await disk.remove(`kv/${name}`);
+		}
+	}
+
+	async #leaveHome(id: DiskId): Promise<void> {
+		for (const run of this.#runs) run.copies.delete(id);
+		await this.#emptyHome(id).catch((error: unknown) => this.#files.report(id, error, "write"));
+	}
+
+	// ── retired runs, damaged copies ─────────────────────────────────────────────────────────────────────────────
+
+	#retire(run: Run): void {
+		run.retired = true;
+		this.#removeWhenUnused(run);
+	}
+
+	#removeWhenUnused(run: Run): void {
+		if (!run.retired || run.removed || run.users > 0) return;
+		run.removed = true;
+		const work = this.#files.remove(run, [...run.copies, ...this.#homes, ...this.#incoming]).finally(() => this.#retiring.delete(work));
+		this.#retiring.add(work);
+	}
+
+	#mendSoon(run: Run, id: DiskId): void {
+		if (this.#stopping || this.#mends.some((one) => one.run === run && one.id === id)) return;
+		this.#mends.push({ run, id });
+		if (this.#mends.length === 1) this.#mending = this.#mendAll();
+	}
+
+	async #mendAll(): Promise<void> {
+		for (let next = this.#mends[0]; next !== undefined; next = this.#mends[0]) {
+			const { run, id } = next;
+			try {
+				if (!run.retired && !this.#stopping) await this.#files.mend(run, id, "mend", () => this.#stopping);
+			} catch (error) {
+				this.#modules.logger.warn(`the damaged copy of ${runFileName(run.info.id)} on d${id} could not be mended: ${String(error)}`);
+			}
+			this.#mends.shift();
+		}
+	}
+
+	/** Reads every piece on every home, mends what is damaged, and writes damaged manifest slots anew. */
+	async verify(repair: boolean, onProgress: (progress: VerifyProgress) => void): Promise<VerifyReport> {
+		const report: VerifyReport = { checked: 0, corrupt: 0, repaired: 0, unrecoverable: 0 };
+		await this.#mending;
+		const runs = this.#runs;
+		for (const run of runs) run.users++;
+		try {
+			const perHome = runs.reduce((sum, run) => sum + run.blockCount + 4, 2);
+			const total = perHome * this.#homes.length;
+			let checked = 0;
+			const progress = (count: number): void => onProgress({ checked: Math.min(total, (checked += count)), total });
+			for (const run of runs) for (const id of this.#homes) await this.#verifyRun(run, id, repair, report, progress);
+			await this.#verifySlots(repair, report);
+			progress(2 * this.#homes.length);
+		} finally {
+			for (const run of runs) {
+				run.users--;
+				this.#removeWhenUnused(run);
+			}
+		}
+		return report;
+	}
+
+	async #verifyRun(run: Run, id: DiskId, repair: boolean, report: VerifyReport, progress: (count: number) => void): Promise<void> {
+		if (!run.copies.has(id)) return;
+		try {
+			const found = await this.#files.mend(run, id, repair ? "mend" : "look", () => this.#stopping, progress);
+			report.checked += found.checked;
+			report.corrupt += found.corrupt;
+			report.repaired += found.repaired;
+			report.unrecoverable += found.unrecoverable;
+		} catch (error) {
+			if (isFsError(error, "ECANCELED")) throw error;
+			this.#modules.logger.warn(`${runFileName(run.info.id)} on d${id} could not be checked: ${String(error)}`);
+		}
+	}
+
+	async #verifySlots(repair: boolean, report: VerifyReport): Promise<void> {
+		await this.#edits.run(async () => {
+			let damaged = 0;
+			for (const id of this.#writableHomes()) damaged += await this.#damagedSlots(id);
+			report.checked += 2 * this.#homes.length;
+			report.corrupt += damaged;
+			if (damaged === 0 || !repair) return;
+			// Two manifests write both slots.
+			for (let slot = 0; slot < 2; slot++) await this.#writeManifest(this.#runs, this.#covered, false);
+			report.repaired += damaged;
+		});
+	}
+
+	async #damagedSlots(id: DiskId): Promise<number> {
+		try {
+			const found = await (await this.#manifestFile(id)).read(this.#volume);
+			const holdsNewest = found.slots.some((slot) => slot?.generation === this.#generation);
+			const damaged = Math.max(found.damaged, holdsNewest ? 0 : 1);
+			if (damaged > 0) this.#modules.disks.report(id, new FsError("CORRUPT", "kv.manifest-rot", `manifest on d${id}: ${damaged} damaged slots`), "corrupt");
+			return damaged;
+		} catch (error) {
+			this.#files.report(id, error, "read");
+			return 0;
+		}
+	}
+
+	// ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Bytes of runs and manifest on a disk. */
+	bytesOn(id: DiskId): number {
+		const runs = this.#runs.reduce((sum, run) => sum + (run.copies.has(id) ? run.info.bytes : 0), 0);
+		return runs + (this.#homes.includes(id) ? 2 * this.#modules.limits.manifestSlotBytes : 0);
+	}
+
+	/** Background work ends at its next step. */
+	stop(): void {
+		this.#stopping = true;
+	}
+
+	/** Ends background work and closes files. What is durable stays as it is. */
+	async close(): Promise<void> {
+		this.#stopping = true;
+		await this.#mending;
+		while (this.#retiring.size > 0) await Promise.allSettled(this.#retiring);
+		await this.#edits.run(async () => {
+			await this.#files.close();
+			for (const [id, file] of this.#manifests) if (this.#modules.disks.readable(id) === file.disk) await file.close();
+		});
+	}
+
+	#throwIfBroken(): void {
+		if (this.broken) throw this.broken;
+	}
+
+	#break(error: FsError): FsError {
+		this.broken ??= error;
+		return error;
+	}
+}
+
+function blockId(run: Run, block: number): number {
+	return run.info.id * 0x100_0000 + block;
+}
+
+function neighbours(numbers: readonly number[]): number[][] {
+	const groups: number[][] = [];
+	for (const number of numbers) {
+		const group = groups[groups.length - 1];
+		if (group && group[group.length - 1] === number - 1) group.push(number);
+		else groups.push([number]);
+	}
+	return groups;
+}
+
+/** Disks whose manifest counts: named by the roster, and in. */
+function countingHomes(roster: Roster): readonly DiskId[] {
+	return roster.manifestDisks.filter((id) => roster.disks.find((disk) => disk.id === id)?.membership === "in");
+}
+
+function newest(found: ReadonlyMap<DiskId, SlotsFound>, homes: readonly DiskId[]): Manifest | undefined {
+	let best: Manifest | undefined;
+	for (const id of homes) {
+		for (const slot of found.get(id)?.slots ?? []) if (slot && slot.generation > (best?.generation ?? 0)) best = slot;
+	}
+	return best;
+}
+
+function keptSlot(found: SlotsFound): number {
+	const [first, second] = found.slots;
+	if (!first && !second) return 1;
+	return (first?.generation ?? 0) >= (second?.generation ?? 0) ? 0 : 1;
+}
+
+function sameDisks(a: readonly DiskId[], b: readonly DiskId[]): boolean {
+	return a.length === b.length && a.every((id) => b.includes(id));
+}
+
+function manifestLost(roster: Roster, best: Manifest | undefined): FsError {
+	const where = roster.manifestDisks.map((id) => `d${id}`).join(", ");
+	return new FsError(
+		"EIO",
+		"kv.manifest-lost",
+		`no manifest of generation ${roster.manifestGeneration} or later can be read on ${where}${best ? ` (newest: ${best.generation})` : ""}: bring missing disks back`,
+		{ wanted: roster.manifestGeneration, found: best?.generation },
+	);
+}
+
+function noHomes(cause: unknown): FsError {
+	return new FsError("EIO", "kv.no-manifest-disk", "no healthy disk is left for the volume's metadata: bring disks back and mount again", {}, cause);
+}
+
+export type { RunInfo };
