@@ -33,8 +33,10 @@ export interface LogEpoch {
 	readonly epoch: number;
 	/** Mirrors. */
 	readonly members: readonly DiskId[];
-	/** Sequence of the first record of this epoch. */
+	/** Sequence of the first record of this epoch. Everything before it was durable when the epoch began. */
 	readonly firstSequence: number;
+	/** The mount that started it: the log's memory tail counts only when it is of this incarnation. */
+	readonly incarnation: number;
 }
 
 export interface VolumeConfig {
@@ -66,6 +68,21 @@ export interface Roster {
 	readonly manifestGeneration: number;
 	/** Set by a clean unmount: the memory files hold nothing. */
 	readonly clean: boolean;
+	/** Oldest incarnation whose memory files still count (see `OpenedFrom`); absent: the present one. */
+	readonly memoryIncarnation?: number;
+}
+
+/**
+ * What the disks said before this mount changed the roster. A mount that dies half-way has raised the incarnation, but the memory files are still those of the mount before it:
+ * a memory file counts when `oldestIncarnation` ≤ its incarnation ≤ `previousIncarnation` and not `clean`. Once all of them are taken over (stamped with the present
+ * incarnation or emptied), say so with `DiskSet.memoryTaken()`.
+ */
+export interface OpenedFrom {
+	readonly previousIncarnation: number;
+	readonly oldestIncarnation: number;
+	readonly clean: boolean;
+	/** The operator said `--accept-loss`. */
+	readonly acceptLoss: boolean;
 }
 
 // ── the set of disks ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,6 +143,10 @@ export interface DiskSet {
 	adopt(path: string, replaces: DiskId): Promise<DiskId>;
 	/** Undefined while all is well; otherwise why nothing can be acknowledged any more. */
 	readonly broken: Error | undefined;
+	/** What was found at open. Absent only in fakes. */
+	readonly opened?: OpenedFrom;
+	/** The memory files of earlier incarnations hold nothing that is not also elsewhere: one roster change says so for good. */
+	memoryTaken?(): Promise<void>;
 	close(): Promise<void>;
 }
 
@@ -171,7 +192,15 @@ export interface RecoveredLog {
 	/** All records with sequence > `after` that could be read from any mirror or from the memory tail, in order, without a gap. */
 	readonly records: AsyncIterable<LogRecord>;
 	/** Filled when `records` is exhausted: what was found and mended, for the operator's eyes. */
-	readonly report: { lastSequence: number; lastChecksum: number; damagedRecords: number; mirrorsRead: number; fromMemory: number };
+	readonly report: {
+		lastSequence: number;
+		lastChecksum: number;
+		damagedRecords: number;
+		mirrorsRead: number;
+		fromMemory: number;
+		/** Set only with acceptLoss: the first of the acknowledged records that no mirror holds. */
+		lostFrom?: number;
+	};
 }
 
 export interface LogModules {

@@ -1,0 +1,145 @@
+/** Making disks: an empty directory becomes a disk of a volume. Nothing that is not empty is ever written to. */
+import { allSettledOrThrow } from "../base/async.ts";
+import { formatUuid, utf8ToLatin1 } from "../base/bytes.ts";
+import { FsError } from "../base/errors.ts";
+import { openDiskWithDeadlines } from "../platform/deadline.ts";
+import type { Disk, Platform } from "../platform/interface.ts";
+import type { FinderModules } from "./disk-finder.ts";
+import type { Roster, RosterDisk, VolumeConfig } from "./interface.ts";
+import { diskCallMs, maximumDisks } from "./limits.ts";
+import { readSuperblock, rosterFault, SuperblockFile, superblockName } from "./superblock.ts";
+
+/** Made by locking a place before anything of a volume is in it; made by mkfs.ext4. */
+const harmless: readonly string[] = ["lock", "lost+found/"];
+
+export function newUuid(platform: Platform): string {
+	const bytes = platform.random.bytes(16);
+	bytes[6] = ((bytes[6] as number) & 0x0f) | 0x40;
+	bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
+	return formatUuid(bytes);
+}
+
+/** @throws FsError REFUSED unless the place is empty (or holds only what an interrupted format left). */
+export async function refuseUnlessBlank(disk: Disk): Promise<void> {
+	const found = await readSuperblock(disk);
+	if (found.kind === "valid") {
+		const { roster } = found.superblock;
+		throw new FsError("REFUSED", "log.already-disk", `${disk.path} already is a disk of volume ${bytesName(roster)}: choose an empty directory, or destroy that volume`, {
+			path: disk.path,
+			volume: roster.volume,
+		});
+	}
+	const allowed = found.kind === "absent" && found.hasFile ? [superblockName, ...harmless] : harmless;
+	const names = await disk.list("");
+	const stranger = names.find((name) => !allowed.includes(name));
+	if (stranger === undefined) return;
+	throw new FsError("REFUSED", "log.not-empty", `${disk.path} is not empty (${stranger} is there): a disk is made from an empty directory only`, { path: disk.path });
+}
+
+function bytesName(roster: Roster): string {
+	return `${roster.name} (${roster.volume})`;
+}
+
+/** Two disks of one device fail together. @throws FsError REFUSED unless `sameDevice`. */
+export function refuseSharedDomain(disks: readonly { readonly path: string; readonly domain: string }[], sameDevice: boolean): void {
+	if (sameDevice) return;
+	const byDomain = new Map<string, string>();
+	for (const { path, domain } of disks) {
+		const other = byDomain.get(domain);
+		if (other !== undefined) {
+			throw new FsError("REFUSED", "log.same-device", `${other} and ${path} are on one device and would fail together: use another device, or say --same-device`, {
+				paths: [other, path],
+			});
+		}
+		byDomain.set(domain, path);
+	}
+}
+
+export interface CreateOptions {
+	/** ASCII, as the command line checks it. */
+	readonly name: string;
+	readonly paths: readonly string[];
+	readonly config: VolumeConfig;
+	/** Milliseconds until a disk counts as hung; default limits.diskCallMs. */
+	readonly callMs?: number;
+}
+
+/**
+ * Formats new disks for a new volume and closes them again; `openDiskSet` mounts it. Everything is checked on all disks before anything is written on one; when
+ * writing fails, what was made is removed.
+ * @throws FsError REFUSED (not empty, already a disk, same device, in use), EINVAL (names, paths, segments), and what disks throw.
+ */
+export async function createDiskSet(options: CreateOptions, modules: FinderModules): Promise<Roster> {
+	checkOptions(options);
+	const callMs = options.callMs ?? diskCallMs;
+	const { platform } = modules;
+	const disks: Disk[] = [];
+	try {
+		for (const path of options.paths) disks.push(await openDiskWithDeadlines(platform, path, { callMs }));
+		for (const disk of disks) await refuseUnlessBlank(disk);
+		refuseSharedDomain(disks, options.config.sameDevice);
+		for (const disk of disks) await lockDisk(disk);
+		const roster = firstRoster(options, disks, platform);
+		await formatAll(disks, roster);
+		return roster;
+	} finally {
+		await Promise.allSettled(disks.map((disk) => disk.close()));
+	}
+}
+
+function checkOptions(options: CreateOptions): void {
+	const invalid = (message: string): FsError => new FsError("EINVAL", "log.create-options", message);
+	if (!/^[\x21-\x7e]{1,255}$/.test(options.name)) throw invalid(`${JSON.stringify(options.name)} is no name for a volume: use 1 to 255 ASCII characters without blanks`);
+	if (options.paths.length === 0) throw invalid("a volume needs at least one disk");
+	if (options.paths.length > maximumDisks) throw invalid(`a volume has at most ${maximumDisks} disks`);
+	if (new Set(options.paths).size !== options.paths.length) throw invalid("a disk is named twice");
+}
+
+function firstRoster(options: CreateOptions, disks: readonly Disk[], platform: Platform): Roster {
+	const roster: Roster = {
+		volume: newUuid(platform),
+		name: options.name,
+		epoch: 1,
+		incarnation: 0,
+		createdAt: platform.clock.realtime(),
+		config: options.config,
+		disks: disks.map((disk, index) => rosterEntry(disk, index + 1, newUuid(platform))),
+		nextDiskId: disks.length + 1,
+		logEpochs: [],
+		manifestDisks: [],
+		manifestGeneration: 0,
+		clean: true,
+	};
+	const fault = rosterFault(roster);
+	if (fault !== undefined) throw new FsError("EINVAL", "log.create-roster", `volume ${options.name} cannot be made: ${fault}`);
+	return roster;
+}
+
+export function rosterEntry(disk: Disk, id: number, uuid: string): RosterDisk {
+	return { id, uuid, path: utf8ToLatin1(disk.path), membership: "in", domain: utf8ToLatin1(disk.domain), reason: "" };
+}
+
+/** @throws FsError REFUSED when somebody else has it. */
+export async function lockDisk(disk: Disk): Promise<void> {
+	try {
+		await disk.lock();
+	} catch (error) {
+		if (!(error instanceof FsError) || error.code !== "EBUSY") throw error;
+		throw new FsError("REFUSED", "log.locked", `${disk.path} is in use by another daemon: unmount the volume there first`, { path: disk.path }, error);
+	}
+}
+
+async function formatAll(disks: readonly Disk[], roster: Roster): Promise<void> {
+	try {
+		await allSettledOrThrow(
+			disks.map(async (disk, index) => {
+				const file = await SuperblockFile.format(disk);
+				await file.write({ diskUuid: (roster.disks[index] as RosterDisk).uuid, roster });
+			}),
+		);
+	} catch (error) {
+		// Best effort: what cannot be removed is found as a disk of a volume that was never finished, and said so.
+		await Promise.allSettled(disks.map((disk) => disk.remove(superblockName)));
+		throw error;
+	}
+}

@@ -1,0 +1,551 @@
+/**
+ * The open disks of one volume and the roster that says which of them count.
+ *
+ * Invariants
+ *  D1 `roster` is a roster that counts (rule R1): it changes only after the new one is durable on enough disks.
+ *  D2 Roster changes run one at a time. When one cannot be made to count the set is broken for good: nobody knows which roster the disks hold.
+ *  D3 A failed disk gets no call any more; its slot has no `disk`. It comes back only at a later mount or through `adopt`.
+ *  D4 Every change that is made puts all disks that are failed at that moment out. `settled()` is the wait for it, and nothing is acknowledged before.
+ *  D5 Every open disk is locked against other daemons.
+ */
+import { assert } from "../base/assert.ts";
+import { Mutex } from "../base/async.ts";
+import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
+import { FsError, isFsError, toFsError } from "../base/errors.ts";
+import type { Logger } from "../base/telemetry.ts";
+import { openDiskWithDeadlines } from "../platform/deadline.ts";
+import type { Disk, Platform } from "../platform/interface.ts";
+import { type Candidate, closeAll, closeQuietly, type FinderModules, findDisks, newestRoster } from "./disk-finder.ts";
+import { lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
+import type { DiskErrors, DiskId, DiskSet, DiskSlot, DiskState, OpenedFrom, Roster, RosterDisk } from "./interface.ts";
+import { diskCallMs, maximumDisks, probeMs, suspectErrors } from "./limits.ts";
+import { changeCounts, changeDisk, currentLogEpoch, disksIn, mirrorCount, mountedRoster, mountRefusal, wasReplaced, withDiskOut, withReplacement } from "./roster.ts";
+import { readSuperblock, reasonText, rosterFault, SuperblockFile } from "./superblock.ts";
+
+export { type CreateOptions, createDiskSet } from "./disk-format.ts";
+
+export interface OpenOptions {
+	readonly paths: readonly string[];
+	/** Go on although newer data may exist on disks that are missing. */
+	readonly acceptLoss: boolean;
+	/** Neither superblocks nor roster are changed; nothing may be written. */
+	readonly readOnly?: boolean;
+	/** Milliseconds until a disk counts as hung; default limits.diskCallMs. */
+	readonly callMs?: number;
+}
+
+/** What `openDiskSet` gives: everything optional in DiskSet is there. */
+export interface OpenDiskSet extends DiskSet {
+	readonly opened: OpenedFrom;
+	readonly previousIncarnation: number;
+	memoryTaken(): Promise<void>;
+}
+
+interface Slot {
+	readonly id: DiskId;
+	readonly uuid: string;
+	path: string;
+	domain: string;
+	state: DiskState;
+	reason: string;
+	readonly errors: DiskErrors;
+	disk: Disk | undefined;
+	superblock: SuperblockFile | undefined;
+	cancelProbe: () => void;
+}
+
+interface OpenDisk {
+	readonly path: string;
+	readonly disk: Disk;
+	readonly superblock: SuperblockFile;
+}
+
+function emptySlot(entry: RosterDisk): Slot {
+	const { id, uuid, domain } = entry;
+	const errors = { read: 0, write: 0, sync: 0, corrupt: 0, timeout: 0 };
+	return {
+		id,
+		uuid,
+		domain,
+		path: latin1ToUtf8(entry.path),
+		state: "missing",
+		reason: entry.reason || "not found",
+		errors,
+		disk: undefined,
+		superblock: undefined,
+		cancelProbe() {},
+	};
+}
+
+class ManagedDisks implements OpenDiskSet {
+	readonly opened: OpenedFrom;
+	readonly #platform: Platform;
+	readonly #logger: Logger;
+	readonly #callMs: number;
+	readonly #readOnly: boolean;
+	readonly #slots = new Map<DiskId, Slot>();
+	readonly #listeners = new Set<(id: DiskId, state: DiskState) => void>();
+	readonly #changing = new Mutex();
+	#ejecting: Promise<void> | undefined;
+	#roster: Roster;
+	#broken: Error | undefined;
+	#closed = false;
+
+	constructor(roster: Roster, options: OpenOptions, modules: FinderModules) {
+		this.#platform = modules.platform;
+		this.#logger = modules.logger;
+		this.#callMs = options.callMs ?? diskCallMs;
+		this.#readOnly = options.readOnly ?? false;
+		this.#roster = roster;
+		this.opened = {
+			previousIncarnation: roster.incarnation,
+			oldestIncarnation: roster.memoryIncarnation ?? roster.incarnation,
+			clean: roster.clean,
+			acceptLoss: options.acceptLoss,
+		};
+		for (const entry of roster.disks) this.#slots.set(entry.id, emptySlot(entry));
+	}
+
+	get roster(): Roster {
+		return this.#roster;
+	}
+
+	get broken(): Error | undefined {
+		return this.#broken;
+	}
+
+	get previousIncarnation(): number {
+		return this.opened.previousIncarnation;
+	}
+
+	slots(): readonly DiskSlot[] {
+		return [...this.#slots.values()];
+	}
+
+	slot(id: DiskId): DiskSlot | undefined {
+		return this.#slots.get(id);
+	}
+
+	readable(id: DiskId): Disk | undefined {
+		return this.#slots.get(id)?.disk;
+	}
+
+	writable(id: DiskId): Disk | undefined {
+		const slot = this.#slots.get(id);
+		return slot?.state === "healthy" && !this.#readOnly ? slot.disk : undefined;
+	}
+
+	// ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	report(id: DiskId, error: unknown, during: keyof DiskErrors): void {
+		const slot = this.#slots.get(id);
+		if (!slot?.disk || this.#closed) return;
+		const { code, message } = toFsError(error, "log.report");
+		if (code === "ENOSPC") return;
+		const kind = code === "CORRUPT" ? "corrupt" : code === "ETIMEDOUT" ? "timeout" : during;
+		slot.errors[kind]++;
+		this.#logger.warn(`disk d${id}: ${kind} error`, { path: slot.path, code, message });
+		if (code === "ENODEV" || kind === "timeout" || kind === "write" || kind === "sync") this.#fail(slot, message);
+		else if (slot.state === "healthy" && slot.errors.read + slot.errors.corrupt >= suspectErrors) {
+			this.#setState(slot, "suspect", `${slot.errors.read} read errors, ${slot.errors.corrupt} damaged blocks`);
+		}
+	}
+
+	#fail(slot: Slot, reason: string): void {
+		const disk = slot.disk;
+		slot.cancelProbe();
+		slot.disk = undefined;
+		slot.superblock = undefined;
+		this.#setState(slot, "failed", reason);
+		if (disk) closeQuietly(disk, this.#logger);
+		// Its own errors break the set and are found there by whoever waits.
+		this.#eject().catch((error: unknown) => this.#logger.error("a failed disk could not be taken out", { disk: slot.id, error: String(error) }));
+	}
+
+	#setState(slot: Slot, state: DiskState, reason: string): void {
+		slot.state = state;
+		slot.reason = reason;
+		this.#logger.warn(`disk d${slot.id} is ${state}`, { path: slot.path, reason });
+		for (const listener of [...this.#listeners]) listener(slot.id, state);
+	}
+
+	onChange(listener: (id: DiskId, state: DiskState) => void): () => void {
+		this.#listeners.add(listener);
+		return () => this.#listeners.delete(listener);
+	}
+
+	// ── roster changes ───────────────────────────────────────────────────────────────────────────────────────────
+
+	changeRoster(reason: string, edit: (roster: Roster) => Roster): Promise<Roster> {
+		return this.#changing.run(() => this.#change(reason, edit, true));
+	}
+
+	async settled(): Promise<void> {
+		while (this.#broken === undefined && this.#unsettled()) await this.#eject();
+		if (this.#broken) throw this.#broken;
+	}
+
+	#unsettled(): boolean {
+		if (this.#readOnly || this.#closed) return false;
+		return disksIn(this.#roster).some((entry) => this.#slots.get(entry.id)?.state === "failed");
+	}
+
+	#eject(): Promise<void> {
+		this.#ejecting ??= this.#changing
+			.run(async () => {
+				if (this.#unsettled()) await this.#change("disk failed", (roster) => roster, true);
+			})
+			.finally(() => {
+				this.#ejecting = undefined;
+			});
+		return this.#ejecting;
+	}
+
+	memoryTaken(): Promise<void> {
+		return this.#changing.run(async () => {
+			if (this.#roster.memoryIncarnation === undefined) return;
+			await this.#change("memory taken over", ({ memoryIncarnation: _old, ...roster }) => roster, true);
+		});
+	}
+
+	/** `countBefore` is false only where the operator accepted that newer rosters may exist. */
+	async #change(reason: string, edit: (roster: Roster) => Roster, countBefore: boolean, incarnation = this.#roster.incarnation): Promise<Roster> {
+		if (this.#broken) throw this.#broken;
+		if (this.#closed || this.#readOnly) throw new FsError("EROFS", "log.roster-closed", `the roster cannot be changed (${reason}): the volume is read-only or closed`);
+		const before = this.#roster;
+		const next = this.#withFailedOut({ ...edit(before), volume: before.volume, epoch: before.epoch + 1, incarnation });
+		const fault = rosterFault(next);
+		assert(fault === undefined, `roster change "${reason}": ${fault}`);
+		const written = await this.#writeEverywhere(next);
+		if (!changeCounts(countBefore ? before : undefined, next, written)) throw this.#break(reason, next, written);
+		this.#roster = next;
+		this.#logger.debug("roster changed", { reason, epoch: next.epoch });
+		return next;
+	}
+
+	#withFailedOut(roster: Roster): Roster {
+		let next = roster;
+		for (const entry of disksIn(roster)) {
+			const slot = this.#slots.get(entry.id);
+			if (slot?.state === "failed") next = withDiskOut(next, entry.id, slot.reason);
+		}
+		return next;
+	}
+
+	/** To every disk within reach, also those that it puts out: so they cannot be taken for the newest later. */
+	async #writeEverywhere(roster: Roster): Promise<ReadonlySet<DiskId>> {
+		const written = new Set<DiskId>();
+		await Promise.all(
+			[...this.#slots.values()].map(async (slot) => {
+				if (!slot.superblock) return;
+				try {
+					await slot.superblock.write({ diskUuid: slot.uuid, roster });
+					if (slot.disk) written.add(slot.id);
+				} catch (error) {
+					// Its superblock cannot be trusted to take the next roster either, whatever the reason.
+					if (isFsError(error, "ENOSPC")) this.#fail(slot, "no space to rewrite its superblock");
+					else this.report(slot.id, error, "write");
+				}
+			}),
+		);
+		return written;
+	}
+
+	#break(reason: string, roster: Roster, written: ReadonlySet<DiskId>): Error {
+		const name = latin1ToUtf8(roster.name);
+		const message = `volume ${name}: a change of the roster (${reason}) reached ${written.size} disks, too few to count. Nothing more is acknowledged; unmount, bring disks back, mount again`;
+		this.#broken = new FsError("EIO", "log.roster-quorum", message, { epoch: roster.epoch, written: [...written] });
+		this.#logger.error(message);
+		return this.#broken;
+	}
+
+	// ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Takes an open, locked disk in. */
+	attach(id: DiskId, open: OpenDisk): void {
+		const slot = this.#slots.get(id);
+		assert(slot && !slot.disk, `d${id} attached once`);
+		slot.disk = open.disk;
+		slot.superblock = open.superblock;
+		slot.path = open.path;
+		slot.domain = open.disk.domain;
+		slot.state = "healthy";
+		slot.reason = "";
+	}
+
+	/** The roster change of a mount. */
+	async mount(found: ReadonlyMap<DiskId, { readonly path: string; readonly domain: string }>): Promise<void> {
+		if (!this.#readOnly) {
+			const incarnation = this.#roster.incarnation + 1;
+			await this.#changing.run(() => this.#change("mount", (roster) => mountedRoster(roster, found), !this.opened.acceptLoss, incarnation));
+		}
+		for (const slot of this.#slots.values()) if (slot.disk) this.#probeLater(slot, slot.disk);
+	}
+
+	#probeLater(slot: Slot, disk: Disk): void {
+		slot.cancelProbe = this.#platform.clock.after(probeMs, () => {
+			disk.probe().then(
+				() => {
+					if (slot.disk === disk && !this.#closed) this.#probeLater(slot, disk);
+				},
+				(error: unknown) => {
+					if (slot.disk !== disk || this.#closed) return;
+					this.report(slot.id, error, "read");
+					if (slot.disk === disk) this.#probeLater(slot, disk);
+				},
+			);
+		});
+	}
+
+	adopt(path: string, replaces: DiskId): Promise<DiskId> {
+		return this.#changing.run(() => this.#adopt(path, replaces));
+	}
+
+	async #adopt(path: string, replaces: DiskId): Promise<DiskId> {
+		const old = this.#slots.get(replaces);
+		if (!old) throw new FsError("NOTFOUND", "log.adopt-unknown", `volume ${latin1ToUtf8(this.#roster.name)} has no disk d${replaces}`);
+		if (this.#roster.disks.some((entry) => entry.id === replaces && wasReplaced(entry))) {
+			throw new FsError("REFUSED", "log.adopt-replaced", `d${replaces} was replaced already`);
+		}
+		if (old.disk) await old.disk.probe().catch((error: unknown) => this.report(replaces, error, "read"));
+		if (old.state === "healthy") {
+			throw new FsError("REFUSED", "log.adopt-healthy", `d${replaces} (${old.path}) works: only a failed, missing or suspect disk is replaced`);
+		}
+		const disk = await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs });
+		try {
+			return await this.#adoptDisk(disk, path, old);
+		} catch (error) {
+			if (![...this.#slots.values()].some((slot) => slot.disk === disk)) closeQuietly(disk, this.#logger);
+			throw error;
+		}
+	}
+
+	async #adoptDisk(disk: Disk, path: string, old: Slot): Promise<DiskId> {
+		const found = await readSuperblock(disk);
+		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot !== old ? [slot.disk] : []));
+		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice);
+		if (found.kind === "valid" && found.superblock.roster.volume === this.#roster.volume && found.superblock.diskUuid === old.uuid) {
+			await lockDisk(disk);
+			await this.#takeBack(old, { path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
+			return old.id;
+		}
+		await refuseUnlessBlank(disk);
+		await lockDisk(disk);
+		return this.#takeNew(old, { path, disk, superblock: await SuperblockFile.format(disk) });
+	}
+
+	async #takeBack(slot: Slot, open: OpenDisk): Promise<void> {
+		if (slot.disk) await slot.disk.close().catch(() => undefined);
+		slot.cancelProbe();
+		slot.disk = undefined;
+		// What it holds of an older log must not be believed; the roster that takes it in names no such epoch with it.
+		this.attach(slot.id, open);
+		const change = { path: utf8ToLatin1(open.path), domain: utf8ToLatin1(open.disk.domain), membership: "in" as const, reason: "" };
+		await this.#change("disk came back", (roster) => changeDisk(roster, slot.id, change), true);
+		this.#joined(slot, open.disk);
+	}
+
+	async #takeNew(old: Slot, open: OpenDisk): Promise<DiskId> {
+		const { id: _id, ...entry } = rosterEntry(open.disk, 0, newUuid(this.#platform));
+		const id = this.#roster.nextDiskId;
+		const added = { ...entry, path: utf8ToLatin1(open.path) };
+		const slot = emptySlot({ ...added, id });
+		this.#slots.set(id, slot);
+		this.attach(id, open);
+		try {
+			await this.#change("disk replaced", (roster) => withReplacement(roster, added, old.id, maximumDisks), true);
+		} catch (error) {
+			if (this.#broken === undefined) this.#slots.delete(id);
+			throw error;
+		}
+		if (old.disk) {
+			old.cancelProbe();
+			closeQuietly(old.disk, this.#logger);
+			old.disk = undefined;
+			old.superblock = undefined;
+		}
+		old.state = "failed";
+		old.reason = reasonText(`replaced by d${id}`);
+		for (const known of this.#slots.keys()) if (!this.#roster.disks.some((disk) => disk.id === known)) this.#slots.delete(known);
+		this.#joined(slot, open.disk);
+		return id;
+	}
+
+	#joined(slot: Slot, disk: Disk): void {
+		if (slot.disk !== disk) throw new FsError("EIO", "log.adopt-failed", `${slot.path} failed while it was taken in: ${slot.reason}`);
+		this.#probeLater(slot, disk);
+		for (const listener of [...this.#listeners]) listener(slot.id, "healthy");
+	}
+
+	async close(): Promise<void> {
+		if (this.#closed) return;
+		await this.#changing.run(async () => {
+			this.#closed = true;
+			const open = [...this.#slots.values()].filter((slot) => slot.disk);
+			for (const slot of open) slot.cancelProbe();
+			await Promise.allSettled(open.map((slot) => slot.disk?.close()));
+			for (const slot of open) slot.disk = slot.superblock = undefined;
+		});
+	}
+}
+
+// ── mount ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Opens and locks the disks of one volume and makes the roster change of a mount.
+ * @throws FsError NOTFOUND (no disk of a volume there), REFUSED (another volume's disk, in use, `log.roster-stale` and its kin), EIO.
+ */
+export async function openDiskSet(options: OpenOptions, modules: FinderModules): Promise<OpenDiskSet> {
+	const { candidates, absent } = await findDisks(options.paths, options.callMs ?? diskCallMs, modules);
+	try {
+		const mine = ofOneVolume(candidates, options.paths, absent);
+		await closeAll(candidates.filter((candidate) => !mine.includes(candidate)));
+		const locked: Locked[] = [];
+		for (const candidate of mine) {
+			const one = await lockCandidate(candidate, modules.logger);
+			if (one) locked.push(one);
+		}
+		return await mountCandidates(locked, absent, options, modules);
+	} catch (error) {
+		await closeAll(candidates);
+		throw error;
+	}
+}
+
+/** A candidate that is ours, with its superblock as it is now and open for writing. */
+interface Locked extends Candidate {
+	readonly file: SuperblockFile;
+}
+
+/** Before the lock another daemon may still have been writing: the superblock is read again. Undefined when the disk failed meanwhile. */
+async function lockCandidate(candidate: Candidate, logger: Logger): Promise<Locked | undefined> {
+	const { disk, path } = candidate;
+	try {
+		await lockDisk(disk);
+		const found = await readSuperblock(disk);
+		if (found.kind !== "valid") throw new FsError("EIO", "log.superblock-changed", `the superblock of ${path} changed while it was opened`);
+		const { superblock, slot, damagedSlots } = found;
+		return { ...candidate, superblock, slot, damagedSlots, file: await SuperblockFile.open(disk, slot) };
+	} catch (error) {
+		if (isFsError(error, "REFUSED")) throw error;
+		logger.warn("a disk of the volume cannot be used", { path, error: String(error) });
+		closeQuietly(disk, logger);
+		return undefined;
+	}
+}
+
+function ofOneVolume(candidates: readonly Candidate[], paths: readonly string[], absent: ReadonlyMap<string, string>): readonly Candidate[] {
+	const counts = new Map<string, number>();
+	for (const { superblock, given } of candidates) {
+		if (given) counts.set(superblock.roster.volume, (counts.get(superblock.roster.volume) ?? 0) + 1);
+	}
+	const volume = [...counts.entries()].sort(([aId, a], [bId, b]) => b - a || (aId < bId ? -1 : 1))[0]?.[0];
+	if (volume === undefined) {
+		const seen = [...absent.entries()].map(([path, why]) => `${path}: ${why}`).join("; ");
+		throw new FsError("NOTFOUND", "log.no-disk", `no disk of a CairnFS volume found (${seen || "no paths"})`, { paths });
+	}
+	const foreign = candidates.find((candidate) => candidate.given && candidate.superblock.roster.volume !== volume);
+	if (foreign) {
+		const { name, volume: other } = foreign.superblock.roster;
+		const message = `${foreign.path} is a disk of another volume, ${latin1ToUtf8(name)} (${other}): leave it out`;
+		throw new FsError("REFUSED", "log.foreign-disk", message, { path: foreign.path, volume: other });
+	}
+	const mine = candidates.filter((candidate) => candidate.superblock.roster.volume === volume);
+	refuseCopies(mine);
+	return mine;
+}
+
+function refuseCopies(candidates: readonly Candidate[]): void {
+	const byUuid = new Map<string, Candidate>();
+	for (const candidate of candidates) {
+		const other = byUuid.get(candidate.superblock.diskUuid);
+		if (other) {
+			const message = `${other.path} and ${candidate.path} hold the same disk (or a copy of it): name only one of them`;
+			throw new FsError("REFUSED", "log.disk-twice", message, { paths: [other.path, candidate.path] });
+		}
+		byUuid.set(candidate.superblock.diskUuid, candidate);
+	}
+}
+
+async function mountCandidates(
+	candidates: readonly Locked[],
+	absent: ReadonlyMap<string, string>,
+	options: OpenOptions,
+	modules: FinderModules,
+): Promise<OpenDiskSet> {
+	const { logger } = modules;
+	const roster = newestRoster(candidates);
+	const chosen = chooseDisks(roster, candidates, options.paths, logger);
+	for (const [path, why] of absent) if (options.paths.includes(path)) logger.warn("no disk of the volume", { path, why });
+	const refusal = mountRefusal(roster, new Set(chosen.keys()));
+	if (refusal && !options.acceptLoss) throw new FsError("REFUSED", refusal.site, refusal.message, { missing: refusal.missing, epoch: roster.epoch });
+	if (refusal) logger.warn(`mounting although: ${refusal.message}`);
+	const set = new ManagedDisks(roster, options, modules);
+	for (const [id, candidate] of chosen) {
+		set.attach(id, { path: candidate.path, disk: candidate.disk, superblock: candidate.file });
+	}
+	const found = new Map([...chosen].map(([id, { path, disk }]) => [id, { path: utf8ToLatin1(path), domain: utf8ToLatin1(disk.domain) }] as const));
+	await set.mount(found);
+	return set;
+}
+
+/** The candidates that the roster knows, by number; the others are closed. */
+function chooseDisks(roster: Roster, candidates: readonly Locked[], given: readonly string[], logger: Logger): ReadonlyMap<DiskId, Locked> {
+	const byUuid = new Map(roster.disks.map((entry) => [entry.uuid, entry]));
+	const chosen = new Map<DiskId, Locked>();
+	for (const candidate of candidates) {
+		const entry = byUuid.get(candidate.superblock.diskUuid);
+		if (entry && !wasReplaced(entry)) chosen.set(entry.id, candidate);
+		else {
+			if (given.includes(candidate.path)) logger.warn("this disk was replaced and is left alone", { path: candidate.path });
+			closeQuietly(candidate.disk, logger);
+		}
+		if (candidate.damagedSlots > 0) logger.warn("a slot of the superblock is damaged", { path: candidate.path, slots: candidate.damagedSlots });
+	}
+	return chosen;
+}
+
+// ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Healthy disks for `count` copies of the log or the manifest, in different failure domains; those of the current log first. Fewer where there are no more. */
+export function chooseMembers(disks: DiskSet, count = mirrorCount(disks.roster), except: ReadonlySet<DiskId> = new Set()): DiskId[] {
+	const current = new Set(currentLogEpoch(disks.roster)?.members);
+	const eligible = disksIn(disks.roster)
+		.map((entry) => entry.id)
+		.filter((id) => !except.has(id) && disks.writable(id) !== undefined);
+	const ordered = [...eligible.filter((id) => current.has(id)), ...eligible.filter((id) => !current.has(id))];
+	const domains = new Set<string>();
+	const chosen: DiskId[] = [];
+	for (const id of ordered) {
+		const domain = disks.slot(id)?.domain ?? "";
+		if (chosen.length >= count) break;
+		if (!disks.roster.config.sameDevice && domains.has(domain)) continue;
+		domains.add(domain);
+		chosen.push(id);
+	}
+	return chosen;
+}
+
+/** A clean unmount: everything is sealed, checkpointed and durable, and the memory files hold nothing. The last thing that is written. */
+export async function markClean(disks: DiskSet): Promise<void> {
+	await disks.changeRoster("clean unmount", ({ memoryIncarnation: _old, ...roster }) => ({ ...roster, clean: true }));
+}
+
+/** What the disks at `paths` say, without locking or changing anything: for the status of a volume that is not mounted. */
+export async function inspectDisks(
+	paths: readonly string[],
+	modules: FinderModules,
+): Promise<{ readonly roster: Roster; readonly found: readonly { readonly id: DiskId; readonly path: string }[] }> {
+	const { candidates, absent } = await findDisks(paths, diskCallMs, modules);
+	try {
+		const mine = ofOneVolume(candidates, paths, absent);
+		const roster = newestRoster(mine);
+		const found = mine.flatMap(({ path, superblock }) => {
+			const entry = roster.disks.find((disk) => disk.uuid === superblock.diskUuid);
+			return entry ? [{ id: entry.id, path }] : [];
+		});
+		return { roster, found };
+	} finally {
+		await closeAll(candidates);
+	}
+}

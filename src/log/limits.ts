@@ -1,0 +1,49 @@
+/** Bounds of this floor, each with its reason (architecture, rule 7). Bytes unless the name says otherwise. */
+
+/** One slot of the superblock: room for the roster of `maximumDisks` disks with usual paths; encoding checks the real size. */
+export const superblockSlotBytes = 64 * 1024;
+/** More disks than a slot has room for cannot be named by it. */
+export const maximumDisks = 256;
+/** PATH_MAX of Linux. */
+export const maximumPathBytes = 4096;
+export const maximumNameBytes = 255;
+/** Why a disk is out: a line for people, repeated in every superblock. */
+export const maximumReasonBytes = 160;
+/** Log epochs that wait for a checkpoint: each is one ejected mirror, so that many at once mean that nothing makes checkpoints any more. */
+export const maximumLogEpochs = 64;
+
+/** Read or checksum errors after which a disk is no longer written to: one bad sector is not a bad disk, a row of them is. */
+export const suspectErrors = 16;
+/** How often a disk is asked whether it is still there: an idle volume learns of a loss within this time. Milliseconds. */
+export const probeMs = 1_000;
+/** A call that takes longer means that the disk hangs. Milliseconds. */
+export const diskCallMs = 10_000;
+
+/** A record that was acknowledged but that nobody waits for is synced after this time at the latest. Milliseconds. */
+export const maximumUnsyncedMs = 1_000;
+/** Largest payload of a record, where segments are large enough: a commit is at most 512 KiB of keys and values. */
+export const maximumPayloadBytes = 1024 * 1024;
+/** A record is at most this fraction of a segment, so that what is wasted at a segment's end stays small. */
+export const segmentFractionOfRecord = 4;
+/** One write to the mirrors: large enough for the disk's speed, small enough that a waiter behind it does not notice. */
+export const maximumBatchBytes = 1024 * 1024;
+/** Writes under way; more would only wait in the disk's own queue. */
+export const maximumBatchesInFlight = 4;
+/** Records that are kept in memory until all mirrors have synced them; also what has to be written again when a mirror is ejected. */
+export const maximumQueueBytes = 4 * 1024 * 1024;
+/** Waiting records cost memory beyond their payload; small ones are bounded by number. */
+export const maximumQueueRecords = 16_384;
+/** Smallest ring that can go on: the current segment, one to write on into, and what an ejection needs. */
+export const minimumSegments = 4;
+/** Segments made ready before the log starts, so that a disk that fills up later cannot stop it; the others follow on demand. */
+export const initialSegments = minimumSegments;
+export const minimumSegmentBytes = 64 * 1024;
+export const maximumSegmentBytes = 256 * 1024 * 1024;
+export const maximumSegments = 1024;
+/** Segments beyond the ring that ejections without a checkpoint between them may use. */
+export const emergencySegments = 8;
+/** Pieces in which a segment is zeroed, and read again where a read of all of it failed. */
+export const pieceBytes = 1024 * 1024;
+export const rereadBytes = 64 * 1024;
+/** What is read of a segment to learn what it holds. */
+export const peekBytes = 64 * 1024;

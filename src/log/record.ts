@@ -1,0 +1,193 @@
+/**
+ * The bytes of the log: records, batches, segment headers.
+ *
+ * A record, little-endian, padded with zeros to 8:
+ *    0 magic u32 "CLR1"        4 CRC32C u32 over bytes 8 … end of the payload
+ *    8 type u16 (1)           10 flags u16 (0)            12 log epoch u32
+ *   16 sequence u64           24 payload length u32       28 chain u32: `chainChecksum` of the record before
+ *   32 highest sequence acknowledged as durable when it was written, u64
+ *   40 first 8 bytes of the volume's uuid                 48 payload
+ * A batch is records one after the other, from a 512-byte boundary, padded with zeros to 512: a sector that was synced is never written again.
+ *
+ * The chain covers sequences and payloads, not the epoch, so that a record written again in a later epoch has the same place in it.
+ */
+import { bytesToLatin1, formatUuid, latin1ToBytes, parseUuid } from "../base/bytes.ts";
+import { FsError } from "../base/errors.ts";
+import { ByteReader, ByteWriter } from "../codec/binary.ts";
+import { crc32c } from "../codec/checksum.ts";
+
+export const recordHeaderBytes = 48;
+export const sectorBytes = 512;
+/** The first sector of a segment names it; batches follow. */
+export const segmentHeaderBytes = sectorBytes;
+const recordMagic = 0x31524c43;
+const recordType = 1;
+const volumePrefixBytes = 8;
+const alignment = 8;
+
+export interface ChainedRecord {
+	readonly sequence: number;
+	readonly payload: Uint8Array;
+	/** `chainChecksum` of the record before it. */
+	readonly previous: number;
+}
+
+export interface FoundRecord extends ChainedRecord {
+	readonly epoch: number;
+	/** Highest sequence that had been acknowledged as durable when it was written. */
+	readonly acknowledged: number;
+	/** Where it starts in the bytes that were scanned. */
+	readonly offset: number;
+}
+
+/** What a record adds to the chain. */
+export function chainChecksum(record: ChainedRecord): number {
+	const sequence = new ByteWriter(8).u64(record.sequence).view();
+	return crc32c(record.payload, crc32c(sequence, record.previous));
+}
+
+function padTo(value: number, to: number): number {
+	return Math.ceil(value / to) * to;
+}
+
+/** Room that a record takes in a batch. */
+export function recordBytes(payloadBytes: number): number {
+	return padTo(recordHeaderBytes + payloadBytes, alignment);
+}
+
+/** Room that it takes at most: alone in its batch. */
+export function loneRecordBytes(payloadBytes: number): number {
+	return padTo(recordHeaderBytes + payloadBytes, sectorBytes);
+}
+
+export function batchBytes(records: readonly ChainedRecord[]): number {
+	let bytes = 0;
+	for (const record of records) bytes += recordBytes(record.payload.length);
+	return padTo(bytes, sectorBytes);
+}
+
+export function encodeBatch(records: readonly ChainedRecord[], volume: string, epoch: number, acknowledged: number): Uint8Array {
+	const bytes = new Uint8Array(batchBytes(records));
+	const prefix = parseUuid(volume).subarray(0, volumePrefixBytes);
+	let at = 0;
+	for (const record of records) {
+		const header = new ByteWriter(recordHeaderBytes).u32(recordMagic).u32(0).u16(recordType).u16(0).u32(epoch);
+		header.u64(record.sequence).u32(record.payload.length).u32(record.previous).u64(acknowledged).raw(prefix);
+		bytes.set(header.view(), at);
+		bytes.set(record.payload, at + recordHeaderBytes);
+		const checksum = crc32c(bytes.subarray(at + 8, at + recordHeaderBytes + record.payload.length));
+		new DataView(bytes.buffer).setUint32(at + 4, checksum, true);
+		at += recordBytes(record.payload.length);
+	}
+	return bytes;
+}
+
+/**
+ * Finds the valid records of a volume in a segment's bytes (or the start of them), from `start` on. Damage is stepped over: after it the next valid record at any
+ * 8-byte boundary is found. Payloads are views. Any bytes are fine.
+ */
+export function* scanRecords(bytes: Uint8Array, start: number, volume: string): Generator<FoundRecord> {
+	const input = new SegmentBytes(bytes, parseUuid(volume).subarray(0, volumePrefixBytes));
+	let at = padTo(start, alignment);
+	while (at + recordHeaderBytes <= bytes.length) {
+		const record = input.recordAt(at);
+		if (record) {
+			yield record;
+			at += recordBytes(record.payload.length);
+		} else {
+			at = input.nextMagic(at + alignment);
+		}
+	}
+}
+
+/** The record that starts exactly at `offset`; undefined when there is none, or when it goes on beyond `bytes`. */
+export function recordAt(bytes: Uint8Array, offset: number, volume: string): FoundRecord | undefined {
+	if (offset + recordHeaderBytes > bytes.length) return undefined;
+	return new SegmentBytes(bytes, parseUuid(volume).subarray(0, volumePrefixBytes)).recordAt(offset);
+}
+
+class SegmentBytes {
+	readonly #bytes: Uint8Array;
+	readonly #view: DataView;
+	readonly #prefix: Uint8Array;
+
+	constructor(bytes: Uint8Array, prefix: Uint8Array) {
+		this.#bytes = bytes;
+		this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+		this.#prefix = prefix;
+	}
+
+	recordAt(at: number): FoundRecord | undefined {
+		const view = this.#view;
+		if (view.getUint32(at, true) !== recordMagic || view.getUint16(at + 8, true) !== recordType || view.getUint16(at + 10, true) !== 0) return undefined;
+		const length = view.getUint32(at + 24, true);
+		const end = at + recordHeaderBytes + length;
+		if (end > this.#bytes.length || !this.#prefix.every((byte, i) => byte === this.#bytes[at + 40 + i])) return undefined;
+		if (crc32c(this.#bytes.subarray(at + 8, end)) !== view.getUint32(at + 4, true)) return undefined;
+		const sequence = this.#u64(at + 16);
+		const acknowledged = this.#u64(at + 32);
+		if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(acknowledged)) return undefined;
+		const payload = this.#bytes.subarray(at + recordHeaderBytes, end);
+		return { sequence, acknowledged, payload, epoch: view.getUint32(at + 12, true), previous: view.getUint32(at + 28, true), offset: at };
+	}
+
+	#u64(at: number): number {
+		return this.#view.getUint32(at, true) + this.#view.getUint32(at + 4, true) * 0x1_0000_0000;
+	}
+
+	nextMagic(from: number): number {
+		let at = from;
+		const last = this.#bytes.length - 4;
+		while (at <= last && this.#view.getUint32(at, true) !== recordMagic) at += alignment;
+		return at;
+	}
+}
+
+// ── segments ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const segmentMagic = "CAIRNLG1";
+const segmentVersion = 1;
+const segmentChecksumAt = 16;
+
+export interface SegmentHeader {
+	readonly volume: string;
+	readonly diskUuid: string;
+	/** Number of the file. */
+	readonly number: number;
+}
+
+export function encodeSegmentHeader(header: SegmentHeader): Uint8Array {
+	const out = new ByteWriter(sectorBytes).raw(latin1ToBytes(segmentMagic)).u32(segmentVersion).u32(0).u32(0);
+	out.raw(parseUuid(header.volume)).raw(parseUuid(header.diskUuid)).u32(header.number);
+	out.zeros(sectorBytes - out.length);
+	out.patchU32(segmentChecksumAt, crc32c(out.view()));
+	return out.finish();
+}
+
+/** @throws FsError CORRUPT, REFUSED `log.segment-newer`. */
+export function decodeSegmentHeader(bytes: Uint8Array, what: string): SegmentHeader {
+	const input = new ByteReader(bytes.subarray(0, sectorBytes), what);
+	if (bytesToLatin1(input.raw(8)) !== segmentMagic) throw input.corrupt("no log segment");
+	const version = input.u32();
+	const features = input.u32();
+	const checksum = input.u32();
+	const header = { volume: formatUuid(input.raw(16)), diskUuid: formatUuid(input.raw(16)), number: input.u32() };
+	input.skip(sectorBytes - input.offset);
+	const checked = bytes.slice(0, sectorBytes);
+	checked.fill(0, segmentChecksumAt, segmentChecksumAt + 4);
+	if (crc32c(checked) !== checksum) throw input.corrupt("checksum differs");
+	if (version > segmentVersion || features !== 0) {
+		throw new FsError("REFUSED", "log.segment-newer", `${what} was written by a newer CairnFS (format ${version}, features ${features}): use that one`);
+	}
+	if (version !== segmentVersion) throw input.corrupt(`format ${version}`);
+	return header;
+}
+
+export function segmentName(number: number): string {
+	return `log/${String(number).padStart(2, "0")}`;
+}
+
+/** The number of a file in `log/`; undefined when it is no segment. */
+export function segmentNumber(name: string): number | undefined {
+	return /^[0-9]{2,4}$/.test(name) ? Number(name) : undefined;
+}
