@@ -427,6 +427,24 @@ describe("extents: blocks", () => {
 		assert.ok(ranges.slice(1).every((range, i) => range.offset === 8192 + i && range.payloadOffset === count - 1 - i));
 	});
 
+	test("an extent across the middle of a block that splits becomes two", () => {
+		const store = new Store();
+		put(store, 1, 32 * MiB - 500, 1000);
+		const segment = newSegment(2, 2000);
+		const chunk = newChunk(2, segment, 0, 2000);
+		const pieces = Array.from({ length: 1100 }, (_, i) => ({ offset: 2 * i, length: 1, chunk, chunkOffset: i }));
+		run(store, (tx, effects) => assert.equal(writeAll(tx, context, effects, ino, pieces, segment, 100).doneCount, 1100));
+		recount(store, "split");
+		assert.equal(store.all(chunkRecord)[0]?.references, 2);
+		assert.deepEqual(
+			map(store.begin(), ino, MiB, 63 * MiB).map((range) => [range.offset, range.length, range.payloadOffset]),
+			[
+				[32 * MiB - 500, 500, 0],
+				[32 * MiB, 500, 500],
+			],
+		);
+	});
+
 	test("a new block never overlaps what is left of a split one", () => {
 		const store = new Store();
 		const segment = newSegment(1, 4096);
