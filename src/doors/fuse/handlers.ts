@@ -1,0 +1,623 @@
+/**
+ * What each opcode does, on the volume's interface. A handler decodes its request before its first await (invariant F2 of server.ts) and
+ * replies through the door; what it throws becomes the error reply. It returns a promise while it is at work, or nothing when the reply
+ * is out.
+ */
+import { FsError, isFsError } from "../../base/errors.ts";
+import type { Attributes, Caller, Changed, NodeRef, OpenIntent, Opened, SetAttributes } from "../../volume/interface.ts";
+import { attributeValidity } from "./door.ts";
+import type { Door, Negotiated, OpenFile } from "./door.ts";
+import { readDirectory } from "./directory.ts";
+import {
+	congestionThreshold,
+	maxBackground,
+	maxMinor,
+	maxPages,
+	maxReadAheadBytes,
+	maxWriteBytes,
+	maxXattrBytes,
+	minMinor,
+	preferredIoBytes,
+} from "./limits.ts";
+import {
+	decodeCreate,
+	decodeFh,
+	decodeFsync,
+	decodeGetattr,
+	decodeGetxattrSize,
+	decodeInit,
+	decodeLink,
+	decodeMkdir,
+	decodeMknod,
+	decodeOpen,
+	decodeRead,
+	decodeRename,
+	decodeSetattr,
+	decodeSetxattr,
+	decodeStatx,
+	decodeWrite,
+	encodeAttrOut,
+	encodeEntry,
+	encodeInitOut,
+	encodeNegativeEntry,
+	encodeOpenOut,
+	encodeStatfs,
+	encodeStatxOut,
+	errnoOf,
+	fattr,
+	fopen,
+	initFlags,
+	opcodes,
+	openFlags,
+	openKillSuidGid,
+	typeOfMode,
+	writeKillSuidGid,
+	xattrCreate,
+	xattrReplace,
+} from "./protocol.ts";
+import type { InitIn, InitOut, RequestHeader, RequestReader, SetattrIn } from "./protocol.ts";
+
+export type Handler = (header: RequestHeader, r: RequestReader) => Promise<void> | undefined;
+
+// ── INIT ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Asked for when offered. No WRITEBACK_CACHE (sizes would go stale for other doors), no POSIX_LOCKS or FLOCK_LOCKS (the kernel keeps those
+ * locks).
+ */
+const wanted =
+	initFlags.ASYNC_READ |
+	initFlags.ATOMIC_O_TRUNC |
+	initFlags.EXPORT_SUPPORT |
+	initFlags.BIG_WRITES |
+	initFlags.DO_READDIRPLUS |
+	initFlags.READDIRPLUS_AUTO |
+	initFlags.ASYNC_DIO |
+	initFlags.PARALLEL_DIROPS |
+	initFlags.ABORT_ERROR |
+	initFlags.MAX_PAGES |
+	initFlags.CACHE_SYMLINKS |
+	initFlags.EXPLICIT_INVAL_DATA |
+	initFlags.HANDLE_KILLPRIV_V2 |
+	initFlags.SETXATTR_EXT |
+	initFlags.INIT_EXT;
+
+/** @throws FsError ENOTSUP: the kernel is too old. */
+export function negotiate(init: InitIn, keepCache: boolean): { readonly out: InitOut; readonly state: Negotiated } {
+	if (init.major < 7 || (init.major === 7 && init.minor < minMinor)) {
+		const data = { major: init.major, minor: init.minor };
+		throw new FsError(
+			"ENOTSUP",
+			"fuse.init-old",
+			`the kernel speaks FUSE ${init.major}.${init.minor}; 7.${minMinor} (Linux 5.4) is the oldest that works`,
+			data,
+		);
+	}
+	// Without the only writer's view of contents, cached pages are checked against size and mtime at each getattr.
+	const caching = keepCache ? wanted : (wanted & ~initFlags.EXPLICIT_INVAL_DATA) | initFlags.AUTO_INVAL_DATA;
+	const flags = (init.major === 7 ? init.flags : 0) & caching;
+	const minor = Math.min(init.minor, maxMinor);
+	return {
+		out: {
+			minor,
+			maxReadAhead: maxReadAheadBytes,
+			flags: flags >>> 0,
+			flags2: 0,
+			maxBackground,
+			congestionThreshold,
+			maxWrite: maxWriteBytes,
+			maxPages,
+		},
+		state: {
+			minor,
+			killPriv: (flags & initFlags.HANDLE_KILLPRIV_V2) !== 0,
+			setxattrExt: (flags & initFlags.SETXATTR_EXT) !== 0,
+			noOpendir: keepCache && (init.flags & initFlags.NO_OPENDIR_SUPPORT) !== 0,
+		},
+	};
+}
+
+function handleInit(door: Door, header: RequestHeader, r: RequestReader): undefined {
+	const { out, state } = negotiate(decodeInit(r), door.keepCache);
+	door.negotiated = state;
+	encodeInitOut(door.out.reset(), out);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+// ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function refused(
+	code: "EINVAL" | "EFBIG" | "EROFS" | "EBADF" | "EMFILE" | "ENOTSUP" | "E2BIG" | "ERANGE" | "EIO",
+	what: string,
+	message: string,
+): FsError {
+	return new FsError(code, `fuse.${what}`, message);
+}
+
+function callerOf(door: Door, header: RequestHeader): Caller {
+	return {
+		uid: header.uid,
+		gid: header.gid,
+		groups: [],
+		principal: undefined,
+		door: "fuse",
+		clientInstance: door.clientInstance,
+		share: undefined,
+		trusted: true,
+	};
+}
+
+function node(door: Door, ino: number): NodeRef {
+	if (!Number.isSafeInteger(ino) || ino < 1)
+		throw refused("EINVAL", "nodeid", `the kernel named node ${ino}, which cannot be an inode number`);
+	return door.volume.node(ino);
+}
+
+function writable(door: Door): void {
+	if (door.readOnly) throw refused("EROFS", "read-only", "this mount is read-only");
+}
+
+function done(door: Door, header: RequestHeader): void {
+	door.reply(header, door.out.reset().finish(header, 0), undefined);
+}
+
+function noted(door: Door, changed: Changed): void {
+	if (changed.position > door.position) door.position = changed.position;
+}
+
+function sendEntry(door: Door, header: RequestHeader, attributes: Attributes): void {
+	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
+	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+function sendAttributes(door: Door, header: RequestHeader, attributes: Attributes): void {
+	encodeAttrOut(door.out.reset(), attributes, attributeValidity(door, attributes.ino), preferredIoBytes);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+/**
+ * What is left of the mode bits of a file whose contents or owner somebody changed, or nothing when nothing has to go. As the kernel's own
+ * rule.
+ */
+export function modeWithoutSetId(attributes: Attributes): number | undefined {
+	if (attributes.type !== "file") return undefined;
+	let kill = attributes.mode & 0o4000;
+	if ((attributes.mode & 0o2010) === 0o2010) kill |= 0o2000;
+	return kill === 0 ? undefined : attributes.mode & ~kill;
+}
+
+// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function handleLookup(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const name = r.name();
+	const parent = node(door, header.nodeid);
+	try {
+		// "." of any node: how the kernel finds a node again by its number (FUSE_EXPORT_SUPPORT).
+		const caller = callerOf(door, header);
+		sendEntry(
+			door,
+			header,
+			name === "." ? await door.volume.getAttributes(caller, parent) : await door.volume.lookup(caller, parent, name),
+		);
+	} catch (error) {
+		if (!isFsError(error, "ENOENT") || door.negativeMs === 0) throw error;
+		encodeNegativeEntry(door.out.reset(), door.negativeMs);
+		door.reply(header, door.out.finish(header, 0), undefined);
+	}
+}
+
+async function handleMkdir(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { mode, name } = decodeMkdir(r);
+	writable(door);
+	const made = await door.volume.makeDirectory(callerOf(door, header), node(door, header.nodeid), name, mode & 0o7777);
+	noted(door, made);
+	sendEntry(door, header, made.attributes);
+}
+
+async function handleMknod(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { mode, rdev, name } = decodeMknod(r);
+	writable(door);
+	const type = typeOfMode(mode);
+	if (type === undefined || type === "directory" || type === "symlink")
+		throw refused("EINVAL", "mknod-type", `mknod of mode ${mode.toString(8)} is not possible`);
+	const made = await door.volume.makeNode(callerOf(door, header), node(door, header.nodeid), name, type, mode & 0o7777, rdev);
+	noted(door, made);
+	sendEntry(door, header, made.attributes);
+}
+
+async function handleSymlink(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const name = r.name();
+	const target = r.name();
+	writable(door);
+	const made = await door.volume.makeSymlink(callerOf(door, header), node(door, header.nodeid), name, target);
+	noted(door, made);
+	sendEntry(door, header, made.attributes);
+}
+
+async function handleLink(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const link = decodeLink(r);
+	writable(door);
+	const made = await door.volume.link(callerOf(door, header), node(door, link.node), node(door, header.nodeid), link.name);
+	noted(door, made);
+	sendEntry(door, header, made.attributes);
+}
+
+async function handleRemove(door: Door, header: RequestHeader, r: RequestReader, directory: boolean): Promise<void> {
+	const name = r.name();
+	writable(door);
+	const caller = callerOf(door, header);
+	const parent = node(door, header.nodeid);
+	const gone = directory ? await door.volume.removeDirectory(caller, parent, name) : await door.volume.unlink(caller, parent, name);
+	noted(door, gone);
+	// Who still holds the node (a working directory, an O_PATH descriptor) can go on asking for its attributes until the kernel forgets it.
+	if (directory || gone.attributes.nlink === 0) door.removed.set(gone.attributes.ino, { ...gone.attributes, nlink: 0 });
+	done(door, header);
+}
+
+async function handleRename(door: Door, header: RequestHeader, r: RequestReader, extended: boolean): Promise<void> {
+	const rename = decodeRename(r, extended);
+	writable(door);
+	const from = node(door, header.nodeid);
+	const to = node(door, rename.newParent);
+	noted(door, await door.volume.rename(callerOf(door, header), from, rename.name, to, rename.newName, rename.flags));
+	done(door, header);
+}
+
+async function handleReadlink(door: Door, header: RequestHeader): Promise<void> {
+	const target = await door.volume.readSymlink(callerOf(door, header), node(door, header.nodeid));
+	sendBytes(door, header, byteStringToBytes(target));
+}
+
+function byteStringToBytes(text: string): Uint8Array {
+	const bytes = new Uint8Array(text.length);
+	for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+	return bytes;
+}
+
+function sendBytes(door: Door, header: RequestHeader, bytes: Uint8Array): void {
+	door.reply(header, door.out.reset().finish(header, 0, bytes.length), bytes);
+}
+
+// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function attributesOf(door: Door, header: RequestHeader, handle: number | undefined): Promise<Attributes> {
+	const known = handle !== undefined && door.handles.has(handle) ? handle : undefined;
+	const ref = node(door, header.nodeid);
+	try {
+		return await door.volume.getAttributes(callerOf(door, header), ref, known);
+	} catch (error) {
+		const last = isFsError(error, "ESTALE") || isFsError(error, "ENOENT") ? door.removed.get(header.nodeid) : undefined;
+		if (last === undefined) throw error;
+		return last;
+	}
+}
+
+async function handleGetattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle } = decodeGetattr(r);
+	sendAttributes(door, header, await attributesOf(door, header, handle));
+}
+
+async function handleStatx(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle } = decodeStatx(r);
+	const attributes = await attributesOf(door, header, handle);
+	encodeStatxOut(door.out.reset(), attributes, attributeValidity(door, attributes.ino), preferredIoBytes);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+function changeOf(s: SetattrIn): { -readonly [K in keyof SetAttributes]: SetAttributes[K] } {
+	const change: { -readonly [K in keyof SetAttributes]: SetAttributes[K] } = {};
+	if ((s.valid & fattr.MODE) !== 0) change.mode = s.mode & 0o7777;
+	if ((s.valid & fattr.UID) !== 0) change.uid = s.uid;
+	if ((s.valid & fattr.GID) !== 0) change.gid = s.gid;
+	if ((s.valid & fattr.SIZE) !== 0) change.size = s.size;
+	if ((s.valid & fattr.ATIME_NOW) !== 0) change.atime = "now";
+	else if ((s.valid & fattr.ATIME) !== 0) change.atime = s.atime;
+	if ((s.valid & fattr.MTIME_NOW) !== 0) change.mtime = "now";
+	else if ((s.valid & fattr.MTIME) !== 0) change.mtime = s.mtime;
+	if ((s.valid & fattr.CTIME) !== 0) change.ctime = s.ctime;
+	return change;
+}
+
+/**
+ * With FUSE_HANDLE_KILLPRIV_V2 the kernel leaves clearing set-id bits to us: on a change of owner always, on a truncation when it says
+ * so, and a SETATTR that changes nothing means "clear them" (a write by somebody without CAP_FSETID, or chown(-1, -1)).
+ */
+function killsSetId(door: Door, s: SetattrIn): boolean {
+	if (door.negotiated?.killPriv !== true || (s.valid & fattr.MODE) !== 0) return false;
+	if ((s.valid & (fattr.KILL_SUIDGID | fattr.UID | fattr.GID)) !== 0) return true;
+	return (s.valid & ~(fattr.FH | fattr.LOCKOWNER | fattr.CTIME)) === 0;
+}
+
+async function handleSetattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const s = decodeSetattr(r);
+	writable(door);
+	const change = changeOf(s);
+	if (change.size !== undefined && !Number.isSafeInteger(change.size)) throw refused("EFBIG", "size", "files end at 2^53 bytes");
+	const ref = node(door, header.nodeid);
+	const caller = callerOf(door, header);
+	const handle = s.handle !== undefined && door.handles.has(s.handle) ? s.handle : undefined;
+	if (killsSetId(door, s)) {
+		const mode = modeWithoutSetId(await door.volume.getAttributes(caller, ref, handle));
+		if (mode !== undefined) change.mode = mode;
+	}
+	const changed = await door.volume.setAttributes(caller, ref, change, handle);
+	noted(door, changed);
+	if (change.size !== undefined) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
+	sendAttributes(door, header, changed.after);
+}
+
+async function handleStatfs(door: Door, header: RequestHeader): Promise<void> {
+	const space = await door.volume.space();
+	const blockBytes = 4096;
+	encodeStatfs(door.out.reset(), {
+		blockBytes,
+		blocks: Math.floor(space.capacityBytes / blockBytes),
+		freeBlocks: Math.floor(space.freeBytes / blockBytes),
+		files: space.inodes,
+		freeFiles: space.freeInodes,
+		nameBytes: space.maximumNameBytes,
+	});
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+// ── extended attributes ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** Access lists would be stored but not enforced: refused, so that nobody relies on them. */
+function xattrAllowed(name: string): void {
+	if (name.startsWith("system.")) throw refused("ENOTSUP", "xattr-system", `extended attribute ${name}: access lists are not supported`);
+}
+
+function sendSized(door: Door, header: RequestHeader, size: number, bytes: Uint8Array): void {
+	if (size === 0) {
+		door.out.reset().u32(bytes.length).u32(0);
+		door.reply(header, door.out.finish(header, 0), undefined);
+	} else if (bytes.length > size) {
+		throw refused("ERANGE", "xattr-size", `${bytes.length} bytes do not fit in the caller's ${size}`);
+	} else sendBytes(door, header, bytes);
+}
+
+async function handleGetxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const size = decodeGetxattrSize(r);
+	const name = r.name();
+	xattrAllowed(name);
+	sendSized(door, header, size, await door.volume.getXattr(callerOf(door, header), node(door, header.nodeid), name));
+}
+
+async function handleListxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const size = decodeGetxattrSize(r);
+	const names = await door.volume.listXattrs(callerOf(door, header), node(door, header.nodeid));
+	// As other file systems do: trusted.* is for root alone to see.
+	const seen = names.filter((name) => header.uid === 0 || !name.startsWith("trusted."));
+	sendSized(door, header, size, byteStringToBytes(seen.map((name) => `${name}\0`).join("")));
+}
+
+async function handleSetxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { flags, name, value } = decodeSetxattr(r, door.negotiated?.setxattrExt === true);
+	writable(door);
+	xattrAllowed(name);
+	if (value.length > maxXattrBytes)
+		throw refused("E2BIG", "xattr-large", `extended attribute of ${value.length} bytes; ${maxXattrBytes} is the most`);
+	if ((flags & ~(xattrCreate | xattrReplace)) !== 0) throw refused("EINVAL", "xattr-flags", `setxattr flags ${flags}`);
+	const mode = (flags & xattrCreate) !== 0 ? "create" : (flags & xattrReplace) !== 0 ? "replace" : "any";
+	noted(door, await door.volume.setXattr(callerOf(door, header), node(door, header.nodeid), name, value.slice(), mode));
+	done(door, header);
+}
+
+async function handleRemovexattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const name = r.name();
+	writable(door);
+	xattrAllowed(name);
+	noted(door, await door.volume.removeXattr(callerOf(door, header), node(door, header.nodeid), name));
+	done(door, header);
+}
+
+// ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function accessOf(flags: number): { readonly read: boolean; readonly write: boolean } {
+	const mode = flags & openFlags.ACCMODE;
+	return { read: mode !== openFlags.WRONLY, write: mode !== 0 };
+}
+
+/**
+ * O_APPEND stays out: the kernel, sole keeper of the size while it is the only door, computes the offset of an appending write under the
+ * inode's lock.
+ */
+function intentOf(flags: number, disposition: OpenIntent["disposition"]): OpenIntent {
+	return { disposition, access: accessOf(flags), sync: (flags & openFlags.DSYNC) !== 0 };
+}
+
+/** close(2) of a file opened for reading has nothing to report: it needs no FLUSH. */
+function openReplyFlags(door: Door, flags: number): number {
+	return (door.keepCache ? fopen.KEEP_CACHE : 0) | (accessOf(flags).write ? 0 : fopen.NOFLUSH);
+}
+
+function roomForHandle(door: Door): void {
+	if (door.handles.size >= door.maxHandles)
+		throw refused("EMFILE", "handles", `${door.maxHandles} files are open through this mount, which is the limit`);
+}
+
+async function finishOpen(door: Door, caller: Caller, opened: Opened, kill: boolean): Promise<Attributes> {
+	door.handles.set(opened.handle, { ino: opened.attributes.ino });
+	noted(door, opened);
+	const mode = kill ? modeWithoutSetId(opened.attributes) : undefined;
+	if (mode === undefined) return opened.attributes;
+	const changed = await door.volume.setAttributes(caller, node(door, opened.attributes.ino), { mode }, opened.handle);
+	noted(door, changed);
+	return changed.after;
+}
+
+/** When what follows an open fails, the kernel never learns of the handle: it is closed again. */
+async function opening(door: Door, caller: Caller, opened: Opened, kill: boolean): Promise<Attributes> {
+	try {
+		return await finishOpen(door, caller, opened, kill);
+	} catch (error) {
+		door.handles.delete(opened.handle);
+		await door.volume.close(opened.handle);
+		throw error;
+	}
+}
+
+async function handleOpen(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const open = decodeOpen(r);
+	const truncate = (open.flags & openFlags.TRUNC) !== 0;
+	if (truncate || accessOf(open.flags).write) writable(door);
+	roomForHandle(door);
+	const caller = callerOf(door, header);
+	const opened = await door.volume.open(caller, { node: node(door, header.nodeid) }, intentOf(open.flags, truncate ? "overwrite" : "open"));
+	await opening(door, caller, opened, truncate && (open.openFlags & openKillSuidGid) !== 0);
+	if (truncate) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
+	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function handleCreate(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const create = decodeCreate(r);
+	writable(door);
+	roomForHandle(door);
+	const exclusive = (create.flags & openFlags.EXCL) !== 0;
+	const truncate = (create.flags & openFlags.TRUNC) !== 0;
+	const intent = intentOf(create.flags, exclusive ? "create" : truncate ? "overwrite-or-create" : "open-or-create");
+	const caller = callerOf(door, header);
+	const at = { parent: node(door, header.nodeid), name: create.name };
+	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
+	const attributes = await opening(door, caller, opened, !opened.created && truncate && (create.openFlags & openKillSuidGid) !== 0);
+	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
+	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
+	encodeOpenOut(door.out, opened.handle, openReplyFlags(door, create.flags));
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+function openFile(door: Door, handle: number): OpenFile {
+	const file = door.handles.get(handle);
+	if (file === undefined) throw refused("EBADF", "handle", `the kernel used handle ${handle}, which is not open`);
+	return file;
+}
+
+async function handleRead(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle, offset, size } = decodeRead(r);
+	openFile(door, handle);
+	// Nothing is stored beyond 2^53: such a read is past every end.
+	if (!Number.isSafeInteger(offset + size)) return sendBytes(door, header, new Uint8Array(0));
+	const bytes = await door.volume.read(handle, offset, size);
+	if (bytes.length > size) throw refused("EIO", "read-long", `the volume answered ${bytes.length} bytes to a read of ${size}`);
+	door.bytesRead += bytes.length;
+	sendBytes(door, header, bytes);
+}
+
+async function handleWrite(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle, offset, writeFlags, data } = decodeWrite(r);
+	writable(door);
+	const { ino } = openFile(door, handle);
+	if (!Number.isSafeInteger(offset + data.length)) throw refused("EFBIG", "offset", "files end at 2^53 bytes");
+	const { written, attributes } = await door.volume.write(handle, offset, data);
+	door.recentWrites.set(ino, door.clock.monotonicMs());
+	door.bytesWritten += written;
+	if ((writeFlags & writeKillSuidGid) !== 0 && door.negotiated?.killPriv === true) {
+		const mode = modeWithoutSetId(attributes);
+		if (mode !== undefined) noted(door, await door.volume.setAttributes(callerOf(door, header), node(door, ino), { mode }, handle));
+	}
+	door.out.reset().u32(written).u32(0);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function handleFlush(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const handle = decodeFh(r);
+	openFile(door, handle);
+	await door.volume.flush(handle);
+	done(door, header);
+}
+
+async function handleRelease(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const handle = decodeFh(r);
+	openFile(door, handle);
+	door.handles.delete(handle);
+	await door.volume.close(handle);
+	done(door, header);
+}
+
+async function handleFsync(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle, dataOnly } = decodeFsync(r);
+	openFile(door, handle);
+	await door.volume.fsync(handle, dataOnly);
+	done(door, header);
+}
+
+// ── directories and the whole ────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Directories keep no state here. A kernel that can do without OPENDIR is told so (ENOSYS, on purpose), saving two trips for each
+ * directory read.
+ */
+function handleOpendir(door: Door, header: RequestHeader): undefined {
+	if (door.negotiated?.noOpendir === true) {
+		door.reply(header, door.out.reset().finish(header, errnoOf.ENOSYS), undefined);
+		return;
+	}
+	encodeOpenOut(door.out.reset(), 0, door.keepCache ? fopen.KEEP_CACHE | fopen.CACHE_DIR : 0);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function handleReaddir(door: Door, header: RequestHeader, r: RequestReader, plus: boolean): Promise<void> {
+	const { offset, size } = decodeRead(r);
+	if (!Number.isSafeInteger(offset)) throw refused("EINVAL", "cookie", "a directory position beyond 2^53 was never given out");
+	const ref = node(door, header.nodeid);
+	const reply = await readDirectory(door, callerOf(door, header), ref, offset, size, plus);
+	door.reply(header, reply.finish(header, 0), undefined);
+}
+
+async function handleFsyncdir(door: Door, header: RequestHeader): Promise<void> {
+	await door.volume.durable(door.position);
+	done(door, header);
+}
+
+async function handleSyncfs(door: Door, header: RequestHeader): Promise<void> {
+	await door.volume.syncAll();
+	done(door, header);
+}
+
+function handleNothing(door: Door, header: RequestHeader): undefined {
+	done(door, header);
+}
+
+export function createHandlers(door: Door): ReadonlyMap<number, Handler> {
+	const on =
+		(fn: (door: Door, header: RequestHeader, r: RequestReader) => Promise<void> | undefined): Handler =>
+		(header, r) =>
+			fn(door, header, r);
+	return new Map<number, Handler>([
+		[opcodes.INIT, on(handleInit)],
+		[opcodes.LOOKUP, on(handleLookup)],
+		[opcodes.GETATTR, on(handleGetattr)],
+		[opcodes.STATX, on(handleStatx)],
+		[opcodes.SETATTR, on(handleSetattr)],
+		[opcodes.READLINK, on(handleReadlink)],
+		[opcodes.SYMLINK, on(handleSymlink)],
+		[opcodes.MKNOD, on(handleMknod)],
+		[opcodes.MKDIR, on(handleMkdir)],
+		[opcodes.UNLINK, (header, r) => handleRemove(door, header, r, false)],
+		[opcodes.RMDIR, (header, r) => handleRemove(door, header, r, true)],
+		[opcodes.RENAME, (header, r) => handleRename(door, header, r, false)],
+		[opcodes.RENAME2, (header, r) => handleRename(door, header, r, true)],
+		[opcodes.LINK, on(handleLink)],
+		[opcodes.OPEN, on(handleOpen)],
+		[opcodes.CREATE, on(handleCreate)],
+		[opcodes.READ, on(handleRead)],
+		[opcodes.WRITE, on(handleWrite)],
+		[opcodes.STATFS, on(handleStatfs)],
+		[opcodes.RELEASE, on(handleRelease)],
+		[opcodes.FSYNC, on(handleFsync)],
+		[opcodes.FLUSH, on(handleFlush)],
+		[opcodes.SETXATTR, on(handleSetxattr)],
+		[opcodes.GETXATTR, on(handleGetxattr)],
+		[opcodes.LISTXATTR, on(handleListxattr)],
+		[opcodes.REMOVEXATTR, on(handleRemovexattr)],
+		[opcodes.OPENDIR, on(handleOpendir)],
+		[opcodes.READDIR, (header, r) => handleReaddir(door, header, r, false)],
+		[opcodes.READDIRPLUS, (header, r) => handleReaddir(door, header, r, true)],
+		[opcodes.RELEASEDIR, on(handleNothing)],
+		[opcodes.FSYNCDIR, on(handleFsyncdir)],
+		[opcodes.SYNCFS, on(handleSyncfs)],
+		[opcodes.DESTROY, on(handleNothing)],
+	]);
+}

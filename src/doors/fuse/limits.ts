@@ -1,0 +1,71 @@
+/** Bounds of the FUSE door, each with its reason. */
+
+/** Largest WRITE: 256 pages, what every kernel since 4.20 allows without a sysctl. */
+export const maxWriteBytes = 1 << 20;
+export const maxPages = 256;
+
+/** Read-ahead in one go: as much as one READ can carry. The host raises the device's own figure to match. */
+export const maxReadAheadBytes = 1 << 20;
+
+/**
+ * Background requests (read-ahead, direct I/O, releases) that the kernel keeps in flight; above the second figure it slows writers down.
+ */
+export const maxBackground = 64;
+export const congestionThreshold = 48;
+
+/** Oldest protocol understood: 7.31 (Linux 5.4). Newest structures known: 7.39; a newer kernel speaks down. */
+export const minMinor = 31;
+export const maxMinor = 39;
+
+/**
+ * Requests being handled at once. Foreground requests are one per waiting thread, so more than this is a stampede: the rest waits in the
+ * kernel.
+ */
+export const maxConcurrentRequests = 512;
+
+/**
+ * Bytes of READs and WRITEs being handled at once (each may hold a buffer of its size): 32 of the largest. Above it the rest waits in the
+ * kernel.
+ */
+export const maxBytesInFlight = 32 << 20;
+
+/** Open files. A handle costs about 300 bytes here and in the volume; more than this many opens fail EMFILE. */
+export const maxHandles = 262_144;
+
+/** Entries asked of the volume in one step of a directory read: bounds what is held in memory whatever the reply's size. */
+export const maxDirectoryBatch = 512;
+
+/** Largest directory reply: the kernel asks for a page to 1 MiB. */
+export const maxDirectoryReplyBytes = 1 << 20;
+
+/** Largest xattr value and list (xattr(7)). */
+export const maxXattrBytes = 65_536;
+
+/** Attributes of removed nodes that somebody still holds (an O_PATH descriptor, a working directory); older ones answer ESTALE. */
+export const maxRemovedNodes = 4096;
+
+/** Files whose stored size may still change because their newest bytes are not sealed yet (see `recentWriteMs`). */
+export const maxRecentWrites = 4096;
+
+/**
+ * How long after a write the stored size of a file may change behind the kernel's back: sealing starts after 2 s and a large one takes
+ * some more.
+ */
+export const recentWriteMs = 15_000;
+
+/** Validity of the attributes of such a file. */
+export const recentAttributeMs = 1000;
+
+/**
+ * Default validity of names and attributes in the kernel. Every change passes through this mount, and the kernel updates or drops what it
+ * caches on its own changes, so any time is coherent; an hour bounds the harm of a mistake. Other doors need notifications before they
+ * may change anything.
+ */
+export const defaultTimeoutMs = 3_600_000;
+
+/** st_blksize: stdio and cp size their buffers by it, and each write(2) is a trip to this process. */
+export const preferredIoBytes = 131_072;
+
+/** The same fault is logged this many times in full, then every thousandth time: a failing disk must not fill the log. */
+export const fullLogsPerSite = 10;
+export const maxLogSites = 256;

@@ -1,0 +1,312 @@
+/**
+ * The FUSE door: one kernel connection served from one volume.
+ *
+ * Invariants
+ *  F1 Every request that wants a reply gets exactly one; FORGET, BATCH_FORGET, INTERRUPT and NOTIFY_REPLY get none.
+ *  F2 A handler reads its request only before its first await: the bytes belong to the channel afterwards. Decoders copy names; WRITE and
+ *     SETXATTR hand a view to the volume, which copies before its own first await (SETXATTR copies here).
+ *  F3 Each volume handle opened here is in `#handles` until its close was called; when the connection is over, all are closed.
+ *  F4 An opcode that is implemented never answers ENOSYS: the kernel would remember it and, for FSYNC and FLUSH, report success ever after.
+ *  F5 A directory's sync waits for the newest position that any reply of this door has reported.
+ *  F6 Requests in flight and their bytes are bounded by pausing the channel; what is not read yet waits in the kernel.
+ */
+import { AssertionError, assert } from "../../base/assert.ts";
+import { Deferred, Signal } from "../../base/async.ts";
+import { isFsError, toFsError } from "../../base/errors.ts";
+import type { Logger } from "../../base/telemetry.ts";
+import type { FuseChannel, Platform } from "../../platform/interface.ts";
+import type { HandleId, Volume } from "../../volume/interface.ts";
+import { BoundedMap } from "./bounded-map.ts";
+import type { Door, OpenFile } from "./door.ts";
+import { FaultLog } from "./faults.ts";
+import { createHandlers } from "./handlers.ts";
+import type { Handler } from "./handlers.ts";
+import { maxBytesInFlight, maxConcurrentRequests, maxHandles, maxRecentWrites, maxRemovedNodes, defaultTimeoutMs } from "./limits.ts";
+import {
+	ReplyWriter,
+	RequestReader,
+	decodeBatchForget,
+	decodeHeader,
+	errnoOf,
+	inHeaderBytes,
+	opcodes,
+	outHeaderBytes,
+} from "./protocol.ts";
+import type { RequestHeader } from "./protocol.ts";
+
+export interface FuseServerOptions {
+	/** Changes are refused with EROFS, whatever the mount flags say. */
+	readonly readOnly?: boolean;
+	/** How long the kernel may believe a name, an absent name, attributes; whole milliseconds. Default: one hour (`limits.ts` says why). */
+	readonly entryTimeoutMs?: number;
+	readonly negativeTimeoutMs?: number;
+	readonly attributeTimeoutMs?: number;
+	/** The kernel may keep contents and directory listings between opens (default). Only while every change passes through this mount. */
+	readonly keepCache?: boolean;
+	/** Tells this mount apart from others of the same volume. */
+	readonly clientInstance?: string;
+	/** Something is wrong with the program, not with a request: the daemon decides whether to go on. The request got EIO. */
+	readonly onFatal?: (error: unknown) => void;
+}
+
+export interface FuseServerModules {
+	readonly volume: Volume;
+	readonly channel: FuseChannel;
+	readonly platform: Pick<Platform, "clock">;
+	readonly logger: Logger;
+}
+
+export interface FuseCounters {
+	/** By opcode. */
+	readonly requests: ReadonlyMap<number, number>;
+	readonly errors: number;
+	readonly interrupts: number;
+	readonly bytesRead: number;
+	readonly bytesWritten: number;
+	readonly inFlight: number;
+	readonly openHandles: number;
+	readonly pauses: number;
+}
+
+export interface FuseServer {
+	/** The connection is over (unmounted or aborted), every handler has finished and every handle is closed. */
+	readonly ended: Promise<void>;
+	/**
+	 * Waits for what is in flight, closes handles that are left, and closes the channel. It does not unmount: do that first, so that nothing
+	 * is cut off.
+	 */
+	stop(): Promise<void>;
+	counters(): FuseCounters;
+}
+
+/** Opcodes without a reply. */
+const silent: ReadonlySet<number> = new Set([opcodes.FORGET, opcodes.BATCH_FORGET, opcodes.INTERRUPT, opcodes.NOTIFY_REPLY]);
+
+export function serveFuse(options: FuseServerOptions, modules: FuseServerModules): FuseServer {
+	return new Server(options, modules);
+}
+
+class Server implements FuseServer {
+	readonly ended: Promise<void>;
+	readonly #options: FuseServerOptions;
+	readonly #volume: Volume;
+	readonly #channel: FuseChannel;
+	readonly #door: Door;
+	readonly #faults: FaultLog;
+	readonly #handlers: ReadonlyMap<number, Handler>;
+	readonly #handles = new Map<HandleId, OpenFile>();
+	/** For replies without bytes of the volume's; a reply is on its way to the kernel before the next one is begun. */
+	readonly #scratch = new ReplyWriter(512);
+	readonly #requests = new Map<number, number>();
+	readonly #idle = new Signal();
+	#errors = 0;
+	#interrupts = 0;
+	#pauses = 0;
+	#inFlight = 0;
+	#bytesInFlight = 0;
+	#paused = false;
+	#channelEnded = false;
+	#stopping: Promise<void> | undefined;
+	readonly #over = new Deferred<void>();
+
+	constructor(options: FuseServerOptions, modules: FuseServerModules) {
+		this.#options = options;
+		this.#volume = modules.volume;
+		this.#channel = modules.channel;
+		this.#faults = new FaultLog(modules.logger);
+		this.#door = this.#createDoor(options, modules);
+		this.#handlers = createHandlers(this.#door);
+		this.ended = this.#over.promise;
+		void modules.channel.ended.then(() => this.#finish());
+		modules.channel.start((request) => this.#receive(request));
+	}
+
+	#createDoor(options: FuseServerOptions, modules: FuseServerModules): Door {
+		const attributeMs = options.attributeTimeoutMs ?? defaultTimeoutMs;
+		const entryMs = options.entryTimeoutMs ?? defaultTimeoutMs;
+		const negativeMs = options.negativeTimeoutMs ?? defaultTimeoutMs;
+		for (const ms of [attributeMs, entryMs, negativeMs]) assert(Number.isSafeInteger(ms) && ms >= 0, `time-out of the FUSE door: ${ms}`);
+		return {
+			volume: modules.volume,
+			clock: modules.platform.clock,
+			readOnly: options.readOnly === true,
+			keepCache: options.keepCache !== false,
+			clientInstance: options.clientInstance ?? "fuse",
+			entryMs,
+			attributeMs,
+			negativeMs,
+			handles: this.#handles,
+			maxHandles,
+			removed: new BoundedMap(maxRemovedNodes),
+			recentWrites: new BoundedMap(maxRecentWrites),
+			position: 0,
+			bytesRead: 0,
+			bytesWritten: 0,
+			negotiated: undefined,
+			out: this.#scratch,
+			reply: (header, view, body) => this.#reply(header, view, body),
+		};
+	}
+
+	counters(): FuseCounters {
+		return {
+			requests: this.#requests,
+			errors: this.#errors,
+			interrupts: this.#interrupts,
+			bytesRead: this.#door.bytesRead,
+			bytesWritten: this.#door.bytesWritten,
+			inFlight: this.#inFlight,
+			openHandles: this.#handles.size,
+			pauses: this.#pauses,
+		};
+	}
+
+	#reply(_header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void {
+		this.#channel.reply(body === undefined || body.length === 0 ? [view] : [view, body]);
+	}
+
+	// ── one request ────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Called by the channel; everything that needs the bytes happens before it returns. */
+	#receive(request: Uint8Array): void {
+		let header: RequestHeader;
+		try {
+			header = decodeHeader(request);
+		} catch (error) {
+			this.#fatal(error);
+			return;
+		}
+		this.#requests.set(header.opcode, (this.#requests.get(header.opcode) ?? 0) + 1);
+		const end = Math.min(header.lengthBytes, request.length);
+		if (silent.has(header.opcode)) {
+			this.#receiveSilent(header, request, end);
+			return;
+		}
+		// Room for what the request brings (WRITE) or asks for (READ and directory reads: `size` at 16 of the body).
+		const asks = header.opcode === opcodes.READ && request.length >= inHeaderBytes + 20 ? readSize(request) : 0;
+		const weight = request.length + Math.min(asks, maxBytesInFlight);
+		this.#begin(weight);
+		let running: Promise<void> | undefined;
+		try {
+			running = this.#dispatch(header, request, end);
+		} catch (error) {
+			this.#fail(header, error);
+		}
+		if (running === undefined) this.#end(weight);
+		else
+			void running.then(
+				() => this.#end(weight),
+				(error: unknown) => {
+					this.#fail(header, error);
+					this.#end(weight);
+				},
+			);
+	}
+
+	/** A promise while a handler is at work, nothing when the reply is out already. */
+	#dispatch(header: RequestHeader, request: Uint8Array, end: number): Promise<void> | undefined {
+		const handler = this.#handlers.get(header.opcode);
+		if (handler === undefined) {
+			this.#reply(header, this.#scratch.reset().finish(header, errnoOf.ENOSYS), undefined);
+			return undefined;
+		}
+		return handler(header, new RequestReader(request, inHeaderBytes, end, `opcode ${header.opcode}`));
+	}
+
+	#receiveSilent(header: RequestHeader, request: Uint8Array, end: number): void {
+		try {
+			if (header.opcode === opcodes.INTERRUPT) this.#interrupts++;
+			else if (header.opcode === opcodes.FORGET) this.#door.removed.delete(header.nodeid);
+			else if (header.opcode === opcodes.BATCH_FORGET) {
+				const nodes = decodeBatchForget(new RequestReader(request, inHeaderBytes, end, "BATCH_FORGET"));
+				for (const node of nodes) this.#door.removed.delete(node);
+			}
+		} catch (error) {
+			this.#fatal(error);
+		}
+	}
+
+	#begin(weight: number): void {
+		this.#inFlight++;
+		this.#bytesInFlight += weight;
+		if (!this.#paused && (this.#inFlight >= maxConcurrentRequests || this.#bytesInFlight >= maxBytesInFlight)) {
+			this.#paused = true;
+			this.#pauses++;
+			this.#channel.pause();
+		}
+	}
+
+	#end(weight: number): void {
+		this.#inFlight--;
+		this.#bytesInFlight -= weight;
+		assert(this.#inFlight >= 0 && this.#bytesInFlight >= 0, "more FUSE requests ended than began");
+		// Half-way down, so that a full door does not pause and resume at every request.
+		if (this.#paused && this.#inFlight <= maxConcurrentRequests / 2 && this.#bytesInFlight <= maxBytesInFlight / 2) {
+			this.#paused = false;
+			this.#channel.resume();
+		}
+		if (this.#inFlight === 0) this.#idle.notifyAll();
+	}
+
+	// ── errors ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+	#fail(header: RequestHeader, error: unknown): void {
+		try {
+			const errno = this.#faults.errno(error, header.opcode, header.nodeid);
+			if (errno !== errnoOf.ENODATA && errno !== errnoOf.ENOENT) this.#errors++;
+			this.#reply(header, this.#scratch.reset().finish(header, errno), undefined);
+			if (!isFsError(error)) this.#fatal(error);
+		} catch (second) {
+			this.#fatal(second);
+		}
+	}
+
+	#fatal(error: unknown): void {
+		this.#faults.fatal(error);
+		if (error instanceof AssertionError || !isFsError(error)) this.#options.onFatal?.(error);
+	}
+
+	// ── the end ────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async #drain(): Promise<void> {
+		while (this.#inFlight > 0) await this.#idle.wait();
+	}
+
+	/** The kernel sends no RELEASE when a connection is aborted. */
+	async #closeHandles(): Promise<void> {
+		for (const handle of [...this.#handles.keys()]) {
+			this.#handles.delete(handle);
+			try {
+				await this.#volume.close(handle);
+			} catch (error) {
+				this.#faults.closing(toFsError(error, "fuse.close-left"), handle);
+			}
+		}
+	}
+
+	async #finish(): Promise<void> {
+		if (this.#channelEnded) return;
+		this.#channelEnded = true;
+		await this.#drain();
+		await this.#closeHandles();
+		this.#over.resolve();
+	}
+
+	stop(): Promise<void> {
+		this.#stopping ??= this.#stop();
+		return this.#stopping;
+	}
+
+	async #stop(): Promise<void> {
+		await this.#drain();
+		await this.#channel.close();
+		await this.#finish();
+		await this.ended;
+	}
+}
+
+function readSize(request: Uint8Array): number {
+	const at = inHeaderBytes + 16;
+	const r = new RequestReader(request, at, at + 4, "READ");
+	return r.u32() + outHeaderBytes;
+}

@@ -1,0 +1,260 @@
+/**
+ * One `/dev/fuse` connection: a reader thread fills a ring, the main thread drains it and writes replies, a notifier thread (started at
+ * the first notification) writes notifications.
+ *
+ * Waking a thread costs more than handling a request, so after a request the main thread goes on looking for the next one for a moment.
+ * It looks in a tight loop only while every request has its reply; otherwise something else has to happen first (a disk, a timer), and
+ * it looks once in each turn of the event loop.
+ *
+ * Invariants
+ *  H1 At most one turn is scheduled or waiting at any time.
+ *  H2 `ended` resolves after the last request was delivered, and only once.
+ *  H3 The descriptors are closed after both threads have ended.
+ */
+import { closeSync, writeSync, writevSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { assert } from "../../base/assert.ts";
+import { Deferred } from "../../base/async.ts";
+import { FsError, toFsError } from "../../base/errors.ts";
+import type { ErrorCode } from "../../base/errors.ts";
+import type { FuseChannel } from "../interface.ts";
+import { libc } from "./fuse-libc.ts";
+import { burstGapMs, maxQueuedNotifications, notifierGraceMs, requestsPerTurn, ringBytes, spinMs, workerHeap } from "./fuse-limits.ts";
+import type { NotificationDone } from "./fuse-notifier.ts";
+import type { ReaderData } from "./fuse-reader.ts";
+import { RingConsumer, createRing } from "./fuse-ring.ts";
+
+/** Opcodes that are never answered: FORGET, INTERRUPT, NOTIFY_REPLY, BATCH_FORGET. */
+const unanswered: ReadonlySet<number> = new Set([2, 36, 41, 42]);
+
+export class RealFuseChannel implements FuseChannel {
+	readonly ended: Promise<void>;
+	readonly #fd: number;
+	readonly #stopFd: number;
+	readonly #ring = createRing(ringBytes);
+	readonly #consumer: RingConsumer;
+	readonly #over = new Deferred<void>();
+	#readerGone: Promise<void> = Promise.resolve();
+	#notifier: Notifier | undefined;
+	#take: ((request: Uint8Array) => void) | undefined;
+	#outstanding = 0;
+	#lastRequestMs = 0;
+	#burst = false;
+	#paused = false;
+	/** A turn is scheduled, waiting or running. */
+	#turning = false;
+	#closing: Promise<void> | undefined;
+
+	constructor(fd: number) {
+		this.#fd = fd;
+		const stopFd = libc().eventfd();
+		if (stopFd < 0)
+			throw new FsError("EMFILE", "platform.fuse-eventfd", `eventfd failed with errno ${-stopFd}: raise the limit of open files`);
+		this.#stopFd = stopFd;
+		this.#consumer = new RingConsumer(this.#ring);
+		this.ended = this.#over.promise;
+	}
+
+	start(onRequest: (request: Uint8Array) => void): void {
+		assert(this.#take === undefined && this.#closing === undefined, "a FUSE channel starts once");
+		this.#take = onRequest;
+		const data: ReaderData = { ring: this.#ring, fd: this.#fd, stopFd: this.#stopFd };
+		const reader = new Worker(new URL("./fuse-reader.js", import.meta.url), {
+			workerData: data,
+			resourceLimits: workerHeap,
+			name: "fuse-reader",
+		});
+		this.#readerGone = new Promise((resolve) => {
+			reader.once("error", () => this.#over.resolve());
+			reader.once("exit", () => resolve());
+		});
+		this.#schedule();
+	}
+
+	// ── requests ───────────────────────────────────────────────────────────────────────────────────────────────
+
+	#schedule(): void {
+		if (this.#turning) return;
+		this.#turning = true;
+		setImmediate(this.#turn);
+	}
+
+	readonly #deliver = (request: Uint8Array): void => {
+		const opcode = (request[4] as number) | ((request[5] as number) << 8) | ((request[6] as number) << 16);
+		if (!unanswered.has(opcode)) this.#outstanding++;
+		this.#take?.(request);
+	};
+
+	readonly #turn = (): void => {
+		this.#turning = false;
+		if (this.#paused) return;
+		const now = performance.now();
+		if (this.#drain() > 0) {
+			// After this turn the continuations of the handlers run; then the next turn looks again.
+			this.#burst = now - this.#lastRequestMs < burstGapMs;
+			this.#lastRequestMs = performance.now();
+			this.#schedule();
+		} else if (this.#consumer.ended !== undefined) {
+			this.#over.resolve();
+		} else if (this.#burst && now - this.#lastRequestMs < spinMs) {
+			if (this.#outstanding === 0) this.#spin();
+			this.#schedule();
+		} else this.#sleep();
+	};
+
+	#drain(): number {
+		let count = 0;
+		while (count < requestsPerTurn && !this.#paused) {
+			if (this.#consumer.drain(1, this.#deliver) === 0) break;
+			count++;
+		}
+		return count;
+	}
+
+	#spin(): void {
+		const until = this.#lastRequestMs + spinMs;
+		while (!this.#consumer.ready && performance.now() < until);
+	}
+
+	#sleep(): void {
+		const waiting = this.#consumer.wait();
+		if (waiting === undefined) {
+			this.#schedule();
+			return;
+		}
+		this.#turning = true;
+		void waiting.then(this.#turn);
+	}
+
+	pause(): void {
+		this.#paused = true;
+	}
+
+	resume(): void {
+		this.#paused = false;
+		if (this.#take !== undefined) this.#schedule();
+	}
+
+	// ── replies and notifications ──────────────────────────────────────────────────────────────────────────────
+
+	reply(parts: readonly Uint8Array[]): void {
+		this.#outstanding--;
+		let length = 0;
+		for (const part of parts) length += part.length;
+		const written = this.#write(parts);
+		if (written !== undefined && written !== length) {
+			throw new FsError("EIO", "platform.fuse-short-reply", `the kernel took ${written} of ${length} bytes of a FUSE reply`);
+		}
+	}
+
+	/** undefined: nobody waits for this reply any more. */
+	#write(parts: readonly Uint8Array[]): number | undefined {
+		for (;;) {
+			try {
+				return parts.length === 1 ? writeSync(this.#fd, parts[0] as Uint8Array) : writevSync(this.#fd, parts as Uint8Array[]);
+			} catch (error) {
+				const code = (error as { code?: string }).code;
+				// ENOENT: the request was interrupted and its caller is gone; ENODEV, ECONNABORTED, EPERM: the connection is over.
+				if (code === "ENOENT" || code === "ENODEV" || code === "ECONNABORTED" || code === "EPERM") return undefined;
+				if (code !== "EINTR") throw toFsError(error, "platform.fuse-reply");
+			}
+		}
+	}
+
+	notify(message: Uint8Array): Promise<void> {
+		if (this.#closing !== undefined)
+			return Promise.reject(new FsError("ENOTCONN", "platform.fuse-notify-closed", "this FUSE connection is closed"));
+		this.#notifier ??= new Notifier(this.#fd);
+		return this.#notifier.send(message);
+	}
+
+	// ── the end ────────────────────────────────────────────────────────────────────────────────────────────────
+
+	close(): Promise<void> {
+		this.#closing ??= this.#close();
+		return this.#closing;
+	}
+
+	async #close(): Promise<void> {
+		this.#consumer.stop();
+		const one = new Uint8Array(8);
+		one[0] = 1;
+		writeSync(this.#stopFd, one);
+		await this.#readerGone;
+		const free = (await this.#notifier?.close()) ?? true;
+		this.#take = undefined;
+		this.#over.resolve();
+		closeSync(this.#stopFd);
+		// A notifier that is stuck in the kernel still uses the descriptor: leave both to the end of the process.
+		if (free) closeSync(this.#fd);
+	}
+}
+
+/** The notifier thread, seen from the main thread. */
+class Notifier {
+	readonly #worker: Worker;
+	readonly #waiting = new Map<number, Deferred<void>>();
+	#next = 1;
+	#gone = false;
+
+	constructor(fd: number) {
+		this.#worker = new Worker(new URL("./fuse-notifier.js", import.meta.url), {
+			workerData: { fd },
+			resourceLimits: workerHeap,
+			name: "fuse-notifier",
+		});
+		this.#worker.on("message", (done: NotificationDone) => this.#done(done));
+		this.#worker.once("error", () => this.#failAll());
+		this.#worker.once("exit", () => this.#failAll());
+		this.#worker.unref();
+	}
+
+	send(bytes: Uint8Array): Promise<void> {
+		if (this.#gone)
+			return Promise.reject(
+				new FsError("ENOTCONN", "platform.fuse-notifier-gone", "the notifier thread of this FUSE connection has ended"),
+			);
+		if (this.#waiting.size >= maxQueuedNotifications) {
+			return Promise.reject(
+				new FsError(
+					"EAGAIN",
+					"platform.fuse-notify-full",
+					`${maxQueuedNotifications} notifications wait for the kernel; wait for some of them`,
+				),
+			);
+		}
+		const deferred = new Deferred<void>();
+		const id = this.#next++;
+		this.#waiting.set(id, deferred);
+		this.#worker.postMessage({ id, bytes: bytes.slice() });
+		return deferred.promise;
+	}
+
+	#done({ id, code }: NotificationDone): void {
+		const deferred = this.#waiting.get(id);
+		this.#waiting.delete(id);
+		if (code === undefined || code === "ENOENT") deferred?.resolve();
+		else deferred?.reject(new FsError(code as ErrorCode, "platform.fuse-notify", `the kernel refused a notification: ${code}`));
+	}
+
+	#failAll(): void {
+		this.#gone = true;
+		for (const deferred of this.#waiting.values()) {
+			deferred.reject(
+				new FsError("ENOTCONN", "platform.fuse-notify-cut", "the FUSE connection was closed before the kernel took the notification"),
+			);
+		}
+		this.#waiting.clear();
+	}
+
+	/** False when the thread is stuck in the kernel. */
+	async close(): Promise<boolean> {
+		let timer: NodeJS.Timeout | undefined;
+		const late = new Promise<boolean>((resolve) => {
+			timer = setTimeout(() => resolve(false), notifierGraceMs);
+		});
+		const free = await Promise.race([this.#worker.terminate().then(() => true), late]);
+		clearTimeout(timer);
+		return free;
+	}
+}

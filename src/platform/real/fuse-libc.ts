@@ -1,0 +1,80 @@
+/** The system calls that Node does not have, through koffi: mount, umount2, poll, eventfd, and read without exceptions. Linux only. */
+import koffi from "koffi";
+
+export const pollIn = 1;
+export const pollErr = 8;
+export const pollHup = 16;
+
+/** mount(2) flags by the names of mount(8). */
+export const mountFlags: Readonly<Record<string, number>> = {
+	ro: 1,
+	nosuid: 2,
+	nodev: 4,
+	noexec: 8,
+	sync: 16,
+	dirsync: 128,
+	noatime: 1024,
+	nodiratime: 2048,
+	relatime: 1 << 21,
+};
+export const mntDetach = 2;
+export const umountNoFollow = 8;
+
+/** `struct pollfd` of x86-64 and arm64: i32 fd, i16 events, i16 revents. */
+export const pollFdBytes = 8;
+
+type AsyncCall = (error: Error | null, result: number) => void;
+
+export interface Libc {
+	/** Bytes read, or -errno. */
+	read(fd: number, into: Uint8Array, lengthBytes: number): number;
+	/** Ready descriptors, or -errno. */
+	poll(fds: Uint8Array, count: number, timeoutMs: number): number;
+	/** A descriptor, or -errno. Blocking. */
+	eventfd(): number;
+	/** 0 or -errno, on a thread of the pool: it may need answers from the thread that calls. Strings are NUL-terminated bytes. */
+	mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): Promise<number>;
+	umount(target: Uint8Array, flags: number): Promise<number>;
+}
+
+let loaded: Libc | undefined;
+
+/** The library is the same for the whole process and holds no state of ours. */
+export function libc(): Libc {
+	loaded ??= load();
+	return loaded;
+}
+
+function load(): Libc {
+	const library = koffi.load("libc.so.6");
+	const read = library.func("long read(int fd, void *buf, size_t count)");
+	const poll = library.func("int poll(void *fds, unsigned long count, int timeout)");
+	const eventfd = library.func("int eventfd(unsigned int initial, int flags)");
+	const errno = (result: number): number => (result < 0 ? -koffi.errno() : result);
+	const closeOnExec = 0o2000000;
+	return {
+		read: (fd, into, lengthBytes) => errno(read(fd, into, lengthBytes) as number),
+		poll: (fds, count, timeoutMs) => errno(poll(fds, count, timeoutMs) as number),
+		eventfd: () => errno(eventfd(0, closeOnExec) as number),
+		...mounts(library),
+	};
+}
+
+function mounts(library: ReturnType<typeof koffi.load>): Pick<Libc, "mount" | "umount"> {
+	const mount = library.func("int mount(void *source, void *target, void *type, unsigned long flags, void *data)");
+	const umount = library.func("int umount2(void *target, int flags)");
+	return {
+		mount: (source, target, type, flags, data) => outcome((done) => mount.async(source, target, type, flags, data, done)),
+		umount: (target, flags) => outcome((done) => umount.async(target, flags, done)),
+	};
+}
+
+/** errno belongs to the thread of the pool that made the call; koffi hands it to the callback, which must ask at once. */
+function outcome(call: (done: AsyncCall) => void): Promise<number> {
+	return new Promise((resolve, reject) => {
+		call((error, result) => {
+			if (error) reject(error);
+			else resolve(result < 0 ? -koffi.errno() : result);
+		});
+	});
+}

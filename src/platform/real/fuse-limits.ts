@@ -1,0 +1,25 @@
+/** Bounds of the FUSE host, each with its reason. */
+
+/** The largest WRITE (1 MiB) and its headers: the kernel refuses reads of `/dev/fuse` into less. */
+export const maxRequestBytes = (1 << 20) + 4096;
+
+/** Requests that were read and not handled yet: seven of the largest, or thousands of small ones. Beyond it requests wait in the kernel. */
+export const ringBytes = 8 << 20;
+
+/** How long the main thread goes on looking for requests before it sleeps: waking a thread costs 20 to 60 µs on a virtual machine. */
+export const spinMs = 0.05;
+
+/** Requests count as coming in a row when the last gap was shorter than this; a lone request does not start spinning. */
+export const burstGapMs = 1;
+
+/** Requests handled in one turn of the event loop, so that timers and sockets get theirs. */
+export const requestsPerTurn = 64;
+
+/** Notifications waiting for the notifier thread. */
+export const maxQueuedNotifications = 4096;
+
+/** How long `close` waits for a notifier thread that is stuck in the kernel. */
+export const notifierGraceMs = 1000;
+
+/** Heap of the reader and notifier threads: they hold no objects to speak of. */
+export const workerHeap = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2, stackSizeMb: 1 } as const;
