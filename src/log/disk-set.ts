@@ -322,16 +322,15 @@ class ManagedDisks implements OpenDiskSet {
 
 	async #adoptDisk(disk: Disk, path: string, old: Slot): Promise<DiskId> {
 		const found = await readSuperblock(disk);
+		const { volume } = this.#roster;
+		const same = found.kind === "valid" && found.superblock.roster.volume === volume && found.superblock.diskUuid === old.uuid;
+		if (!same) await refuseUnlessBlank(disk);
 		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot !== old ? [slot.disk] : []));
 		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice);
-		if (found.kind === "valid" && found.superblock.roster.volume === this.#roster.volume && found.superblock.diskUuid === old.uuid) {
-			await lockDisk(disk);
-			await this.#takeBack(old, { path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
-			return old.id;
-		}
-		await refuseUnlessBlank(disk);
 		await lockDisk(disk);
-		return this.#takeNew(old, { path, disk, superblock: await SuperblockFile.format(disk) });
+		if (!same) return this.#takeNew(old, { path, disk, superblock: await SuperblockFile.format(disk) });
+		await this.#takeBack(old, { path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
+		return old.id;
 	}
 
 	async #takeBack(slot: Slot, open: OpenDisk): Promise<void> {

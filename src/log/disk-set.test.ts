@@ -1,0 +1,282 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { FsError, isFsError } from "../base/errors.ts";
+import { silentLogger } from "../base/telemetry.ts";
+import { chooseMembers, createDiskSet, inspectDisks, markClean, type OpenDiskSet, openDiskSet } from "./disk-set.ts";
+import type { DiskState, Roster } from "./interface.ts";
+import { suspectErrors } from "./limits.ts";
+import { mirrorCount, mountRefusal, rosterQuorum } from "./roster.ts";
+import { createVolume, machine, testConfig, type TestMachine } from "./test-world.ts";
+
+function open(at: TestMachine, paths = at.paths, acceptLoss = false, readOnly = false): Promise<OpenDiskSet> {
+	const platform = at.node.boot();
+	return at.world.run(() => openDiskSet({ paths, acceptLoss, readOnly, callMs: 2_000 }, { platform, logger: silentLogger }));
+}
+
+function refusal(site: string, code: "REFUSED" | "NOTFOUND" | "EIO" = "REFUSED"): (error: unknown) => boolean {
+	return (error) => {
+		if (isFsError(error, code) && error.site === site) return true;
+		throw error;
+	};
+}
+
+function states(disks: OpenDiskSet): string {
+	return disks.slots().map(({ id, state }) => `d${id}:${state}`).join(" ");
+}
+
+function memberships(roster: Roster): string {
+	return roster.disks.map(({ id, membership }) => `d${id}:${membership}`).join(" ");
+}
+
+test("quorums", () => {
+	assert.deepEqual([rosterQuorum(6, 2), rosterQuorum(3, 1), rosterQuorum(3, 2), rosterQuorum(2, 1), rosterQuorum(1, 0), rosterQuorum(1, 2)], [4, 2, 1, 1, 1, 1]);
+	for (let disks = 1; disks <= 12; disks++) {
+		for (let tolerance = 0; tolerance <= 8; tolerance++) {
+			const roster = { config: { tolerance }, logEpochs: [], manifestDisks: [], name: "v", epoch: 1, incarnation: 1 } as unknown as Roster;
+			const all = Array.from({ length: disks }, (_, i) => ({ id: i + 1, membership: "in", path: "/p" }));
+			for (let missing = 0; missing <= disks; missing++) {
+				const found = new Set(all.slice(missing).map(({ id }) => id));
+				const refused = mountRefusal({ ...roster, disks: all } as unknown as Roster, found) !== undefined;
+				// A change that counts could be on the missing ones alone.
+				assert.equal(refused, missing >= Math.max(1, disks - tolerance), `${missing} of ${disks} missing, tolerance ${tolerance}`);
+			}
+			const mirrors = mirrorCount({ ...roster, disks: all } as unknown as Roster);
+			assert.ok(mirrors <= disks && (mirrors === disks || mirrors > tolerance), `${mirrors} mirrors of ${disks}`);
+		}
+	}
+});
+
+test("create: only empty places, only different devices, and nothing is written when one of them is not fit", async () => {
+	const at = machine(1, 3);
+	const platform = at.node.boot();
+	const create = (paths: readonly string[], sameDevice = false): Promise<Roster> =>
+		at.world.run(() => createDiskSet({ name: "v", paths, config: { ...testConfig, sameDevice } }, { platform, logger: silentLogger }));
+	await at.world.run(async () => {
+		const disk = await platform.openDisk("/d2");
+		await (await disk.open("precious", { create: true })).write(0, [new Uint8Array(10)]);
+		await disk.close();
+	});
+	await assert.rejects(create(at.paths), refusal("log.not-empty"));
+	assert.deepEqual([at.world.disk("/d1").files(), at.world.disk("/d2").files()], [[], ["precious"]]);
+	at.world.wipe("/d2");
+	at.world.addDisk("/d1b", { capacityBytes: 1 << 22, domain: at.world.disk("/d1").domain });
+	await assert.rejects(create(["/d1", "/d1b"]), refusal("log.same-device"));
+	const roster = await create(["/d1", "/d1b"], true);
+	assert.equal(roster.disks.length, 2);
+	await assert.rejects(create(["/d1", "/d2"]), refusal("log.already-disk"));
+	await assert.rejects(create([]), (error) => isFsError(error, "EINVAL"));
+	await assert.rejects(create(["/d2", "/d2"]), (error) => isFsError(error, "EINVAL"));
+	await assert.rejects(create(["/nowhere"]), (error) => isFsError(error, "ENOENT"));
+	at.world.failNextSync("/d3");
+	await assert.rejects(create(["/d2", "/d3"]), (error) => isFsError(error, "EIO"));
+	assert.deepEqual(at.world.disk("/d2").files(), [], "what was made is removed");
+	assert.equal((await create(["/d2", "/d3"])).disks.length, 2);
+});
+
+test("any one disk finds the others; a second daemon is refused; another volume's disk too", async () => {
+	const at = machine(2, 4);
+	await createVolume({ ...at, paths: ["/d1", "/d2", "/d3"] });
+	await createVolume({ ...at, paths: ["/d4"] }, { tolerance: 0 });
+	const disks = await open(at, ["/d2"]);
+	assert.equal(states(disks), "d1:healthy d2:healthy d3:healthy");
+	assert.equal(disks.roster.incarnation, 1);
+	const second = { ...at, node: at.world.node() };
+	await assert.rejects(open(second, ["/d1"]), refusal("log.locked"));
+	await at.world.run(disks.close());
+	await assert.rejects(open(at, ["/d1", "/d4", "/d2"]), refusal("log.foreign-disk"));
+	await assert.rejects(open(at, ["/nowhere"]), refusal("log.no-disk", "NOTFOUND"));
+	const free = await open(at, ["/d3"]);
+	assert.equal(free.roster.incarnation, 2, "a refused mount leaves no locks and raises nothing");
+	const platform = second.node.boot();
+	const seen = await at.world.run(() => inspectDisks(["/d1"], { platform, logger: silentLogger }));
+	assert.deepEqual([seen.roster.epoch, seen.found.length], [free.roster.epoch, 3]);
+});
+
+test("a missing disk is out after the mount and in again when it comes back; an empty place is not adopted by itself", async () => {
+	const at = machine(3, 6);
+	await createVolume(at);
+	const contents = at.world.snapshot("/d2");
+	at.world.wipe("/d2");
+	const without = await open(at);
+	assert.match(states(without), /d2:missing/);
+	assert.match(memberships(without.roster), /d2:out/);
+	assert.deepEqual(at.world.disk("/d2").files(), []);
+	assert.equal(without.writable(2), undefined);
+	await at.world.run(without.close());
+	at.world.restore("/d2", contents);
+	const again = await open(at);
+	assert.match(memberships(again.roster), /d2:in/);
+	assert.match(states(again), /d2:healthy/);
+});
+
+test("a hung disk does not hold up a mount", async () => {
+	const at = machine(4, 6);
+	await createVolume(at);
+	at.world.hang("/d5");
+	const before = at.world.nowMs;
+	const disks = await open(at);
+	assert.match(states(disks), /d5:missing/);
+	assert.ok(at.world.nowMs - before < 30_000);
+});
+
+test("too many missing: refused with their names, and --accept-loss goes on", async () => {
+	const at = machine(5, 3);
+	await createVolume(at, { tolerance: 1 });
+	at.world.vanish("/d1");
+	at.world.vanish("/d3");
+	await assert.rejects(open(at), (error) => refusal("log.roster-stale")(error) && /d1 \(\/d1\), d3 \(\/d3\)/.test((error as Error).message));
+	const forced = await open(at, at.paths, true);
+	assert.equal(memberships(forced.roster), "d1:out d2:in d3:out");
+	assert.equal(forced.opened.acceptLoss, true);
+	await at.world.run(forced.close());
+	at.world.reappear("/d1");
+	at.world.reappear("/d3");
+	const all = await open(at);
+	assert.equal(memberships(all.roster), "d1:in d2:in d3:in", "what was given up comes back under the newer roster");
+	assert.equal(all.roster.incarnation, 2);
+});
+
+test("errors: which make a disk failed, which are counted, and who is told", async () => {
+	const at = machine(6, 6);
+	await createVolume(at);
+	const disks = await open(at);
+	const told: [number, DiskState][] = [];
+	const stop = disks.onChange((id, state) => told.push([id, state]));
+	disks.report(1, new FsError("ENOSPC", "t.t", "full"), "write");
+	disks.report(1, new FsError("CORRUPT", "t.t", "bad"), "read");
+	for (let i = 0; i < suspectErrors - 2; i++) disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
+	assert.deepEqual(told, []);
+	disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
+	assert.ok(disks.readable(1) && !disks.writable(1));
+	disks.report(2, new FsError("EIO", "t.t", "bad"), "sync");
+	disks.report(3, new FsError("ENODEV", "t.t", "gone"), "read");
+	assert.deepEqual(told, [[1, "suspect"], [2, "failed"], [3, "failed"]]);
+	assert.equal(disks.readable(2), undefined);
+	await at.world.run(disks.settled());
+	assert.equal(memberships(disks.roster), "d1:in d2:out d3:out d4:in d5:in d6:in");
+	assert.deepEqual({ ...disks.slot(1)?.errors }, { read: suspectErrors - 1, write: 0, sync: 0, corrupt: 1, timeout: 0 });
+	stop();
+	disks.report(4, new FsError("ETIMEDOUT", "t.t", "hangs"), "read");
+	assert.equal(told.length, 3);
+	assert.equal(disks.slot(4)?.state, "failed");
+	assert.deepEqual(chooseMembers(disks), [5, 6]);
+});
+
+test("an idle volume learns of a lost disk by itself", async () => {
+	for (const lose of [(at: TestMachine) => at.world.vanish("/d4", { unlinked: true }), (at: TestMachine) => at.world.hang("/d4")]) {
+		const at = machine(7, 6);
+		await createVolume(at);
+		const disks = await open(at);
+		lose(at);
+		await at.world.advance(8_000);
+		assert.match(states(disks), /d4:failed/);
+		assert.match(memberships(disks.roster), /d4:out/);
+	}
+});
+
+test("a roster change that too few disks learn of breaks the set for good", async () => {
+	const at = machine(8, 3);
+	await createVolume(at, { tolerance: 1 });
+	const disks = await open(at);
+	at.world.fail("/d1", ["write"]);
+	at.world.fail("/d2", ["sync"]);
+	const change = at.world.run(disks.changeRoster("test", (roster) => ({ ...roster, manifestGeneration: 9 })));
+	await assert.rejects(change, refusal("log.roster-quorum", "EIO"));
+	assert.ok(disks.broken);
+	assert.equal(disks.roster.manifestGeneration, 0);
+	await assert.rejects(at.world.run(disks.settled()), refusal("log.roster-quorum", "EIO"));
+	await assert.rejects(at.world.run(disks.changeRoster("again", (roster) => roster)), refusal("log.roster-quorum", "EIO"));
+});
+
+test("changes that resolved are found after a power cut at any step, with any T disks missing", async () => {
+	const run = async (at: TestMachine, known: { generation: number }): Promise<void> => {
+		const platform = at.node.boot();
+		const disks = await openDiskSet({ paths: at.paths, acceptLoss: false, callMs: 2_000 }, { platform, logger: silentLogger });
+		for (let generation = 1; generation <= 4; generation++) {
+			await disks.changeRoster("count", (roster) => ({ ...roster, manifestGeneration: generation }));
+			known.generation = generation;
+		}
+	};
+	const rehearsal = machine(9, 4);
+	await createVolume(rehearsal, { tolerance: 1 });
+	const before = rehearsal.world.steps;
+	await rehearsal.world.run(run(rehearsal, { generation: 0 }));
+	for (let step = before + 1; step <= rehearsal.world.steps; step++) {
+		for (const lost of ["/d1", "/d4"]) {
+			const at = machine(9, 4);
+			await createVolume(at, { tolerance: 1 });
+			const known = { generation: 0 };
+			const ended = at.world.cutAt(step);
+			await at.world.run(Promise.race([run(at, known), ended]));
+			at.world.vanish(lost);
+			const disks = await open(at);
+			const found = disks.roster.manifestGeneration;
+			assert.ok(found === known.generation || found === known.generation + 1, `seed 9, step ${step}: ${found} found, ${known.generation} known`);
+		}
+	}
+});
+
+test("adopt: a new disk in an empty place, the same disk coming back, and what is refused", async () => {
+	const at = machine(10, 6);
+	await createVolume(at);
+	const disks = await open(at);
+	await assert.rejects(at.world.run(disks.adopt("/d1", 99)), (error) => isFsError(error, "NOTFOUND"));
+	at.world.addDisk("/new", { capacityBytes: 1 << 24 });
+	await assert.rejects(at.world.run(disks.adopt("/new", 3)), refusal("log.adopt-healthy"));
+	// Taken away and emptied under the daemon, replaced at the same place before any probe noticed.
+	const old = at.world.snapshot("/d3");
+	at.world.vanish("/d3", { unlinked: true });
+	at.world.reappear("/d3");
+	at.world.wipe("/d3");
+	assert.equal(await at.world.run(disks.adopt("/d3", 3)), 7);
+	assert.equal(disks.roster.disks.find(({ id }) => id === 3)?.reason, "replaced by d7");
+	assert.equal(disks.slot(7)?.state, "healthy");
+	assert.match(memberships(disks.roster), /d3:out .*d7:in/);
+	await assert.rejects(at.world.run(disks.adopt("/new", 3)), refusal("log.adopt-replaced"));
+	at.world.vanish("/d5");
+	await at.world.advance(3_000);
+	at.world.reappear("/d5");
+	await assert.rejects(at.world.run(disks.adopt("/d1", 5)), refusal("log.already-disk"));
+	assert.equal(await at.world.run(disks.adopt("/d5", 5)), 5, "the same disk keeps its number");
+	assert.match(memberships(disks.roster), /d5:in/);
+	await at.world.run(disks.close());
+	// The replaced disk turns up elsewhere: it stays out.
+	at.world.addDisk("/attic", { capacityBytes: 1 << 24 });
+	at.world.restore("/attic", old);
+	const again = await open(at, [...at.paths, "/attic"]);
+	assert.match(memberships(again.roster), /d3:out .*d7:in/);
+	assert.equal(again.readable(3), undefined);
+});
+
+test("two copies of one disk are refused", async () => {
+	const at = machine(11, 3);
+	await createVolume(at);
+	at.world.addDisk("/copy", { capacityBytes: 1 << 24 });
+	at.world.restore("/copy", at.world.snapshot("/d1"));
+	await assert.rejects(open(at, [...at.paths, "/copy"]), refusal("log.disk-twice"));
+});
+
+test("read-only: nothing is written, and nothing can be", async () => {
+	const at = machine(12, 3);
+	await createVolume(at);
+	const steps = at.world.steps;
+	const disks = await open(at, at.paths, false, true);
+	assert.ok(disks.readable(1) && !disks.writable(1));
+	await assert.rejects(at.world.run(disks.changeRoster("x", (roster) => roster)), (error) => isFsError(error, "EROFS"));
+	disks.report(1, new FsError("EIO", "t.t", "bad"), "sync");
+	await at.world.run(disks.settled());
+	assert.equal(at.world.steps, steps);
+});
+
+test("clean mark: set by the last change, gone after the next mount", async () => {
+	const at = machine(13, 3);
+	await createVolume(at);
+	const disks = await open(at);
+	assert.equal(disks.opened.clean, true, "a new volume");
+	await at.world.run(markClean(disks));
+	await at.world.run(disks.close());
+	const again = await open(at);
+	assert.deepEqual([again.opened.clean, again.roster.clean], [true, false]);
+	at.node.kill();
+	assert.equal((await open(at)).opened.clean, false);
+});
