@@ -1,0 +1,196 @@
+/**
+ * What all parts of the native volume share: the engine with its transactions, the stores, admissions, and the retirement of freed space.
+ *
+ * Invariants
+ *  C1 Every change of metadata goes through `transact`; its storage effects are handed on exactly once, after the commit.
+ *  C2 A freed segment's space is given back only when the freeing transaction is durable, nobody packs into it any more, and its record is still absent.
+ */
+import { KeyedMutex } from "../../base/async.ts";
+import { FsError, toFsError } from "../../base/errors.ts";
+import type { Logger } from "../../base/telemetry.ts";
+import type { DiskSet } from "../../log/interface.ts";
+import type { Engine } from "../../kv/interface.ts";
+import { transact } from "../../kv/transact.ts";
+import type { AdmissionTable } from "../../locks/admission.ts";
+import type { Platform } from "../../platform/interface.ts";
+import type { Ino, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
+import { headKey, segmentRecord } from "../../records/kinds.ts";
+import type { NumberBlocks } from "../../records/numbers.ts";
+import { Records } from "../../records/transaction.ts";
+import type { DirtyStore, Redundancy, SegmentStore, StorageEffects } from "../../storage/interface.ts";
+import { limits } from "./limits.ts";
+
+export interface CoreModules {
+	readonly platform: Platform;
+	readonly logger: Logger;
+	readonly disks: DiskSet;
+	readonly engine: Engine;
+	readonly store: SegmentStore;
+	readonly dirty: DirtyStore;
+	readonly numbers: NumberBlocks;
+	readonly admissions: AdmissionTable;
+}
+
+export interface CoreOptions {
+	readonly redundancy: Redundancy;
+	/** Birth epoch of new records. */
+	readonly epoch: number;
+}
+
+export type Operation<T> = (tx: RecordTransaction, context: OperationContext, effects: StorageEffects) => T;
+
+export class Core {
+	readonly options: CoreOptions;
+	readonly platform: Platform;
+	readonly logger: Logger;
+	readonly disks: DiskSet;
+	readonly engine: Engine;
+	readonly store: SegmentStore;
+	readonly dirty: DirtyStore;
+	readonly admissions: AdmissionTable;
+	/** Seal, fsync, truncation and reaping of one inode never overlap. */
+	readonly flow = new KeyedMutex<Ino>();
+	readonly #numbers: NumberBlocks;
+	readonly #headKey = headKey(0);
+	/** Segments that somebody may still add chunks to: C2. */
+	readonly #packing = new Map<number, number>();
+	#freed: { segment: Segment; position: number }[] = [];
+	#releasing = false;
+	#releaseDone: Promise<void> = Promise.resolve();
+	#stopped = false;
+
+	constructor(options: CoreOptions, modules: CoreModules) {
+		this.options = options;
+		this.platform = modules.platform;
+		this.logger = modules.logger;
+		this.disks = modules.disks;
+		this.engine = modules.engine;
+		this.store = modules.store;
+		this.dirty = modules.dirty;
+		this.admissions = modules.admissions;
+		this.#numbers = modules.numbers;
+	}
+
+	/** One transaction: `fn` is a pure function of its reads, run until it commits. */
+	async transact<T>(fn: Operation<T>): Promise<{ result: T; position: number }> {
+		for (;;) {
+			await this.ensureNumbers();
+			try {
+				return await this.#transactOnce(fn);
+			} catch (error) {
+				// Other operations used the numbers up while this one waited: get more and run it again.
+				if (!(error instanceof FsError) || error.site !== "records.numbers-out") throw error;
+			}
+		}
+	}
+
+	/** The transaction that makes the volume record: before it there are no numbers to hand out, and it needs none. */
+	async transactFirst(fn: Operation<void>): Promise<void> {
+		await this.#transactOnce(fn);
+	}
+
+	async #transactOnce<T>(fn: Operation<T>): Promise<{ result: T; position: number }> {
+		let effects: { freed: Segment[] } = { freed: [] };
+		const outcome = await this.#raw((tx) => {
+			effects = { freed: [] };
+			return fn(new Records(tx), this.#context(), effects);
+		});
+		for (const segment of effects.freed) this.#freed.push({ segment, position: outcome.position });
+		if (effects.freed.length > 0) this.#startRelease();
+		return outcome;
+	}
+
+	#raw<T>(fn: Parameters<typeof transact<T>>[2]): Promise<{ result: T; position: number }> {
+		return transact(this.engine, this.platform, fn, { logger: this.logger, head: { key: this.#headKey, epoch: 1 } });
+	}
+
+	#context(): OperationContext {
+		return { now: this.platform.clock.realtime(), epoch: this.options.epoch, numbers: this.#numbers };
+	}
+
+	/** Reads only; commits nothing. */
+	async view<T>(fn: (tx: RecordTransaction) => T): Promise<T> {
+		return (await this.#raw((tx) => fn(new Records(tx)))).result;
+	}
+
+	nextSegmentId(): number {
+		return this.#numbers.segment();
+	}
+
+	async ensureNumbers(): Promise<void> {
+		if (this.#numbers.low) await this.#numbers.ensure((refill) => this.#raw((tx) => refill(new Records(tx))));
+	}
+
+	/** The segment may still get chunks until the returned function is called: its space is not given back meanwhile. */
+	holdForPacking(id: number): () => void {
+		this.#packing.set(id, (this.#packing.get(id) ?? 0) + 1);
+		return () => {
+			const left = (this.#packing.get(id) ?? 1) - 1;
+			if (left === 0) this.#packing.delete(id);
+			else this.#packing.set(id, left);
+		};
+	}
+
+	#startRelease(): void {
+		if (this.#releasing || this.#stopped) return;
+		this.#releasing = true;
+		this.#releaseDone = this.#releaseLoop().finally(() => {
+			this.#releasing = false;
+		});
+	}
+
+	async #releaseLoop(): Promise<void> {
+		while (this.#freed.length > 0 && !this.#stopped) {
+			await this.platform.clock.sleep(limits.releaseDelayMs);
+			try {
+				await this.releaseFreed();
+			} catch (error) {
+				this.logger.warn("freed space could not be given back yet", { error: toFsError(error, "volume.release").message });
+				return;
+			}
+		}
+	}
+
+	/** Makes the freeing transactions durable and gives their space back now: for a volume that is short of space, and for the release loop. */
+	async releaseFreed(): Promise<void> {
+		const ready = this.#freed.filter((item) => !this.#packing.has(item.segment.id));
+		if (ready.length === 0) return;
+		this.#freed = this.#freed.filter((item) => this.#packing.has(item.segment.id));
+		try {
+			await this.engine.durable(ready.reduce((most, item) => Math.max(most, item.position), 0));
+		} catch (error) {
+			this.#freed.push(...ready);
+			throw error;
+		}
+		// A segment can have died twice (chunks were added after its first death): its last death counts, once.
+		const last = new Map(ready.map((item) => [item.segment.id, item.segment]));
+		for (const segment of last.values()) {
+			const [record] = await this.engine.read([segmentRecord.key(segment.id)]);
+			if (record === undefined) await this.store.release(segment.fragments, segment);
+		}
+	}
+
+	get freedWaiting(): number {
+		return this.#freed.length;
+	}
+
+	/** All segment records, in batches, each as of its own moment. */
+	async *segments(): AsyncGenerator<Segment> {
+		let after: string | undefined;
+		const prefix = segmentRecord.prefix();
+		for (;;) {
+			const from = after;
+			const batch = await this.view((tx) => tx.scan(segmentRecord, prefix, from === undefined ? { limit: limits.scanBatch } : { after: from, limit: limits.scanBatch }));
+			for (const item of batch) yield item.value;
+			if (batch.length < limits.scanBatch) return;
+			after = batch[batch.length - 1]?.key;
+			await this.platform.clock.yield();
+		}
+	}
+
+	/** No more background work; resolves when what runs has ended. */
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		await this.#releaseDone;
+	}
+}

@@ -1,0 +1,434 @@
+/**
+ * Contents of files: read, write, seal, fsync, truncate.
+ *
+ * Invariants
+ *  V1 A write is in the dirty ring before it is acknowledged; it leaves the ring only when a committed transaction holds its bytes or a later truncation removed them.
+ *  V2 `flow` is held by whoever seals, logs, truncates or reaps an inode: at most one at a time; writes to an inode that is being truncated wait.
+ *  V3 inode.sealedThrough ≥ the number of every write whose bytes are in extents, inline data or pending records.
+ *  V4 A transaction that names a segment begins after that segment's fragments are synced (Packer, SegmentStore.write).
+ *  V5 An inode has inline contents or extents, never both.
+ */
+import { assert } from "../../base/assert.ts";
+import { Semaphore } from "../../base/async.ts";
+import { FsError, isFsError } from "../../base/errors.ts";
+import { compareTime, type Timestamp } from "../../base/time.ts";
+import type { Chunk, Ino, Inode, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
+import { inodeRecord, intentRecord, pendingRecord } from "../../records/kinds.ts";
+import { map as mapExtents, truncate as truncateExtents, write as writeExtents } from "../../storage/extents.ts";
+import type { Captured, DirtyPiece, MappedRange, StorageEffects } from "../../storage/interface.ts";
+import type { Core } from "./core.ts";
+import { limits } from "./limits.ts";
+import type { Packer, Placed } from "./packer.ts";
+
+export interface FileView {
+	readonly inode: Inode;
+	readonly size: number;
+}
+
+/** Where a commit of placed pieces stands: the next piece, how much of it is done, and, when it is begun, the records it has become. */
+interface CommitProgress {
+	readonly index: number;
+	readonly doneTo: number;
+	readonly begun: { readonly chunk: Chunk; readonly segment: Segment } | undefined;
+}
+
+export class FileData {
+	readonly #core: Core;
+	readonly #packer: Packer;
+	/** Inodes being truncated: their writers wait (V2). */
+	readonly #frozen = new Map<Ino, Promise<void>>();
+
+	constructor(core: Core, packer: Packer) {
+		this.#core = core;
+		this.#packer = packer;
+	}
+
+	// ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Size as readers see it: what is committed or what is dirty, whichever reaches further. */
+	sizeOf(inode: Inode): number {
+		return Math.max(inode.size, this.#core.dirty.attributes(inode.ino)?.end ?? 0);
+	}
+
+	async read(ino: Ino, offset: number, lengthBytes: number): Promise<Uint8Array> {
+		try {
+			return await this.#readOnce(ino, offset, lengthBytes);
+		} catch (error) {
+			// A rebuild may have moved the fragments between the look at the record and the read: the record of now decides.
+			if (!isFsError(error, "EIO")) throw error;
+			return await this.#readOnce(ino, offset, lengthBytes);
+		}
+	}
+
+	async #readOnce(ino: Ino, offset: number, lengthBytes: number): Promise<Uint8Array> {
+		const { dirty } = this.#core;
+		const plan = await this.#core.view((tx) => {
+			const inode = requireInode(tx, ino);
+			const end = Math.min(this.sizeOf(inode), offset + Math.min(lengthBytes, limits.readBytes));
+			const length = Math.max(0, end - offset);
+			// Taken in the same step as the map: a seal that commits later changes neither.
+			const overlay = dirty.overlay(ino, offset, length).map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
+			const covered = overlay.length === 1 && overlay[0]?.offset === offset && overlay[0].bytes.length === length;
+			const ranges = covered || inode.inline !== undefined ? [] : mapExtents(tx, ino, offset, length);
+			return { length, overlay, ranges, inline: inode.inline };
+		});
+		if (plan.overlay[0]?.bytes.length === plan.length && plan.overlay.length === 1) return plan.overlay[0].bytes;
+		const result = new Uint8Array(plan.length);
+		if (plan.inline !== undefined && offset < plan.inline.length) result.set(plan.inline.subarray(offset, offset + plan.length));
+		await this.#readRanges(plan.ranges, offset, result);
+		for (const piece of plan.overlay) result.set(piece.bytes, piece.offset - offset);
+		return result;
+	}
+
+	async #readRanges(ranges: readonly MappedRange[], base: number, into: Uint8Array): Promise<void> {
+		if (ranges.length === 0) return;
+		const unpin = [...new Set(ranges.map((range) => range.segment.id))].map((id) => this.#core.store.pin(id));
+		const gate = new Semaphore(limits.readRangesAtOnce);
+		try {
+			const reads = ranges.map((range) =>
+				gate.run(async () => {
+					const bytes = await this.#core.store.read(range.segment, range.payloadOffset, range.length);
+					into.set(bytes, range.offset - base);
+				}),
+			);
+			const results = await Promise.allSettled(reads);
+			for (const result of results) if (result.status === "rejected") throw result.reason;
+		} finally {
+			for (const letGo of unpin) letGo();
+		}
+	}
+
+	// ── write ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Acknowledged when it resolves (V1). `bytes` are copied before the first await. `offset` undefined = append. */
+	async write(ino: Ino, offset: number | undefined, bytes: Uint8Array): Promise<void> {
+		if (this.#mayWriteNow(ino, bytes.length) && offset !== undefined) {
+			this.#core.dirty.write(ino, offset, bytes, this.#core.platform.clock.realtime());
+			return;
+		}
+		const copy = bytes.slice();
+		for (;;) {
+			const frozen = this.#frozen.get(ino);
+			if (frozen !== undefined) await frozen;
+			else if (!this.#core.dirty.hasRoom(copy.length)) await this.#core.dirty.room();
+			else {
+				const at = offset ?? this.#endNow(ino);
+				if (at !== undefined) {
+					this.#core.dirty.write(ino, at, copy, this.#core.platform.clock.realtime());
+					return;
+				}
+				await this.#core.view((tx) => requireInode(tx, ino));
+			}
+		}
+	}
+
+	/**
+	 * Where an append goes, or undefined when the inode is not in memory. In one step with the write: whatever was awaited between the two could be a seal, a truncation or
+	 * another append, and this one would overwrite it or leave a gap.
+	 */
+	#endNow(ino: Ino): number | undefined {
+		const key = inodeRecord.key(ino);
+		const found = this.#core.engine.peek(key);
+		if (found === undefined) return undefined;
+		if (found === null) throw noInode(ino);
+		return this.sizeOf(inodeRecord.decode(found.value, key));
+	}
+
+	#mayWriteNow(ino: Ino, lengthBytes: number): boolean {
+		return !this.#frozen.has(ino) && this.#core.dirty.hasRoom(lengthBytes);
+	}
+
+	// ── seal ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Brings what is dirty now into segments (or the inode) and metadata. Not durable by itself: `engine.durable(position)`. */
+	async seal(ino: Ino): Promise<void> {
+		if (!this.#core.dirty.has(ino)) return;
+		await this.#core.flow.run(ino, () => this.sealLocked(ino));
+	}
+
+	/** Like seal, for callers that hold `flow`. */
+	async sealLocked(ino: Ino): Promise<void> {
+		const captured = this.#core.dirty.capture(ino);
+		if (captured === undefined) return;
+		try {
+			await this.#commitCapture(captured);
+		} catch (error) {
+			this.#core.dirty.restored(captured);
+			throw error;
+		}
+		this.#core.dirty.committed(captured);
+	}
+
+	async #commitCapture(captured: Captured): Promise<void> {
+		const inode = await this.#core.view((tx) => requireInode(tx, captured.ino));
+		const size = Math.max(inode.size, captured.attributes.end);
+		if (size <= limits.inlineBytes && (inode.inline !== undefined || inode.storedBytes === 0)) {
+			await this.#commitInline(captured);
+			return;
+		}
+		const pieces = inode.inline === undefined ? captured.pieces : withInline(inode.inline, captured.pieces);
+		const placed = await this.#packer.place(pieces);
+		const used = new Set<number>();
+		try {
+			await this.#commitPlaced(captured, placed, inode.inline !== undefined, used);
+		} finally {
+			for (const one of placed) one.settle(used.has(one.segment.id));
+		}
+	}
+
+	async #commitInline(captured: Captured): Promise<void> {
+		await this.#core.transact((tx, context) => {
+			const inode = requireInode(tx, captured.ino);
+			assert(inode.inline !== undefined || inode.storedBytes === 0, "V5: inline beside extents");
+			const size = Math.max(inode.size, captured.attributes.end);
+			const end = captured.pieces.reduce((most, piece) => Math.max(most, piece.offset + piece.bytes.length), inode.inline?.length ?? 0);
+			assert(end <= limits.inlineBytes, "inline contents are small");
+			const inline = new Uint8Array(end);
+			if (inode.inline !== undefined) inline.set(inode.inline);
+			for (const piece of captured.pieces) inline.set(piece.bytes, piece.offset);
+			finishSeal(tx, context, captured, { ...inode, size, inline, storedBytes: inline.length });
+		});
+	}
+
+	/** As many pieces a transaction as fit; each step leaves a file that is right, the last one ends the seal. */
+	async #commitPlaced(captured: Captured, placed: readonly Placed[], wasInline: boolean, used: Set<number>): Promise<void> {
+		let progress: CommitProgress = { index: 0, doneTo: placed[0]?.offset ?? 0, begun: undefined };
+		for (let finished = false; !finished; ) {
+			const from = progress;
+			const step = await this.#core.transact((tx, context, effects) => commitStep(tx, context, effects, captured, placed, wasInline, from));
+			for (let i = from.index; i <= step.result.progress.index && i < placed.length; i++) {
+				const one = placed[i] as Placed;
+				if (i < step.result.progress.index || step.result.progress.begun !== undefined) used.add(one.segment.id);
+			}
+			assert(
+				step.result.finished || step.result.progress.index > from.index || step.result.progress.doneTo > from.doneTo,
+				"a step of a seal makes progress",
+			);
+			progress = step.result.progress;
+			finished = step.result.finished;
+		}
+	}
+
+	// ── fsync ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Bytes and names of the inode are durable when it resolves. */
+	async fsync(ino: Ino): Promise<void> {
+		if (this.#core.dirty.has(ino)) await this.#core.flow.run(ino, () => this.#persistLocked(ino));
+		await this.#core.engine.durable(this.#core.engine.position);
+	}
+
+	/** Puts what is dirty into the log when it is little, else seals it. */
+	async #persistLocked(ino: Ino): Promise<void> {
+		const unlogged = this.#core.dirty.unlogged(ino);
+		if (unlogged === undefined) return;
+		const pendings = unlogged.pieces.length + this.#core.dirty.pendings(ino).length;
+		if (unlogged.bytes > limits.logFsyncBytes || pendings > limits.pendingsPerInode) {
+			await this.sealLocked(ino);
+			return;
+		}
+		const attributes = this.#core.dirty.attributes(ino);
+		const pieces = unlogged.pieces.map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
+		const end = pieces.reduce((most, piece) => Math.max(most, piece.offset + piece.bytes.length), 0);
+		const { result: ids } = await this.#core.transact((tx, context) => {
+			const inode = requireInode(tx, ino);
+			const pendingIds = pieces.map((piece) => putPending(tx, context, ino, piece));
+			const mtime = attributes?.mtime ?? inode.mtime;
+			const ctime = later(inode.ctime, attributes?.mtime);
+			putInode(tx, { ...inode, size: Math.max(inode.size, end), mtime, ctime, sealedThrough: Math.max(inode.sealedThrough, unlogged.through) });
+			return pendingIds;
+		});
+		this.#core.dirty.logged(ino, ids, unlogged.through);
+	}
+
+	// ── truncate ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Sets the size; what is cut off is gone for good, what a later growth uncovers reads as zeros. */
+	async truncate(ino: Ino, size: number): Promise<void> {
+		await this.#core.flow.run(ino, async () => {
+			let thaw = (): void => {};
+			this.#frozen.set(
+				ino,
+				new Promise((resolve) => {
+					thaw = resolve;
+				}),
+			);
+			try {
+				await this.#truncateLocked(ino, size);
+			} finally {
+				this.#frozen.delete(ino);
+				thaw();
+			}
+		});
+	}
+
+	async #truncateLocked(ino: Ino, size: number): Promise<void> {
+		const { dirty } = this.#core;
+		if (this.#mustSealBefore(ino, size)) await this.sealLocked(ino);
+		const stays = dirty.overlay(ino, 0, size).map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
+		const through = dirty.lastWrite;
+		const obsolete = [...dirty.pendings(ino)];
+		const first = await this.#core.transact((tx, context, effects) => {
+			const inode = requireInode(tx, ino);
+			for (const id of obsolete) tx.delete(pendingRecord, ino, id);
+			const pendingIds = stays.map((piece) => putPending(tx, context, ino, piece));
+			const inline = inode.inline?.subarray(0, size).slice();
+			const counts = { dataGeneration: inode.dataGeneration + 1, change: inode.change + 1, sealedThrough: through };
+			const cut: Inode = { ...inode, ...counts, size, mtime: context.now, ctime: context.now, inline };
+			return { pendingIds, ...cutStep(tx, context, effects, inline === undefined ? cut : { ...cut, storedBytes: inline.length }, size, size, undefined) };
+		});
+		dirty.truncate(ino, size);
+		dirty.clearTime(ino);
+		dirty.logged(ino, first.result.pendingIds, through);
+		if (first.result.intent !== undefined) await this.finishTruncation(first.result.intent, ino, size, first.result.doneTo);
+	}
+
+	#mustSealBefore(ino: Ino, size: number): boolean {
+		const stays = this.#core.dirty.overlay(ino, 0, size);
+		const bytes = stays.reduce((sum, piece) => sum + piece.bytes.length, 0);
+		return bytes > limits.logFsyncBytes || stays.length > limits.pendingsPerInode || this.#core.dirty.pendings(ino).length > limits.pendingsPerInode;
+	}
+
+	/** Goes on with a truncation that took more than one transaction; after a crash, before the volume serves. */
+	async finishTruncation(intent: number, ino: Ino, size: number, from = size): Promise<void> {
+		for (let at: number | undefined = from; at !== undefined; ) {
+			const start: number = at;
+			const step = await this.#core.transact((tx, context, effects) => {
+				const inode = tx.get(inodeRecord, ino);
+				if (inode !== undefined) return cutStep(tx, context, effects, inode, size, start, intent);
+				tx.delete(intentRecord, intent);
+				return { intent: undefined, doneTo: start };
+			});
+			at = step.result.intent === undefined ? undefined : step.result.doneTo;
+		}
+	}
+}
+
+export function requireInode(tx: RecordTransaction, ino: Ino): Inode {
+	const inode = tx.get(inodeRecord, ino);
+	if (inode === undefined) throw noInode(ino);
+	return inode;
+}
+
+function noInode(ino: Ino): FsError {
+	return new FsError("ESTALE", "volume.no-inode", `inode ${ino} does not exist any more`, { ino });
+}
+
+/** Of two times of change the later: ctime does not go back because older writes reach metadata. */
+export function later(a: Timestamp, b: Timestamp | undefined): Timestamp {
+	return b === undefined || compareTime(a, b) >= 0 ? a : b;
+}
+
+function putInode(tx: RecordTransaction, inode: Inode): void {
+	tx.put(inodeRecord, inode, inode.ino);
+}
+
+function putPending(tx: RecordTransaction, context: OperationContext, ino: Ino, piece: DirtyPiece): number {
+	const id = context.numbers.pending();
+	tx.put(pendingRecord, { ino, id, offset: piece.offset, bytes: piece.bytes, birthEpoch: context.epoch }, ino, id);
+	return id;
+}
+
+/** Inline contents become part of the first piece: an inode never has both (V5). */
+function withInline(inline: Uint8Array, pieces: readonly DirtyPiece[]): DirtyPiece[] {
+	if (inline.length === 0) return [...pieces];
+	const head = inline.slice();
+	const rest: DirtyPiece[] = [];
+	for (const piece of pieces) {
+		const inside = Math.max(0, Math.min(piece.bytes.length, head.length - piece.offset));
+		if (inside > 0) head.set(piece.bytes.subarray(0, inside), piece.offset);
+		if (inside < piece.bytes.length) rest.push({ offset: piece.offset + inside, bytes: piece.bytes.subarray(inside) });
+	}
+	return [{ offset: 0, bytes: head }, ...rest];
+}
+
+/** The end of a seal: attributes, the replay guard, and the pending records that the seal replaces. */
+function finishSeal(tx: RecordTransaction, context: OperationContext, captured: Captured, inode: Inode): void {
+	for (const id of captured.pendings) tx.delete(pendingRecord, captured.ino, id);
+	const mtime = captured.attributes.mtime;
+	const times = mtime === undefined ? {} : { mtime, ctime: later(inode.ctime, mtime) };
+	putInode(tx, { ...inode, ...times, sealedThrough: Math.max(inode.sealedThrough, captured.through), dataGeneration: inode.dataGeneration + 1 });
+}
+
+function commitStep(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	captured: Captured,
+	placed: readonly Placed[],
+	wasInline: boolean,
+	from: CommitProgress,
+): { progress: CommitProgress; finished: boolean } {
+	const inode = requireInode(tx, captured.ino);
+	let { index, doneTo, begun } = from;
+	let storedDelta = 0;
+	// Room for the inode, the head, and the pending records that the last step deletes.
+	const room = (): number => limits.transactionChanges - 2 - captured.pendings.length - tx.changeCount;
+	while (index < placed.length && room() > 0) {
+		const one = placed[index] as Placed;
+		const end = one.offset + one.length;
+		const { chunk, segment } = begun ?? { chunk: newChunk(context, one), segment: one.segment };
+		const written = writeExtents(tx, context, effects, captured.ino, doneTo, end - doneTo, chunk, segment, doneTo - one.offset, room());
+		storedDelta += written.storedDelta;
+		if (written.doneTo < end) {
+			if (written.doneTo > doneTo) begun = { chunk: written.chunk, segment: written.segment };
+			doneTo = written.doneTo;
+			break;
+		}
+		index++;
+		begun = undefined;
+		doneTo = placed[index]?.offset ?? end;
+	}
+	const finished = index === placed.length;
+	// Only what is committed may be inside the size: later pieces of this seal come with later steps.
+	const reached = finished ? captured.attributes.end : index > from.index || doneTo > from.doneTo ? reachedEnd(placed, index, doneTo) : 0;
+	const inline = wasInline && inode.inline !== undefined ? undefined : inode.inline;
+	const base = wasInline && inode.inline !== undefined ? 0 : inode.storedBytes;
+	const next: Inode = { ...inode, inline, size: Math.max(inode.size, reached), storedBytes: base + storedDelta };
+	if (finished) finishSeal(tx, context, captured, next);
+	else putInode(tx, next);
+	return { progress: { index, doneTo, begun }, finished };
+}
+
+function newChunk(context: OperationContext, placed: Placed): Chunk {
+	return {
+		id: context.numbers.chunk(),
+		segment: placed.segment.id,
+		offset: placed.payloadOffset,
+		length: placed.length,
+		references: 0,
+		referencedBytes: 0,
+		fingerprint: undefined,
+		birthEpoch: context.epoch,
+	};
+}
+
+/** End of the committed bytes: of the piece in work up to where it is done, else of the piece before. */
+function reachedEnd(placed: readonly Placed[], index: number, doneTo: number): number {
+	const current = placed[index];
+	if (current !== undefined && doneTo > current.offset) return doneTo;
+	const before = placed[index - 1];
+	return before === undefined ? 0 : before.offset + before.length;
+}
+
+/** One bounded step of letting go of extents at or beyond `size`; an intent keeps the rest from being forgotten. */
+function cutStep(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	inode: Inode,
+	size: number,
+	from: number,
+	intent: number | undefined,
+): { intent: number | undefined; doneTo: number } {
+	const budget = limits.transactionChanges - 3 - tx.changeCount;
+	const nothing = { done: true, doneTo: size, storedDelta: 0 };
+	const cut = inode.inline === undefined ? truncateExtents(tx, effects, inode.ino, size, budget, from) : nothing;
+	putInode(tx, { ...inode, storedBytes: inode.storedBytes + cut.storedDelta });
+	if (cut.done) {
+		if (intent !== undefined) tx.delete(intentRecord, intent);
+		return { intent: undefined, doneTo: cut.doneTo };
+	}
+	const id = intent ?? context.numbers.pending();
+	if (intent === undefined) tx.put(intentRecord, { id, kind: "truncate", ino: inode.ino, size, birthEpoch: context.epoch }, id);
+	return { intent: id, doneTo: cut.doneTo };
+}

@@ -1,0 +1,178 @@
+/**
+ * Brings segments back to their target: after a loss, after damage was read, when disks come, at mount, on command. Most at risk first.
+ *
+ * Invariants
+ *  H1 At most one run at a time; a trigger during a run makes another run follow it.
+ *  H2 New fragments are durable before the transaction that names them; that transaction commits only if the record still names the fragments the rebuild began from;
+ *     the old places are given back only after it is durable.
+ *  H3 What could not be bettered is counted as remaining or lost, never as healed.
+ */
+import { Semaphore } from "../../base/async.ts";
+import { toFsError } from "../../base/errors.ts";
+import type { FragmentPlace, Segment } from "../../records/interface.ts";
+import { segmentRecord } from "../../records/kinds.ts";
+import type { SegmentHealth } from "../../storage/interface.ts";
+import type { Core } from "./core.ts";
+import type { HealingStatus, HealResult, Progress } from "./interface.ts";
+import { limits } from "./limits.ts";
+
+interface Totals {
+	rebuiltSegments: number;
+	rebuiltBytes: number;
+	remainingBytes: number;
+	lostBytes: number;
+}
+
+export class Healer {
+	readonly #core: Core;
+	#run: Promise<HealResult> | undefined;
+	#again = false;
+	#stopped = false;
+	#doneBytes = 0;
+	#totalBytes = 0;
+	#startedMs = 0;
+	readonly #listeners = new Set<(progress: Progress) => void>();
+
+	constructor(core: Core) {
+		this.#core = core;
+	}
+
+	get status(): HealingStatus {
+		const remainingBytes = Math.max(0, this.#totalBytes - this.#doneBytes);
+		const active = this.#run !== undefined && remainingBytes > 0;
+		const elapsed = this.#core.platform.clock.monotonicMs() - this.#startedMs;
+		const known = active && this.#doneBytes > 0 && elapsed > 0;
+		return { active, remainingBytes: active ? remainingBytes : 0, etaSeconds: known ? Math.ceil((remainingBytes * elapsed) / this.#doneBytes / 1000) : null };
+	}
+
+	/** Something changed for the better or the worse: look at everything again soon. */
+	trigger(): void {
+		if (this.#stopped) return;
+		if (this.#run !== undefined) {
+			this.#again = true;
+			return;
+		}
+		this.heal(() => {}).catch((error: unknown) => {
+			this.#core.logger.error("healing stopped; it is tried again at the next change of the disks or by `cairn heal`", { error: toFsError(error, "volume.heal").message });
+		});
+	}
+
+	/** Resolves when nothing more can be done with the disks there are now. */
+	async heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
+		this.#listeners.add(onProgress);
+		try {
+			for (;;) {
+				const mine = this.#run === undefined;
+				if (!mine) this.#again = true;
+				this.#run ??= this.#runOnce().finally(() => {
+					this.#run = undefined;
+				});
+				const result = await this.#run;
+				if (!this.#again || this.#stopped) return result;
+				this.#again = false;
+			}
+		} finally {
+			this.#listeners.delete(onProgress);
+		}
+	}
+
+	async #runOnce(): Promise<HealResult> {
+		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, lostBytes: 0 };
+		const work = await this.#findWork(totals);
+		this.#doneBytes = 0;
+		this.#totalBytes = work.reduce((sum, item) => sum + item.segment.liveBytes, 0);
+		this.#startedMs = this.#core.platform.clock.monotonicMs();
+		this.#tell();
+		const gate = new Semaphore(limits.healsAtOnce);
+		await Promise.all(
+			work.map((health) =>
+				gate.run(async () => {
+					if (this.#stopped) return;
+					await this.#healOne(health, totals);
+					this.#doneBytes += health.segment.liveBytes;
+					this.#tell();
+				}),
+			),
+		);
+		return totals;
+	}
+
+	#tell(): void {
+		for (const listener of this.#listeners) listener({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
+	}
+
+	async #findWork(totals: Totals): Promise<SegmentHealth[]> {
+		const damaged = new Set(this.#core.store.takeDamaged());
+		const work: SegmentHealth[] = [];
+		for await (const segment of this.#core.segments()) {
+			const health = damaged.has(segment.id) ? await this.#core.store.check(segment) : this.#core.store.assess(segment);
+			if (health.lost) totals.lostBytes += segment.liveBytes;
+			else if (!health.full) work.push(health);
+		}
+		const spare = (health: SegmentHealth): number => health.fragments.filter((one) => one.state === "ok").length - health.segment.dataShards;
+		return work.sort((a, b) => spare(a) - spare(b));
+	}
+
+	async #healOne(health: SegmentHealth, totals: Totals): Promise<void> {
+		const { segment } = health;
+		const unpin = this.#core.store.pin(segment.id);
+		let retired: readonly FragmentPlace[] = [];
+		try {
+			const rebuilt = await this.#core.store.rebuild(health);
+			if (rebuilt === undefined) {
+				totals.remainingBytes += segment.liveBytes;
+				return;
+			}
+			const position = await this.#commit(segment, rebuilt.segment);
+			if (position === undefined) {
+				this.#core.store.abandonPlaces(segment.id, rebuilt.written);
+				return;
+			}
+			await this.#core.engine.durable(position);
+			retired = rebuilt.retired;
+			totals.rebuiltSegments++;
+			totals.rebuiltBytes += segment.liveBytes;
+			if (!this.#core.store.assess(rebuilt.segment).full) totals.remainingBytes += segment.liveBytes;
+		} catch (error) {
+			totals.remainingBytes += segment.liveBytes;
+			this.#core.logger.warn("a segment could not be healed now", { segment: segment.id, error: toFsError(error, "volume.heal").message });
+		} finally {
+			unpin();
+		}
+		if (retired.length > 0) await this.#core.store.release(retired, segment);
+	}
+
+	/** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */
+	async #commit(before: Segment, after: Segment): Promise<number | undefined> {
+		const { result, position } = await this.#core.transact((tx) => {
+			const current = tx.get(segmentRecord, before.id);
+			if (current === undefined || !samePlaces(current.fragments, before.fragments)) return false;
+			tx.put(segmentRecord, { ...after, liveBytes: current.liveBytes }, before.id);
+			return true;
+		});
+		return result ? position : undefined;
+	}
+
+	/** Resolves when the run that is under way, if any, has ended. */
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		await this.#run?.catch(() => {});
+	}
+}
+
+export function samePlaces(a: readonly FragmentPlace[], b: readonly FragmentPlace[]): boolean {
+	return (
+		a.length === b.length &&
+		a.every((place, i) => {
+			const other = b[i];
+			return (
+				other !== undefined &&
+				place.index === other.index &&
+				place.generation === other.generation &&
+				place.disk === other.disk &&
+				place.pack === other.pack &&
+				place.offset === other.offset
+			);
+		})
+	);
+}

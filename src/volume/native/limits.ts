@@ -1,0 +1,58 @@
+/** Bounds of the native volume, each with its reason. */
+
+const MiB = 1024 * 1024;
+
+export const limits = {
+	/** Contents up to this size live in the inode: a fragment could not be smaller than 8 KiB on each of M + 1 disks. */
+	inlineBytes: 2048,
+	/** Payload of a segment: large enough to amortise six syncs, small enough that a 4+2 rebuild reads little for one file. */
+	segmentBytes: 2 * MiB,
+	/** A chunk is the unit of reference; larger ones would keep more dead bytes alive after an overwrite. */
+	chunkBytes: 1 * MiB,
+	/** Dirty bytes of one fsync that go into the log rather than into a segment: one parallel sync of three mirrors instead of six. */
+	logFsyncBytes: 128 * 1024,
+	/** Pending records one inode may have: they are deleted in one transaction with the seal that replaces them. */
+	pendingsPerInode: 24,
+	/** Memory of acknowledged and unsealed data (architecture: 96 MiB), as a ring. */
+	dirtyRingBytes: 96 * MiB,
+	logTailBytes: 16 * MiB,
+	/** Log on each mirror: 128 MiB take some minutes of metadata changes between checkpoints. */
+	logSegmentBytes: 8 * MiB,
+	logSegmentCount: 16,
+	/** How soon a volume that can no longer work is noticed. */
+	healthTickMs: 250,
+	/** A file with that much unsealed is sealed at once, so that large writes stream. */
+	sealInodeBytes: 8 * MiB,
+	/** All files together: oldest are sealed until below. */
+	sealPressureBytes: 32 * MiB,
+	/** Unsealed data older than this is sealed: what a power cut may take of un-synced writes. */
+	sealAgeMs: 2000,
+	sealTickMs: 500,
+	/** Kept free of data on each disk for metadata: so much, or this part of a small disk. */
+	reserveBytes: 256 * MiB,
+	reserveFraction: 16,
+	/** Inodes sealed side by side; they share segments. */
+	sealBatchInodes: 512,
+	/** Segments being written at once: bounds memory (payload + parity each). */
+	segmentWrites: 4,
+	/** Changes a transaction of ours may reach, below the engines' 100 to leave room for the head and the inode. */
+	transactionChanges: 90,
+	/** Handles a volume has open at once, all doors together. */
+	handles: 262_144,
+	maximumNameBytes: 255,
+	/** Beyond this, offset arithmetic in doubles would no longer be exact with room to spare. */
+	maximumFileBytes: 2 ** 52,
+	/** Bytes read in one call: doors ask for at most 1 MiB. */
+	readBytes: 16 * MiB,
+	readRangesAtOnce: 8,
+	/** Freed segments wait this long for company before the log is synced for them. */
+	releaseDelayMs: 200,
+	reapsAtOnce: 4,
+	healsAtOnce: 2,
+	/** Free space is asked of the disks again after this time. */
+	spaceRefreshMs: 500,
+	/** Segment records read per step of a scan. */
+	scanBatch: 256,
+	lostPaths: 10_000,
+	explainSegments: 10_000,
+} as const;

@@ -1,0 +1,639 @@
+/**
+ * The volume on this machine's own disks: composes namespace, storage, admissions and the engine behind `Volume`.
+ *
+ * Invariants
+ *  O1 Every operation is admitted first and releases its admission when it ends, however it ends.
+ *  O2 A mutation's reply is sent after its commit: it survives the death of the daemon; `durable(position)` makes it survive a power cut.
+ *  O3 An orphan is reaped only when no handle is open on it; while it is being reaped it cannot be opened.
+ *  O4 After `shutdown` resolved, nothing of this volume touches a disk.
+ */
+import { FsError, toFsError } from "../../base/errors.ts";
+import type { Access, Admission } from "../../locks/admission.ts";
+import * as names from "../../namespace/verbs.ts";
+import { checkAccess, checkDelete, checkMove, checkXattr, creationMode, modeAfterWrite, permittedChange } from "../../namespace/access.ts";
+import type { NewNode } from "../../namespace/interface.ts";
+import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
+import { inodeRecord, intentRecord, orphanRecord } from "../../records/kinds.ts";
+import type {
+	At, Attributes, Caller, Changed, ChangedName, ChangedNode, DirectoryItem, FileType, HandleId, Ino, NodeRef, Opened, OpenIntent, SetAttributes, VolumeSpace,
+} from "../interface.ts";
+import type { Core } from "./core.ts";
+import { FileData, later, requireInode } from "./data.ts";
+import { type Handle, HandleTable } from "./handles.ts";
+import { Healer } from "./healer.ts";
+import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
+import { limits } from "./limits.ts";
+import { Packer } from "./packer.ts";
+import { Reaper } from "./reaper.ts";
+import { Sealer } from "./sealer.ts";
+import { volumeStatus } from "./status.ts";
+import { explainPath, type MetadataCheck, verifyVolume } from "./verify.ts";
+
+export interface NativeOptions {
+	readonly id: string;
+	readonly name: string;
+	readonly redundancy: string;
+}
+
+/** What opening a volume leaves to be undone when it is shut down, in the order of opening.ts. */
+export interface NativeModules {
+	readonly core: Core;
+	readonly verifyMetadata: (repair: boolean) => Promise<MetadataCheck>;
+	readonly metadataBytes: (disk: number) => number;
+	readonly replaceDisk: (disk: string, newPath: string | undefined) => Promise<{ readonly id: string; readonly path: string }>;
+	readonly release: (clean: boolean) => Promise<void>;
+	readonly failed: Promise<Error>;
+	readonly metadataMembers: () => readonly number[];
+}
+
+export class LocalVolume implements NativeVolume {
+	readonly id: string;
+	readonly name: string;
+	readonly root: NodeRef;
+	readonly failed: Promise<Error>;
+	readonly #options: NativeOptions;
+	readonly #modules: NativeModules;
+	readonly #core: Core;
+	readonly #data: FileData;
+	readonly #handles = new HandleTable();
+	readonly #sealer: Sealer;
+	readonly #reaper: Reaper;
+	readonly #healer: Healer;
+	#spaceAskedMs = Number.NEGATIVE_INFINITY;
+	#freeBytes = 0;
+	#closing = false;
+
+	constructor(options: NativeOptions, modules: NativeModules) {
+		this.#options = options;
+		this.#modules = modules;
+		this.#core = modules.core;
+		this.id = options.id;
+		this.name = options.name;
+		this.failed = modules.failed;
+		this.root = this.node(1);
+		this.#data = new FileData(this.#core, new Packer(this.#core));
+		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
+		this.#reaper = new Reaper(this.#core);
+		this.#healer = new Healer(this.#core);
+	}
+
+	/** Finishes what a crash left half done, then starts the background work. */
+	async start(): Promise<void> {
+		await this.#finishIntents();
+		await this.#reapOrphans();
+		this.#sealer.start();
+		this.#core.disks.onChange(() => this.#healer.trigger());
+		this.#healer.trigger();
+	}
+
+	async #finishIntents(): Promise<void> {
+		for (;;) {
+			const intents = await this.#core.view((tx) => tx.scan(intentRecord, intentRecord.prefix(), { limit: limits.scanBatch }));
+			if (intents.length === 0) return;
+			for (const { value } of intents) await this.#data.finishTruncation(value.id, value.ino, value.size);
+		}
+	}
+
+	async #reapOrphans(): Promise<void> {
+		let after: string | undefined;
+		for (;;) {
+			const from = after;
+			const orphans = await this.#core.view((tx) =>
+				tx.scan(orphanRecord, orphanRecord.prefix(), { limit: limits.scanBatch, ...(from === undefined ? {} : { after: from }) }),
+			);
+			for (const { value } of orphans) this.#reaper.reap(value.ino);
+			if (orphans.length < limits.scanBatch) return;
+			after = orphans[orphans.length - 1]?.key;
+			await this.#reaper.idle();
+		}
+	}
+
+	node(ino: Ino): NodeRef {
+		return { volume: this.#options.id, snapshot: 0, ino };
+	}
+
+	// ── admission ────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async #admitted<T>(node: NodeRef, access: Access, fn: (admission: Admission) => Promise<T>): Promise<T> {
+		if (node.volume !== this.#options.id || node.snapshot !== 0) {
+			throw new FsError("ESTALE", "volume.node", `node ${node.ino} is not of the live tree of this volume`, { volume: node.volume, snapshot: node.snapshot });
+		}
+		if (this.#closing) throw new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`);
+		const admission = this.#core.admissions.admit(node.ino, access);
+		try {
+			return await fn(admission);
+		} finally {
+			admission.release();
+		}
+	}
+
+	#attributes(inode: Inode): Attributes {
+		const dirty = inode.type === "file" ? this.#core.dirty.attributes(inode.ino) : undefined;
+		const mtime = dirty?.mtime ?? inode.mtime;
+		const ctime = later(inode.ctime, dirty?.mtime);
+		const size = inode.type === "directory" ? inode.entryCount * 32 : dirty === undefined ? inode.size : Math.max(inode.size, dirty.end);
+		return {
+			ino: inode.ino,
+			type: inode.type,
+			mode: inode.mode,
+			nlink: inode.nlink,
+			uid: inode.uid,
+			gid: inode.gid,
+			rdev: inode.rdev,
+			size,
+			storedBytes: Math.ceil((inode.storedBytes + (dirty?.bytes ?? 0)) / 512) * 512,
+			atime: inode.atime,
+			mtime,
+			ctime,
+			btime: inode.btime,
+			change: inode.change + Math.max(inode.sealedThrough, dirty?.newest ?? 0),
+		};
+	}
+
+	#requireAccess(caller: Caller, inode: Inode, want: "read" | "write" | "execute"): void {
+		if (!caller.trusted) checkAccess(inode, caller, want);
+	}
+
+	/** The directory, with write and search permission. */
+	#writableDirectory(tx: RecordTransaction, caller: Caller, ino: Ino): Inode {
+		const directory = names.inode(tx, ino);
+		this.#requireAccess(caller, directory, "execute");
+		this.#requireAccess(caller, directory, "write");
+		return directory;
+	}
+
+	// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	lookup(caller: Caller, parent: NodeRef, name: string): Promise<Attributes> {
+		return this.#admitted(parent, "names", () =>
+			this.#core.view((tx) => {
+				if (!caller.trusted) checkAccess(names.inode(tx, parent.ino), caller, "execute");
+				return this.#attributes(names.lookup(tx, parent.ino, name));
+			}),
+		);
+	}
+
+	makeDirectory(caller: Caller, parent: NodeRef, name: string, mode: number): Promise<ChangedName> {
+		return this.#make(caller, parent, name, { type: "directory", mode, uid: caller.uid, gid: caller.gid });
+	}
+
+	makeSymlink(caller: Caller, parent: NodeRef, name: string, target: string): Promise<ChangedName> {
+		return this.#make(caller, parent, name, { type: "symlink", mode: 0o777, uid: caller.uid, gid: caller.gid, target });
+	}
+
+	async makeNode(caller: Caller, parent: NodeRef, name: string, type: FileType, mode: number, rdev: number): Promise<ChangedName> {
+		if (type === "directory" || type === "symlink") throw new FsError("EINVAL", "volume.make-node", `a ${type} is not made by mknod`);
+		return this.#make(caller, parent, name, { type, mode, rdev, uid: caller.uid, gid: caller.gid });
+	}
+
+	#make(caller: Caller, parent: NodeRef, name: string, node: NewNode): Promise<ChangedName> {
+		return this.#changeNames(parent, (tx, context, before) => {
+			const directory = this.#writableDirectory(tx, caller, parent.ino);
+			const mode = caller.trusted ? node.mode : creationMode(directory, caller, node.type, node.mode);
+			const made = names.create(tx, context, parent.ino, name, { ...node, mode });
+			return { attributes: this.#attributes(made.inode), parentBefore: this.#attributes(before), parentAfter: this.#attributes(made.parentAfter) };
+		});
+	}
+
+	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName> {
+		return this.#changeNames(parent, (tx, context, before) => {
+			this.#writableDirectory(tx, caller, parent.ino);
+			const made = names.link(tx, context, node.ino, parent.ino, name);
+			return { attributes: this.#attributes(made.inode), parentBefore: this.#attributes(before), parentAfter: this.#attributes(made.parentAfter) };
+		});
+	}
+
+	async #changeNames(
+		parent: NodeRef,
+		fn: (tx: RecordTransaction, context: OperationContext, before: Inode) => Omit<ChangedName, "position">,
+	): Promise<ChangedName> {
+		return this.#admitted(parent, "names", async (admission) => {
+			const { result, position } = await this.#core.transact((tx, context) => {
+				admission.check();
+				return fn(tx, context, names.inode(tx, parent.ino));
+			});
+			return { ...result, position };
+		});
+	}
+
+	unlink(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName> {
+		return this.#remove(caller, parent, name, names.unlink);
+	}
+
+	removeDirectory(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName> {
+		return this.#remove(caller, parent, name, names.rmdir);
+	}
+
+	async #remove(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink): Promise<ChangedName> {
+		let removed: Inode | undefined;
+		const changed = await this.#changeNames(parent, (tx, context, before) => {
+			if (!caller.trusted) checkDelete(before, names.lookup(tx, parent.ino, name), caller);
+			const done = verb(tx, context, parent.ino, name);
+			removed = done.inode;
+			return { attributes: this.#attributes(done.inode), parentBefore: this.#attributes(before), parentAfter: this.#attributes(done.parentAfter) };
+		});
+		if (removed !== undefined) this.#afterNameLost(removed);
+		return changed;
+	}
+
+	#afterNameLost(inode: Inode): void {
+		if (inode.nlink === 0 && this.#handles.openCount(inode.ino) === 0) this.#reaper.reap(inode.ino);
+	}
+
+	async rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed> {
+		if ((flags & ~3) !== 0 || flags === 3) throw new FsError("EINVAL", "volume.rename-flags", `rename flags ${flags} are not supported`, { flags });
+		return this.#admitted(parent, "names", (first) =>
+			this.#admitted(newParent, "names", async (second) => {
+				await this.#sealBeforeReplace(parent.ino, name, newParent.ino, newName);
+				const { result, position } = await this.#core.transact((tx, context) => {
+					first.check();
+					second.check();
+					if (!caller.trusted) this.#checkRename(tx, caller, parent.ino, name, newParent.ino, newName);
+					return names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags);
+				});
+				if (result.replaced !== undefined) this.#afterNameLost(result.replaced);
+				return { position };
+			}),
+		);
+	}
+
+	#checkRename(tx: RecordTransaction, caller: Caller, parent: Ino, name: string, newParent: Ino, newName: string): void {
+		const source = names.lookup(tx, parent, name);
+		checkDelete(names.inode(tx, parent), source, caller);
+		const to = this.#writableDirectory(tx, caller, newParent);
+		if (parent !== newParent) checkMove(source, caller);
+		const target = names.entry(tx, newParent, newName);
+		if (target !== undefined) checkDelete(to, names.inode(tx, target.ino), caller);
+	}
+
+	/** Replacing a name by rename is how programs save files: the new contents must not reach the disks after the new name. */
+	async #sealBeforeReplace(parent: Ino, name: string, newParent: Ino, newName: string): Promise<void> {
+		const source = await this.#core.view((tx) => (names.entry(tx, newParent, newName) === undefined ? undefined : names.entry(tx, parent, name)));
+		if (source !== undefined && source.type === "file") await this.#data.seal(source.ino);
+	}
+
+	readSymlink(_caller: Caller, node: NodeRef): Promise<string> {
+		return this.#admitted(node, "attributes", () =>
+			this.#core.view((tx) => {
+				const inode = names.inode(tx, node.ino);
+				if (inode.type !== "symlink" || inode.inline === undefined) throw new FsError("EINVAL", "volume.readlink", `inode ${node.ino} is no symbolic link`);
+				return String.fromCharCode(...inode.inline);
+			}),
+		);
+	}
+
+	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): Promise<readonly DirectoryItem[]> {
+		return this.#admitted(node, "names", () =>
+			this.#core.view((tx) => {
+				const directory = names.inode(tx, node.ino);
+				if (directory.type !== "directory") throw new FsError("ENOTDIR", "volume.readdir", `inode ${node.ino} is no directory`);
+				this.#requireAccess(caller, directory, "read");
+				const items: DirectoryItem[] = [];
+				const add = (name: string, ino: Ino, type: FileType, cookie: number): void => {
+					const inode = attributes ? tx.get(inodeRecord, ino) : undefined;
+					items.push({ name, ino, type, cookie, attributes: inode === undefined ? undefined : this.#attributes(inode) });
+				};
+				if (after < 1 && items.length < limit) add(".", directory.ino, "directory", 1);
+				if (after < 2 && items.length < limit) add("..", directory.parent, "directory", 2);
+				for (const entry of names.readdir(tx, node.ino, Math.max(2, after), limit - items.length)) add(entry.name, entry.ino, entry.type, entry.cookie);
+				return items;
+			}),
+		);
+	}
+
+	// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+	getAttributes(_caller: Caller, node: NodeRef): Promise<Attributes> {
+		return this.#admitted(node, "attributes", () => this.#core.view((tx) => this.#attributes(names.inode(tx, node.ino))));
+	}
+
+	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode> {
+		return this.#admitted(node, "attributes", async (admission) => {
+			const { size, ...rest } = change;
+			const before = await this.#core.view((tx) => {
+				const inode = names.inode(tx, node.ino);
+				const writable = handle !== undefined && this.#handles.get(handle).write;
+				if (!caller.trusted && size !== undefined && !writable) checkAccess(inode, caller, "write");
+				// What cannot or may not be done is refused before the contents are cut.
+				const permitted = caller.trusted ? rest : permittedChange(inode, caller, rest);
+				names.changedAttributes(inode, permitted, inode.ctime);
+				return inode;
+			});
+			const beforeAttributes = this.#attributes(before);
+			if (size !== undefined) await this.#setSize(before, size);
+			if (size !== undefined) await this.#dropSetId(caller, node.ino);
+			const { result, position } = await this.#core.transact((tx, context) => {
+				admission.check();
+				const inode = names.inode(tx, node.ino);
+				const permitted = caller.trusted ? rest : permittedChange(inode, caller, rest);
+				return Object.keys(rest).length === 0 ? inode : names.setAttributes(tx, context, node.ino, permitted);
+			});
+			if (rest.mtime !== undefined) this.#core.dirty.clearTime(node.ino);
+			return { before: beforeAttributes, after: this.#attributes(result), position };
+		});
+	}
+
+	/** A program that somebody else has written to must not run with its owner's rights. */
+	async #dropSetId(caller: Caller, ino: Ino): Promise<void> {
+		if (caller.trusted) return;
+		const wrong = (inode: Inode): boolean => modeAfterWrite(inode, caller) !== inode.mode;
+		if (!(await this.#core.view((tx) => wrong(requireInode(tx, ino))))) return;
+		await this.#core.transact((tx, context) => {
+			const inode = requireInode(tx, ino);
+			if (wrong(inode)) names.setAttributes(tx, context, ino, { mode: modeAfterWrite(inode, caller) });
+		});
+	}
+
+	async #setSize(inode: Inode, size: number): Promise<void> {
+		if (inode.type === "directory") throw new FsError("EISDIR", "volume.truncate", `inode ${inode.ino} is a directory`);
+		if (inode.type !== "file") throw new FsError("EINVAL", "volume.truncate", `inode ${inode.ino} is no regular file`);
+		if (!Number.isSafeInteger(size) || size < 0) throw new FsError("EINVAL", "volume.truncate", `${size} is no file size`);
+		if (size > limits.maximumFileBytes) throw new FsError("EFBIG", "volume.truncate", `a file has at most ${limits.maximumFileBytes} bytes`);
+		await this.#data.truncate(inode.ino, size);
+	}
+
+	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array> {
+		return this.#admitted(node, "attributes", () =>
+			this.#core.view((tx) => {
+				if (!caller.trusted) checkXattr(names.inode(tx, node.ino), caller, name, "read");
+				return names.getXattr(tx, node.ino, name);
+			}),
+		);
+	}
+
+	setXattr(caller: Caller, node: NodeRef, name: string, value: Uint8Array, mode: "any" | "create" | "replace"): Promise<Changed> {
+		const copy = value.slice();
+		return this.#changeXattrs(caller, node, name, (tx, context) => names.setXattr(tx, context, node.ino, name, copy, mode));
+	}
+
+	removeXattr(caller: Caller, node: NodeRef, name: string): Promise<Changed> {
+		return this.#changeXattrs(caller, node, name, (tx, context) => names.removeXattr(tx, context, node.ino, name));
+	}
+
+	listXattrs(_caller: Caller, node: NodeRef): Promise<readonly string[]> {
+		return this.#admitted(node, "attributes", () => this.#core.view((tx) => names.listXattrs(tx, node.ino)));
+	}
+
+	#changeXattrs(caller: Caller, node: NodeRef, name: string, fn: (tx: RecordTransaction, context: OperationContext) => unknown): Promise<Changed> {
+		return this.#admitted(node, "attributes", async (admission) => {
+			const { position } = await this.#core.transact((tx, context) => {
+				admission.check();
+				if (!caller.trusted) checkXattr(names.inode(tx, node.ino), caller, name, "write");
+				fn(tx, context);
+			});
+			return { position };
+		});
+	}
+
+	// ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened> {
+		const where = "node" in at ? at.node : at.parent;
+		refuseUnsupported(intent);
+		return this.#admitted(where, "lifecycle", async (admission) => {
+			const { result, position } = await this.#core.transact((tx, context) => {
+				admission.check();
+				return this.#findOrCreate(tx, context, caller, at, intent);
+			});
+			const { inode, created, parentAfter } = result;
+			if (this.#reaper.reaping(inode.ino)) throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
+			const handle = this.#handles.add({
+				ino: inode.ino,
+				caller,
+				read: intent.access.read,
+				write: intent.access.write,
+				append: intent.append ?? false,
+				sync: intent.sync ?? false,
+			});
+			let after = inode;
+			const empties = intent.disposition === "overwrite" || intent.disposition === "overwrite-or-create";
+			if (!created && empties && inode.type === "file") {
+				await this.#data.truncate(inode.ino, 0).catch((error: unknown) => {
+					this.#forgetHandle(handle);
+					throw error;
+				});
+				await this.#dropSetId(caller, inode.ino);
+				after = await this.#core.view((tx) => requireInode(tx, inode.ino));
+			}
+			return {
+				handle: handle.id,
+				attributes: this.#attributes(after),
+				created,
+				parentAfter: parentAfter === undefined ? undefined : this.#attributes(parentAfter),
+				position,
+			};
+		});
+	}
+
+	#findOrCreate(
+		tx: RecordTransaction,
+		context: OperationContext,
+		caller: Caller,
+		at: At,
+		intent: OpenIntent,
+	): { inode: Inode; created: boolean; parentAfter: Inode | undefined } {
+		if ("node" in at) {
+			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `inode ${at.node.ino} exists`);
+			return { inode: this.#openable(names.inode(tx, at.node.ino), caller, intent), created: false, parentAfter: undefined };
+		}
+		this.#requireAccess(caller, names.inode(tx, at.parent.ino), "execute");
+		const dots = at.name === "." || at.name === "..";
+		const entry = dots ? names.lookup(tx, at.parent.ino, at.name) : names.entry(tx, at.parent.ino, at.name);
+		if (entry !== undefined) {
+			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `the name exists already`);
+			return { inode: this.#openable(names.inode(tx, entry.ino), caller, intent), created: false, parentAfter: undefined };
+		}
+		if (intent.disposition === "open" || intent.disposition === "overwrite") throw new FsError("ENOENT", "volume.open-absent", "no such file");
+		this.#writableDirectory(tx, caller, at.parent.ino);
+		const { mode = 0o600, uid = caller.uid, gid = caller.gid } = intent.attributes ?? {};
+		const made = names.create(tx, context, at.parent.ino, at.name, { type: "file", mode, uid, gid });
+		return { inode: made.inode, created: true, parentAfter: made.parentAfter };
+	}
+
+	#openable(inode: Inode, caller: Caller, intent: OpenIntent): Inode {
+		if (inode.type === "directory" && (intent.access.write || intent.disposition !== "open")) {
+			throw new FsError("EISDIR", "volume.open-directory", `inode ${inode.ino} is a directory`);
+		}
+		if (intent.access.read) this.#requireAccess(caller, inode, "read");
+		if (intent.access.write) this.#requireAccess(caller, inode, "write");
+		return inode;
+	}
+
+	async read(id: HandleId, offset: number, lengthBytes: number): Promise<Uint8Array> {
+		const handle = this.#handles.get(id);
+		if (!handle.read) throw new FsError("EBADF", "volume.read", "the handle is not open for reading");
+		checkRange(offset, lengthBytes);
+		return this.#admitted(this.node(handle.ino), "read", () => this.#data.read(handle.ino, offset, lengthBytes));
+	}
+
+	async write(id: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
+		const handle = this.#handles.get(id);
+		if (!handle.write) throw new FsError("EBADF", "volume.write", "the handle is not open for writing");
+		checkRange(offset, bytes.length);
+		if (offset + bytes.length > limits.maximumFileBytes) throw new FsError("EFBIG", "volume.write", `a file has at most ${limits.maximumFileBytes} bytes`);
+		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
+			this.#requireSpace(bytes.length);
+			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
+			const stored = this.#writePieces(handle, offset, bytes);
+			await stored;
+			admission.check();
+			await this.#dropSetId(handle.caller, handle.ino);
+			this.#sealer.afterWrite(handle.ino);
+			if (handle.sync) await this.#syncHandle(handle);
+			const attributes = await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino)));
+			return { written: bytes.length, attributes };
+		});
+	}
+
+	/** One call for the usual sizes; larger writes go piece by piece so that they fit the ring. */
+	async #writePieces(handle: Handle, offset: number, bytes: Uint8Array): Promise<void> {
+		if (bytes.length <= limits.chunkBytes) {
+			await this.#data.write(handle.ino, handle.append ? undefined : offset, bytes);
+			return;
+		}
+		const copy = bytes.slice();
+		for (let at = 0; at < copy.length; at += limits.chunkBytes) {
+			await this.#data.write(handle.ino, handle.append ? undefined : offset + at, copy.subarray(at, at + limits.chunkBytes));
+			this.#sealer.afterWrite(handle.ino);
+		}
+	}
+
+	/** ENOSPC is told at the write, not when it is too late: what is dirty must fit on the disks as well. */
+	#requireSpace(lengthBytes: number): void {
+		const now = this.#core.platform.clock.monotonicMs();
+		if (now - this.#spaceAskedMs > limits.spaceRefreshMs) {
+			this.#spaceAskedMs = now;
+			this.#freeBytes = this.#core.store.space().freeBytes - this.#core.dirty.bytes;
+			void this.#core.store.refreshSpace().catch(() => {});
+		}
+		if (lengthBytes > this.#freeBytes) {
+			this.#spaceAskedMs = Number.NEGATIVE_INFINITY;
+			if (this.#core.freedWaiting > 0) void this.#core.releaseFreed().catch(() => {});
+			throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, { freeBytes: this.#freeBytes });
+		}
+		this.#freeBytes -= lengthBytes;
+	}
+
+	async flush(id: HandleId): Promise<void> {
+		const handle = this.#handles.get(id);
+		if (handle.error !== undefined) throw handle.error;
+	}
+
+	async fsync(id: HandleId, _dataOnly: boolean): Promise<void> {
+		const handle = this.#handles.get(id);
+		await this.#admitted(this.node(handle.ino), "read", () => this.#syncHandle(handle));
+	}
+
+	async #syncHandle(handle: Handle): Promise<void> {
+		if (handle.error !== undefined) throw handle.error;
+		try {
+			await this.#data.fsync(handle.ino);
+		} catch (error) {
+			this.#handles.fail(handle.ino, toFsError(error, "volume.fsync"));
+			throw error;
+		}
+		if (handle.error !== undefined) throw handle.error;
+	}
+
+	async close(id: HandleId): Promise<void> {
+		this.#forgetHandle(this.#handles.get(id));
+	}
+
+	#forgetHandle(handle: Handle): void {
+		this.#handles.remove(handle.id);
+		if (this.#handles.openCount(handle.ino) > 0 || this.#closing) return;
+		void this.#core
+			.view((tx) => tx.get(orphanRecord, handle.ino))
+			.then((orphan) => {
+				if (orphan !== undefined && this.#handles.openCount(handle.ino) === 0) this.#reaper.reap(handle.ino);
+			})
+			.catch((error: unknown) => this.#core.logger.warn("a closed file could not be looked at", { error: toFsError(error, "volume.close").message }));
+	}
+
+	// ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async durable(position: number): Promise<void> {
+		await this.#core.engine.durable(position);
+	}
+
+	async syncAll(): Promise<void> {
+		await this.#sealer.sealAll();
+		await this.#core.engine.durable(this.#core.engine.position);
+	}
+
+	async space(): Promise<VolumeSpace> {
+		await this.#core.store.refreshSpace();
+		const space = this.#core.store.space();
+		const freeBytes = Math.max(0, space.freeBytes - this.#core.dirty.bytes);
+		// Inodes take metadata space, a kilobyte each at the most: what is free bounds them.
+		const freeInodes = Math.floor(freeBytes / 1024);
+		const used = Math.floor(space.usedBytes / 1024);
+		return { capacityBytes: space.capacityBytes, freeBytes, inodes: used + freeInodes, freeInodes, maximumNameBytes: limits.maximumNameBytes };
+	}
+
+	status(): Promise<VolumeStatus> {
+		return volumeStatus(
+			{ ...this.#options, trouble: this.#sealer.trouble },
+			{ core: this.#core, healer: this.#healer, metadataBytes: this.#modules.metadataBytes, metadataMembers: this.#modules.metadataMembers },
+		);
+	}
+
+	heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
+		return this.#healer.heal(onProgress);
+	}
+
+	verify(options: { readonly dryRun: boolean; readonly lost: boolean }, onProgress: (progress: Progress) => void): Promise<VerifyResult> {
+		return verifyVolume(this.#core, this.#healer, this.#modules.verifyMetadata, options, onProgress);
+	}
+
+	explain(path: string): Promise<Explanation> {
+		return explainPath(this.#core, this.#data, this.#options.redundancy, path);
+	}
+
+	async replaceDisk(disk: string, newPath: string | undefined): Promise<{ readonly id: string; readonly path: string }> {
+		const replaced = await this.#modules.replaceDisk(disk, newPath);
+		this.#healer.trigger();
+		return replaced;
+	}
+
+	/**
+	 * Seals, makes durable, lets go. What cannot be sealed stays in the memory file for the next mount, and the volume is then not marked clean.
+	 * @throws FsError what kept it from a clean end; the disks are let go all the same.
+	 */
+	async shutdown(): Promise<void> {
+		this.#closing = true;
+		await this.#sealer.stop();
+		await this.#healer.stop();
+		await this.#reaper.stop();
+		let failure: unknown;
+		try {
+			await this.#sealer.sealAll();
+			await this.#core.engine.durable(this.#core.engine.position);
+			await this.#core.releaseFreed();
+		} catch (error) {
+			failure = error;
+		}
+		await this.#core.stop();
+		await this.#modules.release(failure === undefined);
+		if (failure !== undefined) throw failure;
+	}
+}
+
+/** Fields of the rich open that belong to doors to come are refused, never ignored. */
+function refuseUnsupported(intent: OpenIntent): void {
+	const wanted: string[] = [];
+	if (intent.deny !== undefined && (intent.deny.read || intent.deny.write || intent.deny.delete)) wanted.push("deny modes");
+	if (intent.lease !== undefined && intent.lease !== "none") wanted.push("leases");
+	if (intent.verifier !== undefined) wanted.push("exclusive-create verifiers");
+	if (intent.foldCase === true) wanted.push("case folding");
+	if (intent.deleteOnClose === true) wanted.push("delete on close");
+	if (intent.unnamed === true) wanted.push("unnamed files");
+	if (intent.durableHandle !== undefined) wanted.push("durable handles");
+	if (wanted.length > 0) throw new FsError("ENOTSUP", "volume.open-intent", `not supported: ${wanted.join(", ")}`);
+}
+
+function checkRange(offset: number, lengthBytes: number): void {
+	if (!Number.isSafeInteger(offset) || offset < 0 || !Number.isSafeInteger(lengthBytes) || lengthBytes < 0) {
+		throw new FsError("EINVAL", "volume.range", `offset ${offset}, length ${lengthBytes}`);
+	}
+}

@@ -1,0 +1,81 @@
+/** What can be said of, and done with, a volume that no daemon serves. */
+import { FsError } from "../../base/errors.ts";
+import { inspectDisks } from "../../log/disk-set.ts";
+import { currentLogEpoch } from "../../log/roster.ts";
+import type { Disk } from "../../platform/interface.ts";
+import type { OfflineDisk, OfflineVolume, VolumeModules } from "./interface.ts";
+import { memoryNames } from "./memory-names.ts";
+
+/** Everything that a volume puts on a directory disk; the superblock last, so that an interrupted removal is still recognised. */
+const folders = ["pack", "kv", "log"] as const;
+
+/** From superblocks alone, without locks and changing nothing. @throws FsError NOTFOUND when no disk of a volume is at these paths. */
+export async function inspectVolume(options: { readonly diskPaths: readonly string[] }, modules: VolumeModules): Promise<OfflineVolume> {
+	const { roster, found } = await inspectDisks(options.diskPaths, modules);
+	const metadata = new Set([...roster.manifestDisks, ...(currentLogEpoch(roster)?.members ?? [])]);
+	const disks: OfflineDisk[] = [];
+	for (const entry of roster.disks) {
+		const path = found.find((one) => one.id === entry.id)?.path;
+		const space = path === undefined ? undefined : await spaceOf(path, modules);
+		disks.push({
+			id: `d${entry.id}`,
+			path: path ?? entry.path,
+			state: path === undefined ? "missing" : entry.membership === "in" ? "healthy" : "failed",
+			reason: path === undefined ? "not found" : entry.reason,
+			capacityBytes: space?.capacityBytes ?? 0,
+			freeBytes: space?.freeBytes ?? 0,
+			metadata: metadata.has(entry.id),
+		});
+	}
+	return { id: roster.volume, name: roster.name, redundancy: roster.config.redundancy, clean: roster.clean, disks };
+}
+
+async function spaceOf(path: string, modules: VolumeModules): Promise<{ capacityBytes: number; freeBytes: number } | undefined> {
+	const disk = await modules.platform.openDisk(path).catch(() => undefined);
+	if (disk === undefined) return undefined;
+	try {
+		return await disk.space();
+	} finally {
+		await disk.close();
+	}
+}
+
+/**
+ * Removes what this volume has on the disks at these paths, and nothing else. All disks are locked before the first file goes.
+ * @throws FsError REFUSED: a daemon has a disk, or a disk belongs to another volume.
+ */
+export async function destroyVolume(options: { readonly diskPaths: readonly string[]; readonly name: string }, modules: VolumeModules): Promise<{ readonly removedDisks: readonly string[] }> {
+	const { roster, found } = await inspectDisks(options.diskPaths, modules);
+	if (roster.name !== options.name) {
+		throw new FsError("REFUSED", "volume.destroy-name", `the disks belong to volume ${roster.name}, not ${options.name}: nothing was removed`);
+	}
+	const disks: Disk[] = [];
+	try {
+		for (const { path } of found) {
+			const disk = await modules.platform.openDisk(path);
+			disks.push(disk);
+			await disk.lock();
+		}
+		for (const disk of disks) await clear(disk);
+	} finally {
+		await Promise.allSettled(disks.map((disk) => disk.close()));
+	}
+	for (const { path } of found) await removeShell(path, modules);
+	const names = memoryNames(roster.volume);
+	await modules.platform.removeMemory(names.log);
+	await modules.platform.removeMemory(names.dirty);
+	return { removedDisks: found.map(({ path }) => path) };
+}
+
+async function clear(disk: Disk): Promise<void> {
+	for (const folder of folders) {
+		for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
+	}
+	await disk.remove("superblock");
+	await disk.syncNames("", "volume.destroy");
+}
+
+/** The empty folders and the lock file: the directory is then as blank as it was given. */
+async function removeShell(path: string, { platform }: VolumeModules): Promise<void> {
+	for (const name of [...folders, "lock"]) await platform.files.remove(`${path}/${name}`);
+}

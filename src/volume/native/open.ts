@@ -1,0 +1,248 @@
+/**
+ * Creates and opens volumes on this machine's own disks.
+ *
+ * Opening, in order: superblocks and locks (DiskSet) → engine (manifest, log recovered and checkpointed, a new log epoch) → space from segment records → dirty data
+ * replayed from pending records and the memory ring → intents finished, orphans reaped → healing.
+ */
+import { Deferred } from "../../base/async.ts";
+import { FsError, toFsError } from "../../base/errors.ts";
+import { openLocalEngine, type LocalEngine } from "../../kv/local/engine.ts";
+import { AdmissionTable } from "../../locks/admission.ts";
+import { createDiskSet, markClean, type OpenDiskSet, openDiskSet } from "../../log/disk-set.ts";
+import type { DiskSet, DiskSlot } from "../../log/interface.ts";
+import { makeRoot } from "../../namespace/verbs.ts";
+import type { Clock, Memory, Platform } from "../../platform/interface.ts";
+import type { Ino, Pending } from "../../records/interface.ts";
+import { inodeRecord, pendingRecord } from "../../records/kinds.ts";
+import { NumberBlocks } from "../../records/numbers.ts";
+import { createDirtyStore, type RingDirtyStore } from "../../storage/dirty.ts";
+import type { SegmentStore } from "../../storage/interface.ts";
+import { defaultRedundancy, formatRedundancy, parseRedundancy, tolerance, width } from "../../storage/redundancy.ts";
+import { createSegmentStore } from "../../storage/segment-store.ts";
+import { Core } from "./core.ts";
+import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeModules } from "./interface.ts";
+import { limits } from "./limits.ts";
+import { memoryNames } from "./memory-names.ts";
+import { LocalVolume } from "./native-volume.ts";
+
+/** Birth epoch of everything made before the first snapshot. */
+const firstEpoch = 1;
+
+/** @throws FsError REFUSED: too few disks, disks that hold something, several on one device; EINVAL: no such redundancy. */
+export async function createVolume(options: CreateOptions, modules: VolumeModules): Promise<CreatedVolume> {
+	const redundancy = options.redundancy === undefined ? defaultRedundancy(options.diskPaths.length) : parseRedundancy(options.redundancy);
+	const warnings = creationWarnings(options, width(redundancy), tolerance(redundancy));
+	const roster = await createDiskSet(
+		{
+			name: options.name,
+			paths: options.diskPaths,
+			config: {
+				redundancy: formatRedundancy(redundancy),
+				tolerance: tolerance(redundancy),
+				sameDevice: options.sameDevice,
+				logSegmentBytes: options.logSegmentBytes ?? limits.logSegmentBytes,
+				logSegmentCount: options.logSegmentCount ?? limits.logSegmentCount,
+			},
+		},
+		modules,
+	);
+	const opened = await openFloors({ name: options.name, diskPaths: options.diskPaths, acceptLoss: false }, modules);
+	await opened.core.transactFirst((tx, context) => void makeRoot(tx, context, options.uid, options.gid));
+	await opened.release(true);
+	return { id: roster.volume, redundancy: formatRedundancy(redundancy), warnings };
+}
+
+function creationWarnings(options: CreateOptions, wanted: number, losses: number): string[] {
+	const count = options.diskPaths.length;
+	const warnings: string[] = [];
+	if (count < wanted) {
+		const message = `${options.redundancy ?? "the default"} needs ${wanted} disks, ${count} given`;
+		if (!options.allowDegraded) {
+			throw new FsError("REFUSED", "volume.create-few", `${message}: give more disks, or --allow-degraded to begin under-protected`, { wanted, count });
+		}
+		warnings.push(`${message}: data is under-protected until more disks come`);
+	}
+	if (losses === 0) warnings.push("there is no redundancy: the loss of one disk loses data");
+	if (options.sameDevice) warnings.push("disks on one device count as separate: the loss of that device loses everything");
+	return warnings;
+}
+
+/** @throws FsError NOTFOUND (no disk of it), REFUSED (foreign disks, another daemon, a newer roster may exist), EIO (too much is lost). */
+export async function openVolume(options: OpenOptions, modules: VolumeModules): Promise<NativeVolume> {
+	const floors = await openFloors(options, modules);
+	const { core, engine, disks } = floors;
+	try {
+		const root = await core.view((tx) => tx.get(inodeRecord, 1));
+		if (root === undefined) {
+			throw new FsError("EIO", "volume.no-root", `volume ${options.name} has no root directory: its creation was interrupted; destroy it and create it again`);
+		}
+		const volume = new LocalVolume(
+			{ id: disks.roster.volume, name: options.name, redundancy: disks.roster.config.redundancy },
+			{
+				core,
+				failed: floors.failed,
+				release: floors.release,
+				metadataBytes: (disk) => engine.metadataBytes(disk),
+				metadataMembers: () => engine.members,
+				verifyMetadata: (repair) => engine.verifyRuns({ repair }),
+				replaceDisk: (disk, newPath) => replaceDisk(disks, disk, newPath),
+			},
+		);
+		await volume.start();
+		return volume;
+	} catch (error) {
+		await floors.release(false).catch(() => {});
+		throw error;
+	}
+}
+
+interface Floors {
+	readonly core: Core;
+	readonly engine: LocalEngine;
+	readonly disks: DiskSet;
+	readonly failed: Promise<Error>;
+	/** Lets everything go; `clean` when nothing acknowledged is left in memory. */
+	release(clean: boolean): Promise<void>;
+}
+
+async function openFloors(options: OpenOptions, modules: VolumeModules): Promise<Floors> {
+	const { platform, logger } = modules;
+	const undo: (() => Promise<void>)[] = [];
+	try {
+		const disks = await openDiskSet({ paths: options.diskPaths, acceptLoss: options.acceptLoss }, modules);
+		undo.push(() => disks.close());
+		const { roster } = disks;
+		if (roster.name !== options.name) {
+			throw new FsError("REFUSED", "volume.name", `these disks belong to volume ${roster.name}, not ${options.name}`);
+		}
+		const memories = await openMemories(platform, roster.volume, options);
+		const engine = await openLocalEngine({ acceptLoss: options.acceptLoss }, { platform, logger, disks, memory: memories.log });
+		undo.push(() => engine.close());
+		const redundancy = parseRedundancy(roster.config.redundancy);
+		const store = createSegmentStore({}, { platform, logger, disks });
+		undo.push(() => store.close());
+		const dirty = createDirtyStore(
+			{ volume: roster.volume, incarnation: roster.incarnation, opened: disks.opened },
+			{ memory: memories.dirty, clock: platform.clock },
+		);
+		const core = new Core({ redundancy, epoch: firstEpoch }, { platform, logger, disks, engine, store, dirty, numbers: new NumberBlocks(), admissions: new AdmissionTable() });
+		await loadSpace(core);
+		const capacities = new Map(store.space().disks.map((one) => [one.id, one.capacityBytes]));
+		store.setReserve((disk) => reserveBytes(engine.metadataBytes(disk), capacities.get(disk) ?? Math.min(...capacities.values())));
+		await recoverDirty(core, dirty);
+		await disks.memoryTaken();
+		return { core, engine, disks, failed: failureOf(disks, engine, platform.clock), release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, platform }, clean) };
+	} catch (error) {
+		for (const step of undo.reverse()) await step().catch((failure: unknown) => logger.warn("closing after a failed opening", { error: toFsError(failure, "volume.undo").message }));
+		throw error;
+	}
+}
+
+async function openMemories(platform: Platform, volume: string, options: OpenOptions): Promise<{ readonly log: Memory; readonly dirty: Memory }> {
+	const names = memoryNames(volume);
+	const { logTailBytes, dirtyRingBytes } = { ...limits, ...options.memory };
+	return { log: await platform.openMemory(names.log, logTailBytes), dirty: await platform.openMemory(names.dirty, dirtyRingBytes) };
+}
+
+/** Merging rewrites the runs before the old ones go: twice their size, and a floor for a volume that is full of data and then loses names. */
+function reserveBytes(metadataBytes: number, capacityBytes: number): number {
+	return Math.max(metadataBytes, Math.min(limits.reserveBytes, Math.floor(capacityBytes / limits.reserveFraction)));
+}
+
+async function loadSpace(core: Core): Promise<void> {
+	const segments = [];
+	for await (const segment of core.segments()) segments.push(segment);
+	core.store.load(segments);
+	await core.store.refreshSpace();
+}
+
+/** What was acknowledged before the process ended: pending records, and the ring's entries that metadata does not hold yet. */
+async function recoverDirty(core: Core, dirty: RingDirtyStore): Promise<void> {
+	const pendings: Pending[] = [];
+	for (let after: string | undefined; ; ) {
+		const from: string | undefined = after;
+		const batch = await core.view((tx) => tx.scan(pendingRecord, pendingRecord.prefix(), { limit: 64, ...(from === undefined ? {} : { after: from }) }));
+		for (const { value } of batch) pendings.push(value);
+		if (batch.length < 64) break;
+		after = batch[batch.length - 1]?.key;
+	}
+	const sealedThrough = new Map<Ino, number>();
+	for (const ino of dirty.ringInodes()) {
+		const inode = await core.view((tx) => tx.get(inodeRecord, ino));
+		if (inode !== undefined) sealedThrough.set(ino, inode.sealedThrough);
+	}
+	const isNewer = (ino: Ino, writeNumber: number): boolean => writeNumber > (sealedThrough.get(ino) ?? Number.POSITIVE_INFINITY);
+	const { replayed, skipped } = dirty.recover(pendings, isNewer);
+	if (replayed > 0) core.logger.info("writes of the last daemon were taken over from memory", { replayed, skipped });
+}
+
+function failureOf(disks: DiskSet, engine: LocalEngine, clock: Clock): Promise<Error> {
+	const failed = new Deferred<Error>();
+	const look = (): void => {
+		const error = disks.broken ?? engine.broken;
+		if (error !== undefined) failed.resolve(error);
+		else clock.after(limits.healthTickMs, look);
+	};
+	look();
+	return failed.promise;
+}
+
+interface Opened {
+	readonly core: Core;
+	readonly engine: LocalEngine;
+	readonly disks: OpenDiskSet;
+	readonly store: SegmentStore;
+	readonly dirty: RingDirtyStore;
+	readonly memories: { readonly log: Memory; readonly dirty: Memory };
+	readonly platform: Platform;
+}
+
+/** The memory files go only after the roster says, durably, that they hold nothing. */
+async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
+	const { engine, disks, store, dirty, memories, platform } = opened;
+	await opened.core.stop();
+	let tidy = clean;
+	const attempt = async (what: string, step: () => Promise<void>): Promise<void> => {
+		try {
+			await step();
+		} catch (error) {
+			tidy = false;
+			opened.core.logger.error(`${what} failed`, { error: toFsError(error, "volume.release").message });
+		}
+	};
+	await attempt("closing the metadata engine", () => engine.close());
+	await attempt("closing the data store", () => store.close());
+	if (tidy) await attempt("marking the volume clean", () => markClean(disks));
+	await dirty.close();
+	await memories.log.close();
+	await memories.dirty.close();
+	if (tidy) {
+		const names = memoryNames(disks.roster.volume);
+		await platform.removeMemory(names.log);
+		await platform.removeMemory(names.dirty);
+	}
+	await disks.close();
+	if (clean && !tidy) throw new FsError("EIO", "volume.unclean", "the volume could not be left clean: what was acknowledged stays in memory until the next mount on this machine");
+}
+
+async function replaceDisk(disks: DiskSet, name: string, newPath: string | undefined): Promise<{ readonly id: string; readonly path: string }> {
+	const slot = findSlot(disks, name);
+	// A disk that was just taken away may not have been noticed yet.
+	await slot.disk?.probe().catch((error: unknown) => disks.report(slot.id, error, "read"));
+	const now = disks.slot(slot.id) ?? slot;
+	if (now.state === "healthy") {
+		throw new FsError("REFUSED", "volume.replace-healthy", `disk d${slot.id} (${slot.path}) is healthy: only a lost or failed disk is replaced`, { disk: slot.id });
+	}
+	await disks.settled();
+	const path = newPath ?? slot.path;
+	const id = await disks.adopt(path, slot.id);
+	return { id: `d${id}`, path };
+}
+
+function findSlot(disks: DiskSet, name: string): DiskSlot {
+	const slots = disks.slots();
+	const slot = slots.find((one) => `d${one.id}` === name || one.path === name || one.path === name.replace(/\/+$/, ""));
+	if (slot !== undefined) return slot;
+	const known = slots.map((one) => `d${one.id} (${one.path})`).join(", ");
+	throw new FsError("NOTFOUND", "volume.disk", `no disk ${name}; there are ${known}`);
+}

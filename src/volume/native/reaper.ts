@@ -1,0 +1,88 @@
+/**
+ * Takes inodes without a name apart once nobody has them open: data, xattrs, pending records, then the inode itself, in bounded transactions. The orphan record keeps the
+ * work from being forgotten: a mount goes on where a crash left it.
+ */
+import { Semaphore } from "../../base/async.ts";
+import { toFsError } from "../../base/errors.ts";
+import { forget, reapStep } from "../../namespace/verbs.ts";
+import type { Ino } from "../../records/interface.ts";
+import { inodeRecord, orphanRecord, pendingRecord } from "../../records/kinds.ts";
+import { truncate as truncateExtents } from "../../storage/extents.ts";
+import type { Core } from "./core.ts";
+import { limits } from "./limits.ts";
+
+export class Reaper {
+	readonly #core: Core;
+	readonly #gate = new Semaphore(limits.reapsAtOnce);
+	readonly #reaping = new Map<Ino, Promise<void>>();
+	#stopped = false;
+
+	constructor(core: Core) {
+		this.#core = core;
+	}
+
+	/** An inode that is being taken apart can no longer be opened. */
+	reaping(ino: Ino): boolean {
+		return this.#reaping.has(ino);
+	}
+
+	get waiting(): number {
+		return this.#reaping.size;
+	}
+
+	/** Starts; an inode that cannot be taken apart now is left to the next mount, with its orphan record. */
+	reap(ino: Ino): void {
+		if (this.#stopped || this.#reaping.has(ino)) return;
+		const work = this.#gate
+			.run(() => this.#core.flow.run(ino, () => this.#takeApart(ino)))
+			.catch((error: unknown) => {
+				this.#core.logger.warn("an unlinked file could not be taken apart; the next mount goes on with it", { ino, error: toFsError(error, "volume.reap").message });
+			})
+			.finally(() => this.#reaping.delete(ino));
+		this.#reaping.set(ino, work);
+	}
+
+	async #takeApart(ino: Ino): Promise<void> {
+		if (this.#stopped) return;
+		this.#core.dirty.drop(ino);
+		let from = 0;
+		for (let done = false; !done && !this.#stopped; ) {
+			const start = from;
+			const step = await this.#core.transact((tx, _context, effects) => {
+				const inode = tx.get(inodeRecord, ino);
+				if (inode === undefined) {
+					tx.delete(orphanRecord, ino);
+					return Number.POSITIVE_INFINITY;
+				}
+				let doneTo = start;
+				if (inode.inline === undefined) {
+					const cut = truncateExtents(tx, effects, ino, 0, limits.transactionChanges - 8, start);
+					doneTo = cut.doneTo;
+					if (!cut.done) {
+						tx.put(inodeRecord, { ...inode, storedBytes: inode.storedBytes + cut.storedDelta }, ino);
+						return doneTo;
+					}
+				}
+				const pendings = tx.scan(pendingRecord, pendingRecord.prefix(ino), { limit: 16 });
+				if (tx.changeCount + pendings.length + 4 > limits.transactionChanges) return doneTo;
+				for (const { value } of pendings) tx.delete(pendingRecord, ino, value.id);
+				if (pendings.length === 16) return doneTo;
+				if (!reapStep(tx, ino, limits.transactionChanges - 4 - tx.changeCount)) return doneTo;
+				forget(tx, ino);
+				return Number.POSITIVE_INFINITY;
+			});
+			from = step.result;
+			done = from === Number.POSITIVE_INFINITY;
+		}
+	}
+
+	/** Resolves when everything that was given to it has ended. */
+	async idle(): Promise<void> {
+		while (this.#reaping.size > 0) await Promise.all([...this.#reaping.values()]);
+	}
+
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		await this.idle();
+	}
+}

@@ -1,0 +1,105 @@
+/**
+ * Decides when what is dirty is sealed: by age, by size, under pressure of memory, and all of it for syncfs and shutdown.
+ *
+ * Invariants
+ *  S1 While the volume runs, nothing stays dirty longer than sealAgeMs plus the time a seal takes, unless seals fail; then it is tried again and said.
+ *  S2 At most one pass runs at a time; a pass seals at most sealBatchInodes side by side.
+ */
+import type { FsError } from "../../base/errors.ts";
+import { toFsError } from "../../base/errors.ts";
+import type { Ino } from "../../records/interface.ts";
+import type { Core } from "./core.ts";
+import type { FileData } from "./data.ts";
+import { limits } from "./limits.ts";
+
+export class Sealer {
+	readonly #core: Core;
+	readonly #data: FileData;
+	/** Told of each inode whose seal failed, for the sticky errors of its handles. */
+	readonly #onFailure: (ino: Ino, error: FsError) => void;
+	#cancelTick: () => void = () => {};
+	#pass: Promise<void> | undefined;
+	#stopped = false;
+	/** The newest failure, until a pass succeeds again. */
+	trouble: FsError | undefined;
+
+	constructor(core: Core, data: FileData, onFailure: (ino: Ino, error: FsError) => void) {
+		this.#core = core;
+		this.#data = data;
+		this.#onFailure = onFailure;
+	}
+
+	start(): void {
+		this.#tick();
+	}
+
+	#tick(): void {
+		if (this.#stopped) return;
+		this.#cancelTick = this.#core.platform.clock.after(limits.sealTickMs, () => {
+			void this.#runPass().finally(() => this.#tick());
+		});
+	}
+
+	/** Called after each write: starts a pass at once when there is much. */
+	afterWrite(ino: Ino): void {
+		if (this.#pass !== undefined || this.#stopped) return;
+		const { dirty } = this.#core;
+		const mine = dirty.attributes(ino)?.bytes ?? 0;
+		if (dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass();
+	}
+
+	#runPass(): Promise<void> {
+		this.#pass ??= this.#sealDue().finally(() => {
+			this.#pass = undefined;
+		});
+		return this.#pass;
+	}
+
+	async #sealDue(): Promise<void> {
+		const now = this.#core.platform.clock.monotonicMs();
+		const pressure = this.#core.dirty.bytes >= limits.sealPressureBytes || !this.#core.dirty.hasRoom(limits.chunkBytes);
+		const due: Ino[] = [];
+		for (const item of this.#core.dirty.dirtyInodes()) {
+			if (due.length >= limits.sealBatchInodes) break;
+			if (pressure || now - item.sinceMs >= limits.sealAgeMs || item.bytes >= limits.sealInodeBytes) due.push(item.ino);
+		}
+		const stalled = this.#core.dirty.stalledBy();
+		if (pressure && stalled !== undefined && !due.includes(stalled)) due.push(stalled);
+		if (due.length > 0) await this.#sealThese(due);
+	}
+
+	async #sealThese(inos: readonly Ino[]): Promise<FsError | undefined> {
+		let failure: FsError | undefined;
+		await Promise.all(
+			inos.map(async (ino) => {
+				try {
+					await this.#data.seal(ino);
+				} catch (error) {
+					failure = toFsError(error, "volume.seal");
+					// A file that was removed meanwhile has nothing to lose; the reaper takes its dirty bytes away.
+					if (failure.code !== "ESTALE") this.#onFailure(ino, failure);
+				}
+			}),
+		);
+		if (failure !== undefined && failure.code !== "ESTALE") {
+			this.trouble = failure;
+			this.#core.logger.error("sealing failed; the data stays in memory and is tried again", { error: failure.message, site: failure.site });
+		} else this.trouble = undefined;
+		return failure;
+	}
+
+	/** Seals everything that is dirty now. @throws FsError the first failure. */
+	async sealAll(): Promise<void> {
+		const inos = this.#core.dirty.dirtyInodes().map((item) => item.ino);
+		for (let at = 0; at < inos.length; at += limits.sealBatchInodes) {
+			const failure = await this.#sealThese(inos.slice(at, at + limits.sealBatchInodes));
+			if (failure !== undefined && failure.code !== "ESTALE") throw failure;
+		}
+	}
+
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		this.#cancelTick();
+		await this.#pass;
+	}
+}

@@ -1,0 +1,121 @@
+/** The truth about a volume in one structure (contracts: `status --json`). */
+import type { FsError } from "../../base/errors.ts";
+import { tolerance, parseRedundancy } from "../../storage/redundancy.ts";
+import type { Core } from "./core.ts";
+import type { Healer } from "./healer.ts";
+import type { DiskStatus, VolumeState, VolumeStatus } from "./interface.ts";
+
+export interface StatusModules {
+	readonly core: Core;
+	readonly healer: Healer;
+	readonly metadataBytes: (disk: number) => number;
+	readonly metadataMembers: () => readonly number[];
+}
+
+export interface StatusOptions {
+	readonly id: string;
+	readonly name: string;
+	readonly redundancy: string;
+	/** Why sealing fails at the moment. */
+	readonly trouble: FsError | undefined;
+}
+
+interface Protection {
+	fullBytes: number;
+	degradedBytes: number;
+	lostBytes: number;
+	readonly targets: Map<string, number>;
+}
+
+export async function volumeStatus(options: StatusOptions, modules: StatusModules): Promise<VolumeStatus> {
+	const { core, healer } = modules;
+	await core.store.refreshSpace();
+	const space = core.store.space();
+	const protection = await protectionOf(core);
+	const disks = diskStatus(modules);
+	const present = modules.metadataMembers().filter((id) => core.disks.slot(id)?.state === "healthy").length;
+	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), core.disks.roster.disks.length);
+	const healing = healer.status;
+	const warnings = warningsOf(options, modules, protection, { wanted, present });
+	return {
+		volume: options.name,
+		id: options.id,
+		state: stateOf(core, disks, protection, healing.active, present < wanted),
+		redundancy: options.redundancy,
+		sameDevice: core.disks.roster.config.sameDevice,
+		capacityBytes: space.capacityBytes,
+		usedBytes: space.usedBytes,
+		freeBytes: Math.max(0, space.freeBytes - core.dirty.bytes),
+		protection: {
+			fullBytes: protection.fullBytes,
+			degradedBytes: protection.degradedBytes,
+			lostBytes: protection.lostBytes,
+			targets: [...protection.targets].map(([redundancy, bytes]) => ({ redundancy, bytes })),
+		},
+		metadataCopies: { wanted, present },
+		disks,
+		healing,
+		dirtyBytes: core.dirty.bytes,
+		warnings,
+	};
+}
+
+async function protectionOf(core: Core): Promise<Protection> {
+	const protection: Protection = { fullBytes: 0, degradedBytes: 0, lostBytes: 0, targets: new Map() };
+	for await (const segment of core.segments()) {
+		const health = core.store.assess(segment);
+		if (health.lost) protection.lostBytes += segment.liveBytes;
+		else if (health.full) protection.fullBytes += segment.liveBytes;
+		else protection.degradedBytes += segment.liveBytes;
+		protection.targets.set(segment.target, (protection.targets.get(segment.target) ?? 0) + segment.liveBytes);
+	}
+	return protection;
+}
+
+function diskStatus(modules: StatusModules): DiskStatus[] {
+	const space = new Map(modules.core.store.space().disks.map((disk) => [disk.id, disk]));
+	const members = new Set(modules.metadataMembers());
+	return modules.core.disks.slots().map((slot) => {
+		const its = space.get(slot.id);
+		return {
+			id: `d${slot.id}`,
+			path: slot.path,
+			state: slot.state,
+			tier: "default",
+			capacityBytes: its?.capacityBytes ?? 0,
+			usedBytes: (its?.usedBytes ?? 0) + (slot.disk === undefined ? 0 : modules.metadataBytes(slot.id)),
+			errors: Object.values(slot.errors).reduce((sum: number, count: number) => sum + count, 0),
+			errorKinds: slot.errors,
+			reason: slot.reason,
+			metadata: members.has(slot.id),
+			domain: slot.domain,
+		};
+	});
+}
+
+function stateOf(core: Core, disks: readonly DiskStatus[], protection: Protection, healing: boolean, metadataShort: boolean): VolumeState {
+	if (core.disks.broken !== undefined) return "failed";
+	if (healing) return "recovering";
+	const whole = disks.every((disk) => disk.state === "healthy") && protection.degradedBytes + protection.lostBytes === 0 && !metadataShort;
+	return whole ? "running" : "degraded";
+}
+
+function warningsOf(
+	options: StatusOptions,
+	modules: StatusModules,
+	protection: Protection,
+	metadata: { readonly wanted: number; readonly present: number },
+): string[] {
+	const warnings: string[] = [];
+	const { roster } = modules.core.disks;
+	const away = modules.core.disks.slots().filter((slot) => slot.state !== "healthy");
+	if (roster.config.sameDevice) warnings.push("several disks lie on one device and count as separate failure domains: the loss of that device loses everything");
+	if (away.length > 0) {
+		warnings.push(`${away.length} of ${modules.core.disks.slots().length} disks are not healthy: give each back empty, or another one, with \`cairn disk replace\``);
+	}
+	if (protection.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
+	if (metadata.present < metadata.wanted) warnings.push(`metadata has ${metadata.present} of ${metadata.wanted} copies`);
+	if (options.trouble !== undefined) warnings.push(`acknowledged data cannot be written to the disks now: ${options.trouble.message}`);
+	if (modules.core.disks.broken !== undefined) warnings.push(`the volume has stopped: ${modules.core.disks.broken.message}`);
+	return warnings;
+}

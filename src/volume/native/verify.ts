@@ -1,0 +1,162 @@
+/**
+ * Reads everything there is and says what is true: every fragment of every segment, every block of metadata; mends what can be mended; names the files that cannot.
+ */
+import { Semaphore } from "../../base/async.ts";
+import { readKeyU64 } from "../../base/bytes.ts";
+import { FsError } from "../../base/errors.ts";
+import type { Ino, RecordTransaction } from "../../records/interface.ts";
+import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord, segmentRecord } from "../../records/kinds.ts";
+import { lookup } from "../../namespace/verbs.ts";
+import { map as mapExtents } from "../../storage/extents.ts";
+import { formatRedundancy } from "../../storage/redundancy.ts";
+import type { Core } from "./core.ts";
+import type { FileData } from "./data.ts";
+import type { Healer } from "./healer.ts";
+import type { Explanation, Progress, VerifyResult } from "./interface.ts";
+import { limits } from "./limits.ts";
+
+export interface MetadataCheck {
+	/** Blocks read on all metadata disks. */
+	readonly checked: number;
+	readonly corrupt: number;
+	readonly repaired: number;
+	readonly unrecoverable: number;
+}
+
+export async function verifyVolume(
+	core: Core,
+	healer: Healer,
+	verifyMetadata: (repair: boolean) => Promise<MetadataCheck>,
+	options: { readonly dryRun: boolean; readonly lost: boolean },
+	onProgress: (progress: Progress) => void,
+): Promise<VerifyResult> {
+	const metadata = await verifyMetadata(!options.dryRun);
+	let totalBytes = 0;
+	for await (const segment of core.segments()) totalBytes += segment.payloadBytes;
+	const found = { checkedFragments: 0, corrupt: metadata.corrupt, missing: 0, unrecoverable: metadata.unrecoverable };
+	const lost = new Set<number>();
+	const broken = new Set<number>();
+	let doneBytes = 0;
+	const gate = new Semaphore(limits.healsAtOnce);
+	const checks = new Set<Promise<void>>();
+	for await (const segment of core.segments()) {
+		const check = gate
+			.run(async () => {
+				const unpin = core.store.pin(segment.id);
+				try {
+					const health = await core.store.check(segment);
+					found.checkedFragments += health.fragments.filter((one) => one.state !== "missing").length;
+					found.corrupt += health.fragments.filter((one) => one.state === "corrupt").length;
+					found.missing += health.fragments.filter((one) => one.state === "missing").length;
+					if (health.lost) lost.add(segment.id);
+					else if (health.fragments.some((one) => one.state !== "ok")) broken.add(segment.id);
+				} finally {
+					unpin();
+				}
+				doneBytes += segment.payloadBytes;
+				onProgress({ doneBytes, totalBytes: Math.max(totalBytes, doneBytes) });
+			})
+			.finally(() => checks.delete(check));
+		checks.add(check);
+		if (checks.size >= 4 * limits.healsAtOnce) await Promise.race(checks);
+	}
+	await Promise.all(checks);
+	let repaired = metadata.repaired;
+	if (!options.dryRun && broken.size > 0) repaired += await repair(core, healer, broken);
+	const lostPaths = lost.size > 0 && options.lost ? await findLostPaths(core, lost) : [];
+	return { ...found, unrecoverable: found.unrecoverable + lost.size, repaired, lostPaths };
+}
+
+/** Number of bad fragments that are good afterwards, proven by reading them again. */
+async function repair(core: Core, healer: Healer, broken: ReadonlySet<number>): Promise<number> {
+	const bad = async (): Promise<number> => {
+		let count = 0;
+		for (const id of broken) {
+			const segment = await core.view((tx) => tx.get(segmentRecord, id));
+			if (segment === undefined) continue;
+			const health = await core.store.check(segment);
+			count += health.fragments.filter((one) => one.state !== "ok").length;
+		}
+		return count;
+	};
+	const before = await bad();
+	await healer.heal(() => {});
+	return Math.max(0, before - (await bad()));
+}
+
+/** Files with bytes in lost segments, by path; at most limits.lostPaths. */
+async function findLostPaths(core: Core, lost: ReadonlySet<number>): Promise<string[]> {
+	const inos = new Set<Ino>();
+	let after: string | undefined;
+	for (;;) {
+		const from = after;
+		const batch = await core.view((tx) =>
+			tx
+				.scan(extentBlockRecord, extentBlockRecord.prefix(), { limit: 64, ...(from === undefined ? {} : { after: from }) })
+				.map(({ key, value }) => ({ key, hit: value.extents.some((extent) => lost.has(tx.get(chunkRecord, extent.chunk)?.segment ?? -1)) })),
+		);
+		for (const { key, hit } of batch) if (hit) inos.add(readKeyU64(key, 1));
+		if (batch.length < 64) break;
+		after = batch[batch.length - 1]?.key;
+	}
+	return inos.size === 0 ? [] : await pathsOf(core, inos);
+}
+
+/** Walks the directories once; every name of the inodes asked for. */
+async function pathsOf(core: Core, inos: ReadonlySet<Ino>): Promise<string[]> {
+	const paths: string[] = [];
+	let after: string | undefined;
+	const prefix = cookieRecord.prefix();
+	for (;;) {
+		const from = after;
+		const batch = await core.view((tx) => {
+			const items = tx.scan(cookieRecord, prefix, { limit: limits.scanBatch, ...(from === undefined ? {} : { after: from }) });
+			return items.map(({ key, value }) => ({ key, path: inos.has(value.ino) ? pathFrom(tx, readKeyU64(key, 1), value.name) : undefined }));
+		});
+		for (const { path } of batch) {
+			if (path !== undefined && paths.length < limits.lostPaths) paths.push(path);
+		}
+		if (batch.length < limits.scanBatch) return paths.sort();
+		after = batch[batch.length - 1]?.key;
+	}
+}
+
+/** Path of a name in a directory, by the directories' parents and their cookie records. */
+function pathFrom(tx: RecordTransaction, parent: Ino, name: string): string {
+	let path = name;
+	let directory = tx.get(inodeRecord, parent);
+	for (let depth = 0; directory !== undefined && directory.parent !== directory.ino && depth < 4096; depth++) {
+		const own = directory.ino;
+		const up: Ino = directory.parent;
+		const entry = tx.scan(cookieRecord, cookieRecord.prefix(up), { limit: 100_000 }).find(({ value }) => value.ino === own);
+		path = `${entry?.value.name ?? `#${own}`}/${path}`;
+		directory = tx.get(inodeRecord, up);
+	}
+	return path;
+}
+
+export async function explainPath(core: Core, data: FileData, redundancy: string, path: string): Promise<Explanation> {
+	const plan = await core.view((tx) => {
+		let inode = lookup(tx, 1, ".");
+		for (const name of path.split("/").filter((part) => part !== "" && part !== ".")) inode = lookup(tx, inode.ino, name);
+		const size = data.sizeOf(inode);
+		const ranges = inode.type === "file" && inode.inline === undefined ? mapExtents(tx, inode.ino, 0, size) : [];
+		return { inode, size, ranges };
+	});
+	if (plan.ranges.length > limits.explainSegments) throw new FsError("E2BIG", "volume.explain", `${path} has more than ${limits.explainSegments} extents: too many to list`);
+	const segments = new Map(plan.ranges.map((range) => [range.segment.id, range.segment]));
+	return {
+		path,
+		ino: plan.inode.ino,
+		type: plan.inode.type,
+		sizeBytes: plan.size,
+		redundancy: { value: redundancy, from: "the volume's default" },
+		inline: plan.inode.inline !== undefined,
+		dirtyBytes: core.dirty.attributes(plan.inode.ino)?.bytes ?? 0,
+		segments: [...segments.values()].map((segment) => ({
+			id: segment.id,
+			redundancy: formatRedundancy({ dataShards: segment.dataShards, parityShards: segment.parityShards }),
+			fragments: core.store.assess(segment).fragments.map((one) => ({ index: one.index, disk: one.disk === undefined ? "none" : `d${one.disk}`, state: one.state })),
+		})),
+	};
+}
