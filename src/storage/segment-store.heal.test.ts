@@ -171,6 +171,28 @@ describe("segment store: healing", () => {
 		});
 	});
 
+	it("moves one of two fragments that share a domain", async () => {
+		const lab = new Lab({ disks: 3, domains: ["a", "a", "b"], sameDevice: true });
+		await lab.run(async () => {
+			let store = await lab.boot();
+			lab.disks.setState(3, "suspect");
+			const segment = await store.write(1, payloadOf(5000, 1), { dataShards: 1, parityShards: 1 }, 1);
+			assert.deepEqual([shapeText(segment), store.assess(segment).full], ["1+1", true]);
+			lab.disks.setState(3, "healthy");
+			lab.disks.roster = { ...lab.disks.roster, config: { ...lab.disks.roster.config, sameDevice: false } };
+			store = await lab.restart([segment]);
+			assert.equal(store.assess(segment).full, false);
+			const healed = await heal(store, store.assess(segment));
+			assert.ok(healed);
+			assert.deepEqual(healed.fragments.map((place) => [place.disk === 3, place.generation]).sort(), [
+				[false, 1],
+				[true, 2],
+			]);
+			assert.deepEqual([store.assess(healed).full, await store.rebuild(store.assess(healed))], [true, undefined]);
+			assert.equal(usedOn(store), usedBy([healed]));
+		});
+	});
+
 	it("goes round a disk that fails while it rebuilds, and says when there is no room", async () => {
 		const lab = new Lab({ disks: 8, capacityBytes: 4 * 1024 * 1024 });
 		await lab.run(async () => {

@@ -145,6 +145,39 @@ describe("segment store: reading", () => {
 		});
 	});
 
+	it("takes an older payload of the same number for damage", async () => {
+		const lab = new Lab();
+		await lab.run(async () => {
+			const first = await (await lab.boot()).write(1, payloadOf(16 * 4096 + 9, 5), rs42, 1);
+			const length = fragmentLength(first.shardBytes);
+			const old = first.fragments[0] as Segment["fragments"][number];
+			const file = await lab.disks.writable(old.disk)?.open(packFile(old.pack));
+			const stale = (await file?.read(old.offset, length)) as Uint8Array;
+			lab.node.kill();
+			const payload = payloadOf(16 * 4096 + 9, 6);
+			const second = await (await lab.boot()).write(1, payload, rs42, 1);
+			const place = second.fragments[0] as Segment["fragments"][number];
+			assert.deepEqual([place.disk, place.generation], [old.disk, old.generation]);
+			await (await lab.disks.writable(place.disk)?.open(packFile(place.pack)))?.write(place.offset, [stale]);
+			assert.equal(states(await lab.store.check(second)), "cooooo");
+			sameBytes(await lab.store.read(second, 0, payload.length), payload, "decoded");
+		});
+	});
+
+	it("keeps no part of a window for all of it when the last shard is short", async () => {
+		const lab = new Lab();
+		await lab.run(async () => {
+			const store = await lab.boot();
+			const payload = payloadOf(4 * 17 * 4096 - 12_000, 3);
+			const segment = await store.write(1, payload, { dataShards: 4, parityShards: 2 }, 1);
+			const tail = 3 * segment.shardBytes;
+			assert.ok(payload.length > tail && payload.length - tail < 65_536, `the last shard holds ${payload.length - tail} bytes`);
+			lab.disks.setState(segment.fragments[3]?.disk as number, "missing");
+			sameBytes(await store.read(segment, tail, payload.length - tail), payload.subarray(tail), "tail");
+			sameBytes(await store.read(segment, 0, payload.length), payload, "all");
+		});
+	});
+
 	it("answers from other shards while a disk hangs, and reports the disk when its deadline is over", async () => {
 		const lab = new Lab();
 		await lab.run(async () => {
@@ -172,10 +205,11 @@ describe("segment store: reading", () => {
 			const store = await lab.boot();
 			const payload = payloadOf(64 * 4096, 8);
 			const segment = await store.write(1, payload, rs42, 1);
+			const copies = await store.write(2, payload, replicas3, 1);
 			lab.world.hang(`/d${segment.fragments[0]?.disk}`);
 			await store.read(segment, 0, 4096);
 			const before = lab.world.nowMs;
-			for (let i = 0; i < 20; i++) await store.read(segment, 0, 4096);
+			for (let i = 0; i < 20; i++) await Promise.all([store.read(segment, 0, 4096), store.read(copies, 0, 4096)]);
 			assert.ok(lab.world.nowMs - before < 200, `20 reads took ${lab.world.nowMs - before} ms`);
 		});
 	});
@@ -474,6 +508,10 @@ describe("segment store: space", () => {
 			const segment = await store.write(1, payloadOf(100_000, 1), rs42, 1);
 			await store.read(segment, 0, 100);
 			store.abandon(segment);
+			const other = payloadOf(100_000, 2);
+			const again = await store.write(1, other, rs42, 1);
+			sameBytes(await store.read(again, 0, 100), other.subarray(0, 100), "written under the number that was abandoned");
+			store.abandon(again);
 			await store.close();
 			assert.equal(lab.world.disk("/d1").freeBytes, 256 * 1024 * 1024);
 		});
