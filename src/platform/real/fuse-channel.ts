@@ -9,7 +9,7 @@
  * Invariants
  *  H1 At most one turn is scheduled or waiting at any time.
  *  H2 `ended` resolves after the last request was delivered, and only once.
- *  H3 The descriptors are closed after both threads have ended.
+ *  H3 The descriptors are closed after both threads have ended; nothing is written after that: the number may be another file's by then.
  */
 import { closeSync, writeSync, writevSync } from "node:fs";
 import { Worker } from "node:worker_threads";
@@ -41,6 +41,7 @@ export class RealFuseChannel implements FuseChannel {
 	#lastRequestMs = 0;
 	#burst = false;
 	#paused = false;
+	#closed = false;
 	/** A turn is scheduled, waiting or running. */
 	#turning = false;
 	#closing: Promise<void> | undefined;
@@ -139,6 +140,8 @@ export class RealFuseChannel implements FuseChannel {
 
 	reply(parts: readonly Uint8Array[]): void {
 		this.#outstanding--;
+		// Its connection is gone, and whoever waited was told by the kernel.
+		if (this.#closed) return;
 		let length = 0;
 		for (const part of parts) length += part.length;
 		const written = this.#write(parts);
@@ -183,6 +186,7 @@ export class RealFuseChannel implements FuseChannel {
 		await this.#readerGone;
 		const free = (await this.#notifier?.close()) ?? true;
 		this.#take = undefined;
+		this.#closed = true;
 		this.#over.resolve();
 		closeSync(this.#stopFd);
 		// A notifier that is stuck in the kernel still uses the descriptor: leave both to the end of the process.
