@@ -19,9 +19,14 @@ function checkKey(key: string, manifest: EngineManifest): number {
 }
 
 function tooBig(what: string, found: number, limit: number): FsError {
-	return new FsError("E2BIG", "kv.commit-limits", `a commit of ${found} ${what} is over the limit of ${limit}: split the operation into several transactions`, {
-		what,
-		found,
-		limit,
-	});
+	return new FsError(
+		"E2BIG",
+		"kv.commit-limits",
+		`a commit of ${found} ${what} is over the limit of ${limit}: split the operation into several transactions`,
+		{
+			what,
+			found,
+			limit,
+		},
+	);
 }

@@ -37,7 +37,11 @@ export function decodeHead(bytes: Uint8Array): Head {
 	const reader = new ByteReader(bytes, "head record");
 	const version = reader.u8();
 	if (version !== formatVersion) {
-		throw new FsError("CORRUPT", "kv.head-version", `the shard's head has format ${version}; this version of cairn reads ${formatVersion}: use a newer cairn`);
+		throw new FsError(
+			"CORRUPT",
+			"kv.head-version",
+			`the shard's head has format ${version}; this version of cairn reads ${formatVersion}: use a newer cairn`,
+		);
 	}
 	const count = reader.u8();
 	if (count > kvLimits.headTokens) throw reader.corrupt(`${count} tokens`);

@@ -153,7 +153,11 @@ class Run<T> {
 
 	async #fetch(suspend: Suspend): Promise<void> {
 		if (++this.#fetches > kvLimits.transactFetches) {
-			throw new FsError("EAGAIN", "kv.transact-fetches", `a transaction needed more than ${kvLimits.transactFetches} reads from disk: it must be split`);
+			throw new FsError(
+				"EAGAIN",
+				"kv.transact-fetches",
+				`a transaction needed more than ${kvLimits.transactFetches} reads from disk: it must be split`,
+			);
 		}
 		if (suspend.key !== undefined) {
 			const [found] = await this.#engine.read([suspend.key]);
@@ -185,10 +189,15 @@ class Run<T> {
 	#checkFence(head: Head): void {
 		const own = this.#options.head.epoch;
 		if (head.epoch === own) return;
-		throw new FsError("ESTALE", "kv.fenced", `the shard is owned in epoch ${head.epoch} now, this owner had epoch ${own}: it must stop and open the volume anew`, {
-			epoch: head.epoch,
-			own,
-		});
+		throw new FsError(
+			"ESTALE",
+			"kv.fenced",
+			`the shard is owned in epoch ${head.epoch} now, this owner had epoch ${own}: it must stop and open the volume anew`,
+			{
+				epoch: head.epoch,
+				own,
+			},
+		);
 	}
 
 	#advance(head: Head): Head {
@@ -211,7 +220,9 @@ class Run<T> {
 		const limit = this.#options.attempts ?? kvLimits.transactAttempts;
 		if (this.#attempts >= limit) {
 			if (this.#doubts.length > 0) throw this.#unresolved(undefined);
-			throw new FsError("EAGAIN", "kv.transact-conflicts", `a transaction lost against others ${limit} times: try again later`, { attempts: limit });
+			throw new FsError("EAGAIN", "kv.transact-conflicts", `a transaction lost against others ${limit} times: try again later`, {
+				attempts: limit,
+			});
 		}
 		if (this.#attempts <= 2) return;
 		const bound = Math.min(kvLimits.retryMaximumMs, kvLimits.retryFirstMs << Math.min(this.#attempts - 2, 10));
@@ -444,7 +455,11 @@ const noGuards: ReadonlyMap<string, Position | undefined> = new Map();
 /** Head record with all its tokens and its key. */
 const headReserveBytes = 20 + 8 * kvLimits.headTokens + 16;
 
-function mergeOwn(beneath: readonly Entry[], own: readonly (readonly [string, Uint8Array | null])[], limit: number): { key: string; value: Uint8Array }[] {
+function mergeOwn(
+	beneath: readonly Entry[],
+	own: readonly (readonly [string, Uint8Array | null])[],
+	limit: number,
+): { key: string; value: Uint8Array }[] {
 	const merged: { key: string; value: Uint8Array }[] = [];
 	let i = 0;
 	let j = 0;

@@ -210,7 +210,13 @@ function commitTests(check: Check): void {
 		await commitSurely(bench, "conflict", { expect: [["a", version + 1]], ...put });
 		await commitSurely(bench, "conflict", { expect: [["a", undefined]], ...put });
 		await commitSurely(bench, "conflict", { expect: [["nothing", version]], ...put });
-		await commitSurely(bench, "committed", { expect: [["a", version], ["nothing", undefined]], ...put });
+		await commitSurely(bench, "committed", {
+			expect: [
+				["a", version],
+				["nothing", undefined],
+			],
+			...put,
+		});
 		assert.equal(await bench.text("b"), "x");
 	});
 
@@ -228,9 +234,23 @@ function commitTests(check: Check): void {
 
 	check("a conflict changes nothing, a commit changes everything", async (bench) => {
 		await bench.put({ a: "1", b: "1" });
-		await commitSurely(bench, "conflict", { expect: [["a", undefined]], puts: [["a", encode("2")], ["n", encode("2")]], deletes: ["b"] });
+		await commitSurely(bench, "conflict", {
+			expect: [["a", undefined]],
+			puts: [
+				["a", encode("2")],
+				["n", encode("2")],
+			],
+			deletes: ["b"],
+		});
 		assert.deepEqual([await bench.text("a"), await bench.text("b"), await bench.text("n")], ["1", "1", undefined]);
-		await commitSurely(bench, "committed", { expect: [], puts: [["a", encode("2")], ["n", encode("2")]], deletes: ["b"] });
+		await commitSurely(bench, "committed", {
+			expect: [],
+			puts: [
+				["a", encode("2")],
+				["n", encode("2")],
+			],
+			deletes: ["b"],
+		});
 		assert.deepEqual([await bench.text("a"), await bench.text("b"), await bench.text("n")], ["2", undefined, "2"]);
 	});
 
@@ -261,7 +281,11 @@ function commitTests(check: Check): void {
 		await assert.rejects(commit([["k".repeat(maximumKeyBytes + 1), encode("")]]), tooBig);
 		assert.equal(await bench.text("m0"), undefined);
 		await commitSurely(bench, "committed", { expect: [], puts: many.slice(0, maximumChanges), deletes: [] });
-		await commitSurely(bench, "committed", { expect: [], puts: [["k".repeat(maximumKeyBytes), new Uint8Array(maximumCommitBytes - maximumKeyBytes)]], deletes: [] });
+		await commitSurely(bench, "committed", {
+			expect: [],
+			puts: [["k".repeat(maximumKeyBytes), new Uint8Array(maximumCommitBytes - maximumKeyBytes)]],
+			deletes: [],
+		});
 		assert.equal(await bench.text("m99"), "");
 	});
 }
@@ -291,7 +315,13 @@ function feedTests(check: Check): void {
 			for (const [key, value] of change.puts) if (key !== headKey(0)) model.set(key, decode(value));
 			for (const key of change.deletes) model.delete(key);
 		}
-		assert.deepEqual([...model], [["b", "2"], ["c", "3"]]);
+		assert.deepEqual(
+			[...model],
+			[
+				["b", "2"],
+				["c", "3"],
+			],
+		);
 		assert.equal(after, bench.engine.position);
 		await bench.engine.durable(after);
 		const last = await bench.engine.changesAfter(after, 10);
@@ -356,7 +386,11 @@ function transactTests(check: Check): void {
 		await bench.put({ a: "1" });
 		const [found] = await bench.engine.read([headKey(0)]);
 		const head = decodeHead((found as Entry).value);
-		await commitSurely(bench, "committed", { expect: [], puts: [[headKey(0), encodeHead({ ...head, epoch: 2, sequence: head.sequence + 1 })]], deletes: [] });
+		await commitSurely(bench, "committed", {
+			expect: [],
+			puts: [[headKey(0), encodeHead({ ...head, epoch: 2, sequence: head.sequence + 1 })]],
+			deletes: [],
+		});
 		await assert.rejects(bench.put({ a: "2" }), (error) => isFsError(error, "ESTALE"));
 		assert.equal(await bench.text("a"), "1");
 		await bench.transact((tx) => tx.put("a", encode("3")), 2);
@@ -390,7 +424,11 @@ async function counters(bench: Bench, seed: number): Promise<void> {
 	for (let index = 0; index < 3; index++) {
 		const values = done.filter((one) => one.index === index).map((one) => one.value);
 		const expected = Array.from({ length: values.length }, (_, i) => i + 1);
-		assert.deepEqual(values.toSorted((a, b) => a - b), expected, `seed ${seed}: each increment of counter ${index} happened once`);
+		assert.deepEqual(
+			values.toSorted((a, b) => a - b),
+			expected,
+			`seed ${seed}: each increment of counter ${index} happened once`,
+		);
 		assert.equal(await bench.text(`count${index}`), values.length === 0 ? undefined : String(values.length), `seed ${seed}`);
 	}
 }
@@ -433,10 +471,20 @@ async function randomHistory(bench: Bench, seed: number, steps: number): Promise
 	}
 	bench.engine = await bench.harness.reopen();
 	const all = await bench.engine.range({ start: "ha", end: "i", limit: 10_000 });
-	assert.deepEqual(all.map((entry) => [entry.key, decode(entry.value)]), sorted(model), `seed ${seed}: everything after reopening`);
+	assert.deepEqual(
+		all.map((entry) => [entry.key, decode(entry.value)]),
+		sorted(model),
+		`seed ${seed}: everything after reopening`,
+	);
 }
 
-async function randomCommit(bench: Bench, choose: (bound: number) => number, model: Map<string, string>, key: () => string, step: number): Promise<void> {
+async function randomCommit(
+	bench: Bench,
+	choose: (bound: number) => number,
+	model: Map<string, string>,
+	key: () => string,
+	step: number,
+): Promise<void> {
 	const changes: Record<string, string | undefined> = {};
 	for (let i = 0; i < 1 + choose(6); i++) {
 		changes[key()] = choose(3) === 0 ? undefined : `${step}.${i}.${"x".repeat(choose(8) === 0 ? choose(3_000) : choose(40))}`;
@@ -452,14 +500,24 @@ async function readOne(bench: Bench, model: Map<string, string>, key: string): P
 	return (await bench.text(key)) === model.get(key);
 }
 
-async function randomRange(bench: Bench, choose: (bound: number) => number, model: Map<string, string>, key: () => string, context: string): Promise<void> {
+async function randomRange(
+	bench: Bench,
+	choose: (bound: number) => number,
+	model: Map<string, string>,
+	key: () => string,
+	context: string,
+): Promise<void> {
 	const [start, end] = [key(), key()].toSorted() as [string, string];
 	const limit = 1 + choose(50);
 	const found = await bench.engine.range({ start, end, limit });
 	const expected = sorted(model)
 		.filter(([name]) => name >= start && name < end)
 		.slice(0, limit);
-	assert.deepEqual(found.map((entry) => [entry.key, decode(entry.value)]), expected, context);
+	assert.deepEqual(
+		found.map((entry) => [entry.key, decode(entry.value)]),
+		expected,
+		context,
+	);
 }
 
 function sorted(model: Map<string, string>): [string, string][] {

@@ -22,7 +22,10 @@ export function commitRecordBytes(commit: Commit, bytes: number): number {
 }
 
 /** Encodes, and gives each value as a view on the payload: the caller's buffers are free afterwards. */
-export function encodeCommit(commit: Commit, payloadBytes: number): { readonly payload: Uint8Array; readonly values: readonly Uint8Array[] } {
+export function encodeCommit(
+	commit: Commit,
+	payloadBytes: number,
+): { readonly payload: Uint8Array; readonly values: readonly Uint8Array[] } {
 	const payload = new Uint8Array(payloadBytes);
 	const values: Uint8Array[] = [];
 	payload[0] = formatVersion;
@@ -59,7 +62,11 @@ export function decodeCommit(payload: Uint8Array, what: string): CommitRecord {
 	const reader = new ByteReader(payload, what);
 	const version = reader.u8();
 	if (version !== formatVersion) {
-		throw new FsError("CORRUPT", "kv.commit-version", `${what} has format ${version}; this version of cairn reads ${formatVersion}: use a newer cairn`);
+		throw new FsError(
+			"CORRUPT",
+			"kv.commit-version",
+			`${what} has format ${version}; this version of cairn reads ${formatVersion}: use a newer cairn`,
+		);
 	}
 	reader.u8();
 	const putCount = reader.u16();

@@ -285,7 +285,11 @@ export class LocalEngine implements Engine {
 			if (found !== undefined) return found;
 			await this.#store.loadBlocks(missing, pins);
 		}
-		throw new FsError("EIO", "kv.read-rounds", `a read was not done after loading blocks ${this.#limits.loadRounds} times: it must be split`);
+		throw new FsError(
+			"EIO",
+			"kv.read-rounds",
+			`a read was not done after loading blocks ${this.#limits.loadRounds} times: it must be split`,
+		);
 	}
 
 	#pinnedView(pins: ReadonlyMap<number, Block>): View {
@@ -366,7 +370,10 @@ export class LocalEngine implements Engine {
 		await this.#log.durable(position);
 	}
 
-	async changesAfter(position: Position, limit: number): Promise<{ readonly changes: readonly Change[]; readonly watermark: Position } | "gap"> {
+	async changesAfter(
+		position: Position,
+		limit: number,
+	): Promise<{ readonly changes: readonly Change[]; readonly watermark: Position } | "gap"> {
 		const changes = this.#feed.after(position, limit);
 		return changes === "gap" ? "gap" : { changes, watermark: this.#log.durableSequence };
 	}

@@ -81,7 +81,11 @@ export class ManifestFile {
 	/** Writes and syncs the other slot; `advance` makes it the kept one. */
 	async write(bytes: Uint8Array): Promise<void> {
 		if (bytes.length > this.#slotBytes) {
-			throw new FsError("E2BIG", "kv.manifest-size", `a manifest of ${bytes.length} bytes does not fit into ${this.#slotBytes}: too many runs`);
+			throw new FsError(
+				"E2BIG",
+				"kv.manifest-size",
+				`a manifest of ${bytes.length} bytes does not fit into ${this.#slotBytes}: too many runs`,
+			);
 		}
 		const padded = new Uint8Array(alignUp(bytes.length, 512));
 		padded.set(bytes);

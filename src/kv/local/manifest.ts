@@ -64,7 +64,11 @@ export function decodeManifest(slot: Uint8Array, volume: string, what: string): 
 	const rest = reader.raw(length);
 	if (crc32c(rest) !== checksum) throw reader.corrupt("checksum does not match");
 	if (version !== formatVersion || flags !== 0) {
-		throw new FsError("REFUSED", "kv.manifest-version", `${what} has format ${version}.${flags}; this version of cairn reads ${formatVersion}.0: use a newer cairn`);
+		throw new FsError(
+			"REFUSED",
+			"kv.manifest-version",
+			`${what} has format ${version}.${flags}; this version of cairn reads ${formatVersion}.0: use a newer cairn`,
+		);
 	}
 	return decodeBody(new ByteReader(rest, what), volume);
 }

@@ -2,7 +2,7 @@
  * What a reader sees at one moment: memtables above runs, newest first. Everything here is synchronous; what is not in memory is noted in `missing`.
  */
 import type { Entry, KeyRange, Versioned } from "../interface.ts";
-import { type MapCursor, OrderedMap } from "../ordered-map.ts";
+import type { MapCursor, OrderedMap } from "../ordered-map.ts";
 import type { Block } from "./block.ts";
 import { hashKey } from "./bloom.ts";
 import type { BlockSource, Run } from "./run.ts";

@@ -193,7 +193,13 @@ export class RunFiles {
 	 * Makes the copy of `run` on a disk whole: writes every piece that is not good there from another copy, and syncs what it wrote. "look" only counts; "copy" makes
 	 * a new copy, so what is not there is no damage. Adds the disk to `copies` when everything is good. @throws FsError ENOSPC; EIO when the disk failed.
 	 */
-	async mend(run: Run, id: DiskId, how: MendKind, isStopped: () => boolean, onGroup: (pieces: number) => void = () => {}): Promise<MendReport> {
+	async mend(
+		run: Run,
+		id: DiskId,
+		how: MendKind,
+		isStopped: () => boolean,
+		onGroup: (pieces: number) => void = () => {},
+	): Promise<MendReport> {
 		const report: MendReport = { checked: 0, corrupt: 0, repaired: 0, unrecoverable: 0 };
 		run.users++;
 		try {
@@ -220,7 +226,8 @@ export class RunFiles {
 		const first = group[0] as Piece;
 		const last = group[group.length - 1] as Piece;
 		const bytes = await this.#readRange(run.info.id, id, first.offset, last.offset + last.length - first.offset);
-		if (bytes === undefined) throw new FsError("EIO", "kv.run-mend", `d${id} cannot be read: ${runFileName(run.info.id)} on it was not checked`);
+		if (bytes === undefined)
+			throw new FsError("EIO", "kv.run-mend", `d${id} cannot be read: ${runFileName(run.info.id)} on it was not checked`);
 		for (const piece of group) {
 			const part = bytes.subarray(piece.offset - first.offset, piece.offset - first.offset + piece.length);
 			if (pieceIsGood(piece, part)) here.set(piece, part);
@@ -397,7 +404,13 @@ class MirrorSink implements RunSink {
 		if (full) throw full.reason;
 		this.live = ids.filter((_, i) => results[i]?.status === "fulfilled");
 		if (this.live.length > 0) return;
-		throw new FsError("EIO", "kv.run-write", "no disk is left that takes the volume's metadata: bring disks back and mount again", {}, failed[0]?.reason);
+		throw new FsError(
+			"EIO",
+			"kv.run-write",
+			"no disk is left that takes the volume's metadata: bring disks back and mount again",
+			{},
+			failed[0]?.reason,
+		);
 	}
 }
 
@@ -411,7 +424,10 @@ export function* groupPieces(pieces: Iterable<Piece>, bytes: number): Generator<
 			group = [];
 			size = 0;
 		}
-		assert(group.length === 0 || (group[group.length - 1] as Piece).offset + (group[group.length - 1] as Piece).length === piece.offset, "U1: no gaps");
+		assert(
+			group.length === 0 || (group[group.length - 1] as Piece).offset + (group[group.length - 1] as Piece).length === piece.offset,
+			"U1: no gaps",
+		);
 		group.push(piece);
 		size += piece.length;
 	}

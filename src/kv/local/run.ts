@@ -18,7 +18,7 @@ import { crc32c } from "../../codec/checksum.ts";
 import type { DiskId } from "../../log/interface.ts";
 import type { LocalLimits } from "../limits.ts";
 import type { Versioned } from "../interface.ts";
-import { Block, BlockBuilder, entryHeaderBytes, parseBlock, readU16, readU32, writeU32 } from "./block.ts";
+import { type Block, BlockBuilder, entryHeaderBytes, parseBlock, readU16, readU32, writeU32 } from "./block.ts";
 import { Bloom, hashBytes, hashKey, type KeyHash } from "./bloom.ts";
 import type { RunInfo } from "./manifest.ts";
 
@@ -84,7 +84,11 @@ function decodeFooter(bytes: Uint8Array, info: RunInfo, what: string): Footer {
 	const version = reader.u16();
 	const flags = reader.u16();
 	if (version !== formatVersion || flags !== 0) {
-		throw new FsError("REFUSED", "kv.run-version", `${what} has format ${version}.${flags}; this version of cairn reads ${formatVersion}.0: use a newer cairn`);
+		throw new FsError(
+			"REFUSED",
+			"kv.run-version",
+			`${what} has format ${version}.${flags}; this version of cairn reads ${formatVersion}.0: use a newer cairn`,
+		);
 	}
 	if (reader.u32() !== info.id || reader.u64() !== info.entries) throw reader.corrupt("the footer is of another run");
 	const piece = (): Piece => ({ offset: reader.u64(), length: reader.u32(), skip: 4, checksum: reader.u32() });
@@ -280,7 +284,10 @@ export class RunWriter {
 
 	/** Writes the rest. The sink is not synced. */
 	async finish(): Promise<Run> {
-		assert(this.#last !== undefined && this.#entries <= Math.max(this.#shape.expectedEntries, 1), "a run has as many entries as were expected, and at least one");
+		assert(
+			this.#last !== undefined && this.#entries <= Math.max(this.#shape.expectedEntries, 1),
+			"a run has as many entries as were expected, and at least one",
+		);
 		this.#endBlock();
 		const lastKey = this.#last();
 		const indexBytes = this.#index.take();

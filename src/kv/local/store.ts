@@ -148,7 +148,11 @@ export class RunStore {
 					found.set(id, slots);
 					if (slots.damaged > 0 && countingHomes(disks.roster).includes(id)) {
 						logger.warn(`${slots.damaged} slots of the manifest on d${id} are damaged; it is written anew`, { disk: id });
-						disks.report(id, new FsError("CORRUPT", "kv.manifest-corrupt", `manifest on d${id}: ${slots.damaged} damaged slots`), "corrupt");
+						disks.report(
+							id,
+							new FsError("CORRUPT", "kv.manifest-corrupt", `manifest on d${id}: ${slots.damaged} damaged slots`),
+							"corrupt",
+						);
 					}
 				} catch (error) {
 					if (isFsError(error, "REFUSED")) throw error;
@@ -196,7 +200,9 @@ export class RunStore {
 			if (!disk) continue;
 			try {
 				if (!this.#homes.includes(id)) await this.#emptyHome(id);
-				else for (const name of await disk.list("kv")) if (!named.has(runIdOf(name) ?? -1) && runIdOf(name) !== undefined) await disk.remove(`kv/${name}`);
+				else
+					for (const name of await disk.list("kv"))
+						if (!named.has(runIdOf(name) ?? -1) && runIdOf(name) !== undefined) await disk.remove(`kv/${name}`);
 			} catch (error) {
 				this.#files.report(id, error, "write");
 			}
@@ -531,7 +537,10 @@ export class RunStore {
 			const perHome = runs.reduce((sum, run) => sum + run.blockCount + 4, 2);
 			const total = perHome * this.#homes.length;
 			let checked = 0;
-			const progress = (count: number): void => onProgress({ checked: Math.min(total, (checked += count)), total });
+			const progress = (count: number): void => {
+				checked = Math.min(total, checked + count);
+				onProgress({ checked, total });
+			};
 			for (const run of runs) for (const id of this.#homes) await this.#verifyRun(run, id, repair, report, progress);
 			await this.#verifySlots(repair, report);
 			progress(2 * this.#homes.length);
@@ -576,7 +585,12 @@ export class RunStore {
 			const found = await (await this.#manifestFile(id)).read(this.#volume);
 			const holdsNewest = found.slots.some((slot) => slot?.generation === this.#generation);
 			const damaged = Math.max(found.damaged, holdsNewest ? 0 : 1);
-			if (damaged > 0) this.#modules.disks.report(id, new FsError("CORRUPT", "kv.manifest-rot", `manifest on d${id}: ${damaged} damaged slots`), "corrupt");
+			if (damaged > 0)
+				this.#modules.disks.report(
+					id,
+					new FsError("CORRUPT", "kv.manifest-rot", `manifest on d${id}: ${damaged} damaged slots`),
+					"corrupt",
+				);
 			return damaged;
 		} catch (error) {
 			this.#files.report(id, error, "read");
@@ -666,7 +680,13 @@ function manifestLost(roster: Roster, best: Manifest | undefined): FsError {
 }
 
 function noHomes(cause: unknown): FsError {
-	return new FsError("EIO", "kv.no-manifest-disk", "no healthy disk is left for the volume's metadata: bring disks back and mount again", {}, cause);
+	return new FsError(
+		"EIO",
+		"kv.no-manifest-disk",
+		"no healthy disk is left for the volume's metadata: bring disks back and mount again",
+		{},
+		cause,
+	);
 }
 
 export type { RunInfo };

@@ -68,7 +68,10 @@ export interface MountOptions {
 export async function mount(at: TestMachine, options: MountOptions = {}): Promise<Mounted> {
 	const platform = at.node.boot();
 	const logger = options.logger ?? silentLogger;
-	const disks = await openDiskSet({ paths: options.paths ?? at.paths, acceptLoss: options.acceptLoss ?? false, callMs: 2_000 }, { platform, logger });
+	const disks = await openDiskSet(
+		{ paths: options.paths ?? at.paths, acceptLoss: options.acceptLoss ?? false, callMs: 2_000 },
+		{ platform, logger },
+	);
 	const memory = await platform.openMemory(`cairn-${disks.roster.volume}.log`, options.memoryBytes ?? 128 * 1024);
 	const limits = { ...smallLimits, ...options.limits };
 	const engine = await openLocalEngine({ limits }, { platform, disks, logger, memory });

@@ -136,7 +136,10 @@ test("transact: a function that swallows the suspension is found out", async () 
 });
 
 test("transact: an asynchronous function is refused", async () => {
-	await assert.rejects(transact(createMemoryEngine(), modules(), async () => 1, { head }), /synchronous/);
+	await assert.rejects(
+		transact(createMemoryEngine(), modules(), async () => 1, { head }),
+		/synchronous/,
+	);
 });
 
 test("transact: fetches are bounded", async () => {
@@ -151,7 +154,14 @@ test("transact: fetches are bounded", async () => {
 test("transact: a range that was fetched before its guard changed is not used", async () => {
 	const inner = createMemoryEngine();
 	const engine = coldEngine(inner);
-	inner.commitNow?.({ expect: [], puts: [["guard", text("1")], ["r1", text("1")]], deletes: [] });
+	inner.commitNow?.({
+		expect: [],
+		puts: [
+			["guard", text("1")],
+			["r1", text("1")],
+		],
+		deletes: [],
+	});
 	let ranges = 0;
 	const racing: Engine = {
 		...engine,
@@ -159,7 +169,15 @@ test("transact: a range that was fetched before its guard changed is not used", 
 		position: 0,
 		async range(range) {
 			const found = await inner.range(range);
-			if (ranges++ === 0) inner.commitNow?.({ expect: [], puts: [["guard", text("2")], ["r2", text("2")]], deletes: [] });
+			if (ranges++ === 0)
+				inner.commitNow?.({
+					expect: [],
+					puts: [
+						["guard", text("2")],
+						["r2", text("2")],
+					],
+					deletes: [],
+				});
 			return found;
 		},
 		peek: (key) => (key === "guard" || key === head.key ? inner.peek(key) : undefined),
@@ -222,7 +240,12 @@ test("transact: an error of a retry is not believed while the first attempt is i
 		return "made";
 	};
 	const done = createMemoryEngine();
-	const one = await transact(doubtful(done, (commit) => void done.commitNow?.(commit)), modules(), create, { head });
+	const one = await transact(
+		doubtful(done, (commit) => void done.commitNow?.(commit)),
+		modules(),
+		create,
+		{ head },
+	);
 	assert.equal(one.result, "made");
 
 	// Somebody else makes the file; the doubtful commit would still be possible if the head did not move on.
@@ -246,7 +269,11 @@ test("transact: when the head has forgotten, the feed answers; a gap is said to 
 				inner.commitNow?.({ expect: [], puts: [[head.key, encodeHead(next)]], deletes: [] });
 			}
 		});
-		const work = transact(engine, modules(), (tx) => (tx.put("a", text("1")), "made"), { head });
+		const make = (tx: Transaction): string => {
+			tx.put("a", text("1"));
+			return "made";
+		};
+		const work = transact(engine, modules(), make, { head });
 		if (feedCommits === 1_000) assert.equal((await work).result, "made");
 		else await assert.rejects(work, (error) => isFsError(error, "EIO") && error.site === "kv.unknown-outcome");
 	}

@@ -181,7 +181,10 @@ class MemoryEngine implements Engine {
 		assert(position <= this.#plain.position, "durable() of a position that was never given out");
 	}
 
-	async changesAfter(position: Position, limit: number): Promise<{ readonly changes: readonly Change[]; readonly watermark: Position } | "gap"> {
+	async changesAfter(
+		position: Position,
+		limit: number,
+	): Promise<{ readonly changes: readonly Change[]; readonly watermark: Position } | "gap"> {
 		return this.#plain.feedAfter(position, limit);
 	}
 
@@ -250,7 +253,10 @@ class RemoteLikeEngine implements Engine {
 		await this.#latency();
 	}
 
-	async changesAfter(position: Position, limit: number): Promise<{ readonly changes: readonly Change[]; readonly watermark: Position } | "gap"> {
+	async changesAfter(
+		position: Position,
+		limit: number,
+	): Promise<{ readonly changes: readonly Change[]; readonly watermark: Position } | "gap"> {
 		await this.#latency();
 		return this.#plain.feedAfter(position, limit);
 	}
