@@ -154,6 +154,29 @@ describe("platform real: threads", () => {
 		});
 	});
 
+	it("reads from a disk that is mounted read-only, and says EROFS for the rest", async (context) => {
+		await withDisk(async (path) => {
+			if (!mountTmpfs(path)) return context.skip("mounting needs root");
+			try {
+				fs.writeFileSync(`${path}/f`, "abc");
+				execFileSync("mount", ["-o", "remount,ro", path]);
+				const disk = await createRealPlatform().openDisk(path);
+				const file = await disk.open("f", { create: true });
+				assert.deepEqual(await file.read(0, 10), new Uint8Array([97, 98, 99]));
+				const refused = (error: unknown) => isFsError(error, "EROFS");
+				await assert.rejects(file.write(0, [new Uint8Array(1)]), refused);
+				await assert.rejects(file.truncate(0), refused);
+				await assert.rejects(disk.open("g", { create: true }), refused);
+				await assert.rejects(disk.open("pack/g", { create: true }), refused);
+				await assert.rejects(disk.remove("f"), refused);
+				await assert.rejects(disk.open("g"), (error) => isFsError(error, "ENOENT"));
+				await disk.close();
+			} finally {
+				execFileSync("umount", ["-l", path]);
+			}
+		});
+	});
+
 	it("keeps memory over kill -9", async () => {
 		const name = `cairn-test-kill-${process.pid}`;
 		const platform = createRealPlatform();

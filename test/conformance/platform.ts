@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Deferred } from "../../src/base/async.ts";
 import type { ErrorCode } from "../../src/base/errors.ts";
 import { isFsError } from "../../src/base/errors.ts";
 import { compareTime } from "../../src/base/time.ts";
@@ -391,6 +392,25 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			await assert.rejects(connection.write(new Uint8Array([1])), code("ENOTCONN"));
 			while (seen.at(-1) !== -1) await platform.clock.sleep(1);
 			assert.deepEqual(seen, [1, 2, 3, 10, 20, 30, -1]);
+			await listener.close();
+		});
+
+		test("keeps what arrives before anybody asks, in order, and the end for last", async ({ platform, other, home }) => {
+			const path = `${home}/s`;
+			const seen: number[] = [];
+			const accepted = new Deferred<Connection>();
+			const listener = await platform.sockets.listen(path, (one) => accepted.resolve(one));
+			const connection = await other.sockets.connect(path);
+			await connection.write(new Uint8Array([1, 2]));
+			await connection.write(new Uint8Array([3]));
+			connection.close();
+			const late = await accepted.promise;
+			await platform.clock.sleep(5);
+			await new Promise<void>((resolve) => {
+				late.onClose(resolve);
+				late.onData((bytes) => seen.push(...bytes));
+			});
+			assert.deepEqual(seen, [1, 2, 3]);
 			await listener.close();
 		});
 

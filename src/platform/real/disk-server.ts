@@ -26,6 +26,8 @@ const { O_RDONLY, O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = fs.co
 interface OpenFile {
 	readonly fd: number;
 	readonly name: string;
+	/** Why it could only be opened for reading. */
+	readonly readOnly: "EROFS" | "EACCES" | undefined;
 	/** Removed through this disk. */
 	removed: boolean;
 }
@@ -80,15 +82,15 @@ export class DiskServer {
 			case "read":
 				return this.#read(file, request.offset, request.lengthBytes);
 			case "write":
-				return this.#write(file, request.offset, request.parts);
+				return this.#write(this.#writable(file), request.offset, request.parts);
 			case "sync":
 				return this.#sync(file);
 			case "discard":
-				return this.#discard(file, request.offset, request.lengthBytes);
+				return this.#discard(this.#writable(file), request.offset, request.lengthBytes);
 			case "size":
 				return fs.fstatSync(file.fd).size;
 			case "truncate":
-				return fs.ftruncateSync(file.fd, request.sizeBytes);
+				return fs.ftruncateSync(this.#writable(file).fd, request.sizeBytes);
 			case "closeFile":
 				this.#files.delete(request.handle);
 				return fs.closeSync(file.fd);
@@ -112,7 +114,7 @@ export class DiskServer {
 	}
 
 	#open(name: string, create: boolean): number {
-		const fd = this.#openFile(name, create);
+		const { fd, readOnly } = this.#openFile(name, create);
 		const stat = fs.fstatSync(fd, { bigint: true });
 		if (!stat.isFile()) {
 			fs.closeSync(fd);
@@ -122,23 +124,32 @@ export class DiskServer {
 		}
 		if (name === identityFile) this.#fileIdentity ??= { dev: stat.dev, ino: stat.ino };
 		const handle = this.#nextHandle++;
-		this.#files.set(handle, { fd, name, removed: false });
+		this.#files.set(handle, { fd, name, readOnly, removed: false });
 		return handle;
 	}
 
-	#openFile(name: string, create: boolean): number {
+	#openFile(name: string, create: boolean): Pick<OpenFile, "fd" | "readOnly"> {
 		const common = O_NOFOLLOW | O_NONBLOCK;
 		try {
-			return fs.openSync(this.#at(name), O_RDWR | (create ? O_CREAT : 0) | common, 0o600);
+			return { fd: fs.openSync(this.#at(name), O_RDWR | (create ? O_CREAT : 0) | common, 0o600), readOnly: undefined };
 		} catch (error) {
 			const code = codeOf(error);
-			if (code === "EROFS" || code === "EACCES") return fs.openSync(this.#at(name), O_RDONLY | common);
+			if (code === "EROFS" || code === "EACCES") return { fd: this.#openToRead(name, error), readOnly: code };
 			if (code !== "ENOENT") throw error;
 			this.#checkSameDisk();
 			if (!create) throw new FsError("ENOENT", "platform.disk-open", `no file ${name} on the disk ${this.#path}`, { name });
 		}
 		this.#makeFolders(folderOf(name));
-		return fs.openSync(this.#at(name), O_RDWR | O_CREAT | common, 0o600);
+		return { fd: fs.openSync(this.#at(name), O_RDWR | O_CREAT | common, 0o600), readOnly: undefined };
+	}
+
+	/** Reading is all that `refused` leaves; where that fails too (there is no such file to read), it is what the caller hears. */
+	#openToRead(name: string, refused: unknown): number {
+		try {
+			return fs.openSync(this.#at(name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+		} catch {
+			throw refused;
+		}
 	}
 
 	#makeFolders(folder: string): void {
@@ -228,11 +239,19 @@ export class DiskServer {
 		return { capacityBytes: stat.blocks * stat.bsize, freeBytes: stat.bavail * stat.bsize };
 	}
 
+	/** Closes all there is, the root with its lock last, whatever one of them says. */
 	#close(): void {
-		for (const file of this.#files.values()) fs.closeSync(file.fd);
+		const failed: unknown[] = [];
+		for (const fd of [...this.#files.values()].map((file) => file.fd).concat(this.#root)) {
+			try {
+				if (fd >= 0) fs.closeSync(fd);
+			} catch (error) {
+				failed.push(error);
+			}
+		}
 		this.#files.clear();
-		if (this.#root >= 0) fs.closeSync(this.#root);
 		this.#root = -1;
+		if (failed.length > 0) throw failed[0];
 	}
 
 	#read(file: OpenFile, offset: number, lengthBytes: number): Uint8Array {
@@ -308,6 +327,13 @@ export class DiskServer {
 		if (file !== undefined) return file;
 		throw new FsError("EBADF", "platform.disk-handle", `a file of the disk ${this.#path} was used after it was closed`, {
 			path: this.#path,
+		});
+	}
+
+	#writable(file: OpenFile): OpenFile {
+		if (file.readOnly === undefined) return file;
+		throw new FsError(file.readOnly, "platform.disk-read-only", `${file.name} on ${this.#path} could only be opened for reading`, {
+			name: file.name,
 		});
 	}
 

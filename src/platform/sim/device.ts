@@ -81,6 +81,7 @@ export class SimDevice {
 	#nameChanges: NameChange[] = [];
 	#usedPages = 0;
 	#faults: Fault[] = [];
+	#lie: { readonly how: "lost" | "misplaced"; readonly matches: (name: string) => boolean } | undefined;
 
 	constructor(path: string, options: SimDiskOptions, random: Prng) {
 		assert(options.capacityBytes > 0, `capacity of ${path}`);
@@ -132,9 +133,15 @@ export class SimDevice {
 		this.fail(["sync"], code, 1);
 	}
 
-	/** Takes back `fail`, `full` and `readOnly`. */
+	/** The next write to a file whose name `matches` reports success and goes nowhere, or to another place of the file (`misplaced`). */
+	lieNextWrite(how: "lost" | "misplaced", matches: (name: string) => boolean = () => true): void {
+		this.#lie = { how, matches };
+	}
+
+	/** Takes back `fail`, `lieNextWrite`, `full` and `readOnly`. */
 	heal(): void {
 		this.#faults = [];
+		this.#lie = undefined;
 		this.isFull = false;
 		this.isReadOnly = false;
 	}
@@ -302,14 +309,26 @@ export class SimDevice {
 	}
 
 	/** @throws FsError ENOSPC after writing what fits, EROFS. */
-	write(file: SimFile, name: string, offset: number, bytes: Uint8Array): void {
+	write(file: SimFile, name: string, wanted: number, bytes: Uint8Array): void {
 		this.#checkWritable(name);
+		const offset = this.#placeOf(name, wanted);
+		if (offset === undefined) return;
 		const linked = this.#names.get(name) === file;
 		const room = this.isFull ? 0 : Math.floor(this.freeBytes / pageBytes);
 		let fits = bytes.length;
 		if (linked && file.newPages(offset, fits) > room) fits = this.random.below(2) === 0 ? 0 : this.#fitting(file, offset, fits, room);
 		this.#account(file, linked, () => file.write(offset, bytes.subarray(0, fits)));
 		if (fits < bytes.length) throw this.#noSpace(name);
+	}
+
+	/** Where a write really goes; undefined = nowhere. */
+	#placeOf(name: string, wanted: number): number | undefined {
+		const lie = this.#lie;
+		if (lie === undefined || !lie.matches(name)) return wanted;
+		this.#lie = undefined;
+		if (lie.how === "lost") return undefined;
+		const pages = 1 + this.random.below(16);
+		return wanted >= pages * pageBytes && this.random.chance(0.5) ? wanted - pages * pageBytes : wanted + pages * pageBytes;
 	}
 
 	/** Truncation and discarding. */

@@ -150,6 +150,7 @@ class SimConnection implements Connection {
 	/** Arrived before anybody listened. */
 	#early: Uint8Array[] = [];
 	#ended = false;
+	#endTold = false;
 
 	constructor(scheduler: Scheduler, owner: Owner) {
 		this.#scheduler = scheduler;
@@ -157,18 +158,16 @@ class SimConnection implements Connection {
 	}
 
 	onData(fn: (bytes: Uint8Array) => void): void {
-		this.#onData = fn;
-		const early = this.#early;
-		this.#early = [];
-		if (early.length === 0 && !this.#ended) return;
 		this.#scheduler.at(0, this.owner, () => {
-			for (const bytes of early) fn(bytes);
-			if (this.#ended) this.#onClose?.();
+			this.#onData = fn;
+			for (const bytes of this.#early.splice(0)) fn(bytes);
+			this.#tellEnd();
 		});
 	}
 
 	onClose(fn: () => void): void {
 		this.#onClose = fn;
+		if (this.#ended) this.#scheduler.at(0, this.owner, () => this.#tellEnd());
 	}
 
 	async write(bytes: Uint8Array): Promise<void> {
@@ -203,9 +202,15 @@ class SimConnection implements Connection {
 	}
 
 	#end(): void {
-		if (this.#ended) return;
 		this.#ended = true;
-		if (this.#early.length === 0) this.#onClose?.();
+		this.#tellEnd();
+	}
+
+	/** Once, after the last data was taken. */
+	#tellEnd(): void {
+		if (!this.#ended || this.#endTold || this.#early.length > 0 || this.#onClose === undefined) return;
+		this.#endTold = true;
+		this.#onClose();
 	}
 }
 

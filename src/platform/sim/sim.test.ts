@@ -283,6 +283,20 @@ describe("sim: faults", () => {
 		}
 	});
 
+	it("lies about a write: lost or misplaced, and reports success", async () => {
+		const { world, file, device } = await ready(9);
+		await world.run(file.write(0, [bytes(8192, 1)]));
+		world.lieNextWrite("/d0", "lost");
+		await world.run(file.write(0, [bytes(100, 2)]));
+		assert.deepEqual(device.peek("f"), bytes(8192, 1));
+		world.lieNextWrite("/d0", "misplaced", (name) => name === "f");
+		await world.run(file.write(0, [bytes(100, 3)]));
+		assert.equal(device.peek("f")[0], 1);
+		assert.equal(device.peek("f").filter((byte) => byte === 3).length, 100);
+		await world.run(file.write(0, [bytes(100, 4)]));
+		assert.equal(device.peek("f")[0], 4);
+	});
+
 	it("notices bytes that change under a write", async () => {
 		const { world, file } = await ready(6);
 		const mine = bytes(100, 1);

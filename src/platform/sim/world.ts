@@ -165,6 +165,10 @@ export class SimWorld {
 		this.disk(path).failNextSync(code);
 	}
 
+	lieNextWrite(path: string, how: "lost" | "misplaced", matches?: (name: string) => boolean): void {
+		this.disk(path).lieNextWrite(how, matches);
+	}
+
 	heal(path: string): void {
 		this.disk(path).heal();
 	}
