@@ -43,7 +43,9 @@ export function named(tx: RecordTransaction, parent: Ino, name: string, entry: D
 	throw new FsError("CORRUPT", "namespace.dangling", message, { parent, ino: entry.ino });
 }
 
-export function putInode(tx: RecordTransaction, value: Inode): Inode {
+/** Writes a changed inode; every change counts. */
+export function putInode(tx: RecordTransaction, changed: Inode): Inode {
+	const value = { ...changed, change: changed.change + 1 };
 	tx.put(inodeRecord, value, value.ino);
 	return value;
 }

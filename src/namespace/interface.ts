@@ -76,14 +76,34 @@ export interface NamespaceVerbs {
 	 * rename(2) with flags NOREPLACE (1) and EXCHANGE (2). Directory moves are checked against cycles (EINVAL) by walking `parent` upwards; file onto directory EISDIR,
 	 * directory onto file ENOTDIR, onto a non-empty directory ENOTEMPTY; two names of the same inode: success, nothing done.
 	 */
-	rename(tx: RecordTransaction, context: OperationContext, parent: Ino, name: string, newParent: Ino, newName: string, flags: number): Renamed;
+	rename(
+		tx: RecordTransaction,
+		context: OperationContext,
+		parent: Ino,
+		name: string,
+		newParent: Ino,
+		newName: string,
+		flags: number,
+	): Renamed;
 	setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode;
 	/** Entries with cookie > `after` in cookie order, at most `limit`. "." and ".." are the volume's. */
-	readdir(tx: RecordTransaction, ino: Ino, after: number, limit: number): { readonly name: string; readonly ino: Ino; readonly type: FileType; readonly cookie: number }[];
+	readdir(
+		tx: RecordTransaction,
+		ino: Ino,
+		after: number,
+		limit: number,
+	): { readonly name: string; readonly ino: Ino; readonly type: FileType; readonly cookie: number }[];
 	/** @throws ENODATA. */
 	getXattr(tx: RecordTransaction, ino: Ino, name: string): Uint8Array;
 	/** mode: create → EEXIST, replace → ENODATA. Value ≤ 64 KiB (E2BIG… as xattr(7)), name ≤ 255 (ERANGE). */
-	setXattr(tx: RecordTransaction, context: OperationContext, ino: Ino, name: string, value: Uint8Array, mode: "any" | "create" | "replace"): Inode;
+	setXattr(
+		tx: RecordTransaction,
+		context: OperationContext,
+		ino: Ino,
+		name: string,
+		value: Uint8Array,
+		mode: "any" | "create" | "replace",
+	): Inode;
 	removeXattr(tx: RecordTransaction, context: OperationContext, ino: Ino, name: string): Inode;
 	listXattrs(tx: RecordTransaction, ino: Ino): string[];
 	/** Takes what is namespace's of an orphan apart (xattrs) in bounded steps: true when nothing is left but the inode and orphan records. */

@@ -58,9 +58,9 @@ export function readdir(
 	after: number,
 	limit: number,
 ): { readonly name: string; readonly ino: Ino; readonly type: FileType; readonly cookie: number }[] {
-	assert(limit >= 1 && limit <= maximumReaddir, `readdir of ${limit} entries`);
-	if (directory(tx, ino).entryCount === 0) return [];
-	const options = { after: cookieRecord.key(ino, after), limit };
+	assert(Number.isSafeInteger(limit) && limit >= 0, `readdir of ${limit} entries`);
+	if (directory(tx, ino).entryCount === 0 || limit === 0) return [];
+	const options = { after: cookieRecord.key(ino, after), limit: Math.min(limit, maximumReaddir) };
 	return tx.scan(cookieRecord, cookieRecord.prefix(ino), options).map(({ key, value }) => {
 		return { name: value.name, ino: value.ino, type: value.type, cookie: keySecondNumber(key) };
 	});
@@ -178,6 +178,7 @@ function freshInode(context: OperationContext, ino: Ino, node: NewNode): Inode {
 		btime: now,
 		storedBytes: 0,
 		dataGeneration: 0,
+		change: 0,
 		sealedThrough: 0,
 		inline: target,
 		nextCookie: isDirectory ? firstCookie : 0,
@@ -274,15 +275,20 @@ export function forget(tx: RecordTransaction, ino: Ino): void {
 export function setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode {
 	const before = inode(tx, ino);
 	if (Object.values(change).every((value) => value === undefined)) return before;
-	return putInode(tx, {
+	return putInode(tx, changedAttributes(before, change, context.now));
+}
+
+/** What `setAttributes` makes of an inode; alone it tells whether a change is possible before something else is done. @throws FsError EINVAL, ENOTSUP. */
+export function changedAttributes(before: Inode, change: AttributeChange, now: Timestamp): Inode {
+	return {
 		...before,
 		mode: newMode(before, change),
 		uid: newOwner(before.uid, change.uid),
 		gid: newOwner(before.gid, change.gid),
-		atime: newTime(before.atime, change.atime, context.now),
-		mtime: newTime(before.mtime, change.mtime, context.now),
-		ctime: newTime(context.now, change.ctime, context.now),
-	});
+		atime: newTime(before.atime, change.atime, now),
+		mtime: newTime(before.mtime, change.mtime, now),
+		ctime: newTime(now, change.ctime, now),
+	};
 }
 
 function newMode(before: Inode, change: AttributeChange): number {

@@ -31,6 +31,11 @@ export interface Inode {
 	readonly storedBytes: number;
 	/** Raised by every truncation and replacement of contents: a fast answer to "is this still what I captured?". */
 	readonly dataGeneration: number;
+	/**
+	 * Raised by every change of this record that somebody may see. Together with the newest write (sealedThrough, or the number of what is dirty) it tells any two states
+	 * of a node apart, which times cannot: clocks stand still and jump.
+	 */
+	readonly change: number;
 	/** All writes with a number up to this one (volume-wide counter of the dirty store) are in metadata or superseded: guards replay. */
 	readonly sealedThrough: number;
 	/** Tiny contents (and symlink targets); undefined = contents are in extents. */

@@ -38,6 +38,7 @@ const inode: Inode = {
 	btime: time,
 	storedBytes: 9,
 	dataGeneration: 8,
+	change: 6,
 	sealedThrough: 7,
 	inline: new Uint8Array([1, 2, 0, 255]),
 	nextCookie: 12,

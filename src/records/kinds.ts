@@ -86,7 +86,7 @@ function writeInode(writer: ByteWriter, inode: Inode): void {
 	assert(inode.mode >= 0 && inode.mode <= 0o7777, `inode ${inode.ino}: mode ${inode.mode}`);
 	writer.u64(inode.ino).u8(typeCodes[inode.type]).u16(inode.mode).u32(inode.uid).u32(inode.gid).u32(inode.nlink);
 	writer.u64(inode.size).u32(inode.rdev).time(inode.atime).time(inode.mtime).time(inode.ctime).time(inode.btime);
-	writer.u64(inode.storedBytes).u64(inode.dataGeneration).u64(inode.sealedThrough);
+	writer.u64(inode.storedBytes).u64(inode.dataGeneration).u64(inode.change).u64(inode.sealedThrough);
 	writer.u64(inode.nextCookie).u64(inode.entryCount).u64(inode.parent).u32(inode.xattrCount);
 	writer.u32(inode.protection).u32(inode.flags).u32(inode.access);
 	if (inode.inline === undefined) return;
@@ -115,6 +115,7 @@ function readInode(reader: ByteReader, birthEpoch: number, hasInline: boolean, k
 		btime: reader.time(),
 		storedBytes: reader.u64(),
 		dataGeneration: reader.u64(),
+		change: reader.u64(),
 		sealedThrough: reader.u64(),
 		nextCookie: reader.u64(),
 		entryCount: reader.u64(),

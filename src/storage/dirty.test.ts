@@ -399,7 +399,7 @@ describe("dirty store: layers", () => {
 			store.write(2, 2, bytesOf("BB"), time(2));
 			assert.equal(text(store.overlay(2, 0, 100)), "0:aa 2:BB 4:aaaa");
 			assert.equal(text(store.overlay(2, 1, 2)), "1:a 2:B");
-			assert.deepEqual(store.attributes(2), { end: 8, mtime: time(2), bytes: 10 });
+			assert.deepEqual(store.attributes(2), { end: 8, mtime: time(2), bytes: 10, newest: store.lastWrite });
 			store[end](captured);
 			assert.equal(text(store.overlay(2, 0, 100)), end === "committed" ? "2:BB" : "0:aa 2:BB 4:aaaa");
 			assert.equal(store.bytes, end === "committed" ? 2 : 8);

@@ -172,6 +172,7 @@ export class RingDirtyStore implements DirtyStore {
 			end: Math.max(active?.map.end ?? 0, sealing?.map.end ?? 0),
 			mtime: active?.mtime ?? sealing?.mtime,
 			bytes: (active?.map.bytes ?? 0) + (sealing?.map.bytes ?? 0),
+			newest: state.newest?.number ?? 0,
 		};
 	}
 
@@ -221,6 +222,7 @@ export class RingDirtyStore implements DirtyStore {
 		const attributes: DirtyAttributes = {
 			end: layer.map.end,
 			bytes: layer.map.bytes,
+			newest: state.newest?.number ?? 0,
 			// Asked when the seal commits: a time that was set meanwhile stays.
 			get mtime() {
 				return layer.mtime;

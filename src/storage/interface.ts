@@ -165,6 +165,8 @@ export interface DirtyAttributes {
 	readonly mtime: Timestamp | undefined;
 	/** Dirty bytes in both layers. */
 	readonly bytes: number;
+	/** Number of the newest write since the last seal; 0 when what is dirty came from pending records alone. */
+	readonly newest: number;
 }
 
 export interface Captured {

@@ -31,7 +31,7 @@ async function plant(c: Case): Promise<void> {
 	await c.volume.makeNode(root, inner, "device", "block", 0o660, 0x0801);
 	const small = c.node(await c.lookup("small", inner));
 	await c.volume.link(root, small, c.dir, "second name");
-	await c.volume.setXattr(root, small, "user.a", pattern(3000, 5), "any");
+	await c.volume.setXattr(root, small, "user.a", pattern(60, 5), "any");
 	await c.volume.setAttributes(root, small, { mode: 0o4751, uid: 12, gid: 34, mtime: { seconds: 99, nanoseconds: 7 } });
 	await c.volume.rename(root, inner, "medium", inner, "moved", 0);
 	await c.volume.setAttributes(root, c.node(await c.lookup("large", inner)), { size: 2_500_000 });

@@ -78,6 +78,17 @@ function openTests(check: Check): void {
 		await c.volume.close(handle);
 	});
 
+	check("what has no contents cannot be opened", async (c) => {
+		await c.volume.makeSymlink(root, c.dir, "s", "target");
+		await rejects("ELOOP", c.open("s"));
+		await rejects("ELOOP", c.open("s", "overwrite-or-create"));
+		for (const type of ["fifo", "socket", "character", "block"] as const) {
+			await c.volume.makeNode(root, c.dir, type, type, 0o666, 0);
+			await rejects("ENXIO", c.open(type));
+		}
+		assert.equal(await c.volume.readSymlink(root, c.node(await c.lookup("s"))), "target");
+	});
+
 	check("of many who create one name exclusively at once, one succeeds", async (c) => {
 		const results = await Promise.allSettled(Array.from({ length: 30 }, () => c.open("f", "create")));
 		const opened = results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
@@ -279,7 +290,7 @@ function edgeTests(check: Check): void {
 			for (const place of places) {
 				const around = await c.volume.read(handle, Math.max(0, place - 4), 11);
 				const lead = Math.min(place, 4);
-				const tail = Math.min(4, size - place - 3);
+				const tail = Math.min(8 - lead, size - place - 3);
 				sameBytes(around, new Uint8Array([...new Uint8Array(lead), 97, 98, 99, ...new Uint8Array(tail)]), `around ${place}, ${when}`);
 			}
 			const hole = await c.volume.read(handle, 3 * tebibyte + 17, 1024 * 1024);

@@ -9,7 +9,7 @@ export function nameTests(name: string, makeHarness: MakeVolumeHarness, options:
 		makingTests(check);
 		removalTests(check);
 		renameTests(check);
-		listingTests(check, options.largeDirectory ?? 20_000);
+		listingTests(check, options.largeDirectory ?? 4_000);
 		concurrencyTests(check);
 	});
 }

@@ -24,7 +24,7 @@ export interface VolumeHarness {
 export type MakeVolumeHarness = (seed: number) => Promise<VolumeHarness>;
 
 export interface VolumeSuiteOptions {
-	/** Entries of the large directory (default 20,000). */
+	/** Entries of the large directory (default 4,000: each verb is the same for any number). */
 	readonly largeDirectory?: number;
 	/** Seeds of the random histories. */
 	readonly seeds?: readonly number[];
