@@ -64,6 +64,7 @@ export class FileData {
 		const { dirty } = this.#core;
 		const plan = await this.#core.view((tx) => {
 			const inode = requireInode(tx, ino);
+			if (inode.type === "directory") throw new FsError("EISDIR", "volume.read-directory", `inode ${ino} is a directory: list it instead`, { ino });
 			const end = Math.min(this.sizeOf(inode), offset + Math.min(lengthBytes, limits.readBytes));
 			const length = Math.max(0, end - offset);
 			// Taken in the same step as the map: a seal that commits later changes neither.

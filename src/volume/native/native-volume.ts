@@ -454,6 +454,11 @@ export class LocalVolume implements NativeVolume {
 		if (inode.type === "directory" && (intent.access.write || intent.disposition !== "open")) {
 			throw new FsError("EISDIR", "volume.open-directory", `inode ${inode.ino} is a directory`);
 		}
+		if (inode.type !== "directory" && inode.type !== "file") {
+			// Following a link, and what a device or pipe does, are the client's: here they have no contents.
+			const code = inode.type === "symlink" ? "ELOOP" : "ENXIO";
+			throw new FsError(code, "volume.open-special", `inode ${inode.ino} is a ${inode.type}: it has no contents to open`, { ino: inode.ino });
+		}
 		if (intent.access.read) this.#requireAccess(caller, inode, "read");
 		if (intent.access.write) this.#requireAccess(caller, inode, "write");
 		return inode;
@@ -474,10 +479,13 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
 			this.#requireSpace(bytes.length);
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
-			const stored = this.#writePieces(handle, offset, bytes);
-			await stored;
+			if (handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
+			else {
+				const copy = bytes.slice();
+				await this.#dropSetId(handle.caller, handle.ino);
+				await this.#writePieces(handle, offset, copy);
+			}
 			admission.check();
-			await this.#dropSetId(handle.caller, handle.ino);
 			this.#sealer.afterWrite(handle.ino);
 			if (handle.sync) await this.#syncHandle(handle);
 			const attributes = await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino)));

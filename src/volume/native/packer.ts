@@ -2,7 +2,8 @@
  * Packs pieces of many files into segments. Whoever seals adds pieces; those that come within one turn of the event loop share payloads.
  *
  * Invariants
- *  P1 A payload is written once and not changed after it was handed to the store.
+ *  P1 A payload is not changed from when it is handed to the store until that settles; then its buffer is used again. (A disk that hung may still read it later: it
+ *     writes to a place that no record will ever name, on a disk that is out.)
  *  P2 Each placed piece holds its segment (core.holdForPacking) until its user says how it ended; a segment that no user committed is abandoned.
  */
 import { assert } from "../../base/assert.ts";
@@ -42,6 +43,8 @@ export class Packer {
 	readonly #writes = new Semaphore(limits.segmentWrites);
 	#builder: Builder | undefined;
 	#closing = false;
+	/** Buffers to be used again: fresh ones for each segment would grow faster than they are collected. */
+	readonly #spare: Uint8Array[] = [];
 
 	constructor(core: Core) {
 		this.#core = core;
@@ -65,7 +68,7 @@ export class Packer {
 
 	#add(offset: number, bytes: Uint8Array): Promise<Placed> {
 		if (this.#builder !== undefined && this.#builder.length + bytes.length > limits.segmentBytes) this.#close();
-		this.#builder ??= { payload: new Uint8Array(new SharedArrayBuffer(limits.segmentBytes)), length: 0, items: [] };
+		this.#builder ??= { payload: this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(limits.segmentBytes)), length: 0, items: [] };
 		const builder = this.#builder;
 		const item: Item = { offset, length: bytes.length, payloadOffset: builder.length, placed: new Deferred() };
 		builder.payload.set(bytes, builder.length);
@@ -106,6 +109,8 @@ export class Packer {
 			this.#handOut(builder, segment, letGo);
 		} catch (error) {
 			for (const item of builder.items) item.placed.reject(error);
+		} finally {
+			if (this.#spare.length < limits.segmentWrites) this.#spare.push(builder.payload);
 		}
 	}
 
