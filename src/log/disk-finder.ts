@@ -1,6 +1,6 @@
 /**
- * Finding the disks of a volume: every given path is looked at, and every path that a roster found there names, so that any one disk finds the others.
- * Nothing is written and nothing is locked here.
+ * Finding the disks of a volume: every given path is looked at, and every path that a roster found there names, so that any one disk
+ * finds the others. Nothing is written and nothing is locked here.
  */
 import { latin1ToUtf8 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
@@ -51,7 +51,8 @@ export async function findDisks(paths: readonly string[], callMs: number, module
 	async function look(at: readonly string[], given: boolean): Promise<void> {
 		const fresh = [...new Set(at)].filter((path) => !tried.has(path));
 		for (const path of fresh) tried.add(path);
-		if (tried.size > 4 * maximumDisks) throw new FsError("E2BIG", "log.too-many-paths", `more than ${4 * maximumDisks} places to look for disks`);
+		if (tried.size > 4 * maximumDisks)
+			throw new FsError("E2BIG", "log.too-many-paths", `more than ${4 * maximumDisks} places to look for disks`);
 		const results = await Promise.allSettled(fresh.map((path) => tryPath(path, given, callMs, modules, absent)));
 		for (const result of results) if (result.status === "fulfilled" && result.value) candidates.push(result.value);
 		for (const result of results) if (result.status === "rejected") throw result.reason;
@@ -69,7 +70,8 @@ async function tryPath(
 	try {
 		disk = await openDiskWithDeadlines(modules.platform, path, { callMs });
 		const found = await readSuperblock(disk);
-		if (found.kind === "valid") return { path, given, disk, superblock: found.superblock, slot: found.slot, damagedSlots: found.damagedSlots };
+		if (found.kind === "valid")
+			return { path, given, disk, superblock: found.superblock, slot: found.slot, damagedSlots: found.damagedSlots };
 		absent.set(path, found.kind === "damaged" ? `its superblock is damaged: ${found.reason}` : "no CairnFS disk there");
 	} catch (error) {
 		if (given && isFsError(error, "REFUSED")) {
@@ -105,8 +107,8 @@ function newestRosters(candidates: readonly Candidate[]): readonly Roster[] {
 }
 
 /**
- * The roster that counts among disks of one volume. Two different rosters of one epoch and incarnation can only be changes that never counted
- * (rule R3): the one on more disks is taken, so that every look gives the same answer.
+ * The roster that counts among disks of one volume. Two different rosters of one epoch and incarnation can only be changes that never
+ * counted (rule R3): the one on more disks is taken, so that every look gives the same answer.
  */
 export function newestRoster(candidates: readonly Candidate[]): Roster {
 	const votes = new Map<string, { roster: Roster; count: number }>();

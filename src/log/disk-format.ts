@@ -24,16 +24,26 @@ export async function refuseUnlessBlank(disk: Disk): Promise<void> {
 	const found = await readSuperblock(disk);
 	if (found.kind === "valid") {
 		const { roster } = found.superblock;
-		throw new FsError("REFUSED", "log.already-disk", `${disk.path} already is a disk of volume ${bytesName(roster)}: choose an empty directory, or destroy that volume`, {
-			path: disk.path,
-			volume: roster.volume,
-		});
+		throw new FsError(
+			"REFUSED",
+			"log.already-disk",
+			`${disk.path} already is a disk of volume ${bytesName(roster)}: choose an empty directory, or destroy that volume`,
+			{
+				path: disk.path,
+				volume: roster.volume,
+			},
+		);
 	}
 	const allowed = found.kind === "absent" && found.hasFile ? [superblockName, ...harmless] : harmless;
 	const names = await disk.list("");
 	const stranger = names.find((name) => !allowed.includes(name));
 	if (stranger === undefined) return;
-	throw new FsError("REFUSED", "log.not-empty", `${disk.path} is not empty (${stranger} is there): a disk is made from an empty directory only`, { path: disk.path });
+	throw new FsError(
+		"REFUSED",
+		"log.not-empty",
+		`${disk.path} is not empty (${stranger} is there): a disk is made from an empty directory only`,
+		{ path: disk.path },
+	);
 }
 
 function bytesName(roster: Roster): string {
@@ -47,9 +57,14 @@ export function refuseSharedDomain(disks: readonly { readonly path: string; read
 	for (const { path, domain } of disks) {
 		const other = byDomain.get(domain);
 		if (other !== undefined) {
-			throw new FsError("REFUSED", "log.same-device", `${other} and ${path} are on one device and would fail together: use another device, or say --same-device`, {
-				paths: [other, path],
-			});
+			throw new FsError(
+				"REFUSED",
+				"log.same-device",
+				`${other} and ${path} are on one device and would fail together: use another device, or say --same-device`,
+				{
+					paths: [other, path],
+				},
+			);
 		}
 		byDomain.set(domain, path);
 	}
@@ -65,8 +80,8 @@ export interface CreateOptions {
 }
 
 /**
- * Formats new disks for a new volume and closes them again; `openDiskSet` mounts it. Everything is checked on all disks before anything is written on one; when
- * writing fails, what was made is removed.
+ * Formats new disks for a new volume and closes them again; `openDiskSet` mounts it. Everything is checked on all disks before anything
+ * is written on one; when writing fails, what was made is removed.
  * @throws FsError REFUSED (not empty, already a disk, same device, in use), EINVAL (names, paths, segments), and what disks throw.
  */
 export async function createDiskSet(options: CreateOptions, modules: FinderModules): Promise<Roster> {
@@ -89,7 +104,8 @@ export async function createDiskSet(options: CreateOptions, modules: FinderModul
 
 function checkOptions(options: CreateOptions): void {
 	const invalid = (message: string): FsError => new FsError("EINVAL", "log.create-options", message);
-	if (!/^[\x21-\x7e]{1,255}$/.test(options.name)) throw invalid(`${JSON.stringify(options.name)} is no name for a volume: use 1 to 255 ASCII characters without blanks`);
+	if (!/^[\x21-\x7e]{1,255}$/.test(options.name))
+		throw invalid(`${JSON.stringify(options.name)} is no name for a volume: use 1 to 255 ASCII characters without blanks`);
 	if (options.paths.length === 0) throw invalid("a volume needs at least one disk");
 	if (options.paths.length > maximumDisks) throw invalid(`a volume has at most ${maximumDisks} disks`);
 	if (new Set(options.paths).size !== options.paths.length) throw invalid("a disk is named twice");
@@ -125,7 +141,13 @@ export async function lockDisk(disk: Disk): Promise<void> {
 		await disk.lock();
 	} catch (error) {
 		if (!(error instanceof FsError) || error.code !== "EBUSY") throw error;
-		throw new FsError("REFUSED", "log.locked", `${disk.path} is in use by another daemon: unmount the volume there first`, { path: disk.path }, error);
+		throw new FsError(
+			"REFUSED",
+			"log.locked",
+			`${disk.path} is in use by another daemon: unmount the volume there first`,
+			{ path: disk.path },
+			error,
+		);
 	}
 }
 

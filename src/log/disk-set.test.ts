@@ -21,7 +21,10 @@ function refusal(site: string, code: "REFUSED" | "NOTFOUND" | "EIO" = "REFUSED")
 }
 
 function states(disks: OpenDiskSet): string {
-	return disks.slots().map(({ id, state }) => `d${id}:${state}`).join(" ");
+	return disks
+		.slots()
+		.map(({ id, state }) => `d${id}:${state}`)
+		.join(" ");
 }
 
 function memberships(roster: Roster): string {
@@ -29,7 +32,10 @@ function memberships(roster: Roster): string {
 }
 
 test("quorums", () => {
-	assert.deepEqual([rosterQuorum(6, 2), rosterQuorum(3, 1), rosterQuorum(3, 2), rosterQuorum(2, 1), rosterQuorum(1, 0), rosterQuorum(1, 2)], [4, 2, 1, 1, 1, 1]);
+	assert.deepEqual(
+		[rosterQuorum(6, 2), rosterQuorum(3, 1), rosterQuorum(3, 2), rosterQuorum(2, 1), rosterQuorum(1, 0), rosterQuorum(1, 2)],
+		[4, 2, 1, 1, 1, 1],
+	);
 	for (let disks = 1; disks <= 12; disks++) {
 		for (let tolerance = 0; tolerance <= 8; tolerance++) {
 			const roster = { config: { tolerance }, logEpochs: [], manifestDisks: [], name: "v", epoch: 1, incarnation: 1 } as unknown as Roster;
@@ -124,7 +130,10 @@ test("too many missing: refused with their names, and --accept-loss goes on", as
 	await createVolume(at, { tolerance: 1 });
 	at.world.vanish("/d1");
 	at.world.vanish("/d3");
-	await assert.rejects(open(at), (error) => refusal("log.roster-stale")(error) && /d1 \(\/d1\), d3 \(\/d3\)/.test((error as Error).message));
+	await assert.rejects(
+		open(at),
+		(error) => refusal("log.roster-stale")(error) && /d1 \(\/d1\), d3 \(\/d3\)/.test((error as Error).message),
+	);
 	const forced = await open(at, at.paths, true);
 	assert.equal(memberships(forced.roster), "d1:out d2:in d3:out");
 	assert.equal(forced.opened.acceptLoss, true);
@@ -150,7 +159,11 @@ test("errors: which make a disk failed, which are counted, and who is told", asy
 	assert.ok(disks.readable(1) && !disks.writable(1));
 	disks.report(2, new FsError("EIO", "t.t", "bad"), "sync");
 	disks.report(3, new FsError("ENODEV", "t.t", "gone"), "read");
-	assert.deepEqual(told, [[1, "suspect"], [2, "failed"], [3, "failed"]]);
+	assert.deepEqual(told, [
+		[1, "suspect"],
+		[2, "failed"],
+		[3, "failed"],
+	]);
 	assert.equal(disks.readable(2), undefined);
 	await at.world.run(disks.settled());
 	assert.equal(memberships(disks.roster), "d1:in d2:out d3:out d4:in d5:in d6:in");
@@ -211,7 +224,10 @@ test("changes that resolved are found after a power cut at any step, with any T 
 			at.world.vanish(lost);
 			const disks = await open(at);
 			const found = disks.roster.manifestGeneration;
-			assert.ok(found === known.generation || found === known.generation + 1, `seed 9, step ${step}: ${found} found, ${known.generation} known`);
+			assert.ok(
+				found === known.generation || found === known.generation + 1,
+				`seed 9, step ${step}: ${found} found, ${known.generation} known`,
+			);
 		}
 	}
 });

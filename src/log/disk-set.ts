@@ -3,9 +3,11 @@
  *
  * Invariants
  *  D1 `roster` is a roster that counts (rule R1): it changes only after the new one is durable on enough disks.
- *  D2 Roster changes run one at a time. When one cannot be made to count the set is broken for good: nobody knows which roster the disks hold.
+ *  D2 Roster changes run one at a time. When one cannot be made to count the set is broken for good: nobody knows which roster the disks
+ *     hold.
  *  D3 A failed disk gets no call any more; its slot has no `disk`. It comes back only at a later mount or through `adopt`.
- *  D4 Every change that is made puts all disks that are failed at that moment out. `settled()` is the wait for it, and nothing is acknowledged before.
+ *  D4 Every change that is made puts all disks that are failed at that moment out. `settled()` is the wait for it, and nothing is
+ *     acknowledged before.
  *  D5 Every open disk is locked against other daemons.
  */
 import { assert } from "../base/assert.ts";
@@ -19,7 +21,18 @@ import { type Candidate, closeAll, closeQuietly, type FinderModules, findDisks, 
 import { lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
 import type { DiskErrors, DiskId, DiskSet, DiskSlot, DiskState, OpenedFrom, Roster, RosterDisk } from "./interface.ts";
 import { diskCallMs, maximumDisks, probeMs, suspectErrors } from "./limits.ts";
-import { changeCounts, changeDisk, currentLogEpoch, disksIn, mirrorCount, mountedRoster, mountRefusal, wasReplaced, withDiskOut, withReplacement } from "./roster.ts";
+import {
+	changeCounts,
+	changeDisk,
+	currentLogEpoch,
+	disksIn,
+	mirrorCount,
+	mountedRoster,
+	mountRefusal,
+	wasReplaced,
+	withDiskOut,
+	withReplacement,
+} from "./roster.ts";
 import { readSuperblock, reasonText, rosterFault, SuperblockFile } from "./superblock.ts";
 
 export { type CreateOptions, createDiskSet } from "./disk-format.ts";
@@ -159,7 +172,9 @@ class ManagedDisks implements OpenDiskSet {
 		this.#setState(slot, "failed", reason);
 		if (disk) closeQuietly(disk, this.#logger);
 		// Its own errors break the set and are found there by whoever waits.
-		this.#eject().catch((error: unknown) => this.#logger.error("a failed disk could not be taken out", { disk: slot.id, error: String(error) }));
+		this.#eject().catch((error: unknown) =>
+			this.#logger.error("a failed disk could not be taken out", { disk: slot.id, error: String(error) }),
+		);
 	}
 
 	#setState(slot: Slot, state: DiskState, reason: string): void {
@@ -209,9 +224,15 @@ class ManagedDisks implements OpenDiskSet {
 	}
 
 	/** `countBefore` is false only where the operator accepted that newer rosters may exist. */
-	async #change(reason: string, edit: (roster: Roster) => Roster, countBefore: boolean, incarnation = this.#roster.incarnation): Promise<Roster> {
+	async #change(
+		reason: string,
+		edit: (roster: Roster) => Roster,
+		countBefore: boolean,
+		incarnation = this.#roster.incarnation,
+	): Promise<Roster> {
 		if (this.#broken) throw this.#broken;
-		if (this.#closed || this.#readOnly) throw new FsError("EROFS", "log.roster-closed", `the roster cannot be changed (${reason}): the volume is read-only or closed`);
+		if (this.#closed || this.#readOnly)
+			throw new FsError("EROFS", "log.roster-closed", `the roster cannot be changed (${reason}): the volume is read-only or closed`);
 		const before = this.#roster;
 		const next = this.#withFailedOut({ ...edit(before), volume: before.volume, epoch: before.epoch + 1, incarnation });
 		const fault = rosterFault(next);
@@ -253,7 +274,9 @@ class ManagedDisks implements OpenDiskSet {
 
 	#break(reason: string, roster: Roster, written: ReadonlySet<DiskId>): Error {
 		const name = latin1ToUtf8(roster.name);
-		const message = `volume ${name}: a change of the roster (${reason}) reached ${written.size} disks, too few to count. Nothing more is acknowledged; unmount, bring disks back, mount again`;
+		const message =
+			`volume ${name}: a change of the roster (${reason}) reached ${written.size} disks, too few to count. ` +
+			"Nothing more is acknowledged; unmount, bring disks back, mount again";
 		this.#broken = new FsError("EIO", "log.roster-quorum", message, { epoch: roster.epoch, written: [...written] });
 		this.#logger.error(message);
 		return this.#broken;
@@ -309,7 +332,11 @@ class ManagedDisks implements OpenDiskSet {
 		}
 		if (old.disk) await old.disk.probe().catch((error: unknown) => this.report(replaces, error, "read"));
 		if (old.state === "healthy") {
-			throw new FsError("REFUSED", "log.adopt-healthy", `d${replaces} (${old.path}) works: only a failed, missing or suspect disk is replaced`);
+			throw new FsError(
+				"REFUSED",
+				"log.adopt-healthy",
+				`d${replaces} (${old.path}) works: only a failed, missing or suspect disk is replaced`,
+			);
 		}
 		const disk = await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs });
 		try {
@@ -433,7 +460,11 @@ async function lockCandidate(candidate: Candidate, logger: Logger): Promise<Lock
 	}
 }
 
-function ofOneVolume(candidates: readonly Candidate[], paths: readonly string[], absent: ReadonlyMap<string, string>): readonly Candidate[] {
+function ofOneVolume(
+	candidates: readonly Candidate[],
+	paths: readonly string[],
+	absent: ReadonlyMap<string, string>,
+): readonly Candidate[] {
 	const counts = new Map<string, number>();
 	for (const { superblock, given } of candidates) {
 		if (given) counts.set(superblock.roster.volume, (counts.get(superblock.roster.volume) ?? 0) + 1);
@@ -477,13 +508,16 @@ async function mountCandidates(
 	const chosen = chooseDisks(roster, candidates, options.paths, logger);
 	for (const [path, why] of absent) if (options.paths.includes(path)) logger.warn("no disk of the volume", { path, why });
 	const refusal = mountRefusal(roster, new Set(chosen.keys()));
-	if (refusal && !options.acceptLoss) throw new FsError("REFUSED", refusal.site, refusal.message, { missing: refusal.missing, epoch: roster.epoch });
+	if (refusal && !options.acceptLoss)
+		throw new FsError("REFUSED", refusal.site, refusal.message, { missing: refusal.missing, epoch: roster.epoch });
 	if (refusal) logger.warn(`mounting although: ${refusal.message}`);
 	const set = new ManagedDisks(roster, options, modules);
 	for (const [id, candidate] of chosen) {
 		set.attach(id, { path: candidate.path, disk: candidate.disk, superblock: candidate.file });
 	}
-	const found = new Map([...chosen].map(([id, { path, disk }]) => [id, { path: utf8ToLatin1(path), domain: utf8ToLatin1(disk.domain) }] as const));
+	const found = new Map(
+		[...chosen].map(([id, { path, disk }]) => [id, { path: utf8ToLatin1(path), domain: utf8ToLatin1(disk.domain) }] as const),
+	);
 	await set.mount(found);
 	return set;
 }
@@ -499,14 +533,18 @@ function chooseDisks(roster: Roster, candidates: readonly Locked[], given: reado
 			if (given.includes(candidate.path)) logger.warn("this disk was replaced and is left alone", { path: candidate.path });
 			closeQuietly(candidate.disk, logger);
 		}
-		if (candidate.damagedSlots > 0) logger.warn("a slot of the superblock is damaged", { path: candidate.path, slots: candidate.damagedSlots });
+		if (candidate.damagedSlots > 0)
+			logger.warn("a slot of the superblock is damaged", { path: candidate.path, slots: candidate.damagedSlots });
 	}
 	return chosen;
 }
 
 // ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Healthy disks for `count` copies of the log or the manifest, in different failure domains; those of the current log first. Fewer where there are no more. */
+/**
+ * Healthy disks for `count` copies of the log or the manifest, in different failure domains; those of the current log first. Fewer where
+ * there are no more.
+ */
 export function chooseMembers(disks: DiskSet, count = mirrorCount(disks.roster), except: ReadonlySet<DiskId> = new Set()): DiskId[] {
 	const current = new Set(currentLogEpoch(disks.roster)?.members);
 	const eligible = disksIn(disks.roster)

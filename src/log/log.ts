@@ -2,12 +2,14 @@
  * The mirrored log: append, group commit, ejection of mirrors.
  *
  * Invariants
- *  L1 A record gets its sequence, its place in the chain and its place in the memory tail in one synchronous step, and never changes afterwards.
- *  L2 It leaves the memory tail when the files of all mirrors have it, and the queue when all mirrors have synced it. So whatever a mirror loses can be written again.
- *  L3 `durableSequence` moves only after a sync of every mirror of one epoch that began after the records were written there, and after every disk that had failed by then
- *     was out in a roster that counts.
- *  L4 A mirror that fails, hangs or has no space ends the epoch. The next epoch is in the roster, durable, before anything is written to it; it begins with the first record that
- *     is not durable.
+ *  L1 A record gets its sequence, its place in the chain and its place in the memory tail in one synchronous step, and never changes
+ *     afterwards.
+ *  L2 It leaves the memory tail when the files of all mirrors have it, and the queue when all mirrors have synced it. So whatever a
+ *     mirror loses can be written again.
+ *  L3 `durableSequence` moves only after a sync of every mirror of one epoch that began after the records were written there, and after
+ *     every disk that had failed by then was out in a roster that counts.
+ *  L4 A mirror that fails, hangs or has no space ends the epoch. The next epoch is in the roster, durable, before anything is written to
+ *     it; it begins with the first record that is not durable.
  *  L5 A sector that was synced is not written again before a checkpoint covers its segment (`cut`).
  *  L6 `hasRoom` keeps enough segments back for one ejection: what is queued can always be written once more.
  *  L7 Once broken, nothing is acknowledged any more.
@@ -77,8 +79,8 @@ export function maximumRecordPayload(segmentBytes: number): number {
 }
 
 /**
- * Starts a new log epoch: durable in the roster when it resolves. The earlier epochs drop out of the roster and the memory tail is emptied, so everything before `firstSequence` must be in the
- * engine's durable checkpoint.
+ * Starts a new log epoch: durable in the roster when it resolves. The earlier epochs drop out of the roster and the memory tail is
+ * emptied, so everything before `firstSequence` must be in the engine's durable checkpoint.
  * @throws FsError EIO when no disk can mirror the log or the roster change does not count.
  */
 export async function startLog(options: StartOptions, modules: LogModules): Promise<Log> {
@@ -200,9 +202,12 @@ class MirroredLog implements Log {
 	append(payload: Uint8Array): number {
 		if (this.#broken) throw this.#broken;
 		if (payload.length > this.#maximumPayload) {
-			throw new FsError("E2BIG", "log.record-large", `a log record of ${payload.length} bytes; at most ${this.#maximumPayload} fit`, { bytes: payload.length });
+			throw new FsError("E2BIG", "log.record-large", `a log record of ${payload.length} bytes; at most ${this.#maximumPayload} fit`, {
+				bytes: payload.length,
+			});
 		}
-		if (!this.hasRoom(payload.length)) throw new FsError("EAGAIN", "log.append-full", "the log has no room: wait for room() before appending");
+		if (!this.hasRoom(payload.length))
+			throw new FsError("EAGAIN", "log.append-full", "the log has no room: wait for room() before appending");
 		const record: ChainedRecord = { sequence: this.#lastSequence + 1, payload, previous: this.#chain };
 		this.#memory.append(record);
 		this.#chain = chainChecksum(record);
@@ -237,7 +242,8 @@ class MirroredLog implements Log {
 			const epoch = this.#epoch;
 			if (epoch.ended || this.#growWanted) await this.#startEpoch(false);
 			else if (epoch.submitted < this.#lastSequence && epoch.batchesInFlight < maximumBatchesInFlight) await this.#writeBatch(epoch);
-			else if (this.#wantedSync > this.#durableSequence && !epoch.syncing && epoch.submitted > this.#durableSequence) this.#startSync(epoch);
+			else if (this.#wantedSync > this.#durableSequence && !epoch.syncing && epoch.submitted > this.#durableSequence)
+				this.#startSync(epoch);
 			else await this.#wake.wait();
 		}
 	}
@@ -259,7 +265,9 @@ class MirroredLog implements Log {
 		segment.unsynced = true;
 		for (const record of records) this.#unplacedBytes -= loneRecordBytes(record.payload.length);
 		epoch.batchesInFlight++;
-		const writes = epoch.members.map((id) => this.#onMirror(epoch, id, "write", (segment.places.get(id) as SegmentFile).file.write(offset, [bytes])));
+		const writes = epoch.members.map((id) =>
+			this.#onMirror(epoch, id, "write", (segment.places.get(id) as SegmentFile).file.write(offset, [bytes])),
+		);
 		epoch.writes = Promise.all([epoch.writes, ...writes])
 			.then(() => this.#batchWritten(epoch, last))
 			.catch((error: unknown) => {
@@ -425,8 +433,8 @@ class MirroredLog implements Log {
 	}
 
 	/**
-	 * Chooses mirrors, makes a segment ready on each, makes the epoch durable in the roster, and goes on with the first record that is not durable. Each failure
-	 * takes a disk away, so there are at most as many attempts as disks.
+	 * Chooses mirrors, makes a segment ready on each, makes the epoch durable in the roster, and goes on with the first record that is not
+	 * durable. Each failure takes a disk away, so there are at most as many attempts as disks.
 	 */
 	async #startEpoch(first: boolean): Promise<void> {
 		this.#growWanted = false;
@@ -444,7 +452,11 @@ class MirroredLog implements Log {
 			if (!first) for (const listener of this.#memberListeners) listener(members);
 			return;
 		}
-		throw new FsError("EIO", "log.no-mirror", "no disk is left that can mirror the log: nothing more is acknowledged; unmount, bring disks back, mount again");
+		throw new FsError(
+			"EIO",
+			"log.no-mirror",
+			"no disk is left that can mirror the log: nothing more is acknowledged; unmount, bring disks back, mount again",
+		);
 	}
 
 	async #openMirrors(members: readonly DiskId[]): Promise<Map<DiskId, SegmentFile> | undefined> {
@@ -458,7 +470,12 @@ class MirroredLog implements Log {
 		if (!disk || this.#mirrors.get(id)?.disk === disk) return;
 		const { config } = disks.roster;
 		const diskUuid = disks.slot(id)?.uuid as string;
-		const mirror = new MirrorFiles(id, disk, { volume: this.#volume, diskUuid, segmentBytes: this.#segmentBytes, count: config.logSegmentCount });
+		const mirror = new MirrorFiles(id, disk, {
+			volume: this.#volume,
+			diskUuid,
+			segmentBytes: this.#segmentBytes,
+			count: config.logSegmentCount,
+		});
 		this.#mirrors.set(id, mirror);
 		try {
 			await mirror.load(this.#live.flatMap((segment) => segment.places.get(id)?.number ?? []));
@@ -515,9 +532,17 @@ class MirroredLog implements Log {
 			else this.#giveBack(segment.places);
 		}
 		this.#live = kept;
+		this.#retryUnfit();
 		this.#prepareAhead(this.#epoch.members);
 		this.#roomSignal.notifyAll();
 		this.#wake.notifyAll();
+	}
+
+	/** Space may have come back since; once per checkpoint it is tried again to have as many mirrors as there should be. */
+	#retryUnfit(): void {
+		if (this.#unfit.size === 0 || this.#epoch.members.length >= mirrorCount(this.#modules.disks.roster)) return;
+		this.#unfit.clear();
+		this.#growWanted = true;
 	}
 
 	async #dropEpochs(sequence: number): Promise<void> {
@@ -576,7 +601,11 @@ function sameMembers(a: readonly DiskId[], b: readonly DiskId[]): boolean {
 function withLogEpoch(roster: Roster, members: readonly DiskId[], firstSequence: number, first: boolean): Roster {
 	const earlier = first ? [] : roster.logEpochs;
 	if (earlier.length >= maximumLogEpochs) {
-		throw new FsError("EIO", "log.too-many-epochs", `${earlier.length} log epochs wait for a checkpoint: nothing makes checkpoints any more`);
+		throw new FsError(
+			"EIO",
+			"log.too-many-epochs",
+			`${earlier.length} log epochs wait for a checkpoint: nothing makes checkpoints any more`,
+		);
 	}
 	return { ...roster, logEpochs: [...earlier, { epoch: roster.epoch + 1, members, firstSequence, incarnation: roster.incarnation }] };
 }

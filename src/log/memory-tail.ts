@@ -2,14 +2,15 @@
  * The memory tail: records that were acknowledged but are not yet written to all mirrors, in memory that outlives the process.
  *
  * Header page (4 KiB): two slots of 64 bytes, written alternately, the valid one with the higher counter wins:
- *   magic "CAIRNMT1" · version u32 · CRC32C u32 (over the slot with this field zero) · counter u64 · volume 16 · incarnation u64 · head u64 · released u64
+ *   magic "CAIRNMT1" · version u32 · CRC32C u32 (over the slot with this field zero) · counter u64 · volume 16 · incarnation u64 · head
+ *   u64 · released u64
  * Ring (the rest): entries, 8-byte aligned, never across the end:
  *   CRC32C u32 (over what follows) · payload length u32 · sequence u64 · chain u32 · incarnation u32 · payload · padding
  * A length of 2^32 - 1 says that the ring goes on at its start.
  *
  * Invariants
- *  M1 An entry counts only when its checksum is right, its incarnation is the header's and its sequence follows the one before it. So a process that dies between any two
- *     stores leaves a tail that ends before or after the entry that was being appended.
+ *  M1 An entry counts only when its checksum is right, its incarnation is the header's and its sequence follows the one before it. So a
+ *     process that dies between any two stores leaves a tail that ends before or after the entry that was being appended.
  *  M2 The bytes of an entry are used again only after a header slot that no longer covers it has been written completely.
  *  M3 `head` and the positions here are counted on and on; the place in the ring is the position modulo its size.
  */
@@ -164,7 +165,13 @@ function decodeHeader(slot: Uint8Array): Header | undefined {
 		const input = new ByteReader(slot, "memory tail");
 		if (bytesToLatin1(input.raw(8)) !== magic || input.u32() !== version) return undefined;
 		const checksum = input.u32();
-		const header = { counter: input.u64(), volume: formatUuid(input.raw(16)), incarnation: input.u64(), head: input.u64(), released: input.u64() };
+		const header = {
+			counter: input.u64(),
+			volume: formatUuid(input.raw(16)),
+			incarnation: input.u64(),
+			head: input.u64(),
+			released: input.u64(),
+		};
 		const checked = slot.slice(0, slotBytes);
 		checked.fill(0, slotChecksumAt, slotChecksumAt + 4);
 		return crc32c(checked) === checksum ? header : undefined;
@@ -183,7 +190,8 @@ export function readMemoryTail(memory: Memory, identity: TailIdentity): ChainedR
 	const ringBytes = Math.floor((bytes.length - headerPageBytes) / alignment) * alignment;
 	if (bytes.length < minimumBytes) return [];
 	const header = newestHeader(bytes);
-	if (!header || header.volume !== identity.volume || header.incarnation !== identity.incarnation || header.head % alignment !== 0) return [];
+	if (!header || header.volume !== identity.volume || header.incarnation !== identity.incarnation || header.head % alignment !== 0)
+		return [];
 	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 	const records: ChainedRecord[] = [];
 	let position = header.head;

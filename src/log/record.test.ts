@@ -75,7 +75,11 @@ test("damage takes only the records that it touches", () => {
 		const found = new Set([...scanRecords(segment, segmentHeaderBytes, volume)].map((record) => record.sequence));
 		for (const record of places) {
 			const hit = record.offset < at + length && record.offset + 48 + record.payload.length > at;
-			assert.equal(found.has(record.sequence), !hit, `seed ${seed}: record ${record.sequence} at ${record.offset}, damage at ${at}+${length}`);
+			assert.equal(
+				found.has(record.sequence),
+				!hit,
+				`seed ${seed}: record ${record.sequence} at ${record.offset}, damage at ${at}+${length}`,
+			);
 		}
 		assert.ok(found.size <= places.length);
 	}
@@ -104,7 +108,10 @@ test("segment headers name volume, disk and number; a newer one is refused", () 
 	assert.equal(bytes.length, segmentHeaderBytes);
 	assert.deepEqual(decodeSegmentHeader(bytes, "t"), header);
 	bytes[300] = 1;
-	assert.throws(() => decodeSegmentHeader(bytes, "t"), (error) => isFsError(error, "CORRUPT"));
+	assert.throws(
+		() => decodeSegmentHeader(bytes, "t"),
+		(error) => isFsError(error, "CORRUPT"),
+	);
 	for (const number of [0, 7, 15, 99, 100]) assert.equal(segmentNumber(segmentName(number).slice("log/".length)), number);
 	assert.equal(segmentNumber("lost+found/"), undefined);
 });

@@ -7,7 +7,8 @@
  *   16 sequence u64           24 payload length u32       28 chain u32: `chainChecksum` of the record before
  *   32 highest sequence acknowledged as durable when it was written, u64
  *   40 first 8 bytes of the volume's uuid                 48 payload
- * A batch is records one after the other, from a 512-byte boundary, padded with zeros to 512: a sector that was synced is never written again.
+ * A batch is records one after the other, from a 512-byte boundary, padded with zeros to 512: a sector that was synced is never written
+ * again.
  *
  * The chain covers sequences and payloads, not the epoch, so that a record written again in a later epoch has the same place in it.
  */
@@ -83,8 +84,8 @@ export function encodeBatch(records: readonly ChainedRecord[], volume: string, e
 }
 
 /**
- * Finds the valid records of a volume in a segment's bytes (or the start of them), from `start` on. Damage is stepped over: after it the next valid record at any
- * 8-byte boundary is found. Payloads are views. Any bytes are fine.
+ * Finds the valid records of a volume in a segment's bytes (or the start of them), from `start` on. Damage is stepped over: after it the
+ * next valid record at any 8-byte boundary is found. Payloads are views. Any bytes are fine.
  */
 export function* scanRecords(bytes: Uint8Array, start: number, volume: string): Generator<FoundRecord> {
 	const input = new SegmentBytes(bytes, parseUuid(volume).subarray(0, volumePrefixBytes));
@@ -119,7 +120,8 @@ class SegmentBytes {
 
 	recordAt(at: number): FoundRecord | undefined {
 		const view = this.#view;
-		if (view.getUint32(at, true) !== recordMagic || view.getUint16(at + 8, true) !== recordType || view.getUint16(at + 10, true) !== 0) return undefined;
+		if (view.getUint32(at, true) !== recordMagic || view.getUint16(at + 8, true) !== recordType || view.getUint16(at + 10, true) !== 0)
+			return undefined;
 		const length = view.getUint32(at + 24, true);
 		const end = at + recordHeaderBytes + length;
 		if (end > this.#bytes.length || !this.#prefix.every((byte, i) => byte === this.#bytes[at + 40 + i])) return undefined;
@@ -177,7 +179,11 @@ export function decodeSegmentHeader(bytes: Uint8Array, what: string): SegmentHea
 	checked.fill(0, segmentChecksumAt, segmentChecksumAt + 4);
 	if (crc32c(checked) !== checksum) throw input.corrupt("checksum differs");
 	if (version > segmentVersion || features !== 0) {
-		throw new FsError("REFUSED", "log.segment-newer", `${what} was written by a newer CairnFS (format ${version}, features ${features}): use that one`);
+		throw new FsError(
+			"REFUSED",
+			"log.segment-newer",
+			`${what} was written by a newer CairnFS (format ${version}, features ${features}): use that one`,
+		);
 	}
 	if (version !== segmentVersion) throw input.corrupt(`format ${version}`);
 	return header;

@@ -2,10 +2,11 @@
  * Recovery: the mirrors of all log epochs in the roster and the memory tail, merged record by record.
  *
  * Invariants
- *  V1 A record is believed when its checksum is right, its epoch is one of the roster's with this disk as a member, and it continues the chain.
+ *  V1 A record is believed when its checksum is right, its epoch is one of the roster's with this disk as a member, and it continues the
+ *     chain.
  *  V2 Every sequence after `after` is given once, in order, from whichever source has it.
- *  V3 The first sequence that no source has is the end, unless it was acknowledged as durable: a record after it says so, or a log epoch begins beyond it.
- *     Then records are lost, and that is an error unless the operator accepted it.
+ *  V3 The first sequence that no source has is the end, unless it was acknowledged as durable: a record after it says so, or a log epoch
+ *     begins beyond it. Then records are lost, and that is an error unless the operator accepted it.
  *  V4 Memory: one segment of each mirror of each epoch.
  */
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
@@ -14,7 +15,16 @@ import type { Disk, DiskFile } from "../platform/interface.ts";
 import type { DiskId, DiskSet, LogEpoch, LogModules, LogRecord, RecoveredLog, Roster } from "./interface.ts";
 import { maximumSegmentBytes, peekBytes, rereadBytes } from "./limits.ts";
 import { readMemoryTail } from "./memory-tail.ts";
-import { type ChainedRecord, chainChecksum, type FoundRecord, recordAt, scanRecords, segmentHeaderBytes, segmentName, segmentNumber } from "./record.ts";
+import {
+	type ChainedRecord,
+	chainChecksum,
+	type FoundRecord,
+	recordAt,
+	scanRecords,
+	segmentHeaderBytes,
+	segmentName,
+	segmentNumber,
+} from "./record.ts";
 import { currentLogEpoch } from "./roster.ts";
 
 export interface RecoverOptions {
@@ -41,7 +51,8 @@ interface Source {
 
 /**
  * The returned `records` can be iterated once.
- * @throws FsError from `records`: EIO `log.lost` naming the first record that was acknowledged and that nothing holds; REFUSED (newer format).
+ * @throws FsError from `records`: EIO `log.lost` naming the first record that was acknowledged and that nothing holds; REFUSED (newer
+ * format).
  */
 export async function recoverLog(options: RecoverOptions, modules: LogModules): Promise<RecoveredLog> {
 	const acceptLoss = options.acceptLoss ?? modules.disks.opened?.acceptLoss ?? false;
@@ -116,7 +127,8 @@ function noteDamage(sources: readonly Source[], record: Found, disks: DiskSet, r
 function refuseLoss(first: number, acknowledged: number, acceptLoss: boolean, logger: Logger, report: Report): void {
 	const message =
 		`log records ${first} to ${acknowledged} were acknowledged as durable, but record ${first} is on none of the disks that can be read. ` +
-		`Bring missing disks back and mount again; --accept-loss continues with the state before record ${first}, and what came after it is lost for good`;
+		`Bring missing disks back and mount again; --accept-loss continues with the state before record ${first}, ` +
+		"and what came after it is lost for good";
 	if (!acceptLoss) throw new FsError("EIO", "log.lost", message, { first, acknowledged });
 	report.lostFrom = first;
 	logger.error(message);
@@ -136,7 +148,8 @@ async function openSources(after: number, modules: LogModules, report: Report): 
 			const mirror = new Mirror(id, disk, epochs, after, modules);
 			await mirror.survey();
 			report.mirrorsRead++;
-			for (const epoch of epochs) if (epoch.members.includes(id)) sources.push({ disk: id, records: mirror.records(epoch.epoch), head: undefined });
+			for (const epoch of epochs)
+				if (epoch.members.includes(id)) sources.push({ disk: id, records: mirror.records(epoch.epoch), head: undefined });
 		}),
 	);
 	sources.sort((a, b) => (a.disk ?? 0) - (b.disk ?? 0));
@@ -179,8 +192,9 @@ class Mirror {
 	}
 
 	/**
-	 * Learns which segments hold records that are needed, and their order. A segment is used from its start on by one epoch, with ascending sequences; behind them lie records of its former
-	 * use. So when its first record is sound, it alone tells the use; a segment that the next one of its epoch shows to be covered is not read any further.
+	 * Learns which segments hold records that are needed, and their order. A segment is used from its start on by one epoch, with ascending
+	 * sequences; behind them lie records of its former use. So when its first record is sound, it alone tells the use; a segment that the
+	 * next one of its epoch shows to be covered is not read any further.
 	 */
 	async survey(): Promise<void> {
 		const opening = new Map<number, SurveyedSegment | undefined>();

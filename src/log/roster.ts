@@ -2,11 +2,11 @@
  * The rules of the roster (architecture, section 4), as pure functions: what counts, what refuses, what a mount makes of it.
  *
  * Invariants
- *  R1 A change counts when it is durable on `rosterQuorum` of the disks that were `in` before and of those that are `in` afterwards. Nothing is acknowledged on
- *     the strength of a change that does not count.
+ *  R1 A change counts when it is durable on `rosterQuorum` of the disks that were `in` before and of those that are `in` afterwards.
+ *     Nothing is acknowledged on the strength of a change that does not count.
  *  R2 So a newer roster can exist on missing disks alone only when at least a quorum of the `in` disks is missing: then mount refuses.
- *  R3 Every change raises the epoch by one; a mount also raises the incarnation, and makes at least two changes before its first acknowledgement, so that a
- *     change that did not count can never be newer than one that something was acknowledged on.
+ *  R3 Every change raises the epoch by one; a mount also raises the incarnation, and makes at least two changes before its first
+ *     acknowledgement, so that a change that did not count can never be newer than one that something was acknowledged on.
  */
 import { latin1ToUtf8 } from "../base/bytes.ts";
 import type { DiskId, LogEpoch, Roster, RosterDisk } from "./interface.ts";
@@ -56,7 +56,8 @@ export function mountRefusal(roster: Roster, found: ReadonlySet<DiskId>): Refusa
 		return because("log.roster-stale", "a newer state of the volume could exist on the missing disks alone");
 	}
 	const epoch = currentLogEpoch(roster);
-	if (epoch && !epoch.members.some((id) => found.has(id))) return because("log.mirrors-missing", "every mirror of the newest log is missing");
+	if (epoch && !epoch.members.some((id) => found.has(id)))
+		return because("log.mirrors-missing", "every mirror of the newest log is missing");
 	if (roster.manifestDisks.length > 0 && !roster.manifestDisks.some((id) => found.has(id))) {
 		return because("log.manifest-missing", "every disk that holds the metadata is missing");
 	}
@@ -86,8 +87,8 @@ export function wasReplaced(disk: RosterDisk): boolean {
 }
 
 /**
- * The roster of a mount: what is found is in (a disk that was out comes back: its fragments are vouched for by checksums, its log and runs are not
- * named by this roster), what is missing is out.
+ * The roster of a mount: what is found is in (a disk that was out comes back: its fragments are vouched for by checksums, its log and
+ * runs are not named by this roster), what is missing is out.
  */
 export function mountedRoster(roster: Roster, found: ReadonlyMap<DiskId, FoundDisk>): Roster {
 	const disks = roster.disks.map((disk): RosterDisk => {

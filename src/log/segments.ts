@@ -4,7 +4,8 @@
  * Invariants
  *  G1 A file that is handed out has its full size allocated, a header of this volume and disk, and a durable name.
  *  G2 A file is handed out to one use at a time; `release` ends it.
- *  G3 At most `logSegmentCount` files are in use, or fewer where the disk had no space for more; only ejections go beyond, by `emergencySegments`.
+ *  G3 At most `logSegmentCount` files are in use, or fewer where the disk had no space for more; only ejections go beyond, by
+ *     `emergencySegments`.
  */
 import { assert } from "../base/assert.ts";
 import { FsError, isFsError } from "../base/errors.ts";
@@ -71,7 +72,11 @@ export class MirrorFiles {
 		await this.prepare(1, emergency);
 		const number = this.#ready.shift();
 		if (number === undefined) {
-			throw new FsError("ENOSPC", "log.ring-full", `all ${this.#inUse.size} log segments of d${this.id} are in use: the checkpoint is behind`);
+			throw new FsError(
+				"ENOSPC",
+				"log.ring-full",
+				`all ${this.#inUse.size} log segments of d${this.id} are in use: the checkpoint is behind`,
+			);
 		}
 		await this.#makeNamesDurable(number);
 		const file = this.#open.get(number);
@@ -89,7 +94,7 @@ export class MirrorFiles {
 
 	/** Makes segments ready until `wanted` are, or the ring is complete. A disk without space makes the ring smaller. */
 	async prepare(wanted: number, emergency = false): Promise<void> {
-		while (this.#preparing) await this.#preparing;
+		while (this.#preparing !== undefined) await this.#preparing;
 		this.#preparing = this.#prepareAll(wanted, emergency).finally(() => {
 			this.#preparing = undefined;
 		});

@@ -6,7 +6,15 @@ import { Prng } from "../platform/sim/prng.ts";
 import { SimWorld } from "../platform/sim/world.ts";
 import type { Roster } from "./interface.ts";
 import { superblockSlotBytes } from "./limits.ts";
-import { decodeSuperblock, encodeSuperblock, readSuperblock, rosterFault, type Superblock, SuperblockFile, writeSuperblock } from "./superblock.ts";
+import {
+	decodeSuperblock,
+	encodeSuperblock,
+	readSuperblock,
+	rosterFault,
+	type Superblock,
+	SuperblockFile,
+	writeSuperblock,
+} from "./superblock.ts";
 
 function uuid(n: number): string {
 	return `${n.toString(16).padStart(8, "0")}-0000-4000-8000-000000000000`;
@@ -54,7 +62,10 @@ test("what is written is read back, with and without the optional field", () => 
 test("too many long paths are refused, not cut", () => {
 	const superblock = sample(1, 200);
 	const roster = { ...superblock.roster, disks: superblock.roster.disks.map((disk) => ({ ...disk, path: "/x".repeat(300) })) };
-	assert.throws(() => encodeSuperblock({ ...superblock, roster }), (error) => isFsError(error, "E2BIG"));
+	assert.throws(
+		() => encodeSuperblock({ ...superblock, roster }),
+		(error) => isFsError(error, "E2BIG"),
+	);
 });
 
 test("any bytes give a superblock or CORRUPT", () => {
@@ -62,7 +73,8 @@ test("any bytes give a superblock or CORRUPT", () => {
 	const random = new Prng(seed, "fuzz");
 	const good = encodeSuperblock(sample(3));
 	for (let round = 0; round < 3_000; round++) {
-		const bytes = round % 4 === 0 ? random.bytes(random.below(300)) : good.slice(0, random.chance(0.3) ? random.below(good.length) : good.length);
+		const bytes =
+			round % 4 === 0 ? random.bytes(random.below(300)) : good.slice(0, random.chance(0.3) ? random.below(good.length) : good.length);
 		for (let i = random.below(4); i >= 0 && bytes.length > 0; i--) bytes[random.below(bytes.length)] = random.below(256);
 		// Half of them with a right checksum, so that the fields behind it are reached.
 		if (random.chance(0.5) && bytes.length >= 24) {
@@ -82,10 +94,16 @@ test("any bytes give a superblock or CORRUPT", () => {
 test("a newer format is refused as such, and only when its checksum is right", () => {
 	const bytes = encodeSuperblock(sample(3));
 	bytes[8] = 2;
-	assert.throws(() => decodeSuperblock(bytes, "t"), (error) => isFsError(error, "CORRUPT"));
+	assert.throws(
+		() => decodeSuperblock(bytes, "t"),
+		(error) => isFsError(error, "CORRUPT"),
+	);
 	bytes.fill(0, 20, 24);
 	new DataView(bytes.buffer).setUint32(20, crc32c(bytes), true);
-	assert.throws(() => decodeSuperblock(bytes, "t"), (error) => isFsError(error, "REFUSED") && error.site === "log.superblock-newer");
+	assert.throws(
+		() => decodeSuperblock(bytes, "t"),
+		(error) => isFsError(error, "REFUSED") && error.site === "log.superblock-newer",
+	);
 });
 
 test("slots alternate, the newest valid one wins, and a damaged one is told", async () => {

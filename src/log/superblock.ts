@@ -2,7 +2,8 @@
  * The superblock: who a disk is and what it knows of its volume (the roster).
  *
  * File `superblock`, two slots of 64 KiB at 0 and 64 KiB. A slot, little-endian:
- *   magic "CAIRNSB1" · version u32 · features u32 · length u32 · CRC32C u32 (over `length` bytes with this field zero) · disk uuid 16 · roster
+ *   magic "CAIRNSB1" · version u32 · features u32 · length u32 · CRC32C u32 (over `length` bytes with this field zero) · disk uuid 16 ·
+ *   roster
  * The first 24 bytes never change their meaning, so that an older program can tell a newer format from damage.
  *
  * Invariants
@@ -55,9 +56,14 @@ export function encodeSuperblock(superblock: Superblock): Uint8Array {
 	out.raw(latin1ToBytes(magic)).u32(version).u32(0).u32(0).u32(0).raw(parseUuid(superblock.diskUuid));
 	encodeRoster(out, superblock.roster);
 	if (out.length > superblockSlotBytes) {
-		throw new FsError("E2BIG", "log.superblock-full", `the list of ${superblock.roster.disks.length} disks does not fit a superblock: shorten the disks' paths`, {
-			bytes: out.length,
-		});
+		throw new FsError(
+			"E2BIG",
+			"log.superblock-full",
+			`the list of ${superblock.roster.disks.length} disks does not fit a superblock: shorten the disks' paths`,
+			{
+				bytes: out.length,
+			},
+		);
 	}
 	out.patchU32(16, out.length);
 	out.patchU32(checksumAt, crc32c(out.view()));
@@ -81,7 +87,11 @@ export function decodeSuperblock(bytes: Uint8Array, what: string): Superblock | 
 	checked.fill(0, checksumAt, headBytes);
 	if (crc32c(checked) !== checksum) throw input.corrupt("checksum differs");
 	if (formatVersion > version || features !== 0) {
-		throw new FsError("REFUSED", "log.superblock-newer", `${what} was written by a newer CairnFS (format ${formatVersion}, features ${features}): use that one`);
+		throw new FsError(
+			"REFUSED",
+			"log.superblock-newer",
+			`${what} was written by a newer CairnFS (format ${formatVersion}, features ${features}): use that one`,
+		);
 	}
 	if (formatVersion !== version) throw input.corrupt(`format ${formatVersion}`);
 	const body = new ByteReader(bytes.subarray(headBytes, length), what);
@@ -102,10 +112,18 @@ function encodeRoster(out: ByteWriter, roster: Roster): void {
 	out.raw(parseUuid(roster.volume)).text(roster.name).u64(roster.epoch).u64(roster.incarnation).time(roster.createdAt);
 	out.u64(roster.memoryIncarnation ?? roster.incarnation).u8(roster.clean ? 1 : 0);
 	const config = roster.config;
-	out.text(config.redundancy).u8(config.tolerance).u32(config.logSegmentBytes).u32(config.logSegmentCount).u8(config.sameDevice ? 1 : 0);
+	out
+		.text(config.redundancy)
+		.u8(config.tolerance)
+		.u32(config.logSegmentBytes)
+		.u32(config.logSegmentCount)
+		.u8(config.sameDevice ? 1 : 0);
 	out.u32(roster.nextDiskId).u16(roster.disks.length);
 	for (const disk of roster.disks) {
-		out.u32(disk.id).raw(parseUuid(disk.uuid)).u8(disk.membership === "in" ? 1 : 0);
+		out
+			.u32(disk.id)
+			.raw(parseUuid(disk.uuid))
+			.u8(disk.membership === "in" ? 1 : 0);
 		out.text(disk.path).text(disk.domain).text(disk.reason);
 	}
 	out.u16(roster.logEpochs.length);
@@ -142,7 +160,20 @@ function decodeRoster(input: ByteReader): Roster {
 	const logEpochs = decodeList(input, decodeEpoch);
 	const manifestDisks = decodeIds(input);
 	const manifestGeneration = input.u64();
-	const roster = { volume, name, epoch, incarnation, createdAt, config, disks, nextDiskId, logEpochs, manifestDisks, manifestGeneration, clean };
+	const roster = {
+		volume,
+		name,
+		epoch,
+		incarnation,
+		createdAt,
+		config,
+		disks,
+		nextDiskId,
+		logEpochs,
+		manifestDisks,
+		manifestGeneration,
+		clean,
+	};
 	return memoryIncarnation === incarnation ? roster : { ...roster, memoryIncarnation };
 }
 
@@ -191,7 +222,11 @@ export function rosterFault(roster: Roster): string | undefined {
 }
 
 function configFault(config: VolumeConfig): string | undefined {
-	if (config.logSegmentBytes < minimumSegmentBytes || config.logSegmentBytes > maximumSegmentBytes || config.logSegmentBytes % pageBytes !== 0) {
+	if (
+		config.logSegmentBytes < minimumSegmentBytes ||
+		config.logSegmentBytes > maximumSegmentBytes ||
+		config.logSegmentBytes % pageBytes !== 0
+	) {
 		return `log segments of ${config.logSegmentBytes} bytes (${minimumSegmentBytes} to ${maximumSegmentBytes}, a multiple of ${pageBytes})`;
 	}
 	if (config.logSegmentCount < minimumSegments || config.logSegmentCount > maximumSegments) {

@@ -63,7 +63,10 @@ export interface MountOptions {
 export async function mount(test: TestMachine, options: MountOptions = {}): Promise<Mounted> {
 	const platform = test.node.boot();
 	const logger = silentLogger;
-	const disks = await openDiskSet({ paths: options.paths ?? test.paths, acceptLoss: options.acceptLoss ?? false, callMs: 2_000 }, { platform, logger });
+	const disks = await openDiskSet(
+		{ paths: options.paths ?? test.paths, acceptLoss: options.acceptLoss ?? false, callMs: 2_000 },
+		{ platform, logger },
+	);
 	const memory = await platform.openMemory(`cairn-${disks.roster.volume}.log`, memoryBytes);
 	const modules = { platform, disks, logger, memory };
 	const history = await readCheckpoint(platform);
