@@ -1,0 +1,91 @@
+/** heal, verify, disk replace: what makes a volume whole again. */
+import { FsError } from "../base/errors.ts";
+import { exitCodes } from "../daemon/exit-codes.ts";
+import type { HealingStatus, HealResult, VerifyResult } from "../volume/native/interface.ts";
+import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
+import { formatBytes } from "./format.ts";
+
+export async function heal(context: Context, name: string, flags: { readonly wait?: boolean }): Promise<Outcome> {
+	if (flags.wait !== true) {
+		const answer = await callDaemon<{ readonly healing: HealingStatus }>(context, name, "heal", {});
+		return { exitCode: exitCodes.done, json: answer, text: `healing ${name} has begun; watch it with: cairn status ${name}\n` };
+	}
+	const result = await callWithBar<HealResult>(context, name, "heal", { wait: true }, "healing");
+	const whole = result.remainingBytes === 0 && result.lostBytes === 0;
+	const text = whole
+		? `healed: ${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt, everything is fully protected\n`
+		: `${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt; ` +
+			`${formatBytes(result.remainingBytes)} stay under-protected, ${formatBytes(result.lostBytes)} are lost\n`;
+	return { exitCode: whole ? exitCodes.done : exitCodes.degraded, json: result, text, warnings: healAdvice(name, result) };
+}
+
+function healAdvice(name: string, { remainingBytes, lostBytes }: HealResult): string[] {
+	const advice: string[] = [];
+	if (remainingBytes > 0)
+		advice.push(`no disk fits what is left to rebuild: give disks back (cairn disk replace ${name} DISK), then heal again`);
+	if (lostBytes > 0) advice.push(`some data cannot be read any more: cairn verify ${name} --lost names the files`);
+	return advice;
+}
+
+export interface VerifyFlags {
+	readonly dryRun?: boolean;
+	readonly lost?: boolean;
+}
+
+export async function verify(context: Context, name: string, flags: VerifyFlags): Promise<Outcome> {
+	const given = { dryRun: flags.dryRun === true, lost: flags.lost === true };
+	const result = await callWithBar<VerifyResult & { readonly lostPathsTotal: number }>(context, name, "verify", given, "verifying");
+	const whole = result.unrecoverable === 0 && result.repaired >= result.corrupt + result.missing;
+	return {
+		exitCode: whole ? exitCodes.done : exitCodes.degraded,
+		json: result,
+		text: verifyText(result, given),
+		warnings: verifyAdvice(name, result, given),
+	};
+}
+
+function verifyText(
+	result: VerifyResult & { readonly lostPathsTotal: number },
+	{ dryRun, lost }: { dryRun: boolean; lost: boolean },
+): string {
+	const { checkedFragments, corrupt, missing, repaired, unrecoverable } = result;
+	const mended = dryRun ? "nothing changed (dry run)" : `${repaired} repaired`;
+	const lines = [
+		`${checkedFragments} fragments read: ${corrupt} corrupt, ${missing} missing, ${mended}, ${unrecoverable} segments beyond recovery`,
+	];
+	if (lost) {
+		lines.push(result.lostPathsTotal === 0 ? "no file has lost anything" : `${result.lostPathsTotal} files have lost contents:`);
+		for (const path of result.lostPaths) lines.push(`  ${path}`);
+		if (result.lostPathsTotal > result.lostPaths.length) lines.push("  …");
+	}
+	return `${lines.join("\n")}\n`;
+}
+
+function verifyAdvice(name: string, result: VerifyResult, { dryRun, lost }: { dryRun: boolean; lost: boolean }): string[] {
+	const open = result.corrupt + result.missing - result.repaired;
+	const advice: string[] = [];
+	if (dryRun && open > 0) advice.push(`without --dry-run this is repaired: cairn verify ${name}`);
+	if (!dryRun && open > 0)
+		advice.push(
+			`not everything could be repaired now: see cairn status ${name} for disks that are missing, then cairn heal ${name} --wait`,
+		);
+	if (result.unrecoverable > 0 && !lost) advice.push(`cairn verify ${name} --lost names the files with lost contents`);
+	return advice;
+}
+
+export async function diskReplace(context: Context, name: string, disk: string, newPath: string | undefined): Promise<Outcome> {
+	const path = newPath === undefined ? undefined : await context.processes.canonical(newPath);
+	const byId = /^d\d+$/.test(disk);
+	const which = byId ? disk : await context.processes.canonical(disk).catch(() => disk);
+	const place = path ?? (byId ? undefined : which);
+	if (place !== undefined && (await context.platform.files.kind(place)) === undefined) {
+		throw new FsError("NOTFOUND", "cli.replace-place", `${place} does not exist: mount the new disk there, or make the directory`);
+	}
+	const given = { disk: which, ...(path === undefined ? {} : { newPath: path }) };
+	const result = await callDaemon<{ readonly id: string; readonly path: string }>(context, name, "disk-replace", given);
+	return {
+		exitCode: exitCodes.done,
+		json: result,
+		text: `${result.id} (${result.path}) takes the place of ${disk}; healing has begun (cairn heal ${name} --wait waits for it)\n`,
+	};
+}

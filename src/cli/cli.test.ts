@@ -1,0 +1,347 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import type { Caller } from "../volume/interface.ts";
+import { type CommandResult, Machine } from "./machine.test-support.ts";
+
+const six = ["--disk", "/d1", "/d2", "/d3", "/d4", "/d5", "/d6"];
+const caller: Caller = {
+	uid: 0,
+	gid: 0,
+	groups: [],
+	principal: undefined,
+	door: "test",
+	clientInstance: "test",
+	share: undefined,
+	trusted: true,
+};
+
+function expectCode(result: CommandResult, code: number, text?: RegExp): void {
+	assert.equal(result.code, code, `code ${result.code}\n${result.out}\n${result.err}`);
+	if (text) assert.match(result.out + result.err, text);
+}
+
+async function mounted(seed: number): Promise<Machine> {
+	const machine = new Machine(seed);
+	machine.host.makeFolder("/mnt/demo");
+	expectCode(await machine.cairn("create", "demo", ...six, "--same-device"), 0);
+	expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+	return machine;
+}
+
+async function writeFile(machine: Machine, name: string, sizeBytes: number): Promise<Uint8Array> {
+	const volume = machine.volumeAt("/mnt/demo");
+	const bytes = new Uint8Array(sizeBytes).map((_, i) => (i * 31) ^ (i >> 8));
+	await machine.world.run(async () => {
+		const intent = { disposition: "create", access: { read: true, write: true }, attributes: { mode: 0o644 } } as const;
+		const { handle } = await volume.open(caller, { parent: volume.root, name }, intent);
+		for (let at = 0; at < sizeBytes; at += 131_072) await volume.write(handle, at, bytes.subarray(at, at + 131_072));
+		await volume.fsync(handle, false);
+		await volume.close(handle);
+		await volume.syncAll();
+	});
+	return bytes;
+}
+
+async function readFile(machine: Machine, name: string): Promise<Uint8Array> {
+	const volume = machine.volumeAt("/mnt/demo");
+	return machine.world.run(async () => {
+		const intent = { disposition: "open", access: { read: true, write: false } } as const;
+		const { handle, attributes } = await volume.open(caller, { parent: volume.root, name }, intent);
+		const bytes = new Uint8Array(attributes.size);
+		for (let at = 0; at < bytes.length; at += 131_072) bytes.set(await volume.read(handle, at, Math.min(131_072, bytes.length - at)), at);
+		await volume.close(handle);
+		return bytes;
+	});
+}
+
+describe("the grammar", () => {
+	const machine = new Machine(1, 0);
+
+	test("help and version", async () => {
+		expectCode(await machine.cairn("--help"), 0, /Exit codes: 0 done/);
+		expectCode(await machine.cairn("--version"), 0, /^1\.2\.3\n$/);
+		for (const verb of ["create", "mount", "umount", "status", "volumes", "destroy", "heal", "verify", "explain"]) {
+			expectCode(await machine.cairn(verb, "--help"), 0, /Examples:\n {2}cairn/);
+		}
+		for (const verb of ["list", "replace"]) expectCode(await machine.cairn("disk", verb, "--help"), 0, /Examples:\n {2}cairn disk/);
+	});
+
+	test("what is no verb or flag is a usage error with a hint", async () => {
+		expectCode(await machine.cairn("statsu"), 2, /Did you mean status/);
+		expectCode(await machine.cairn("status", "--jsn"), 2, /Did you mean --json/);
+		expectCode(await machine.cairn("disk", "lst", "demo"), 2, /Did you mean list/);
+		expectCode(await machine.cairn("create", "demo"), 2, /--disk/);
+		expectCode(await machine.cairn("mount", "demo"), 2, /directory/);
+		expectCode(await machine.cairn("umount", "a", "b"), 2);
+		expectCode(await machine.cairn(), 2, /Usage/);
+	});
+
+	test("verbs of later versions are absent", async () => {
+		for (const verb of ["ledger", "set", "install", "locks", "export", "profile"])
+			expectCode(await machine.cairn(verb), 2, /unknown command/);
+		for (const verb of ["add", "drain", "remove"]) expectCode(await machine.cairn("disk", verb, "demo"), 2, /unknown command/);
+	});
+
+	test("wrong names, shapes and options are usage errors, as JSON too", async () => {
+		expectCode(await machine.cairn("create", "../x", "--disk", "/d1"), 2, /no name for a volume/);
+		expectCode(await machine.cairn("mount", "demo", "/mnt", "-o", "ro,frobnicate"), 2, /frobnicate/);
+		const result = await machine.cairn("mount", "demo", "/mnt", "-o", "frobnicate", "--json");
+		assert.deepEqual([result.code, result.json.error.code, result.json.error.site], [2, "EINVAL", "daemon.mount-option"]);
+		assert.equal((await machine.cairn("volums", "--json")).json.error.site, "cli.usage");
+	});
+});
+
+describe("create, mount, umount, destroy", () => {
+	test("the life of a volume", async () => {
+		const machine = new Machine(2);
+		machine.host.makeFolder("/mnt/demo");
+		const created = await machine.cairn("create", "demo", ...six, "--same-device", "--json");
+		expectCode(created, 0);
+		assert.equal(created.json.volume, "demo");
+		assert.equal(created.json.redundancy, "rs:4+2");
+		assert.match(created.json.id, /^[0-9a-f-]{36}$/);
+		assert.equal(created.json.disks.length, 6);
+
+		const stopped = await machine.cairn("status", "demo", "--json");
+		expectCode(stopped, 0);
+		assert.deepEqual([stopped.json.state, stopped.json.pid, stopped.json.mounts], ["stopped", null, []]);
+		assert.equal(stopped.json.disks.length, 6);
+
+		const mount = await machine.cairn("mount", "demo", "/mnt/demo", "--json");
+		expectCode(mount, 0);
+		assert.deepEqual([mount.json.volume, mount.json.mountpoint, typeof mount.json.pid], ["demo", "/mnt/demo", "number"]);
+		assert.equal(machine.mounts[0]?.source, "cairn:demo");
+		assert.equal(machine.mounts[0]?.type, "fuse.cairn");
+
+		const running = await machine.cairn("status", "demo", "--json");
+		expectCode(running, 0);
+		assert.deepEqual([running.json.state, running.json.pid, running.json.mounts], ["running", mount.json.pid, ["/mnt/demo"]]);
+		for (const field of ["capacityBytes", "usedBytes", "freeBytes"]) assert.equal(typeof running.json[field], "number", field);
+		for (const field of ["fullBytes", "degradedBytes", "lostBytes"]) assert.equal(typeof running.json.protection[field], "number", field);
+		assert.ok(Array.isArray(running.json.protection.targets));
+		assert.deepEqual(Object.keys(running.json.healing).sort(), ["active", "etaSeconds", "remainingBytes"]);
+		for (const disk of running.json.disks) {
+			for (const field of ["id", "path", "state", "tier", "capacityBytes", "usedBytes", "errors"]) assert.ok(field in disk, field);
+		}
+
+		const umount = await machine.cairn("umount", "/mnt/demo", "--json");
+		expectCode(umount, 0);
+		assert.deepEqual(umount.json, { volume: "demo", mountpoint: "/mnt/demo" });
+		assert.equal(machine.mounts.length, 0);
+		assert.deepEqual(machine.lines, [`ended ${mount.json.pid} cleanly`]);
+
+		expectCode(await machine.cairn("destroy", "demo"), 2, /--yes demo/);
+		expectCode(await machine.cairn("destroy", "demo", "--yes", "dem0"), 2, /--yes demo/);
+		const destroyed = await machine.cairn("destroy", "demo", "--yes", "demo", "--json");
+		expectCode(destroyed, 0);
+		assert.equal(destroyed.json.removedDisks.length, 6);
+		expectCode(await machine.cairn("status", "demo"), 3, /no volume demo/);
+		assert.deepEqual((await machine.cairn("volumes", "--json")).json, []);
+		// The directories are as blank as they were given.
+		expectCode(await machine.cairn("create", "again", ...six, "--same-device"), 0);
+	});
+
+	test("refusals have code 4 and change nothing", async () => {
+		const machine = await mounted(3);
+		machine.host.makeFolder("/mnt/other");
+		expectCode(await machine.cairn("create", "demo", "--disk", "/d1"), 4, /exists/);
+		expectCode(await machine.cairn("create", "two", "--disk", "/d1"), 4, /d1/);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/other"), 4, /mounted on \/mnt\/demo already/);
+		expectCode(await machine.cairn("destroy", "demo", "--yes", "demo"), 4, /umount it first/);
+		machine.busy = true;
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 4, /bash \(4711\)/);
+		machine.busy = false;
+		assert.equal((await machine.cairn("status", "demo", "--json")).json.state, "running");
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+	});
+
+	test("mount points that are no good", async () => {
+		const machine = new Machine(4);
+		expectCode(await machine.cairn("create", "demo", ...six, "--same-device"), 0);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/absent"), 3, /does not exist/);
+		machine.host.makeFolder("/mnt/full/something");
+		expectCode(await machine.cairn("mount", "demo", "/mnt/full"), 4, /not empty/);
+		machine.host.files.set("/mnt/file", new Uint8Array(1));
+		expectCode(await machine.cairn("mount", "demo", "/mnt/file"), 4, /not a directory/);
+		expectCode(await machine.cairn("mount", "absent", "/mnt/full"), 3, /no volume absent/);
+		machine.fuseMissing = "no /dev/fuse: load the module";
+		expectCode(await machine.cairn("mount", "demo", "/mnt/full"), 1, /load the module/);
+		assert.equal(machine.mounts.length, 0);
+		// Nothing of the failed attempts keeps the disks.
+		machine.fuseMissing = undefined;
+		machine.host.makeFolder("/mnt/good");
+		expectCode(await machine.cairn("mount", "demo", "/mnt/good", "-o", "ro"), 0);
+		assert.deepEqual(
+			machine.mounts.map((one) => one.readOnly),
+			[true],
+		);
+		expectCode(await machine.cairn("umount", "/mnt/good"), 0);
+	});
+
+	test("nothing there: 3; not mounted: 6", async () => {
+		const machine = new Machine(5);
+		expectCode(await machine.cairn("umount", "/mnt"), 3, /no volume is mounted/);
+		expectCode(await machine.cairn("heal", "absent"), 3);
+		expectCode(await machine.cairn("create", "demo", ...six, "--same-device"), 0);
+		for (const words of [
+			["heal", "demo"],
+			["verify", "demo"],
+			["disk", "replace", "demo", "d1"],
+		]) {
+			expectCode(await machine.cairn(...words), 6, /mount it first/);
+		}
+		expectCode(await machine.cairn("explain", "/etc/passwd"), 3, /in no mounted volume/);
+	});
+
+	test("too few disks need --allow-degraded", async () => {
+		const machine = new Machine(6, 3);
+		const three = ["--disk", "/d1", "/d2", "/d3", "--same-device"];
+		expectCode(await machine.cairn("create", "demo", ...three, "--redundancy", "rs:4+2"), 4, /--allow-degraded/);
+		expectCode(await machine.cairn("create", "demo", ...three, "--redundancy", "raid5"), 2, /raid5/);
+		expectCode(await machine.cairn("create", "demo", "--disk", "/d1", "/d1"), 2, /twice/);
+		expectCode(await machine.cairn("create", "demo", ...three, "--redundancy", "rs:4+2", "--allow-degraded"), 0);
+	});
+
+	test("a machine that does not know a volume finds it by one disk", async () => {
+		const machine = await mounted(7);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		machine.host.files.delete("/var/lib/cairn/demo/volume.json");
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 3);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo", "--disk", "/d4"), 0);
+		assert.equal((await machine.cairn("status", "demo", "--json")).json.state, "running");
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+	});
+});
+
+describe("a daemon that was killed", () => {
+	test("is seen as stopped; mount cleans up, takes over and has everything acknowledged", async () => {
+		const machine = await mounted(8);
+		const bytes = await writeFile(machine, "film", 3_000_000);
+		machine.kill();
+		const status = await machine.cairn("status", "demo", "--json");
+		assert.equal(status.json.state, "stopped");
+		assert.match(status.json.warnings.join("\n"), /not unmounted cleanly/);
+		assert.match(status.json.warnings.join("\n"), /its daemon is gone/);
+		expectCode(await machine.cairn("heal", "demo"), 6);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		assert.equal(machine.mounts.length, 1);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+	});
+
+	test("umount takes a dead mount away", async () => {
+		const machine = await mounted(9);
+		machine.kill();
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0, /its daemon was gone/);
+		assert.equal(machine.mounts.length, 0);
+	});
+});
+
+describe("care", () => {
+	test("lost disks are reported, read around, replaced, healed, verified", async () => {
+		const machine = await mounted(10);
+		const bytes = await writeFile(machine, "film", 5_000_000);
+		const explained = await machine.cairn("explain", "/mnt/demo/film", "--json");
+		expectCode(explained, 0);
+		assert.deepEqual([explained.json.path, explained.json.redundancy.value, explained.json.inline], ["/mnt/demo/film", "rs:4+2", false]);
+		assert.ok(explained.json.segments.length >= 2);
+		assert.deepEqual(Object.keys(explained.json.segments[0].fragments[0]).sort(), ["disk", "index", "state"]);
+		expectCode(await machine.cairn("explain", "/mnt/demo/film"), 0, /SEGMENT/);
+		expectCode(await machine.cairn("explain", "/mnt/demo/nothing"), 3);
+
+		machine.world.wipe("/d1");
+		machine.world.vanish("/d2");
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+		await machine.world.advance(5000);
+		const degraded = await machine.cairn("status", "demo", "--json");
+		assert.equal(degraded.json.state, "degraded");
+		assert.ok(degraded.json.protection.degradedBytes > 0);
+		expectCode(await machine.cairn("disk", "list", "demo"), 0, /failed/);
+		expectCode(await machine.cairn("disk", "replace", "demo", "d3"), 4, /healthy|works/);
+		expectCode(await machine.cairn("disk", "replace", "demo", "d77"), 3, /d77/);
+
+		machine.world.reappear("/d2");
+		machine.world.wipe("/d2");
+		const replaced = await machine.cairn("disk", "replace", "demo", "d1", "--json");
+		expectCode(replaced, 0);
+		assert.equal(replaced.json.path, "/d1");
+		expectCode(await machine.cairn("disk", "replace", "demo", "/d2"), 0);
+		const healed = await machine.cairn("heal", "demo", "--wait", "--json");
+		expectCode(healed, 0);
+		assert.deepEqual([healed.json.remainingBytes, healed.json.lostBytes], [0, 0]);
+		const verified = await machine.cairn("verify", "demo", "--json");
+		expectCode(verified, 0);
+		for (const field of ["corrupt", "missing", "repaired", "unrecoverable"]) assert.equal(verified.json[field], 0, field);
+		assert.ok(verified.json.checkedFragments > 0);
+		assert.equal((await machine.cairn("status", "demo", "--json")).json.protection.degradedBytes, 0);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+	});
+
+	test("verify finds rot (5 in a dry run), repairs it, and shows progress", async () => {
+		const machine = await mounted(11);
+		const bytes = await writeFile(machine, "film", 3_000_000);
+		machine.world.rot("/d3", 0.3, (name) => name.startsWith("pack/"));
+		const dry = await machine.cairn("verify", "demo", "--dry-run", "--json");
+		expectCode(dry, 5, /verifying \d+ %/);
+		assert.ok(dry.json.corrupt > 0 && dry.json.repaired === 0);
+		const wet = await machine.cairn("verify", "demo", "--json");
+		expectCode(wet, 0);
+		assert.equal(wet.json.repaired, wet.json.corrupt + wet.json.missing);
+		assert.equal((await machine.cairn("verify", "demo", "--dry-run", "--json")).json.corrupt, 0);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+	});
+
+	test("data beyond recovery is named, with code 5", async () => {
+		const machine = await mounted(12);
+		await writeFile(machine, "film", 3_000_000);
+		for (const disk of ["/d4", "/d5", "/d6"]) machine.world.wipe(disk);
+		await machine.world.advance(5000);
+		const lost = await machine.cairn("verify", "demo", "--lost", "--json");
+		expectCode(lost, 5);
+		assert.ok(lost.json.unrecoverable > 0);
+		assert.deepEqual(
+			lost.json.lostPaths.map((path: string) => path.replace(/^\//, "")),
+			["film"],
+		);
+	});
+
+	test("missing disks at mount: degraded, said so, 0; too many: refused with 5", async () => {
+		const machine = await mounted(13);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		machine.world.vanish("/d5");
+		const degraded = await machine.cairn("mount", "demo", "/mnt/demo", "--json");
+		expectCode(degraded, 0, /d5/);
+		assert.match(degraded.json.warnings.join("\n"), /d5.*missing.*degraded/);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		for (const disk of ["/d1", "/d2", "/d3", "/d4"]) machine.world.vanish(disk);
+		const refused = await machine.cairn("mount", "demo", "/mnt/demo");
+		expectCode(refused, 5, /--accept-loss/);
+		assert.equal(machine.mounts.length, 0);
+	});
+});
+
+describe("status of all", () => {
+	test("volumes and status without a name list them", async () => {
+		const machine = await mounted(14);
+		const all = await machine.cairn("status", "--json");
+		assert.deepEqual(
+			all.json.map((one: { volume: string; state: string }) => [one.volume, one.state]),
+			[["demo", "running"]],
+		);
+		const list = await machine.cairn("volumes", "--json");
+		assert.deepEqual([list.json[0].volume, list.json[0].mounts, list.json[0].disks], ["demo", ["/mnt/demo"], 6]);
+		expectCode(await machine.cairn("volumes"), 0, /VOLUME +STATE/);
+		expectCode(await machine.cairn("status"), 0, /nothing lost/);
+	});
+
+	test("a volume whose disks are all gone is failed, and says why", async () => {
+		const machine = new Machine(15);
+		expectCode(await machine.cairn("create", "demo", ...six, "--same-device"), 0);
+		for (let i = 1; i <= 6; i++) machine.world.vanish(`/d${i}`);
+		const status = await machine.cairn("status", "demo", "--json");
+		expectCode(status, 0);
+		assert.equal(status.json.state, "failed");
+		assert.match(status.json.warnings[0], /d1/);
+	});
+});

@@ -1,0 +1,127 @@
+/** Starting daemons, and asking this machine who uses a path. Only here does the command touch processes and the file system around it. */
+import { spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { mkdir, readdir, readlink, realpath } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { FsError } from "../base/errors.ts";
+import { exitCodes } from "../daemon/exit-codes.ts";
+import { heapMiB } from "../daemon/limits.ts";
+import { type ReadyMessage, runDaemon } from "../daemon/main.ts";
+import type { DaemonStart, Processes } from "./context.ts";
+
+/** A ready line is one line of JSON with a few warnings. */
+const readyLineBytes = 256 * 1024;
+
+export function createProcesses(): Processes {
+	return {
+		startDaemon,
+		runForeground: runDaemon,
+		holders,
+		alive,
+		canonical,
+		canonicalParent,
+		uid: process.getuid?.() ?? 0,
+		gid: process.getgid?.() ?? 0,
+	};
+}
+
+function daemonArguments(options: DaemonStart): string[] {
+	const { mountOptions } = options;
+	const flags = [...(mountOptions.readOnly ? ["ro"] : []), ...(mountOptions.allowOther ? [] : ["root_only"]), ...mountOptions.flags];
+	const words = [options.name, options.mountpoint, "--home", options.home, "--ready-fd", "3"];
+	for (const path of options.diskPaths) words.push("--disk", path);
+	if (flags.length > 0) words.push("-o", flags.join(","));
+	if (options.acceptLoss) words.push("--accept-loss");
+	if (options.logPath !== undefined) words.push("--log", options.logPath);
+	return words;
+}
+
+async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {
+	const script = fileURLToPath(new URL("../daemon/main.js", import.meta.url));
+	if (options.logPath !== undefined) await mkdir(dirname(options.logPath), { recursive: true, mode: 0o700 });
+	// What the runtime itself says when it dies goes to the log as well.
+	const log = openSync(options.logPath ?? "/dev/null", "a", 0o600);
+	try {
+		const child = spawn(
+			process.execPath,
+			[`--max-old-space-size=${heapMiB}`, "--enable-source-maps", script, ...daemonArguments(options)],
+			{
+				detached: true,
+				cwd: "/",
+				stdio: ["ignore", log, log, "pipe"],
+			},
+		);
+		const pipe = child.stdio[3] as NodeJS.ReadableStream;
+		const message = await readyLine(pipe, child, options);
+		child.unref();
+		return message;
+	} finally {
+		closeSync(log);
+	}
+}
+
+function readyLine(pipe: NodeJS.ReadableStream, child: ReturnType<typeof spawn>, options: DaemonStart): Promise<ReadyMessage> {
+	return new Promise((resolvePromise, reject) => {
+		let text = "";
+		const where = options.logPath === undefined ? "" : `: see ${options.logPath}`;
+		const died = (how: string) =>
+			new FsError("EIO", "cli.daemon-died", `the daemon ended before the volume was mounted (${how})${where}`, {
+				exitCode: exitCodes.failed,
+			});
+		child.once("error", (error) =>
+			reject(new FsError("EIO", "cli.daemon-start", `the daemon could not be started: ${error.message}`, {}, error)),
+		);
+		child.once("exit", (code, signal) => {
+			// The line may still be in the pipe.
+			pipe.once("close", () => reject(died(signal ?? `exit code ${code}`)));
+		});
+		pipe.on("data", (chunk: Buffer) => {
+			text += chunk.toString("utf8");
+			const end = text.indexOf("\n");
+			if (end >= 0) resolvePromise(JSON.parse(text.slice(0, end)) as ReadyMessage);
+			else if (text.length > readyLineBytes) reject(died("it said something unreadable"));
+		});
+	});
+}
+
+function alive(pid: number): boolean {
+	try {
+		process.kill(pid, 0);
+		return true;
+	} catch (error) {
+		return (error as { code?: unknown }).code === "EPERM";
+	}
+}
+
+/** Links in /proc name paths without touching the file system they are on. */
+async function holders(path: string): Promise<string[]> {
+	const inside = (target: string | undefined) => target === path || target?.startsWith(`${path}/`) === true;
+	const found: string[] = [];
+	for (const pid of (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name))) {
+		const links = [`/proc/${pid}/cwd`, `/proc/${pid}/root`, `/proc/${pid}/exe`];
+		for (const fd of await readdir(`/proc/${pid}/fd`).catch(() => [])) links.push(`/proc/${pid}/fd/${fd}`);
+		const targets = await Promise.all(links.map((link) => readlink(link).catch(() => undefined)));
+		if (!targets.some(inside)) continue;
+		const program = await readlink(`/proc/${pid}/exe`).catch(() => "a process");
+		found.push(`${basename(program)} (${pid})`);
+	}
+	return found;
+}
+
+async function canonical(path: string): Promise<string> {
+	const absolute = resolve(path);
+	try {
+		return await realpath(absolute);
+	} catch (error) {
+		if ((error as { code?: unknown }).code !== "ENOENT") throw error;
+		return canonicalParent(absolute);
+	}
+}
+
+async function canonicalParent(path: string): Promise<string> {
+	const absolute = resolve(path);
+	if (absolute === "/") return absolute;
+	const parent = await realpath(dirname(absolute)).catch(() => dirname(absolute));
+	return join(parent, basename(absolute));
+}

@@ -1,0 +1,167 @@
+/** The grammar of the command: verbs, flags, help with examples, and one way of printing what came out. */
+import { Command, CommanderError } from "commander";
+import { FsError, toFsError } from "../base/errors.ts";
+import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
+import { printable } from "../daemon/text.ts";
+import { diskReplace, heal, type VerifyFlags, verify } from "./care-verbs.ts";
+import type { Context, Outcome } from "./context.ts";
+import { diskList, explain, status, volumes } from "./status-verbs.ts";
+import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
+
+export interface Output {
+	/** Standard output and standard error. */
+	out(text: string): void;
+	err(text: string): void;
+}
+
+interface Json {
+	readonly json?: boolean;
+}
+
+/** Parses and runs one command line (without `node` and the script). Answers the exit code. */
+export async function runCommand(words: readonly string[], context: Context, output: Output, version: string): Promise<number> {
+	const run = new Run(words.includes("--json"), output);
+	const program = createProgram(context, output, version, run);
+	try {
+		await program.parseAsync([...words], { from: "user" });
+		return run.exitCode;
+	} catch (error) {
+		if (!(error instanceof CommanderError)) return run.fail(error);
+		if (error.exitCode === 0) return exitCodes.done;
+		return run.failUsage(error);
+	}
+}
+
+class Run {
+	exitCode: number = exitCodes.usage;
+	readonly #json: boolean;
+	readonly #output: Output;
+
+	constructor(json: boolean, output: Output) {
+		this.#json = json;
+		this.#output = output;
+	}
+
+	print(outcome: Outcome): void {
+		for (const warning of outcome.warnings ?? []) this.#output.err(`cairn: warning: ${warning}\n`);
+		this.#output.out(this.#json ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : outcome.text);
+		this.exitCode = outcome.exitCode;
+	}
+
+	fail(error: unknown): number {
+		const { code, site } = toFsError(error, "cli.failed");
+		const message = printable(error instanceof Error ? error.message : String(error));
+		this.#output.err(`cairn: ${message}\n`);
+		// A fault of the program itself: its stack is what a report needs.
+		if (!(error instanceof FsError) && error instanceof Error) this.#output.err(`${error.stack ?? ""}\n`);
+		if (this.#json) this.#output.out(`${JSON.stringify({ error: { code, site, message } }, undefined, 2)}\n`);
+		return exitCodeOf(error);
+	}
+
+	/** Commander has written its line and hint already. */
+	failUsage(error: CommanderError): number {
+		const message = error.message.replace(/^error: /, "");
+		if (this.#json) this.#output.out(`${JSON.stringify({ error: { code: "EINVAL", site: "cli.usage", message } }, undefined, 2)}\n`);
+		return exitCodes.usage;
+	}
+}
+
+function createProgram(context: Context, output: Output, version: string, run: Run): Command {
+	const program = new Command("cairn")
+		.description("One file system over several disks: it survives their loss, heals itself and says truthfully what is safe.")
+		.version(version, "-V, --version")
+		.showSuggestionAfterError(true)
+		.showHelpAfterError("(see cairn --help, or --help after a verb)")
+		.exitOverride()
+		.configureOutput({
+			writeOut: (text) => output.out(text),
+			writeErr: (text) => output.err(text.replace(/^error: /, "cairn: ")),
+		});
+	const verb = (parent: Command, usage: string, description: string, examples: readonly string[]): Command =>
+		parent
+			.command(usage)
+			.description(description)
+			.option("--json", "print JSON for programs")
+			.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}\n`).join("")}`);
+	addVolumeVerbs(program, verb, context, run);
+	addCareVerbs(program, verb, context, run);
+	program.addHelpText(
+		"after",
+		"\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 degraded or data lost, 6 daemon unreachable.\n" +
+			"Volumes are remembered in $CAIRN_HOME (/var/lib/cairn for root).\n",
+	);
+	return program;
+}
+
+type AddVerb = (parent: Command, usage: string, description: string, examples: readonly string[]) => Command;
+
+function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {
+	verb(program, "create", "Make a volume on empty directories, each on a disk of its own", [
+		"cairn create demo --disk /mnt/a --disk /mnt/b --disk /mnt/c",
+		"cairn create demo --disk /srv/d{1..6} --redundancy rs:4+2 --same-device",
+	])
+		.argument("<name>", "name of the volume")
+		.requiredOption("--disk <paths...>", "empty directories that become disks")
+		.option("--redundancy <shape>", "rs:K+M or replicate:N; default by the number of disks")
+		.option("--same-device", "directories on one device count as separate disks (they would be lost together)")
+		.option("--allow-degraded", "begin with fewer disks than the redundancy needs")
+		.action(async (name: string, flags: CreateFlags & Json) => run.print(await create(context, name, flags)));
+	verb(program, "mount", "Mount a volume; its daemon stays in the background", [
+		"cairn mount demo /mnt/demo",
+		"cairn mount demo /mnt/demo -o ro,noatime",
+		"cairn mount demo /mnt/demo --disk /mnt/a     # on a machine that does not know the volume yet",
+	])
+		.argument("<name>")
+		.argument("<directory>", "an empty directory")
+		.option("--foreground", "serve in this process until Ctrl-C")
+		.option("--accept-loss", "go on although newer data may exist on missing disks; what is lost is lost")
+		.option("-o, --options <list>", "ro, root_only, nosuid, nodev, noexec, noatime, relatime")
+		.option("--disk <paths...>", "look for disks here, too")
+		.action(async (name: string, directory: string, flags: MountFlags & Json) => run.print(await mount(context, name, directory, flags)));
+	verb(program, "umount", "Unmount; waits until everything is on the disks", ["cairn umount /mnt/demo"])
+		.argument("<directory>")
+		.action(async (directory: string) => run.print(await umount(context, directory)));
+	verb(program, "status", "Show protection, space, healing and disks of a volume, or of all", ["cairn status", "cairn status demo --json"])
+		.argument("[name]")
+		.action(async (name: string | undefined) => run.print(await status(context, name)));
+	verb(program, "volumes", "List the volumes that this machine knows", ["cairn volumes"]).action(async () =>
+		run.print(await volumes(context)),
+	);
+	verb(program, "destroy", "Remove a volume and everything in it from its disks", ["cairn destroy demo --yes demo"])
+		.argument("<name>")
+		.option("--yes <name>", "the name once more")
+		.action(async (name: string, flags: { readonly yes?: string }) => run.print(await destroy(context, name, flags.yes)));
+}
+
+function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {
+	const disk = program.command("disk").description("The disks of a volume: list, replace");
+	verb(disk, "list", "List the disks of a volume", ["cairn disk list demo"])
+		.argument("<name>")
+		.action(async (name: string) => run.print(await diskList(context, name)));
+	verb(disk, "replace", "Put an empty disk in the place of a lost one; healing begins by itself", [
+		"cairn disk replace demo d3                  # the same place, now empty",
+		"cairn disk replace demo /mnt/c /mnt/new",
+	])
+		.argument("<name>")
+		.argument("<disk>", "id (d3) or path of the lost disk")
+		.argument("[newpath]", "where the new disk is; default: the same place")
+		.action(async (name: string, which: string, newPath: string | undefined) =>
+			run.print(await diskReplace(context, name, which, newPath)),
+		);
+	verb(program, "heal", "Bring everything to its full protection", ["cairn heal demo --wait"])
+		.argument("<name>")
+		.option("--wait", "return when nothing more can be done; exit code 5 if that is not everything")
+		.action(async (name: string, flags: { readonly wait?: boolean }) => run.print(await heal(context, name, flags)));
+	verb(program, "verify", "Read every fragment and all metadata, compare checksums, repair", [
+		"cairn verify demo",
+		"cairn verify demo --dry-run --json",
+		"cairn verify demo --lost",
+	])
+		.argument("<name>")
+		.option("--dry-run", "repair nothing")
+		.option("--lost", "name the files that have lost contents")
+		.action(async (name: string, flags: VerifyFlags) => run.print(await verify(context, name, flags)));
+	verb(program, "explain", "Show where the contents of a file lie and what protects them", ["cairn explain /mnt/demo/film.mkv"])
+		.argument("<path>")
+		.action(async (path: string) => run.print(await explain(context, path)));
+}

@@ -1,0 +1,202 @@
+/** status, volumes, disk list, explain: what there is and how it is. */
+import { FsError } from "../base/errors.ts";
+import { exitCodes } from "../daemon/exit-codes.ts";
+import { cairnMounts, mountState } from "../daemon/mountpoint.ts";
+import { printable, printableDeep } from "../daemon/text.ts";
+import type { DaemonStatus } from "../daemon/verbs.ts";
+import type { Explanation, OfflineVolume } from "../volume/native/interface.ts";
+import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
+import { formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
+
+/** Fields that nobody knows while no daemon serves the volume are null. */
+type Unknown<T> = { readonly [K in keyof T]: T[K] | null };
+interface StoppedDisk extends Unknown<Pick<DaemonStatus["disks"][number], "tier" | "errors">> {
+	readonly id: string;
+	readonly path: string;
+	readonly state: string;
+	readonly reason: string;
+	readonly capacityBytes: number | null;
+	readonly usedBytes: number | null;
+	readonly metadata: boolean;
+}
+
+export interface StoppedStatus
+	extends Unknown<Pick<DaemonStatus, "pid" | "capacityBytes" | "usedBytes" | "freeBytes" | "redundancy" | "id">> {
+	readonly volume: string;
+	readonly state: "stopped" | "starting" | "failed";
+	readonly mounts: readonly string[];
+	readonly protection: Unknown<Omit<DaemonStatus["protection"], "targets">> & { readonly targets: DaemonStatus["protection"]["targets"] };
+	readonly disks: readonly StoppedDisk[];
+	readonly healing: Unknown<DaemonStatus["healing"]>;
+	readonly warnings: readonly string[];
+}
+
+type AnyStatus = DaemonStatus | StoppedStatus;
+
+async function statusOf(context: Context, name: string): Promise<AnyStatus> {
+	const client = await findDaemon(context, name);
+	if (!client) return stoppedStatus(context, name);
+	try {
+		const answer = (await client.call("status")) as Partial<DaemonStatus> & { state: string; pid: number; mounts: readonly string[] };
+		if (answer.disks) return answer as DaemonStatus;
+		return { ...nothingKnown(name), state: answer.state as StoppedStatus["state"], pid: answer.pid, mounts: answer.mounts };
+	} finally {
+		client.close();
+	}
+}
+
+const nothingKnown = (name: string): StoppedStatus => ({
+	volume: name,
+	id: null,
+	state: "stopped",
+	pid: null,
+	mounts: [],
+	redundancy: null,
+	capacityBytes: null,
+	usedBytes: null,
+	freeBytes: null,
+	protection: { fullBytes: null, degradedBytes: null, lostBytes: null, targets: [] },
+	disks: [],
+	healing: { active: false, remainingBytes: null, etaSeconds: null },
+	warnings: [],
+});
+
+async function stoppedStatus(context: Context, name: string): Promise<StoppedStatus> {
+	const entry = await context.home.require(name);
+	const { platform, logger } = context;
+	const warnings = await deadMountWarnings(context, name);
+	let volume: OfflineVolume;
+	try {
+		volume = printableDeep(await context.offline.inspectVolume({ diskPaths: entry.diskPaths }, { platform, logger }));
+	} catch (error) {
+		const why = error instanceof Error ? printable(error.message) : String(error);
+		return { ...nothingKnown(name), state: "failed", id: entry.id, warnings: [why, ...warnings] };
+	}
+	if (!volume.clean) warnings.push("it was not unmounted cleanly: the next mount recovers what was acknowledged");
+	const missing = volume.disks.filter((disk) => disk.state === "missing");
+	for (const disk of missing) warnings.push(`disk ${disk.id} (${disk.path}) is missing`);
+	return { ...nothingKnown(name), id: volume.id, redundancy: volume.redundancy, disks: volume.disks.map(stoppedDisk), warnings };
+}
+
+/** What a device holds is no measure of what the volume can: disks may share it, reserves are taken off. The daemon knows. */
+function stoppedDisk({ id, path, state, reason, metadata }: OfflineVolume["disks"][number]): StoppedDisk {
+	return { id, path, state, reason, tier: null, capacityBytes: null, usedBytes: null, errors: null, metadata };
+}
+
+async function deadMountWarnings(context: Context, name: string): Promise<string[]> {
+	const { fuse } = context.platform;
+	if (!fuse) return [];
+	const warnings: string[] = [];
+	for (const { mountpoint, name: other } of await cairnMounts(fuse).catch(() => [])) {
+		if (other !== name || (await mountState(mountpoint, context.platform)) !== "dead") continue;
+		warnings.push(`${mountpoint} is still mounted but its daemon is gone: mount again, or cairn umount ${mountpoint}`);
+	}
+	return warnings;
+}
+
+export async function status(context: Context, name: string | undefined): Promise<Outcome> {
+	if (name !== undefined) {
+		const one = await statusOf(context, name);
+		return { exitCode: exitCodes.done, json: one, text: statusText(context, one) };
+	}
+	const all: AnyStatus[] = [];
+	for (const known of await context.home.list()) all.push(await statusOf(context, known));
+	const text = all.map((one) => statusText(context, one)).join("\n");
+	return { exitCode: exitCodes.done, json: all, text: text === "" ? noVolumes(context) : text };
+}
+
+const noVolumes = (context: Context): string =>
+	`no volumes are known under ${context.home.path}. Make one: cairn create NAME --disk PATH...\n`;
+
+function statusText(context: Context, one: AnyStatus): string {
+	const { paint } = context;
+	const { protection, healing } = one;
+	const head = [paint("bold", one.volume), paintState(one.state, paint), one.redundancy ?? "", one.pid === null ? "" : `pid ${one.pid}`];
+	const lines = [head.filter((word) => word !== "").join("  ")];
+	for (const mountpoint of one.mounts) lines.push(`  mounted on  ${mountpoint}`);
+	if (protection.fullBytes !== null) {
+		const { fullBytes, degradedBytes, lostBytes } = protection;
+		const lost = lostBytes ? paint("red", `${formatBytes(lostBytes)} lost`) : "nothing lost";
+		const degraded = degradedBytes ? paint("yellow", `${formatBytes(degradedBytes)} degraded`) : "nothing degraded";
+		lines.push(`  protection  ${formatBytes(fullBytes)} in full, ${degraded}, ${lost}`);
+		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`);
+		lines.push(`  healing     ${healingText(healing)}`);
+	}
+	if ("metadataCopies" in one) lines.push(`  metadata    ${one.metadataCopies.present} of ${one.metadataCopies.wanted} copies`);
+	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
+	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
+}
+
+function healingText({ active, remainingBytes, etaSeconds }: AnyStatus["healing"]): string {
+	if (active !== true) return remainingBytes ? `idle, ${formatBytes(remainingBytes)} to do` : "nothing to do";
+	return `${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
+}
+
+function diskTable({ paint }: Context, disks: AnyStatus["disks"]): string {
+	const rows = disks.map((disk) => [
+		`  ${disk.id}`,
+		paintState(disk.state, paint),
+		disk.metadata ? "data, metadata" : "data",
+		disk.usedBytes === null ? "-" : formatBytes(disk.usedBytes),
+		disk.capacityBytes === null ? "-" : formatBytes(disk.capacityBytes),
+		disk.errors === null ? "-" : String(disk.errors),
+		`${disk.path}${disk.reason === "" ? "" : ` (${disk.reason})`}`,
+	]);
+	return formatTable(["  DISK", "STATE", "HOLDS", "USED", "CAPACITY", "ERRORS", "PATH"], rows, [3, 4, 5]);
+}
+
+export async function volumes(context: Context): Promise<Outcome> {
+	const list: { volume: string; state: string; redundancy: string | null; disks: number; mounts: readonly string[]; pid: number | null }[] =
+		[];
+	for (const name of await context.home.list()) {
+		const { volume, state, redundancy, disks, mounts, pid } = await statusOf(context, name);
+		list.push({ volume, state, redundancy, disks: disks.length, mounts, pid });
+	}
+	const rows = list.map((one) => [
+		one.volume,
+		paintState(one.state, context.paint),
+		one.redundancy ?? "-",
+		one.disks === 0 ? "-" : String(one.disks),
+		one.mounts.join(", ") || "-",
+	]);
+	const text = list.length === 0 ? noVolumes(context) : formatTable(["VOLUME", "STATE", "REDUNDANCY", "DISKS", "MOUNTED ON"], rows, [3]);
+	return { exitCode: exitCodes.done, json: list, text };
+}
+
+export async function diskList(context: Context, name: string): Promise<Outcome> {
+	const { disks } = await statusOf(context, name);
+	return { exitCode: exitCodes.done, json: disks, text: diskTable(context, disks) };
+}
+
+export async function explain(context: Context, path: string): Promise<Outcome> {
+	const { fuse } = context.platform;
+	const full = await context.processes.canonicalParent(path);
+	const mounts = fuse ? await cairnMounts(fuse) : [];
+	const inside = mounts.filter(({ mountpoint }) => full === mountpoint || full.startsWith(mountpoint === "/" ? "/" : `${mountpoint}/`));
+	const mount = inside.sort((a, b) => b.mountpoint.length - a.mountpoint.length)[0];
+	if (!mount) throw new FsError("NOTFOUND", "cli.explain-outside", `${full} is in no mounted volume`);
+	const relative = full.slice(mount.mountpoint.length).replace(/^\/+/, "");
+	const found = await callDaemon<Explanation>(context, mount.name, "explain", { path: relative });
+	return { exitCode: exitCodes.done, json: { ...found, path: full }, text: explainText(full, mount.name, found) };
+}
+
+function explainText(path: string, volume: string, found: Explanation): string {
+	const lines = [
+		path,
+		`  volume      ${volume}`,
+		`  inode       ${found.ino} (${found.type}, ${formatBytes(found.sizeBytes)})`,
+		`  protection  ${found.redundancy.value} (${found.redundancy.from})`,
+	];
+	if (found.inline) lines.push("  contents    in the inode, on every disk that holds metadata");
+	if (found.dirtyBytes > 0) lines.push(`  dirty       ${formatBytes(found.dirtyBytes)} in memory and log, not in a segment yet`);
+	const rows = found.segments.flatMap((segment) =>
+		segment.fragments.map((fragment, index) => [
+			`  ${index === 0 ? segment.id : ""}`,
+			index === 0 ? segment.redundancy : "",
+			String(fragment.index),
+			fragment.disk,
+			fragment.state,
+		]),
+	);
+	return `${lines.join("\n")}\n${rows.length === 0 ? "" : formatTable(["  SEGMENT", "SHAPE", "FRAGMENT", "DISK", "STATE"], rows)}`;
+}

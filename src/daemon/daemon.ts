@@ -1,0 +1,281 @@
+/**
+ * One volume served on one mount point, from its start to a clean end.
+ *
+ * Invariants
+ *  D1 Whatever `start` has begun when it fails is undone before it throws: no mount, no socket, no locked disk is left.
+ *  D2 The order of ending is: no new requests (unmounted), requests in flight answered and handles closed (door ended),
+ *     everything sealed, durable and marked clean (volume shut down), answers of the control socket delivered, socket closed.
+ *     It runs once, whoever asks for it.
+ *  D3 The end is reported as clean only when the volume's shutdown succeeded.
+ */
+import { Deferred } from "../base/async.ts";
+import { utf8ToLatin1 } from "../base/bytes.ts";
+import { FsError, toFsError } from "../base/errors.ts";
+import type { Logger } from "../base/telemetry.ts";
+import type { FuseServer, FuseServerModules, FuseServerOptions } from "../doors/fuse/server.ts";
+import type { FuseHost, Platform } from "../platform/interface.ts";
+import type { NativeVolume, OpenOptions, VolumeModules } from "../volume/native/interface.ts";
+import { ControlServer } from "./control.ts";
+import { exitCodes } from "./exit-codes.ts";
+import type { Home } from "./home.ts";
+import { detachedUsersMs, maxReadBytes, socketWatchMs } from "./limits.ts";
+import {
+	checkMountpoint,
+	type MountModules,
+	type MountOptions,
+	mountSource,
+	mountSubtype,
+	removeDeadMounts,
+	tryUnmount,
+} from "./mountpoint.ts";
+import { printable } from "./text.ts";
+import { answerVerb, type DaemonState } from "./verbs.ts";
+
+export interface DaemonOptions {
+	readonly name: string;
+	/** Where to look for disks; any one of them finds the others. */
+	readonly diskPaths: readonly string[];
+	/** Absolute host path without symbolic links. */
+	readonly mountpoint: string;
+	readonly mountOptions: MountOptions;
+	readonly acceptLoss: boolean;
+	readonly pid: number;
+}
+
+export interface DaemonModules {
+	readonly platform: Platform;
+	readonly home: Home;
+	readonly logger: Logger;
+	readonly openVolume: (options: OpenOptions, modules: VolumeModules) => Promise<NativeVolume>;
+	readonly serveFuse: (options: FuseServerOptions, modules: FuseServerModules) => FuseServer;
+	/** The program is in a state that must not be: end the process at once. Nothing acknowledged is lost by that. */
+	readonly crash: (error: unknown) => void;
+}
+
+export interface DaemonEnd {
+	readonly clean: boolean;
+	readonly exitCode: number;
+	readonly message: string;
+}
+
+export class Daemon {
+	readonly #options: DaemonOptions;
+	readonly #modules: DaemonModules;
+	readonly #fuse: FuseHost;
+	readonly #control: ControlServer;
+	readonly #ended = new Deferred<DaemonEnd>();
+	#volume: NativeVolume | undefined;
+	#server: FuseServer | undefined;
+	#failure: Error | undefined;
+	#shutdown: Promise<DaemonEnd> | undefined;
+	#stopping = false;
+
+	private constructor(options: DaemonOptions, modules: DaemonModules, fuse: FuseHost) {
+		this.#options = options;
+		this.#modules = modules;
+		this.#fuse = fuse;
+		const { clock, sockets } = modules.platform;
+		this.#control = new ControlServer(
+			{ socketPath: modules.home.socketPath(options.name) },
+			{ sockets, clock, logger: modules.logger, handler: (verb, given, progress) => answerVerb(verb, given, progress, this.#state()) },
+		);
+	}
+
+	/** Resolves when the volume is mounted and serves. @throws FsError; see checkMountpoint and openVolume. */
+	static async start(options: DaemonOptions, modules: DaemonModules): Promise<Daemon> {
+		const { fuse } = modules.platform;
+		const missing = fuse ? await fuse.unavailable() : "this platform cannot mount";
+		if (!fuse || missing !== undefined) throw new FsError("ENODEV", "daemon.no-fuse", `cannot mount: ${missing}`);
+		const daemon = new Daemon(options, modules, fuse);
+		await daemon.#start();
+		return daemon;
+	}
+
+	/** How it ended: unmounted by the command, by umount(8), by a signal. */
+	get ended(): Promise<DaemonEnd> {
+		return this.#ended.promise;
+	}
+
+	/** What `mount` tells its caller. */
+	async warnings(): Promise<readonly string[]> {
+		const status = await this.#volume?.status();
+		const missing = (status?.disks ?? []).filter((disk) => disk.state === "missing" || disk.state === "failed");
+		const lost = missing.map((disk) => `disk ${disk.id} (${printable(disk.path)}) is ${disk.state}: mounted degraded`);
+		return [...lost, ...(status?.warnings ?? []).map(printable)];
+	}
+
+	// ── beginning ──────────────────────────────────────────────────────────────────────────────────────────────
+
+	async #start(): Promise<void> {
+		const { name, mountpoint } = this.#options;
+		const { logger } = this.#modules;
+		await this.#listen();
+		try {
+			await removeDeadMounts(name, this.#mountModules());
+			await checkMountpoint(mountpoint, this.#mountModules());
+			this.#volume = await this.#openVolume();
+			await this.#remember();
+			await this.#mount(this.#volume);
+		} catch (error) {
+			await this.#volume
+				?.shutdown()
+				.catch((failure: unknown) => logger.error("shutting down after a failed start", { error: String(failure) }));
+			await this.#control.close();
+			throw error;
+		}
+		this.#watchSocket();
+		logger.info("mounted", { volume: name, mountpoint, pid: this.#options.pid });
+	}
+
+	async #listen(): Promise<void> {
+		const { name } = this.#options;
+		await this.#modules.platform.files.makeFolder(this.#modules.home.folder(name));
+		try {
+			await this.#control.listen();
+		} catch (error) {
+			if (toFsError(error, "daemon.listen").code !== "EBUSY") throw error;
+			throw new FsError(
+				"REFUSED",
+				"daemon.already-runs",
+				`a daemon already serves volume ${name}: see cairn status ${name}`,
+				{ name },
+				error,
+			);
+		}
+	}
+
+	async #openVolume(): Promise<NativeVolume> {
+		const { platform, logger, openVolume } = this.#modules;
+		const { name, diskPaths, acceptLoss } = this.#options;
+		const volume = await openVolume({ name, diskPaths, acceptLoss }, { platform, logger });
+		void volume.failed.then((error) => {
+			this.#failure = error;
+			logger.error("the volume has failed: nothing more is acknowledged", { error: printable(error.message) });
+		});
+		return volume;
+	}
+
+	/** The disks may be elsewhere than last time. */
+	async #remember(): Promise<void> {
+		const { home, logger } = this.#modules;
+		try {
+			const status = await this.#volume?.status();
+			const diskPaths = new Set((status?.disks ?? []).map((disk) => printable(disk.path)));
+			if (status) await home.write({ name: this.#options.name, id: status.id, diskPaths: [...diskPaths] });
+		} catch (error) {
+			logger.warn("volume.json could not be written", { error: String(error) });
+		}
+	}
+
+	async #mount(volume: NativeVolume): Promise<void> {
+		const { platform, logger, serveFuse, crash } = this.#modules;
+		const { name, mountpoint, mountOptions } = this.#options;
+		const channel = await this.#fuse.mount(utf8ToLatin1(mountpoint), {
+			source: mountSource(name),
+			subtype: mountSubtype,
+			allowOther: mountOptions.allowOther,
+			readOnly: mountOptions.readOnly,
+			maxReadBytes,
+			flags: mountOptions.flags,
+		});
+		this.#server = serveFuse({ readOnly: mountOptions.readOnly, onFatal: crash }, { volume, channel, platform, logger });
+		void this.#server.ended.then(() => this.#finish());
+	}
+
+	#watchSocket(): void {
+		const { platform, home, logger } = this.#modules;
+		const path = home.socketPath(this.#options.name);
+		platform.clock.after(socketWatchMs, () => {
+			if (this.#shutdown) return;
+			const look = async (): Promise<void> => {
+				if ((await platform.files.kind(path)) !== undefined) return;
+				logger.warn("the control socket was removed: made anew", { path });
+				await this.#control.listenAgain();
+			};
+			void look()
+				.catch((error: unknown) => logger.warn("watching the control socket", { error: String(error) }))
+				.then(() => this.#watchSocket());
+		});
+	}
+
+	#mountModules(): MountModules {
+		const { files, clock } = this.#modules.platform;
+		return { fuse: this.#fuse, files, clock, logger: this.#modules.logger };
+	}
+
+	#state(): DaemonState {
+		return {
+			name: this.#options.name,
+			pid: this.#options.pid,
+			mountpoint: this.#server && !this.#shutdown ? this.#options.mountpoint : undefined,
+			volume: this.#shutdown ? undefined : this.#volume,
+			ending: this.#shutdown !== undefined,
+			failure: this.#failure,
+			logger: this.#modules.logger,
+			umount: () => this.#umount(),
+			remember: () => this.#remember(),
+		};
+	}
+
+	// ── end ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** @throws FsError REFUSED while programs use it. */
+	async #umount(): Promise<DaemonEnd> {
+		const { mountpoint } = this.#options;
+		if (!this.#shutdown && !(await tryUnmount(mountpoint, false, this.#fuse))) {
+			throw new FsError(
+				"REFUSED",
+				"daemon.busy",
+				`${mountpoint} is in use: end the programs that have files or working directories there`,
+				{ mountpoint },
+			);
+		}
+		await this.#server?.ended;
+		const end = await this.#finish();
+		if (!end.clean) throw new FsError("EIO", "daemon.unclean", `unmounted, but not cleanly: ${end.message}`);
+		return end;
+	}
+
+	/** For signals: unmounts, if need be over the heads of programs that use the mount, and ends cleanly. */
+	async stop(reason: string): Promise<DaemonEnd> {
+		if (this.#stopping) return this.ended;
+		this.#stopping = true;
+		const { logger, platform } = this.#modules;
+		const { mountpoint } = this.#options;
+		logger.info("stopping", { reason });
+		if (!this.#shutdown && !(await tryUnmount(mountpoint, false, this.#fuse))) {
+			logger.warn("programs still use the mount: it is taken out of the tree", { mountpoint, waitMs: detachedUsersMs });
+			await tryUnmount(mountpoint, true, this.#fuse);
+			await Promise.race([this.#server?.ended, platform.clock.sleep(detachedUsersMs)]);
+		}
+		await this.#server?.stop();
+		return this.#finish();
+	}
+
+	#finish(): Promise<DaemonEnd> {
+		this.#shutdown ??= this.#shutDown();
+		return this.#shutdown;
+	}
+
+	async #shutDown(): Promise<DaemonEnd> {
+		const { logger } = this.#modules;
+		let end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "" };
+		try {
+			await this.#volume?.shutdown();
+			logger.info("unmounted cleanly");
+		} catch (error) {
+			end = { clean: false, exitCode: exitCodes.failed, message: printable(toFsError(error, "daemon.shutdown").message) };
+			logger.error("the volume did not shut down cleanly", { error: end.message });
+		}
+		void this.#closeControl(end);
+		return end;
+	}
+
+	/** Not awaited by `#shutDown`: the answer to `umount` is among those that have to be delivered first. */
+	async #closeControl(end: DaemonEnd): Promise<void> {
+		await this.#control
+			.close()
+			.catch((error: unknown) => this.#modules.logger.warn("closing the control socket", { error: String(error) }));
+		this.#ended.resolve(end);
+	}
+}

@@ -1,0 +1,37 @@
+/** Bounds of the daemon. */
+
+/** A request line: a verb and a few paths. */
+export const requestLineBytes = 64 * 1024;
+
+/** An answer line: a status of many disks, or the paths of damaged files. */
+export const replyLineBytes = 16 * 1024 * 1024;
+
+/** Clients at once: operators and monitoring, not programs' data paths. */
+export const controlConnections = 32;
+
+/** Calls under way on one connection. */
+export const callsPerConnection = 8;
+
+/** Damaged files named in one answer: more would not fit the line, and nobody reads them; the count is exact anyway. */
+export const lostPathsInReply = 10_000;
+
+/** How often the daemon looks whether its socket is still there: tidy-up scripts remove "old" sockets. */
+export const socketWatchMs = 5_000;
+
+/** A mount point that does not answer within this time belongs to a file system that hangs. */
+export const mountpointAnswerMs = 3_000;
+
+/** How long answers under way may still be written when the daemon ends. */
+export const controlDrainMs = 2_000;
+
+/** On a signal: how long programs may go on using files of a mount that was taken out of the tree. */
+export const detachedUsersMs = 10_000;
+
+/** Bytes the kernel asks for in one read. */
+export const maxReadBytes = 1024 * 1024;
+
+/** daemon.log is begun anew at this size; one older one is kept. */
+export const logFileBytes = 8 * 1024 * 1024;
+
+/** Heap of the daemon's main thread in MiB (contracts: memory). */
+export const heapMiB = 160;

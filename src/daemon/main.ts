@@ -1,0 +1,169 @@
+/**
+ * The daemon's process: `node main.js NAME MOUNTPOINT [options]`. Builds the platform, logs, listens to signals, and tells its
+ * parent on a descriptor whether the volume is mounted. Whatever is not expected ends the process at once: acknowledged data is in
+ * memory files that the next mount takes over.
+ */
+import { realpathSync, renameSync, statSync, writeSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { toFsError } from "../base/errors.ts";
+import type { Logger } from "../base/telemetry.ts";
+import { serveFuse } from "../doors/fuse/server.ts";
+import type { Clock } from "../platform/interface.ts";
+import { createFuseHost } from "../platform/real/fuse.ts";
+import { createRealPlatform } from "../platform/real/platform.ts";
+import { openVolume } from "../volume/native/open.ts";
+import { Daemon, type DaemonOptions } from "./daemon.ts";
+import { exitCodeOf } from "./exit-codes.ts";
+import { Home } from "./home.ts";
+import { logFileBytes } from "./limits.ts";
+import { formatLogLine, type LogLevel } from "./log-line.ts";
+import { parseMountOptions } from "./mountpoint.ts";
+import { printable } from "./text.ts";
+
+/** What the parent reads from the ready descriptor: one line. */
+export type ReadyMessage =
+	| { readonly ready: true; readonly pid: number; readonly warnings: readonly string[] }
+	| { readonly error: { readonly code: string; readonly site: string; readonly message: string; readonly exitCode: number } };
+
+export interface RunOptions extends Omit<DaemonOptions, "pid"> {
+	readonly home: string;
+	/** Where the log goes; undefined = standard error. */
+	readonly logPath: string | undefined;
+	onReady(message: ReadyMessage): void;
+}
+
+/** Writes lines to standard error, or to a file that is begun anew when it is full. */
+class LogSink {
+	readonly #path: string | undefined;
+	#fd = 2;
+	#bytes = 0;
+
+	constructor(path: string | undefined) {
+		this.#path = path;
+		if (path !== undefined) this.#open(path);
+	}
+
+	#open(path: string): void {
+		this.#fd = openSync(path, "a", 0o600);
+		this.#bytes = statSync(path).size;
+	}
+
+	write(line: string): void {
+		try {
+			if (this.#path !== undefined && this.#bytes > logFileBytes) this.#rotate(this.#path);
+			this.#bytes += writeSync(this.#fd, line);
+		} catch {
+			// A log that cannot be written must not end what it reports on.
+		}
+	}
+
+	#rotate(path: string): void {
+		renameSync(path, `${path}.1`);
+		closeSync(this.#fd);
+		this.#open(path);
+	}
+}
+
+function createLogger(sink: LogSink, clock: Clock): Logger {
+	const at = (level: LogLevel) => (message: string, data?: Record<string, unknown>) =>
+		sink.write(formatLogLine(clock.realtime(), level, message, data));
+	return { debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") };
+}
+
+/** Serves until unmounted. Answers the exit code; the caller ends the process with it. */
+export async function runDaemon(options: RunOptions): Promise<number> {
+	const platform = createRealPlatform({ fuse: createFuseHost() });
+	const logger = createLogger(new LogSink(options.logPath), platform.clock);
+	const crash = (error: unknown) => {
+		const { site, message } = toFsError(error, "daemon.crash");
+		logger.error("the daemon stops at once: nothing acknowledged is lost, mount again", {
+			site,
+			message,
+			stack: error instanceof Error ? error.stack : undefined,
+		});
+		// `exit` would wait for threads that hang in a call of a disk.
+		process.kill(process.pid, "SIGKILL");
+	};
+	process.on("uncaughtException", crash);
+	process.on("unhandledRejection", crash);
+	const stop = stopOnSignals();
+	const home = new Home(options.home, { files: platform.files });
+	try {
+		const daemon = await Daemon.start({ ...options, pid: process.pid }, { platform, home, logger, openVolume, serveFuse, crash });
+		options.onReady({ ready: true, pid: process.pid, warnings: await daemon.warnings() });
+		void stop.then((signal) => daemon.stop(signal));
+		const end = await daemon.ended;
+		if (!end.clean) process.stderr.write(`cairn: ${end.message}\n`);
+		return finish(platform.stuckDisks(), end.exitCode, logger);
+	} catch (error) {
+		const { code, site, message } = toFsError(error, "daemon.start");
+		logger.error("could not start", { code, site, message: printable(message) });
+		const exitCode = exitCodeOf(error);
+		options.onReady({ error: { code, site, message: printable(message), exitCode } });
+		return finish(platform.stuckDisks(), exitCode, logger);
+	}
+}
+
+/** A signal may come before there is anything to stop. */
+function stopOnSignals(): Promise<string> {
+	return new Promise((resolve) => {
+		for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => resolve(signal));
+	});
+}
+
+/** Everything is closed; threads that still hang in a call of a disk would keep `exit` waiting for ever. */
+function finish(stuckDisks: readonly string[], exitCode: number, logger: Logger): number {
+	if (stuckDisks.length === 0) return exitCode;
+	logger.warn("disks still hang: the process ends itself", { disks: stuckDisks });
+	process.kill(process.pid, "SIGKILL");
+	return exitCode;
+}
+
+function optionsFromArguments(words: readonly string[]): RunOptions {
+	const { values, positionals } = parseArgs({
+		args: [...words],
+		allowPositionals: true,
+		options: {
+			home: { type: "string" },
+			disk: { type: "string", multiple: true },
+			options: { type: "string", short: "o", default: "" },
+			log: { type: "string" },
+			"accept-loss": { type: "boolean", default: false },
+			"ready-fd": { type: "string" },
+		},
+	});
+	const [name, mountpoint] = positionals;
+	if (name === undefined || mountpoint === undefined || values.home === undefined || !values.disk) {
+		throw new Error("usage: main.js NAME MOUNTPOINT --home DIR --disk PATH... [-o OPTIONS] [--accept-loss] [--log FILE] [--ready-fd N]");
+	}
+	return {
+		name,
+		mountpoint,
+		home: values.home,
+		diskPaths: values.disk,
+		mountOptions: parseMountOptions(values.options),
+		acceptLoss: values["accept-loss"],
+		logPath: values.log,
+		onReady: (message) => tellParent(values["ready-fd"], message),
+	};
+}
+
+function tellParent(descriptor: string | undefined, message: ReadyMessage): void {
+	if (descriptor === undefined) return;
+	try {
+		writeSync(Number(descriptor), `${JSON.stringify(message)}\n`);
+		closeSync(Number(descriptor));
+	} catch {
+		// The command that started this daemon is gone; the daemon stays.
+	}
+}
+
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+	// The platform's timers do not keep a process alive; serving does.
+	const alive = setInterval(() => {}, 3_600_000);
+	process.exitCode = await runDaemon(optionsFromArguments(process.argv.slice(2)));
+	clearInterval(alive);
+	process.exit();
+}

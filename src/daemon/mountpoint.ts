@@ -1,0 +1,120 @@
+/** Where a volume is mounted: checks before, and what a dead daemon left. Paths are host paths; the mount table has byte strings. */
+import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
+import { FsError, isFsError, toFsError } from "../base/errors.ts";
+import type { Logger } from "../base/telemetry.ts";
+import type { Clock, FuseHost, HostFiles } from "../platform/interface.ts";
+import { mountpointAnswerMs } from "./limits.ts";
+
+export const mountSubtype = "cairn";
+export const mountType = `fuse.${mountSubtype}`;
+
+/** What the mount table shows as the device. */
+export const mountSource = (name: string): string => `cairn:${name}`;
+
+export interface MountModules {
+	readonly fuse: FuseHost;
+	readonly files: HostFiles;
+	readonly clock: Clock;
+	readonly logger: Logger;
+}
+
+export interface CairnMount {
+	readonly name: string;
+	readonly mountpoint: string;
+}
+
+/** All mounts of volumes on this machine, in the order of the mount table. */
+export async function cairnMounts(fuse: FuseHost): Promise<CairnMount[]> {
+	return (await fuse.mounts())
+		.filter(({ type, source }) => type === mountType && source.startsWith(mountSource("")))
+		.map(({ source, mountpoint }) => ({ name: source.slice(mountSource("").length), mountpoint: latin1ToUtf8(mountpoint) }));
+}
+
+/** Whether what is mounted there answers; "dead" when its daemon is gone. */
+export async function mountState(
+	mountpoint: string,
+	{ files, clock }: Pick<MountModules, "files" | "clock">,
+): Promise<"alive" | "dead" | "hangs"> {
+	const look = files.kind(mountpoint).then(
+		() => "alive" as const,
+		(error: unknown) => (isFsError(error, "ENOTCONN") ? ("dead" as const) : ("alive" as const)),
+	);
+	return Promise.race([look, clock.sleep(mountpointAnswerMs).then(() => "hangs" as const)]);
+}
+
+/** Takes away what a dead daemon of this volume left mounted, wherever it is. Mounts that answer are not touched. */
+export async function removeDeadMounts(name: string, modules: MountModules): Promise<string[]> {
+	const removed: string[] = [];
+	for (const { mountpoint, name: other } of (await cairnMounts(modules.fuse)).reverse()) {
+		if (other !== name || (await mountState(mountpoint, modules)) !== "dead") continue;
+		await removeMount(mountpoint, modules.fuse);
+		modules.logger.info("took away the mount of a daemon that is gone", { mountpoint });
+		removed.push(mountpoint);
+	}
+	return removed;
+}
+
+async function removeMount(mountpoint: string, fuse: FuseHost): Promise<void> {
+	const path = utf8ToLatin1(mountpoint);
+	try {
+		await fuse.unmount(path, false);
+	} catch (error) {
+		// Programs still hold files of the dead mount: they get errors from them, and the mount goes when they let go.
+		if (!isFsError(error, "EBUSY")) throw error;
+		await fuse.unmount(path, true);
+	}
+}
+
+/** @throws FsError NOTFOUND (no such directory), REFUSED (something is mounted there, not a directory, not empty). */
+export async function checkMountpoint(mountpoint: string, modules: MountModules): Promise<void> {
+	const refused = (site: string, why: string) => new FsError("REFUSED", site, `cannot mount on ${mountpoint}: ${why}`, { mountpoint });
+	const there = (await modules.fuse.mounts()).filter((mount) => latin1ToUtf8(mount.mountpoint) === mountpoint).at(-1);
+	if (there) {
+		const state = await mountState(mountpoint, modules);
+		const how = state === "dead" ? ", and its daemon is gone: umount it first" : ": choose another directory or umount it first";
+		throw refused("daemon.mounted-there", `${latin1ToUtf8(there.source)} (${there.type}) is mounted there${how}`);
+	}
+	const kind = await modules.files.kind(mountpoint);
+	if (kind === undefined) {
+		throw new FsError("NOTFOUND", "daemon.no-mountpoint", `${mountpoint} does not exist: make the directory first (mkdir -p)`, {
+			mountpoint,
+		});
+	}
+	if (kind !== "directory") throw refused("daemon.mountpoint-kind", "it is not a directory");
+	const names = await modules.files.list(mountpoint);
+	if (names.length > 0) throw refused("daemon.mountpoint-full", `it is not empty (${names[0]} is there): a mount would hide that`);
+}
+
+export interface MountOptions {
+	readonly readOnly: boolean;
+	readonly allowOther: boolean;
+	/** Flags of mount(2) by name. */
+	readonly flags: readonly string[];
+}
+
+const kernelFlags: ReadonlySet<string> = new Set(["nosuid", "nodev", "noexec", "noatime", "relatime"]);
+const withoutEffect: ReadonlySet<string> = new Set(["rw", "suid", "dev", "exec", "defaults", "allow_other"]);
+
+/** `-o ro,noatime,…`. @throws FsError EINVAL for an option that is not known. */
+export function parseMountOptions(text: string): MountOptions {
+	const words = text.split(",").filter((word) => word !== "");
+	const unknown = words.filter((word) => word !== "ro" && word !== "root_only" && !kernelFlags.has(word) && !withoutEffect.has(word));
+	if (unknown.length > 0) {
+		const known = ["ro", "root_only", ...kernelFlags].join(", ");
+		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${known}`, {});
+	}
+	return { readOnly: words.includes("ro"), allowOther: !words.includes("root_only"), flags: words.filter((word) => kernelFlags.has(word)) };
+}
+
+/** @returns false when it is busy. */
+export async function tryUnmount(mountpoint: string, lazy: boolean, fuse: FuseHost): Promise<boolean> {
+	try {
+		await fuse.unmount(utf8ToLatin1(mountpoint), lazy);
+		return true;
+	} catch (error) {
+		// Somebody else has taken it away already: what was wanted.
+		if (isFsError(error, "EINVAL")) return true;
+		if (isFsError(error, "EBUSY")) return false;
+		throw toFsError(error, "daemon.unmount");
+	}
+}

@@ -1,0 +1,103 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { bytesToLatin1, utf8ToLatin1 } from "../base/bytes.ts";
+import { type ErrorCode, FsError, isFsError } from "../base/errors.ts";
+import { SimWorld } from "../platform/sim/world.ts";
+import { exitCodeOf } from "./exit-codes.ts";
+import { checkVolumeName, Home } from "./home.ts";
+import { civilFromDays, formatLogLine, formatTime } from "./log-line.ts";
+import { parseMountOptions } from "./mountpoint.ts";
+import { printable, printableDeep } from "./text.ts";
+
+const inval = (error: unknown) => isFsError(error, "EINVAL");
+
+describe("exit codes", () => {
+	test("follow the code, the site where data is at stake, and what the daemon said", () => {
+		const of = (code: ErrorCode, site = "test.x", data = {}) => exitCodeOf(new FsError(code, site, "", data));
+		assert.deepEqual(
+			[of("NOTFOUND"), of("ENOENT"), of("REFUSED"), of("EBUSY"), of("EINVAL"), of("CORRUPT"), of("EIO"), of("ETIMEDOUT")],
+			[3, 3, 4, 4, 2, 5, 1, 1],
+		);
+		assert.deepEqual([of("REFUSED", "log.roster-stale"), of("EIO", "log.lost"), of("ENOTCONN", "control.unreachable")], [5, 5, 6]);
+		assert.equal(of("EIO", "test.x", { exitCode: 5 }), 5);
+		assert.equal(exitCodeOf(new Error("x")), 1);
+	});
+});
+
+describe("text", () => {
+	test("byte strings become UTF-8 where they are", () => {
+		assert.equal(printable(utf8ToLatin1("größe 日本")), "größe 日本");
+		assert.equal(printable("größe 日本"), "größe 日本");
+		assert.equal(printable("größe"), "größe");
+		assert.equal(printable(bytesToLatin1(Uint8Array.of(0xff, 0x41))), "\u00ffA");
+		assert.deepEqual(printableDeep({ a: [utf8ToLatin1("ü"), 1, null, { b: true }] }), { a: ["ü", 1, null, { b: true }] });
+	});
+});
+
+describe("log lines", () => {
+	test("dates agree with the runtime's", () => {
+		for (let days = -800_000; days < 800_000; days += 997) {
+			const date = new Date(days * 86_400_000);
+			assert.deepEqual(
+				civilFromDays(days),
+				{ year: date.getUTCFullYear(), month: date.getUTCMonth() + 1, day: date.getUTCDate() },
+				`${days}`,
+			);
+		}
+		for (const seconds of [0, 1, 951_782_399, 951_868_800, 1_732_165_953, 4_102_444_799]) {
+			assert.equal(formatTime({ seconds, nanoseconds: 123_999_999 }), new Date(seconds * 1000 + 123).toISOString());
+		}
+	});
+
+	test("one line, whatever is in it", () => {
+		const line = formatLogLine({ seconds: 0, nanoseconds: 0 }, "warn", "two\nlines", {
+			path: utf8ToLatin1("/ü"),
+			long: "x".repeat(10_000),
+		});
+		assert.match(line, /^1970-01-01T00:00:00\.000Z warn {2}two lines \{"path":"\/ü","long":"x+…\n$/);
+		assert.ok(line.length < 5000);
+		assert.equal(formatLogLine({ seconds: 0, nanoseconds: 0 }, "info", "m"), "1970-01-01T00:00:00.000Z info  m\n");
+	});
+});
+
+describe("mount options", () => {
+	test("known ones", () => {
+		assert.deepEqual(parseMountOptions(""), { readOnly: false, allowOther: true, flags: [] });
+		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), { readOnly: true, allowOther: true, flags: ["noatime", "nosuid"] });
+		assert.deepEqual(parseMountOptions("root_only"), { readOnly: false, allowOther: false, flags: [] });
+		for (const wrong of ["writeback", "ro,,x", "RO"]) assert.throws(() => parseMountOptions(wrong), inval, wrong);
+	});
+});
+
+describe("home", () => {
+	test("names", () => {
+		for (const good of ["a", "demo", "A-b_c.9", "x".repeat(63)]) checkVolumeName(good);
+		for (const bad of ["", ".", "..", "-x", ".x", "a/b", "a b", "ü", "x".repeat(64), "a\n"])
+			assert.throws(() => checkVolumeName(bad), inval, bad);
+	});
+
+	test("entries are written, listed, read, removed; damage is said", async () => {
+		const world = new SimWorld({ seed: 1 });
+		const node = world.node();
+		const { files } = node.boot();
+		const home = new Home("/var/lib/cairn", { files });
+		const entry = { name: "demo", id: "0-1", diskPaths: ["/mnt/ä", "/mnt/b"] };
+		await world.run(async () => {
+			assert.deepEqual(await home.list(), []);
+			assert.equal(await home.read("demo"), undefined);
+			await assert.rejects(home.require("demo"), (error) => isFsError(error, "NOTFOUND"));
+			await home.write(entry);
+			await home.write({ ...entry, name: "other" });
+			await files.makeFolder("/var/lib/cairn/half");
+			assert.deepEqual(await home.list(), ["demo", "other"]);
+			assert.deepEqual(await home.require("demo"), entry);
+			for (const damage of ["", "{", "null", "[]", '{"format":2}', '{"format":1,"id":"x","disks":["relative"]}', '{"format":1,"id":"x"}']) {
+				await files.write("/var/lib/cairn/demo/volume.json", new TextEncoder().encode(damage));
+				await assert.rejects(home.read("demo"), (error) => isFsError(error, "CORRUPT"), damage);
+			}
+			await home.remove("demo");
+			assert.deepEqual(await home.list(), ["other"]);
+			assert.equal(await files.kind("/var/lib/cairn/demo"), undefined);
+		});
+	});
+});

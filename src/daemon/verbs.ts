@@ -1,0 +1,105 @@
+/** What the daemon does for the command line, verb by verb. Arguments come from outside and are checked; results are JSON. */
+import { utf8ToLatin1 } from "../base/bytes.ts";
+import { FsError } from "../base/errors.ts";
+import type { Logger } from "../base/telemetry.ts";
+import type { NativeVolume, Progress, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
+import type { Arguments } from "./control.ts";
+import { lostPathsInReply } from "./limits.ts";
+import { printable } from "./text.ts";
+
+/** What a verb sees of the daemon at the moment of the call. */
+export interface DaemonState {
+	readonly name: string;
+	readonly pid: number;
+	/** Undefined before it is mounted and once it is not any more. */
+	readonly mountpoint: string | undefined;
+	/** Undefined while it starts and while it ends. */
+	readonly volume: NativeVolume | undefined;
+	readonly ending: boolean;
+	readonly failure: Error | undefined;
+	readonly logger: Logger;
+	umount(): Promise<unknown>;
+	/** Writes where the disks are into the cache under `$CAIRN_HOME`. */
+	remember(): Promise<void>;
+}
+
+type ProgressSink = (value: unknown) => void;
+type Verb = (given: Arguments, progress: ProgressSink, state: DaemonState) => Promise<unknown>;
+
+const verbs: Readonly<Record<string, Verb>> = {
+	hello: async (_given, _progress, state) => ({ name: state.name, pid: state.pid, mountpoint: state.mountpoint ?? null }),
+	status: async (_given, _progress, state) => status(state),
+	umount: async (_given, _progress, state) => state.umount(),
+	heal: (given, progress, state) => heal(flag(given, "wait"), progress, state),
+	verify: (given, progress, state) => verify(given, progress, state),
+	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
+	"disk-replace": (given, _progress, state) => replaceDisk(given, state),
+};
+
+export function answerVerb(verb: string, given: Arguments, progress: ProgressSink, state: DaemonState): Promise<unknown> {
+	const handler = Object.hasOwn(verbs, verb) ? verbs[verb] : undefined;
+	if (!handler)
+		throw new FsError(
+			"EINVAL",
+			"control.verb-unknown",
+			`the daemon knows no verb "${verb}": is the command newer than the daemon? Mount again`,
+		);
+	return handler(given, progress, state);
+}
+
+function need(state: DaemonState): NativeVolume {
+	if (state.volume) return state.volume;
+	throw new FsError("EAGAIN", "control.not-ready", `volume ${state.name} is starting or ending: try again in a moment`);
+}
+
+function flag(given: Arguments, name: string): boolean {
+	const value = given[name] ?? false;
+	if (typeof value === "boolean") return value;
+	throw new FsError("EINVAL", "control.argument", `${name} must be true or false`);
+}
+
+function text(given: Arguments, name: string): string {
+	const value = given[name];
+	if (typeof value === "string") return value;
+	throw new FsError("EINVAL", "control.argument-text", `${name} must be text`);
+}
+
+/** The contract's status; what is not known while the volume starts is null. */
+export type DaemonStatus = VolumeStatus & { readonly pid: number; readonly mounts: readonly string[] };
+
+async function status(state: DaemonState): Promise<unknown> {
+	const about = { pid: state.pid, mounts: state.mountpoint === undefined ? [] : [state.mountpoint] };
+	if (!state.volume) return { volume: state.name, state: state.ending ? "stopped" : "starting", ...about };
+	const now = await state.volume.status();
+	if (!state.failure) return { ...now, ...about };
+	return { ...now, ...about, state: "failed", warnings: [`failed: ${printable(state.failure.message)}`, ...now.warnings] };
+}
+
+function percent(progress: ProgressSink): (value: Progress) => void {
+	return ({ doneBytes, totalBytes }) => progress({ doneBytes, totalBytes });
+}
+
+async function heal(wait: boolean, progress: ProgressSink, state: DaemonState): Promise<unknown> {
+	const volume = need(state);
+	const work = volume.heal(percent(progress));
+	if (wait) return work;
+	work.catch((error: unknown) => state.logger.error("healing failed", { error: String(error) }));
+	return { started: true, healing: (await volume.status()).healing };
+}
+
+async function verify(
+	given: Arguments,
+	progress: ProgressSink,
+	state: DaemonState,
+): Promise<VerifyResult & { readonly lostPathsTotal: number }> {
+	const result = await need(state).verify({ dryRun: flag(given, "dryRun"), lost: flag(given, "lost") }, percent(progress));
+	const lostPaths = result.lostPaths.slice(0, lostPathsInReply);
+	return { ...result, lostPaths, lostPathsTotal: result.lostPaths.length };
+}
+
+async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {
+	const newPath = given["newPath"] === undefined ? undefined : text(given, "newPath");
+	const result = await need(state).replaceDisk(text(given, "disk"), newPath);
+	await state.remember();
+	return result;
+}
