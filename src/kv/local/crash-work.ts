@@ -101,23 +101,63 @@ export async function freshMachine(seed: number, disks = 4): Promise<TestMachine
 	return at;
 }
 
-export async function stepsOf(seed: number): Promise<{ readonly before: number; readonly after: number }> {
-	const at = await freshMachine(seed);
+/** What goes on before the end, and on how many disks. */
+export interface Scenario {
+	readonly disks: number;
+	run(at: TestMachine, seed: number, known: Knowledge): Promise<void>;
+	/** Disks that are lost with the power when the scenario was over before it. */
+	readonly lostAfterwards?: readonly string[];
+}
+
+export const flushing: Scenario = { disks: 4, run: workload };
+
+/** A manifest disk goes; the metadata moves to another one. In the end the two that stayed are lost as well. */
+export const moving: Scenario = {
+	disks: 6,
+	lostAfterwards: ["/d2", "/d3"],
+	async run(at, seed, known) {
+		const { engine, platform } = await mountSmall(at);
+		await commitSome(engine, seed, known, 15);
+		assert.deepEqual(engine.members, [1, 2, 3]);
+		at.world.vanish("/d1");
+		for (let i = 0; engine.members.length < 3 || engine.members.includes(1); i++) {
+			assert.ok(i < 300, "the metadata moves");
+			await platform.clock.sleep(100);
+		}
+		known.durable = known.committed;
+		await commitSome(engine, seed, known, 20);
+	},
+};
+
+export async function stepsOf(scenario: Scenario, seed: number): Promise<{ readonly before: number; readonly after: number }> {
+	const at = await freshMachine(seed, scenario.disks);
 	const before = at.world.steps;
-	await at.world.run(workload(at, seed, { committed: 0, durable: 0 }));
+	await at.world.run(scenario.run(at, seed, { committed: 0, durable: 0 }));
 	return { before, after: at.world.steps };
 }
 
-/** Ends power or process at a step, mounts, checks, ends it again, mounts, checks. `sabotage`: sync sites that do nothing. */
-export async function endAt(how: "cut" | "kill", step: number, seed: number, sabotage: readonly string[] = []): Promise<void> {
+export interface Ending {
+	readonly how: "cut" | "kill";
+	readonly step: number;
+	readonly seed: number;
+	/** Sync sites that do nothing. */
+	readonly sabotage?: readonly string[];
+}
+
+/** Ends power or process at a step, mounts, checks, cuts the power again, mounts, checks. */
+export async function endAt(scenario: Scenario, ending: Ending): Promise<void> {
+	const { how, step, seed } = ending;
 	const where = `seed ${seed}, ${how} at step ${step}`;
-	const at = await freshMachine(seed);
-	for (const site of sabotage) at.world.ignoreSync(site);
+	const at = await freshMachine(seed, scenario.disks);
+	for (const site of ending.sabotage ?? []) at.world.ignoreSync(site);
 	const known: Knowledge = { committed: 0, durable: 0 };
 	const ended = how === "cut" ? at.world.cutAt(step) : at.world.killAt(step);
-	await at.world.run(Promise.race([workload(at, seed, known), ended]));
-	if (!at.world.wasCut) at.node.powerCut();
-	const least = how === "cut" ? known.durable : known.committed;
+	await at.world.run(Promise.race([scenario.run(at, seed, known), ended]));
+	if (!at.world.wasCut) {
+		at.node.powerCut();
+		for (const path of scenario.lostAfterwards ?? []) at.world.vanish(path);
+	}
+	const least = how === "kill" && at.world.wasCut ? known.committed : known.durable;
 	const first = await at.world.run(mountSmall(at));
 	const n = await at.world.run(stateOf(first.engine, seed, where));
 	assert.ok(n >= least, `${where}: commit ${least} was acknowledged, commit ${n} is the newest found`);

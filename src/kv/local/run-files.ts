@@ -41,6 +41,8 @@ interface OpenFile {
 export class RunFiles {
 	readonly #modules: RunFilesModules;
 	readonly #open = new Map<string, OpenFile>();
+	/** Offsets of bad pieces that were reported, by file. */
+	readonly #knownDamage = new Map<string, Set<number>>();
 	/** Bad pieces found since the start, by reads and checks alike. */
 	corruptPieces = 0;
 	/** Called when a copy turned out damaged. */
@@ -86,6 +88,7 @@ export class RunFiles {
 		for (const id of new Set(targets)) {
 			const disk = this.#modules.disks.writable(id);
 			await this.#closeFile(runId, id);
+			this.#knownDamage.delete(fileKey(runId, id));
 			if (!disk) continue;
 			await disk.remove(runFileName(runId)).catch((error: unknown) => this.report(id, error, "write"));
 		}
@@ -152,7 +155,13 @@ export class RunFiles {
 			if (pieceIsGood(piece, part)) good.set(piece, part);
 			else bad++;
 		}
-		if (bad > 0) this.#reportCorrupt(runId, id, bad);
+		if (bad > 0) {
+			this.#reportCorrupt(
+				runId,
+				id,
+				pieces.filter((piece) => !good.has(piece)),
+			);
+		}
 		return bad;
 	}
 
@@ -213,6 +222,7 @@ export class RunFiles {
 			if (report.unrecoverable === 0 && (how !== "look" || report.corrupt === 0)) {
 				run.copies.add(id);
 				run.damaged.delete(id);
+				this.#knownDamage.delete(fileKey(run.info.id, id));
 			}
 		} finally {
 			run.users--;
@@ -237,7 +247,7 @@ export class RunFiles {
 		if (bad.length === 0) return;
 		if (how !== "copy") {
 			report.corrupt += bad.length;
-			this.#reportCorrupt(run.info.id, id, bad.length);
+			this.#reportCorrupt(run.info.id, id, bad);
 			if (run.copies.has(id)) run.damaged.add(id);
 		}
 		const good = await this.#goodPieces(run, bad, id);
@@ -323,7 +333,7 @@ export class RunFiles {
 	async #file(runId: number, id: DiskId, create: boolean): Promise<DiskFile | undefined> {
 		const disk = this.#modules.disks.readable(id);
 		if (!disk) return undefined;
-		const name = `${id}/${runId}`;
+		const name = fileKey(runId, id);
 		const open = this.#open.get(name);
 		if (open?.disk === disk) return open.file;
 		const file = disk.open(runFileName(runId), { create });
@@ -335,7 +345,7 @@ export class RunFiles {
 	}
 
 	async #closeFile(runId: number, id: DiskId): Promise<void> {
-		const name = `${id}/${runId}`;
+		const name = fileKey(runId, id);
 		const open = this.#open.get(name);
 		if (!open) return;
 		this.#open.delete(name);
@@ -358,11 +368,19 @@ export class RunFiles {
 		this.#modules.disks.report(id, toFsError(error, "kv.disk"), isFsError(error, "ETIMEDOUT") ? "timeout" : during);
 	}
 
-	#reportCorrupt(runId: number, id: DiskId, pieces: number): void {
-		this.corruptPieces += pieces;
-		const message = `${runFileName(runId)} on d${id}: ${pieces} parts do not match their checksums; another copy is used and this one mended`;
-		this.#modules.logger.warn(message, { run: runId, disk: id, pieces });
-		this.#modules.disks.report(id, new FsError("CORRUPT", "kv.run-corrupt", message, { run: runId, disk: id, pieces }), "corrupt");
+	/** Each damage counts once, however often it is read: the disk set judges a disk by the number of its errors. */
+	#reportCorrupt(runId: number, id: DiskId, pieces: readonly Piece[]): void {
+		const name = fileKey(runId, id);
+		const known = this.#knownDamage.get(name) ?? new Set<number>();
+		this.#knownDamage.set(name, known);
+		const before = known.size;
+		for (const piece of pieces) known.add(piece.offset);
+		const count = known.size - before;
+		if (count === 0) return;
+		this.corruptPieces += count;
+		const message = `${runFileName(runId)} on d${id}: ${count} parts do not match their checksums; other copies are used, and this one is mended from them`;
+		this.#modules.logger.warn(message, { run: runId, disk: id, pieces: count });
+		this.#modules.disks.report(id, new FsError("CORRUPT", "kv.run-corrupt", message, { run: runId, disk: id, pieces: count }), "corrupt");
 	}
 
 	#noteDamage(run: Run, id: DiskId): void {
@@ -432,6 +450,10 @@ export function* groupPieces(pieces: Iterable<Piece>, bytes: number): Generator<
 		size += piece.length;
 	}
 	if (group.length > 0) yield group;
+}
+
+function fileKey(runId: number, id: DiskId): string {
+	return `${id}/${runId}`;
 }
 
 function gone(id: DiskId): FsError {

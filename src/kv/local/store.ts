@@ -440,6 +440,7 @@ export class RunStore {
 		try {
 			for (const id of this.#incoming) if (!(await this.#prepareIncoming(id))) return;
 			for (const run of this.#runs) if (!run.retired) await this.#ensureCopies([run], this.#incoming);
+			await this.#mendBeforeLeaving(wanted);
 			await this.#edits.run(async () => {
 				this.#throwIfBroken();
 				const usable = wanted.filter((id) => disks.writable(id));
@@ -450,11 +451,23 @@ export class RunStore {
 				this.#homes = complete;
 				await this.#writeManifest(this.#runs, this.#covered, false);
 				for (const id of before) if (!this.#homes.includes(id)) await this.#leaveHome(id);
+				this.#modules.logger.info(`metadata is on ${this.#homes.map((id) => `d${id}`).join(", ")}`);
 			});
 		} finally {
 			this.#incoming = [];
 		}
-		this.#modules.logger.info(`metadata is on ${this.#homes.map((id) => `d${id}`).join(", ")}`);
+	}
+
+	/** A disk that is left, but still readable, may have the only good copy of something: what stays is made whole first. */
+	async #mendBeforeLeaving(staying: readonly DiskId[]): Promise<void> {
+		const isLeaving = this.#homes.some((id) => !staying.includes(id) && this.#modules.disks.readable(id));
+		if (!isLeaving) return;
+		for (const run of this.#runs) {
+			for (const id of staying) {
+				if (run.retired || !run.copies.has(id) || !this.#modules.disks.writable(id)) continue;
+				await this.#files.mend(run, id, "mend", () => this.#stopping);
+			}
+		}
 	}
 
 	/** False when the disk failed meanwhile. */
@@ -527,21 +540,20 @@ export class RunStore {
 		}
 	}
 
-	/** Reads every piece on every home, mends what is damaged, and writes damaged manifest slots anew. */
+	/** Reads every piece of every copy, mends what is damaged, and writes damaged manifest slots anew. */
 	async verify(repair: boolean, onProgress: (progress: VerifyProgress) => void): Promise<VerifyReport> {
 		const report: VerifyReport = { checked: 0, corrupt: 0, repaired: 0, unrecoverable: 0 };
 		await this.#mending;
 		const runs = this.#runs;
 		for (const run of runs) run.users++;
 		try {
-			const perHome = runs.reduce((sum, run) => sum + run.blockCount + 4, 2);
-			const total = perHome * this.#homes.length;
+			const total = runs.reduce((sum, run) => sum + run.copies.size * (run.blockCount + runPiecesBesideBlocks), 2 * this.#homes.length);
 			let checked = 0;
 			const progress = (count: number): void => {
 				checked = Math.min(total, checked + count);
 				onProgress({ checked, total });
 			};
-			for (const run of runs) for (const id of this.#homes) await this.#verifyRun(run, id, repair, report, progress);
+			for (const run of runs) await this.#verifyRun(run, repair, report, progress);
 			await this.#verifySlots(repair, report);
 			progress(2 * this.#homes.length);
 		} finally {
@@ -553,18 +565,24 @@ export class RunStore {
 		return report;
 	}
 
-	async #verifyRun(run: Run, id: DiskId, repair: boolean, report: VerifyReport, progress: (count: number) => void): Promise<void> {
-		if (!run.copies.has(id)) return;
-		try {
-			const found = await this.#files.mend(run, id, repair ? "mend" : "look", () => this.#stopping, progress);
-			report.checked += found.checked;
-			report.corrupt += found.corrupt;
-			report.repaired += found.repaired;
-			report.unrecoverable += found.unrecoverable;
-		} catch (error) {
-			if (isFsError(error, "ECANCELED")) throw error;
-			this.#modules.logger.warn(`${runFileName(run.info.id)} on d${id} could not be checked: ${String(error)}`);
+	async #verifyRun(run: Run, repair: boolean, report: VerifyReport, progress: (count: number) => void): Promise<void> {
+		const copies = [...run.copies];
+		// What one copy lacks for good all lack: a piece counts once.
+		let unrecoverable = copies.length === 0 ? run.blockCount + runPiecesBesideBlocks : 0;
+		for (const id of copies) {
+			const how = repair && this.#modules.disks.writable(id) ? "mend" : "look";
+			try {
+				const found = await this.#files.mend(run, id, how, () => this.#stopping, progress);
+				report.checked += found.checked;
+				report.corrupt += found.corrupt;
+				report.repaired += found.repaired;
+				unrecoverable = Math.max(unrecoverable, found.unrecoverable);
+			} catch (error) {
+				if (isFsError(error, "ECANCELED")) throw error;
+				this.#modules.logger.warn(`${runFileName(run.info.id)} on d${id} could not be checked: ${String(error)}`);
+			}
 		}
+		report.unrecoverable += unrecoverable;
 	}
 
 	async #verifySlots(repair: boolean, report: VerifyReport): Promise<void> {
@@ -631,6 +649,9 @@ export class RunStore {
 		return error;
 	}
 }
+
+/** Header, index, filter, footer. */
+const runPiecesBesideBlocks = 4;
 
 function blockId(run: Run, block: number): number {
 	return run.info.id * 0x100_0000 + block;
