@@ -129,6 +129,9 @@ class MirroredLog implements Log {
 	#closing = false;
 	#stopped = false;
 	#loop: Promise<void> = Promise.resolve();
+	/** A timer runs for records that wait for company; they have waited long enough. */
+	#gathering = false;
+	#gathered = false;
 
 	constructor(options: StartOptions, modules: LogModules) {
 		const roster = modules.disks.roster;
@@ -216,7 +219,8 @@ class MirroredLog implements Log {
 		this.#queueBytes += recordBytes(payload.length);
 		this.#unplacedBytes += loneRecordBytes(payload.length);
 		if (this.#queueBytes > this.#queueBytesLimit / 2 || this.#queue.length > maximumQueueRecords / 2) this.#wantedSync = this.#lastSequence;
-		this.#wake.notifyAll();
+		if (this.#mustWrite(this.#epoch)) this.#wake.notifyAll();
+		else this.#gather();
 		return record.sequence;
 	}
 
@@ -241,11 +245,27 @@ class MirroredLog implements Log {
 		while (!this.#stopped && !this.#broken) {
 			const epoch = this.#epoch;
 			if (epoch.ended || this.#growWanted) await this.#startEpoch(false);
-			else if (epoch.submitted < this.#lastSequence && epoch.batchesInFlight < maximumBatchesInFlight) await this.#writeBatch(epoch);
+			else if (this.#mustWrite(epoch)) await this.#writeBatch(epoch);
 			else if (this.#wantedSync > this.#durableSequence && !epoch.syncing && epoch.submitted > this.#durableSequence)
 				this.#startSync(epoch);
 			else await this.#wake.wait();
 		}
+	}
+
+	/** Records that nobody waits for gather for a moment: they are in the memory tail, and a call to three disks costs as much as a hundred records. */
+	#mustWrite(epoch: Epoch): boolean {
+		if (epoch.submitted >= this.#lastSequence || epoch.batchesInFlight >= maximumBatchesInFlight) return false;
+		return this.#wantedSync > epoch.submitted || this.#gathered || this.#unplacedBytes >= gatherBytes;
+	}
+
+	#gather(): void {
+		if (this.#gathering) return;
+		this.#gathering = true;
+		this.#modules.platform.clock.after(gatherMs, () => {
+			this.#gathering = false;
+			this.#gathered = true;
+			this.#wake.notifyAll();
+		});
 	}
 
 	/** Hands the next records to all mirrors; does not wait for them. */
@@ -262,6 +282,7 @@ class MirroredLog implements Log {
 		const last = (records.at(-1) as ChainedRecord).sequence;
 		epoch.offset += bytes.length;
 		epoch.submitted = segment.lastSequence = last;
+		if (last === this.#lastSequence) this.#gathered = false;
 		segment.unsynced = true;
 		for (const record of records) this.#unplacedBytes -= loneRecordBytes(record.payload.length);
 		epoch.batchesInFlight++;

@@ -59,6 +59,22 @@ test("what is written is read back, with and without the optional field", () => 
 	assert.equal(decodeSuperblock(new Uint8Array(superblockSlotBytes), "t"), undefined);
 });
 
+test("only a slot of nothing but zeros was never written", () => {
+	for (let start = 0; start < 5; start++) {
+		const slot = new Uint8Array(80).subarray(start, start + 61);
+		assert.equal(decodeSuperblock(slot, "t"), undefined);
+		for (let i = 0; i < slot.length; i++) {
+			slot[i] = 1;
+			assert.throws(
+				() => decodeSuperblock(slot, "t"),
+				(error) => isFsError(error, "CORRUPT"),
+			);
+			slot[i] = 0;
+		}
+	}
+	for (const short of [0, 1, 2, 3]) assert.equal(decodeSuperblock(new Uint8Array(9).subarray(1, 1 + short), "t"), undefined);
+});
+
 test("too many long paths are refused, not cut", () => {
 	const superblock = sample(1, 200);
 	const roster = { ...superblock.roster, disks: superblock.roster.disks.map((disk) => ({ ...disk, path: "/x".repeat(300) })) };
