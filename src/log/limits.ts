@@ -25,10 +25,10 @@ export const maximumUnsyncedMs = 1_000;
 export const maximumPayloadBytes = 1024 * 1024;
 /** A record is at most this fraction of a segment, so that what is wasted at a segment's end stays small. */
 export const segmentFractionOfRecord = 4;
-/** One write to the mirrors: large enough for the disk's speed, small enough that a waiter behind it does not notice. */
 /** Records that nobody waits for are written together: after this time, or when they are this much. */
 export const gatherMs = 20;
 export const gatherBytes = 256 * 1024;
+/** One write to the mirrors: large enough for the disk's speed, small enough that a waiter behind it does not notice. */
 export const maximumBatchBytes = 1024 * 1024;
 /** Writes under way; more would only wait in the disk's own queue. */
 export const maximumBatchesInFlight = 4;

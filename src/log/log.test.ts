@@ -34,6 +34,8 @@ async function workload(at: TestMachine, known: Knowledge, records = 18): Promis
 	known.appended = mounted.history;
 	for (let i = 1; i <= records; i++) {
 		const sequence = await append(mounted, payloadOf(at, i));
+		// Time enough for what nobody waits for to reach the disks, un-synced.
+		if (i % 2 === 0) await mounted.platform.clock.sleep(25);
 		if (i % 5 === 0) {
 			await mounted.log.durable(sequence);
 			known.durable = sequence;

@@ -21,6 +21,8 @@ import { chooseMembers } from "./disk-set.ts";
 import type { DiskErrors, DiskId, DiskState, Log, LogModules, Roster } from "./interface.ts";
 import {
 	initialSegments,
+	gatherBytes,
+	gatherMs,
 	maximumBatchBytes,
 	maximumBatchesInFlight,
 	maximumLogEpochs,
