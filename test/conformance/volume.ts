@@ -8,6 +8,7 @@ import { attributeTests } from "./volume/attributes.ts";
 import { contentsTests } from "./volume/contents.ts";
 import { fileTests } from "./volume/files.ts";
 import { historyTests } from "./volume/history.ts";
+import { nameHistoryTests } from "./volume/name-history.ts";
 import { nameTests } from "./volume/names.ts";
 import { permissionTests } from "./volume/permissions.ts";
 import type { MakeVolumeHarness, VolumeSuiteOptions } from "./volume/support.ts";
@@ -22,4 +23,5 @@ export function volumeConformance(name: string, makeHarness: MakeVolumeHarness, 
 	contentsTests(name, makeHarness, options);
 	durabilityTests(name, makeHarness);
 	historyTests(name, makeHarness, options);
+	nameHistoryTests(name, makeHarness, options);
 }

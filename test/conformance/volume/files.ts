@@ -341,6 +341,33 @@ function appendTests(check: Check): void {
 		for (const handle of handles) await c.volume.close(handle);
 	});
 
+	check("appends amid seals, syncs and truncations: none lost, none over another, none behind a gap", async (c) => {
+		for (const fill of [0, 3000, 200_000]) {
+			const node = await c.put("f", new Uint8Array(fill).fill(46));
+			const handle = await c.openNode(node, { append: true });
+			const work: Promise<unknown>[] = [];
+			for (let i = 0; i < 300; i++) {
+				work.push(c.volume.write(handle, 0, text(`<${String(i).padStart(3, "0")}>`)));
+				if (i % 11 === 0) work.push(c.volume.fsync(handle, true));
+				if (i % 29 === 0) work.push(c.volume.syncAll());
+				if (i % 7 === 0) await c.harness.sleep(0.2);
+			}
+			await Promise.all(work);
+			const content = new TextDecoder().decode((await c.get("f")).subarray(fill));
+			assert.match(content, /^(<\d{3}>)*$/, `with ${fill} bytes before`);
+			assert.equal(new Set(content.match(/<\d{3}>/g)).size, 300);
+			assert.equal(content.length, 1500);
+			const cutting: Promise<unknown>[] = [];
+			for (let i = 0; i < 100; i++) {
+				cutting.push(c.volume.write(handle, 0, text(`<${String(i).padStart(3, "0")}>`)));
+				if (i % 9 === 0) cutting.push(c.volume.setAttributes(root, node, { size: 0 }));
+			}
+			await Promise.all(cutting);
+			assert.match(new TextDecoder().decode(await c.get("f")), /^(<\d{3}>)*$/, "after truncations");
+			await c.volume.close(handle);
+		}
+	});
+
 	check("a large append stays in one piece beside others", async (c) => {
 		const node = await c.file("f");
 		const [one, two] = [await c.openNode(node, { append: true }), await c.openNode(node, { append: true })];

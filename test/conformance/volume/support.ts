@@ -136,17 +136,23 @@ export class Case {
 	/** Makes or replaces the contents of a file, acknowledged. */
 	async put(name: string, bytes: Uint8Array, parent = this.dir): Promise<NodeRef> {
 		const { handle, attributes } = await this.open(name, "overwrite-or-create", {}, parent);
-		await this.writeAll(handle, 0, bytes);
-		await this.volume.close(handle);
+		try {
+			await this.writeAll(handle, 0, bytes);
+		} finally {
+			await this.volume.close(handle);
+		}
 		return this.node(attributes);
 	}
 
 	/** The same, durable. */
 	async putDurable(name: string, bytes: Uint8Array, parent = this.dir): Promise<NodeRef> {
 		const { handle, attributes } = await this.open(name, "overwrite-or-create", {}, parent);
-		await this.writeAll(handle, 0, bytes);
-		await this.volume.fsync(handle, false);
-		await this.volume.close(handle);
+		try {
+			await this.writeAll(handle, 0, bytes);
+			await this.volume.fsync(handle, false);
+		} finally {
+			await this.volume.close(handle);
+		}
 		return this.node(attributes);
 	}
 
