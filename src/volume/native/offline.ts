@@ -1,7 +1,7 @@
 /** What can be said of, and done with, a volume that no daemon serves. */
 import { FsError } from "../../base/errors.ts";
 import { inspectDisks } from "../../log/disk-set.ts";
-import { currentLogEpoch } from "../../log/roster.ts";
+import { currentLogEpoch, wasReplaced } from "../../log/roster.ts";
 import type { Disk } from "../../platform/interface.ts";
 import type { OfflineDisk, OfflineVolume, VolumeModules } from "./interface.ts";
 import { memoryNames } from "./memory-names.ts";
@@ -15,6 +15,7 @@ export async function inspectVolume(options: { readonly diskPaths: readonly stri
 	const metadata = new Set([...roster.manifestDisks, ...(currentLogEpoch(roster)?.members ?? [])]);
 	const disks: OfflineDisk[] = [];
 	for (const entry of roster.disks) {
+		if (wasReplaced(entry)) continue;
 		const path = found.find((one) => one.id === entry.id)?.path;
 		const space = path === undefined ? undefined : await spaceOf(path, modules);
 		disks.push({

@@ -22,6 +22,7 @@ import { createSegmentStore } from "../../storage/segment-store.ts";
 import { Core } from "./core.ts";
 import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
+import { memberSlots } from "./members.ts";
 import { memoryNames } from "./memory-names.ts";
 import { LocalVolume } from "./native-volume.ts";
 
@@ -240,7 +241,8 @@ async function replaceDisk(disks: DiskSet, name: string, newPath: string | undef
 }
 
 function findSlot(disks: DiskSet, name: string): DiskSlot {
-	const slots = disks.slots();
+	// A disk that was replaced may have had the path of the one that replaced it.
+	const slots = memberSlots(disks);
 	const slot = slots.find((one) => `d${one.id}` === name || one.path === name || one.path === name.replace(/\/+$/, ""));
 	if (slot !== undefined) return slot;
 	const known = slots.map((one) => `d${one.id} (${one.path})`).join(", ");

@@ -4,6 +4,7 @@ import { tolerance, parseRedundancy } from "../../storage/redundancy.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, VolumeState, VolumeStatus } from "./interface.ts";
+import { memberSlots } from "./members.ts";
 
 export interface StatusModules {
 	readonly core: Core;
@@ -34,7 +35,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const protection = await protectionOf(core);
 	const disks = diskStatus(modules);
 	const present = modules.metadataMembers().filter((id) => core.disks.slot(id)?.state === "healthy").length;
-	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), core.disks.roster.disks.length);
+	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), memberSlots(core.disks).length);
 	const healing = healer.status;
 	const warnings = warningsOf(options, modules, protection, { wanted, present });
 	return {
@@ -75,7 +76,7 @@ async function protectionOf(core: Core): Promise<Protection> {
 function diskStatus(modules: StatusModules): DiskStatus[] {
 	const space = new Map(modules.core.store.space().disks.map((disk) => [disk.id, disk]));
 	const members = new Set(modules.metadataMembers());
-	return modules.core.disks.slots().map((slot) => {
+	return memberSlots(modules.core.disks).map((slot) => {
 		const its = space.get(slot.id);
 		return {
 			id: `d${slot.id}`,
@@ -108,10 +109,11 @@ function warningsOf(
 ): string[] {
 	const warnings: string[] = [];
 	const { roster } = modules.core.disks;
-	const away = modules.core.disks.slots().filter((slot) => slot.state !== "healthy");
+	const slots = memberSlots(modules.core.disks);
+	const away = slots.filter((slot) => slot.state !== "healthy");
 	if (roster.config.sameDevice) warnings.push("several disks lie on one device and count as separate failure domains: the loss of that device loses everything");
 	if (away.length > 0) {
-		warnings.push(`${away.length} of ${modules.core.disks.slots().length} disks are not healthy: give each back empty, or another one, with \`cairn disk replace\``);
+		warnings.push(`${away.length} of ${slots.length} disks are not healthy: give each back empty, or another one, with \`cairn disk replace\``);
 	}
 	if (protection.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
 	if (metadata.present < metadata.wanted) warnings.push(`metadata has ${metadata.present} of ${metadata.wanted} copies`);
