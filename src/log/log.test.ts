@@ -28,7 +28,7 @@ function payloadOf(at: TestMachine, index: number): string {
 }
 
 /** Appends, waits for durability now and then, checkpoints twice; a segment is used up several times over. */
-async function workload(at: TestMachine, known: Knowledge, records = 18): Promise<Mounted> {
+async function workload(at: TestMachine, known: Knowledge, records = 22): Promise<Mounted> {
 	const mounted = await mount(at);
 	known.mounted = true;
 	known.appended = mounted.history;
