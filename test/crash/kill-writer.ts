@@ -1,0 +1,162 @@
+/**
+ * The process whose file system is killed under it: `node kill-writer.js FOLDER JOURNAL SEED`. Changes files in FOLDER (on the mount)
+ * without pause, one operation after the other, and notes in JOURNAL (on the host) what begins and what was acknowledged. Ends with 0
+ * when the file system is gone, with 1 on any other error.
+ */
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { contents, type JournalLine, type Operation, randomOf, sum, Tree } from "./kill-model.ts";
+
+/** What calls end with when the process behind a FUSE mount is gone. */
+const gone = new Set(["ENOTCONN", "ECONNABORTED", "ENODEV"]);
+const mostFiles = 60;
+const mostBytes = 24 * 1024 * 1024;
+
+class Writer {
+	readonly #folder: string;
+	readonly #journal: number;
+	readonly #seed: number;
+	readonly #random: (bound: number) => number;
+	readonly #tree = new Tree();
+	#number = 0;
+
+	constructor(folder: string, journal: string, seed: number) {
+		this.#folder = folder;
+		this.#journal = fs.openSync(journal, "a");
+		this.#seed = seed;
+		this.#random = randomOf(seed);
+	}
+
+	#note(line: JournalLine): void {
+		fs.writeSync(this.#journal, `${JSON.stringify(line)}\n`);
+	}
+
+	/** Until the file system is gone. */
+	run(): void {
+		try {
+			for (;;) this.#step();
+		} catch (error) {
+			const code = (error as NodeJS.ErrnoException).code ?? "";
+			if (!gone.has(code)) throw error;
+			this.#note({ ended: code });
+		}
+	}
+
+	#step(): void {
+		const number = this.#number++;
+		const operation = this.#choose();
+		this.#note({ begin: number, operation });
+		const sha256 = this.#perform(number, operation);
+		this.#tree.apply(this.#seed, number, operation);
+		this.#note(sha256 === undefined ? { done: number } : { done: number, sha256 });
+	}
+
+	#choose(): Operation {
+		const random = this.#random;
+		const bytes = [...this.#tree.files.values()].reduce((sum, file) => sum + file.bytes.length, 0);
+		if (this.#tree.files.size > mostFiles || bytes > mostBytes) return { kind: "unlink", path: this.#some() };
+		const kind = random(100);
+		if (this.#tree.files.size < 5 || kind < 25)
+			return { kind: "save", path: this.#fresh(), length: this.#length(), careful: random(2) === 0 };
+		const path = this.#some();
+		const size = this.#tree.files.get(path)?.bytes.length ?? 0;
+		if (kind < 35) return { kind: "save", path, length: this.#length(), careful: random(3) > 0 };
+		if (kind < 52) return { kind: "append", path, length: 1 + random(12_000) };
+		if (kind < 66) return { kind: "write", path, offset: random(size + 5000), length: 1 + random(9000) };
+		if (kind < 72) return { kind: "truncate", path, size: random(size + 3000) };
+		if (kind < 80) return { kind: "rename", path, to: random(2) === 0 ? this.#fresh() : this.#other(path) };
+		if (kind < 84) return { kind: "unlink", path };
+		if (kind < 88) return { kind: "mkdir", path: `d${this.#number}` };
+		if (kind < 92) return { kind: "touch", path, seconds: 1_000_000_000 + random(500_000_000) };
+		return { kind: "fsync", path };
+	}
+
+	/** Inline sizes, single fragments, several chunks. */
+	#length(): number {
+		const random = this.#random;
+		return [random(2049), random(20_000), random(200_000), random(12) === 0 ? random(3_500_000) : random(70_000)][random(4)] as number;
+	}
+
+	#fresh(): string {
+		const folders = [...this.#tree.folders];
+		const folder = this.#random(3) === 0 ? "" : folders[this.#random(folders.length)];
+		return folder ? `${folder}/f${this.#number}` : `f${this.#number}`;
+	}
+
+	#some(): string {
+		const paths = [...this.#tree.files.keys()];
+		return paths[this.#random(paths.length)] as string;
+	}
+
+	#other(path: string): string {
+		const other = this.#some();
+		return other === path ? this.#fresh() : other;
+	}
+
+	/** Answers the SHA-256 of what was synced. */
+	#perform(number: number, operation: Operation): string | undefined {
+		const path = join(this.#folder, operation.path);
+		switch (operation.kind) {
+			case "save":
+				this.#save(path, contents(this.#seed, number, operation.length), operation.careful);
+				return undefined;
+			case "write":
+				this.#writeAt(path, contents(this.#seed, number, operation.length), "r+", operation.offset);
+				return undefined;
+			case "append":
+				this.#writeAt(path, contents(this.#seed, number, operation.length), "a", null);
+				return undefined;
+			case "truncate":
+				fs.truncateSync(path, operation.size);
+				return undefined;
+			case "rename":
+				fs.renameSync(path, join(this.#folder, operation.to));
+				return undefined;
+			case "unlink":
+				fs.unlinkSync(path);
+				return undefined;
+			case "mkdir":
+				fs.mkdirSync(path);
+				return undefined;
+			case "touch":
+				fs.utimesSync(path, operation.seconds, operation.seconds);
+				return undefined;
+			case "fsync":
+				return this.#sync(path, operation.path);
+		}
+	}
+
+	#save(path: string, bytes: Buffer, careful: boolean): void {
+		if (!careful) {
+			this.#writeAt(path, bytes, "w", null);
+			return;
+		}
+		const temporary = join(this.#folder, ".saving");
+		this.#writeAt(temporary, bytes, "w", null, this.#random(2) === 0);
+		fs.renameSync(temporary, path);
+	}
+
+	#writeAt(path: string, bytes: Buffer, flags: string, offset: number | null, sync = false): void {
+		const file = fs.openSync(path, flags);
+		try {
+			for (let at = 0; at < bytes.length; ) at += fs.writeSync(file, bytes, at, bytes.length - at, offset === null ? null : offset + at);
+			if (sync) fs.fsyncSync(file);
+		} finally {
+			fs.closeSync(file);
+		}
+	}
+
+	#sync(path: string, relative: string): string {
+		const file = fs.openSync(path, "r+");
+		try {
+			fs.fsyncSync(file);
+		} finally {
+			fs.closeSync(file);
+		}
+		return sum(this.#tree.files.get(relative)?.bytes ?? Buffer.alloc(0));
+	}
+}
+
+const [folder, journal, seed] = process.argv.slice(2);
+if (folder === undefined || journal === undefined || seed === undefined) throw new Error("usage: kill-writer.js FOLDER JOURNAL SEED");
+new Writer(folder, journal, Number(seed)).run();
