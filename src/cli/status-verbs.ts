@@ -120,16 +120,16 @@ function statusText(context: Context, one: AnyStatus): string {
 		const degraded = degradedBytes ? paint("yellow", `${formatBytes(degradedBytes)} degraded`) : "nothing degraded";
 		lines.push(`  protection  ${formatBytes(fullBytes)} in full, ${degraded}, ${lost}`);
 		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`);
-		lines.push(`  healing     ${healingText(healing)}`);
+		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
 	if ("metadataCopies" in one) lines.push(`  metadata    ${one.metadataCopies.present} of ${one.metadataCopies.wanted} copies`);
 	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
 }
 
-function healingText({ active, remainingBytes, etaSeconds }: AnyStatus["healing"]): string {
-	if (active !== true) return remainingBytes ? `idle, ${formatBytes(remainingBytes)} to do` : "nothing to do";
-	return `${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
+function healingText({ active, remainingBytes, etaSeconds }: AnyStatus["healing"], degradedBytes: number): string {
+	if (active === true) return `${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
+	return degradedBytes > 0 ? "waits for disks: none that is there fits what is degraded" : "nothing to do";
 }
 
 function diskTable({ paint }: Context, disks: AnyStatus["disks"]): string {
