@@ -35,12 +35,15 @@ interface CommitProgress {
 export class FileData {
 	readonly #core: Core;
 	readonly #packer: Packer;
+	readonly #trouble: () => FsError | undefined;
 	/** Inodes being truncated: their writers wait (V2). */
 	readonly #frozen = new Map<Ino, Promise<void>>();
 
-	constructor(core: Core, packer: Packer) {
+	/** `trouble` tells why seals fail at present. */
+	constructor(core: Core, packer: Packer, trouble: () => FsError | undefined) {
 		this.#core = core;
 		this.#packer = packer;
+		this.#trouble = trouble;
 	}
 
 	// ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,7 +114,7 @@ export class FileData {
 		for (;;) {
 			const frozen = this.#frozen.get(ino);
 			if (frozen !== undefined) await frozen;
-			else if (!this.#core.dirty.hasRoom(copy.length)) await this.#core.dirty.room();
+			else if (!this.#core.dirty.hasRoom(copy.length)) await this.#roomOrTrouble();
 			else {
 				const at = offset ?? this.#endNow(ino);
 				if (at !== undefined) {
@@ -133,6 +136,13 @@ export class FileData {
 		if (found === undefined) return undefined;
 		if (found === null) throw noInode(ino);
 		return this.sizeOf(inodeRecord.decode(found.value, key));
+	}
+
+	/** Memory is full: wait for a seal, unless seals fail; then the writer is told why instead of waiting for ever. */
+	async #roomOrTrouble(): Promise<void> {
+		const trouble = this.#trouble();
+		if (trouble !== undefined) throw trouble;
+		await this.#core.dirty.room();
 	}
 
 	#mayWriteNow(ino: Ino, lengthBytes: number): boolean {

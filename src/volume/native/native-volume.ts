@@ -71,7 +71,7 @@ export class LocalVolume implements NativeVolume {
 		this.name = options.name;
 		this.failed = modules.failed;
 		this.root = this.node(1);
-		this.#data = new FileData(this.#core, new Packer(this.#core));
+		this.#data = new FileData(this.#core, new Packer(this.#core), () => this.#sealer.trouble);
 		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
 		this.#reaper = new Reaper(this.#core);
 		this.#healer = new Healer(this.#core);
