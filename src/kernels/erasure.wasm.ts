@@ -1,4 +1,4 @@
-/** Generated from erasure.as.ts by scripts/build.mjs. Do not edit. Fingerprint b80bbe2891bf5c115de552f6afcd7933269e1e6c0d19c0a49bb748d677d818f5. */
+/** Generated from erasure.as.ts by scripts/build.mjs. Do not edit. Fingerprint 6816a06ad477c8db225a8e875c75cdc17944e17bf0dba185c74c113cbdbcc41f. */
 
 /** WebAssembly in base64, 1115 bytes. */
 export const erasureWasm = [
