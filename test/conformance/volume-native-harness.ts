@@ -19,7 +19,7 @@ export async function makeNativeHarness(seed: number, options: NativeHarnessOpti
 	const node = world.node();
 	for (const path of paths) world.addDisk(path, { capacityBytes: options.diskBytes ?? 512 * 1024 * 1024 });
 	const modules = (): VolumeModules => ({ platform: node.boot(), logger: silentLogger });
-	const small = { logSegmentBytes: 1024 * 1024, logSegmentCount: options.logSegmentCount ?? 16 };
+	const small = { logSegmentBytes: 1024 * 1024, logSegmentCount: options.logSegmentCount ?? 6 };
 	let volume: NativeVolume | undefined;
 	const open = async (): Promise<NativeVolume> => {
 		volume = await openVolume({ name: "demo", diskPaths: paths, acceptLoss: false, memory }, modules());

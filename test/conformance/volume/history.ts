@@ -166,6 +166,7 @@ function accept(versions: readonly Uint8Array[], bytes: Uint8Array, name: string
 	const sizes = versions.map(({ length }) => length);
 	const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
 	assert.ok(bytes.length >= least && bytes.length <= most, `${name}: ${bytes.length} bytes, ${least} to ${most} possible`);
+	if (versions.some((version) => Buffer.compare(version, bytes) === 0)) return;
 	for (let at = 0; at < bytes.length; at++) {
 		const byte = bytes[at] ?? 0;
 		// Where a size came before its bytes there is a hole.
