@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { endAt, flushing, moving, stepsOf } from "./crash-work.ts";
 
-/** The quick run takes each so-many-th step, from another offset for each seed; crash.long.ts takes all. */
+/** The quick run takes each so-many-th step, from another offset for each seed; test/crash/kv-local.long.ts takes all. */
 const stride = 23;
 
 for (const [name, scenario, least] of [

@@ -569,7 +569,7 @@ export class LocalEngine implements Engine {
 	}
 
 	#throwIfClosed(): void {
-		if (this.#closing) throw new FsError("EBADF", "kv.closed", "the metadata engine is closed");
+		if (this.#closing !== undefined) throw new FsError("EBADF", "kv.closed", "the metadata engine is closed");
 	}
 
 	#throwIfUnusable(): void {

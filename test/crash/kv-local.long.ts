@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { endAt, flushing, moving, type Scenario, stepsOf } from "./crash-work.ts";
+import { endAt, flushing, moving, type Scenario, stepsOf } from "../../src/kv/local/crash-work.ts";
 
 const scenarios: readonly (readonly [string, Scenario])[] = [
 	["flushes and merges", flushing],
