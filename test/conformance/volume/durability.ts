@@ -163,6 +163,20 @@ function killTests(check: Check): void {
 		}
 	});
 
+	check("a time that was set after a file was sealed survives a kill, though older writes of others are not sealed yet", async (c) => {
+		const [first, second] = [await c.file("first"), await c.file("second")];
+		const [keeps, sealed] = [await c.openNode(first), await c.openNode(second)];
+		await c.volume.write(keeps, 0, pattern(5000, 1));
+		await c.volume.write(sealed, 0, pattern(400_000, 2));
+		await c.volume.fsync(sealed, false);
+		const past = { seconds: 77, nanoseconds: 7 };
+		await c.volume.setAttributes(root, second, { mtime: past });
+		await c.harness.crash();
+		assert.deepEqual((await c.attributes(second)).mtime, past);
+		sameBytes(await c.get("first"), pattern(5000, 1), "first");
+		sameBytes(await c.get("second"), pattern(400_000, 2), "second");
+	});
+
 	check("fsync and then more writes: a kill keeps both, a power cut the first", async (c) => {
 		const handle = await c.openNode(await c.file("f"));
 		await c.volume.write(handle, 0, pattern(10_000, 1));
