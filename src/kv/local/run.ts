@@ -11,7 +11,7 @@
  *  U2 Keys ascend strictly through the whole run.
  */
 import { assert } from "../../base/assert.ts";
-import { parseUuid } from "../../base/bytes.ts";
+import { equalBytes, parseUuid } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import { ByteReader, ByteWriter } from "../../codec/binary.ts";
 import { crc32c } from "../../codec/checksum.ts";
@@ -36,10 +36,13 @@ export interface Piece {
 	/** The checksum covers the bytes from here on. */
 	readonly skip: number;
 	readonly checksum: number;
+	/** The header: all of it is known. A CRC over bytes that hold their own CRC would be the same for every header. */
+	readonly exact?: Uint8Array;
 }
 
 export function pieceIsGood(piece: Piece, bytes: Uint8Array): boolean {
 	if (bytes.length !== piece.length) return false;
+	if (piece.exact) return equalBytes(bytes, piece.exact);
 	if (crc32c(bytes.subarray(piece.skip)) !== piece.checksum) return false;
 	return piece.skip === 0 || (readU32(bytes, 0) === piece.checksum && readU32(bytes, 4) === piece.length - sectionHeaderBytes);
 }
@@ -106,7 +109,7 @@ export class Run {
 	readonly index: Block;
 	readonly bloom: Bloom;
 	readonly #footer: Footer;
-	readonly #headerChecksum: number;
+	readonly #header: Uint8Array;
 	/** Disks with a complete, synced copy. */
 	readonly copies = new Set<DiskId>();
 	/** Of these, the ones in which a bad piece was found and not mended yet. */
@@ -121,7 +124,7 @@ export class Run {
 		this.index = parts.index;
 		this.bloom = parts.bloom;
 		this.#footer = parts.footer;
-		this.#headerChecksum = crc32c(encodeHeader(info.id, volume));
+		this.#header = encodeHeader(info.id, volume);
 	}
 
 	get blockCount(): number {
@@ -146,7 +149,7 @@ export class Run {
 
 	/** U1: all pieces in file order. */
 	*pieces(): Generator<Piece> {
-		yield { offset: 0, length: runHeaderBytes, skip: 0, checksum: this.#headerChecksum };
+		yield { offset: 0, length: runHeaderBytes, skip: 0, checksum: 0, exact: this.#header };
 		for (let block = 0; block < this.blockCount; block++) yield this.blockPiece(block);
 		yield this.#footer.index;
 		yield this.#footer.bloom;
