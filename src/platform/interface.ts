@@ -168,7 +168,7 @@ export interface FuseHost {
 export interface FuseMountOptions {
 	/** Shown as the device in /proc/mounts, for instance `cairn:demo`. */
 	readonly source: string;
-	/** File system type becomes `fuse.SUBTYPE`. */
+	/** The file system is known as `fuse.SUBTYPE`; the kernel may have it as `fuseblk.SUBTYPE` on `/dev/SUBTYPE/NAME` for the source `SUBTYPE:NAME`. */
 	readonly subtype: string;
 	readonly allowOther: boolean;
 	readonly readOnly: boolean;

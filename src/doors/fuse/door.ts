@@ -1,4 +1,5 @@
 /** State that the handlers share with the server. */
+import type { FsError } from "../../base/errors.ts";
 import type { Clock } from "../../platform/interface.ts";
 import type { Attributes, HandleId, Ino, Volume } from "../../volume/interface.ts";
 import type { BoundedMap } from "./bounded-map.ts";
@@ -40,6 +41,8 @@ export interface Door {
 	negotiated: Negotiated | undefined;
 	/** For replies; free again when `reply` returns. */
 	readonly out: ReplyWriter;
+	/** Logs that not everything was durable at the unmount. */
+	unsynced(error: FsError): void;
 	reply(header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void;
 }
 

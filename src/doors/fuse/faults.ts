@@ -40,6 +40,11 @@ export class FaultLog {
 		this.#log(error.site, `closing a file that the kernel had left open: ${error.message}`, { code: error.code, site: error.site, handle });
 	}
 
+	unsynced(error: FsError): void {
+		const data = { code: error.code, site: error.site };
+		this.#log(error.site, `unmounted, but not everything is durable: ${error.message}`, data);
+	}
+
 	#log(site: string, message: string, data: Record<string, unknown>): void {
 		const seen = (this.#seen.get(site) ?? 0) + 1;
 		if (seen > 1 || this.#seen.size < maxLogSites) this.#seen.set(site, seen);

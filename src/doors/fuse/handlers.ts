@@ -576,6 +576,20 @@ async function handleSyncfs(door: Door, header: RequestHeader): Promise<void> {
 	done(door, header);
 }
 
+/**
+ * The last request. umount(2) of a mount on a block device waits for the answer, so it says "unmounted" when everything is durable; it
+ * cannot say that this failed.
+ */
+async function handleDestroy(door: Door, header: RequestHeader): Promise<void> {
+	try {
+		await door.volume.syncAll();
+	} catch (error) {
+		if (!isFsError(error)) throw error;
+		door.unsynced(error);
+	}
+	done(door, header);
+}
+
 function handleNothing(door: Door, header: RequestHeader): undefined {
 	done(door, header);
 }
@@ -618,6 +632,6 @@ export function createHandlers(door: Door): ReadonlyMap<number, Handler> {
 		[opcodes.RELEASEDIR, on(handleNothing)],
 		[opcodes.FSYNCDIR, on(handleFsyncdir)],
 		[opcodes.SYNCFS, on(handleSyncfs)],
-		[opcodes.DESTROY, on(handleNothing)],
+		[opcodes.DESTROY, on(handleDestroy)],
 	]);
 }

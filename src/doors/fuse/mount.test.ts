@@ -3,14 +3,16 @@
  * ourselves.
  */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
-import { mkdtemp, readdir, rmdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { execFile, spawn } from "node:child_process";
+import { mkdtemp, readFile, readdir, rm, rmdir } from "node:fs/promises";
+import { release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Deferred } from "../../base/async.ts";
+import { FsError } from "../../base/errors.ts";
 import { silentLogger } from "../../base/telemetry.ts";
 import type { Clock, FuseChannel } from "../../platform/interface.ts";
-import { createFuseHost } from "../../platform/real/fuse.ts";
+import { createFuseHost, parseMountInfo } from "../../platform/real/fuse.ts";
 import { opcodes } from "./protocol.ts";
 import { serveFuse } from "./server.ts";
 import type { FuseServer, FuseServerOptions } from "./server.ts";
@@ -18,6 +20,10 @@ import { MemoryVolume } from "./test/memory-volume.ts";
 
 const host = createFuseHost();
 const skip = (await host.unavailable()) ?? false;
+
+/** Other runs of these tests on this machine have mounts and devices of their own. */
+const source = `cairn:test ${process.pid}`;
+const memoryName = `cairn:test%20${process.pid}`;
 
 interface Mounted {
 	readonly folder: string;
@@ -48,10 +54,15 @@ async function threads(): Promise<number> {
 	return (await readdir("/proc/self/task")).length;
 }
 
-async function withMount(options: FuseServerOptions, use: (mounted: Mounted) => Promise<void>, readOnly = false): Promise<void> {
+async function withMount(
+	options: FuseServerOptions,
+	use: (mounted: Mounted) => Promise<void>,
+	readOnly = false,
+	as = source,
+): Promise<void> {
 	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
 	const channel = await host.mount(folder, {
-		source: "cairn:test",
+		source: as,
 		subtype: "cairn",
 		allowOther: true,
 		readOnly,
@@ -66,7 +77,7 @@ async function withMount(options: FuseServerOptions, use: (mounted: Mounted) => 
 		await use({ folder, volume, channel, server, run: (script) => child(process.execPath, ["-e", prelude + script], folder) });
 		lazy = false;
 	} finally {
-		await host.unmount(folder, lazy);
+		if ((await mountType(folder)) !== undefined) await host.unmount(folder, lazy);
 		await server.ended;
 		await server.stop();
 		await rmdir(folder);
@@ -77,7 +88,7 @@ test("a mounted volume does what a file system does, and leaves nothing behind",
 	const before = await threads();
 	await withMount({}, async ({ folder, run, volume, server }) => {
 		const mounts = await host.mounts();
-		assert.ok(mounts.some((mount) => mount.mountpoint === folder && mount.type === "fuse.cairn" && mount.source === "cairn:test"));
+		assert.ok(mounts.some((mount) => mount.mountpoint === folder && mount.type === "fuse.cairn" && mount.source === source));
 		await run(`
 			fs.writeFileSync("a", "hello"); assert.equal(fs.readFileSync("a", "utf8"), "hello");
 			fs.appendFileSync("a", " world"); assert.equal(fs.readFileSync("a", "utf8"), "hello world");
@@ -201,7 +212,7 @@ test("notifications go out on their own thread; closing without unmounting ends 
 	const before = await threads();
 	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
 	const channel = await host.mount(folder, {
-		source: "cairn:test",
+		source,
 		subtype: "cairn",
 		allowOther: true,
 		readOnly: false,
@@ -232,4 +243,123 @@ test("notifications go out on their own thread; closing without unmounting ends 
 	await assert.rejects(child("/bin/ls", [folder], "/"), /not connected/);
 	await host.unmount(folder, false);
 	await rmdir(folder);
+});
+
+// ── mounts on a block device ─────────────────────────────────────────────────────────────────────────────────────
+
+async function mountType(folder: string): Promise<string | undefined> {
+	return parseMountInfo(await readFile("/proc/self/mountinfo", "latin1")).find(({ mountpoint }) => mountpoint === folder)?.type;
+}
+
+/** The loop devices of this run's mounts that are in use. */
+async function loops(): Promise<string[]> {
+	const found: string[] = [];
+	for (const device of await readdir("/sys/block").catch(() => [])) {
+		const backing = await readFile(`/sys/block/${device}/loop/backing_file`, "latin1").catch(() => "");
+		if (backing.startsWith(`/memfd:${memoryName} `)) found.push(device);
+	}
+	return found;
+}
+
+async function nodes(): Promise<string[]> {
+	return (await readdir("/dev/cairn").catch(() => [])).filter((name) => name.startsWith(memoryName.slice("cairn:".length)));
+}
+
+/** Why syncfs(2) cannot reach a server on this machine, or nothing. */
+async function noSyncfs(folder: string): Promise<string | undefined> {
+	if ((await mountType(folder)) !== "fuseblk.cairn") return "no loop devices here: a plain mount";
+	const [major = 0, minor = 0] = release().split(".").map(Number);
+	return major > 6 || (major === 6 && minor >= 18) ? undefined : `Linux ${release()} sends no SYNCFS to fuseblk`;
+}
+
+test("syncfs(2) reaches the volume, reports its failure, and umount(2) waits for the last sync", { skip }, async (t) => {
+	let why: string | undefined;
+	await withMount({}, async ({ folder, volume }) => {
+		why = await noSyncfs(folder);
+		if (why !== undefined) return;
+		const syncs = () => volume.calls.filter((call) => call === "syncAll").length;
+		await child("/bin/sync", ["-f", folder], "/");
+		assert.equal(syncs(), 1);
+		volume.faults.set("syncAll", new FsError("EIO", "test.sync", "a disk is gone"));
+		await assert.rejects(child("/bin/sync", ["-f", folder], "/"), /Input\/output error/);
+		const gate = new Deferred<void>();
+		volume.gates.set("syncAll", gate.promise);
+		let unmounted = false;
+		const unmounting = child("/bin/umount", [folder], "/").then(() => (unmounted = true));
+		while (syncs() < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+		assert.equal(unmounted, false, "umount came back before everything was durable");
+		gate.resolve();
+		await unmounting;
+		assert.deepEqual(await loops(), []);
+	});
+	if (why !== undefined) return t.skip(why);
+	assert.deepEqual([await loops(), await nodes()], [[], []]);
+});
+
+test("two mounts of one name have a device each; nothing is left of either", { skip }, async (t) => {
+	let types: (string | undefined)[] = [];
+	await withMount({}, async (one) => {
+		await withMount({}, async (two) => {
+			types = [await mountType(one.folder), await mountType(two.folder)];
+			const known = (await host.mounts()).filter((mount) => mount.source === source && mount.type === "fuse.cairn");
+			assert.deepEqual(known.map(({ mountpoint }) => mountpoint).sort(), [one.folder, two.folder].sort());
+			await one.run(`fs.writeFileSync("one", "1");`);
+			await two.run(`assert.deepEqual(fs.readdirSync("."), []); fs.writeFileSync("two", "2");`);
+			await one.run(`assert.deepEqual(fs.readdirSync("."), ["one"]);`);
+			if (types[0] !== "fuse.cairn") assert.equal((await loops()).length, 2);
+		});
+	});
+	assert.deepEqual([await loops(), await nodes()], [[], []]);
+	if (types.includes("fuse.cairn")) t.skip("no loop devices here: plain mounts were tested");
+});
+
+test("a name that cannot be a node is mounted without a device", { skip }, async () => {
+	const long = `cairn:${"x".repeat(300)}`;
+	await withMount(
+		{},
+		async ({ folder, run }) => {
+			assert.equal(await mountType(folder), "fuse.cairn");
+			assert.ok((await host.mounts()).some((mount) => mount.mountpoint === folder && mount.source === long));
+			await run(`fs.writeFileSync("a", "");`);
+		},
+		false,
+		long,
+	);
+});
+
+test("a killed server leaves a mount that can be taken away, and no device", { skip }, async () => {
+	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
+	const at = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
+	const script = `
+		(async () => {
+			const { createFuseHost } = await import(${at("../../platform/real/fuse.js")});
+			const { serveFuse } = await import(${at("./server.js")});
+			const { MemoryVolume } = await import(${at("./test/memory-volume.js")});
+			const { silentLogger } = await import(${at("../../base/telemetry.js")});
+			const options = { source: ${JSON.stringify(source)}, subtype: "cairn", allowOther: true, readOnly: false, maxReadBytes: 4096, flags: [] };
+			const channel = await createFuseHost().mount(${JSON.stringify(folder)}, options);
+			const platform = { clock: { monotonicMs: () => performance.now() } };
+			serveFuse({}, { volume: new MemoryVolume(), channel, platform, logger: silentLogger });
+			console.log("up");
+		})();
+	`;
+	const server = spawn(process.execPath, ["-e", script], { cwd: "/", stdio: ["ignore", "pipe", "inherit"] });
+	try {
+		await new Promise((resolve, reject) => {
+			server.stdout.once("data", resolve);
+			server.once("exit", () => reject(new Error("the server ended before it was up")));
+		});
+		await child("/bin/sh", ["-c", "echo x > f"], folder);
+		const gone = new Promise((resolve) => server.once("exit", resolve));
+		server.kill("SIGKILL");
+		await gone;
+		await assert.rejects(child("/bin/ls", [folder], "/"), /not connected/);
+		await host.unmount(folder, true);
+		assert.deepEqual([await loops(), await nodes()], [[], []]);
+		await withMount({}, async ({ run }) => void (await run(`fs.writeFileSync("again", "");`)));
+	} finally {
+		server.kill("SIGKILL");
+		await host.unmount(folder, true).catch(() => {});
+		await rm(folder, { recursive: true });
+	}
 });

@@ -394,6 +394,17 @@ test("a directory's sync waits for the newest position; syncfs for everything", 
 	await bench.server.stop();
 });
 
+test("the last request is answered when everything is durable, and a failure is logged", async () => {
+	const bench = await new Bench().init();
+	assert.equal((await bench.send(opcodes.DESTROY, () => {})).errno, 0);
+	assert.deepEqual([bench.last(), bench.logged], ["syncAll", []]);
+	bench.volume.faults.set("syncAll", new FsError("ENOSPC", "test.sync", "the disks are full"));
+	assert.equal((await bench.send(opcodes.DESTROY, () => {})).errno, 0);
+	assert.equal(bench.logged.length, 1);
+	assert.match(bench.logged[0] as string, /not everything is durable: the disks are full/);
+	await bench.server.stop();
+});
+
 test("every error code has its errno; ENOSYS and faults of the program do not get out as they are", async () => {
 	const bench = await new Bench().init();
 	for (const code of Object.keys(errnoOf) as ErrorCode[]) {

@@ -144,6 +144,7 @@ class Server implements FuseServer {
 			bytesWritten: 0,
 			negotiated: undefined,
 			out: this.#scratch,
+			unsynced: (error) => this.#faults.unsynced(error),
 			reply: (header, view, body) => this.#reply(header, view, body),
 		};
 	}

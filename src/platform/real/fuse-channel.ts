@@ -31,6 +31,7 @@ export class RealFuseChannel implements FuseChannel {
 	readonly ended: Promise<void>;
 	readonly #fd: number;
 	readonly #stopFd: number;
+	readonly #onClosed: () => Promise<void>;
 	readonly #ring = createRing(ringBytes);
 	readonly #consumer: RingConsumer;
 	readonly #over = new Deferred<void>();
@@ -46,8 +47,10 @@ export class RealFuseChannel implements FuseChannel {
 	#turning = false;
 	#closing: Promise<void> | undefined;
 
-	constructor(fd: number) {
+	/** `onClosed` tidies up what belongs to the connection outside this process. */
+	constructor(fd: number, onClosed: () => Promise<void>) {
 		this.#fd = fd;
+		this.#onClosed = onClosed;
 		const stopFd = libc().eventfd();
 		if (stopFd < 0)
 			throw new FsError("EMFILE", "platform.fuse-eventfd", `eventfd failed with errno ${-stopFd}: raise the limit of open files`);
@@ -191,6 +194,7 @@ export class RealFuseChannel implements FuseChannel {
 		closeSync(this.#stopFd);
 		// A notifier that is stuck in the kernel still uses the descriptor: leave both to the end of the process.
 		if (free) closeSync(this.#fd);
+		await this.#onClosed();
 	}
 }
 

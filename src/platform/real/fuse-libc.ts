@@ -1,4 +1,7 @@
-/** The system calls that Node does not have, through koffi: mount, umount2, poll, eventfd, and read without exceptions. Linux only. */
+/**
+ * The system calls that Node does not have, through koffi: mount, umount2, poll, eventfd, read without exceptions, and what loop devices
+ * need. Linux only.
+ */
 import koffi from "koffi";
 
 export const pollIn = 1;
@@ -37,6 +40,16 @@ export interface Libc {
 	umount(target: Uint8Array, flags: number): Promise<number>;
 }
 
+/** What loop devices need; each answers a result or -errno. Strings are NUL-terminated bytes. */
+export interface DeviceCalls {
+	/** On a thread of the pool: configuring a loop device waits for the kernel. `argument` is given as the pointer. */
+	ioctl(fd: number, request: number, argument: Uint8Array | null): Promise<number>;
+	/** A descriptor that is closed on exec. */
+	memfd(name: Uint8Array): number;
+	/** `mode` with the file type; `device` as `st_rdev`. */
+	mknod(path: Uint8Array, mode: number, device: number): number;
+}
+
 let loaded: Libc | undefined;
 
 /** The library is the same for the whole process and holds no state of ours. */
@@ -45,12 +58,40 @@ export function libc(): Libc {
 	return loaded;
 }
 
+let loadedDeviceCalls: DeviceCalls | undefined;
+
+/** undefined where the C library lacks one of them (glibc before 2.33 has no `mknod` symbol). */
+export function deviceCalls(): DeviceCalls | undefined {
+	loadedDeviceCalls ??= loadDeviceCalls();
+	return loadedDeviceCalls;
+}
+
+function loadDeviceCalls(): DeviceCalls | undefined {
+	try {
+		const library = koffi.load("libc.so.6");
+		const ioctl = library.func("int ioctl(int fd, unsigned long request, void *argument)");
+		const memfd = library.func("int memfd_create(void *name, unsigned int flags)");
+		const mknod = library.func("int mknod(void *path, unsigned int mode, unsigned long device)");
+		const closeOnExec = 1;
+		return {
+			ioctl: (fd, request, argument) => outcome((done) => ioctl.async(fd, request, argument, done)),
+			memfd: (name) => errno(memfd(name, closeOnExec) as number),
+			mknod: (path, mode, device) => errno(mknod(path, mode, device) as number),
+		};
+	} catch {
+		return undefined;
+	}
+}
+
+function errno(result: number): number {
+	return result < 0 ? -koffi.errno() : result;
+}
+
 function load(): Libc {
 	const library = koffi.load("libc.so.6");
 	const read = library.func("long read(int fd, void *buf, size_t count)");
 	const poll = library.func("int poll(void *fds, unsigned long count, int timeout)");
 	const eventfd = library.func("int eventfd(unsigned int initial, int flags)");
-	const errno = (result: number): number => (result < 0 ? -koffi.errno() : result);
 	const closeOnExec = 0o2000000;
 	return {
 		read: (fd, into, lengthBytes) => errno(read(fd, into, lengthBytes) as number),

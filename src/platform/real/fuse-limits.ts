@@ -23,3 +23,15 @@ export const notifierGraceMs = 1000;
 
 /** Heap of the reader and notifier threads: they hold no objects to speak of. */
 export const workerHeap = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2, stackSizeMb: 1 } as const;
+
+/** Size of the memory file behind the loop device of a mount. The kernel looks at the size only; nothing is stored in it. */
+export const loopBackingBytes = 1 << 20;
+
+/** A free loop device can be taken by somebody else between asking for it and configuring it. */
+export const maxLoopTries = 16;
+
+/** Mounts of one name at the same time, each with a device node of its own; beyond it they are mounted without a device. */
+export const maxNodesPerName = 16;
+
+/** Nodes looked at when stale ones are removed: one for each mounted volume, and somebody else's junk. */
+export const maxNodesSwept = 4096;

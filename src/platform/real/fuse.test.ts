@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { closeSync, openSync } from "node:fs";
 import { test } from "node:test";
 import { isFsError } from "../../base/errors.ts";
-import { createFuseHost, parseMountInfo } from "./fuse.ts";
+import { decodeNodeName, encodeNodeName, plainSource } from "./fuse-device.ts";
+import { asPlain, createFuseHost, isConnected, parseMountInfo } from "./fuse.ts";
 
 test("mountinfo: blanks, optional fields, broken lines", () => {
 	const text = [
@@ -14,6 +16,29 @@ test("mountinfo: blanks, optional fields, broken lines", () => {
 		{ device: "98:0", mountpoint: "/mnt2", source: "/dev/root", type: "ext3" },
 		{ device: "0:39", mountpoint: "/mnt/a b\\c", source: "cairn:de\tmo", type: "fuse.cairn" },
 	]);
+});
+
+test("any byte string is a node's name, and comes back from it", () => {
+	const all = Array.from({ length: 255 }, (_, i) => String.fromCharCode(i + 1)).join("");
+	for (const name of ["demo", "a.b-c_D9", ".", "..", ".x", "a/b", "a b", "n~2", "%41", all]) {
+		const node = encodeNodeName(name);
+		assert.match(node, /^[A-Za-z0-9_%-][A-Za-z0-9._%-]*$/);
+		assert.equal(decodeNodeName(node), name);
+		assert.equal(decodeNodeName(`${node}~2`), name);
+	}
+	assert.equal(encodeNodeName("demo.1"), "demo.1");
+});
+
+test("a mount on a device of ours is told as a plain one; others as they are", () => {
+	const entry = { device: "7:0", mountpoint: "/m", source: "/dev/cairn/a%20b~2", type: "fuseblk.cairn" };
+	assert.deepEqual(asPlain(entry), { mountpoint: "/m", source: "cairn:a b", type: "fuse.cairn" });
+	const others = [
+		{ source: "/dev/sda1", type: "fuseblk" },
+		{ source: "/dev/sda1", type: "fuseblk.cairn" },
+		{ source: "/dev/cairn/demo", type: "fuse.cairn" },
+	];
+	for (const other of others) assert.deepEqual(asPlain({ ...entry, ...other }), { mountpoint: "/m", ...other });
+	assert.equal(plainSource("cairn", "/dev/cairn/"), undefined);
 });
 
 const host = createFuseHost();
@@ -32,4 +57,10 @@ test("faults of mounting and unmounting say what and where", { skip: (await host
 	await assert.rejects(host.mount("/tmp", { ...options, subtype: "a,b" }), (error) => isFsError(error, "EINVAL"));
 	await assert.rejects(host.unmount("/etc", false), (error) => isFsError(error, "EINVAL"));
 	await assert.rejects(host.unmount("/nowhere/at-all", true), (error) => isFsError(error, "ENOENT"));
+});
+
+test("a descriptor without a mount is told from one with", { skip: (await host.unavailable()) ?? false }, () => {
+	const fd = openSync("/dev/fuse", "r+");
+	assert.equal(isConnected(fd), false);
+	closeSync(fd);
 });

@@ -1,6 +1,10 @@
 /**
  * The kernel's FUSE device: mount, unmount, list. `/dev/fuse` and mount(2) are spoken directly. mount(2) and umount2(2) run on a thread
- * of the pool: they can need answers from the file system that this very process serves.
+ * of the pool: they can need answers from the file system that this very process serves. umount2(2) lasts until the server has answered
+ * DESTROY, so nothing that an answer needs may wait for that pool.
+ *
+ * A mount is of type `fuseblk.SUBTYPE` on a device of its own (`fuse-device.ts` says why), or of type `fuse.SUBTYPE` where that cannot be
+ * had. Callers see the second in both cases.
  */
 import { closeSync, constants, openSync } from "node:fs";
 import { readFile, stat, writeFile } from "node:fs/promises";
@@ -9,9 +13,11 @@ import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseChannel, FuseHost, FuseMountOptions } from "../interface.ts";
 import { RealFuseChannel } from "./fuse-channel.ts";
-import { libc, mntDetach, mountFlags, umountNoFollow } from "./fuse-libc.ts";
+import { createMountDevice, plainSource, removeStaleNodes } from "./fuse-device.ts";
+import { libc, mntDetach, mountFlags, pollErr, pollFdBytes, pollIn, umountNoFollow } from "./fuse-libc.ts";
 
 const device = "/dev/fuse";
+const blockType = "fuseblk";
 
 export function createFuseHost(): FuseHost {
 	return { unavailable, mount, unmount, mounts };
@@ -78,30 +84,65 @@ async function mount(mountpoint: string, options: FuseMountOptions): Promise<Fus
 	if (!/^[A-Za-z0-9_-]+$/.test(options.subtype))
 		throw new FsError("EINVAL", "platform.fuse-subtype", `file system subtype ${options.subtype}`);
 	const flags = flagsOf(options);
+	const onDevice = await mountOnDevice(mountpoint, options, flags);
+	if (onDevice !== undefined) return onDevice;
 	const fd = openDevice();
-	try {
-		const others = options.allowOther ? ",allow_other" : "";
-		const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,default_permissions${others},max_read=${options.maxReadBytes}`;
-		const result = await libc().mount(
-			cString(options.source),
-			cString(mountpoint),
-			cString(`fuse.${options.subtype}`),
-			flags,
-			cString(data),
-		);
-		if (result < 0) throw failed("mount on", "platform.fuse-mount", mountpoint, -result);
-		return await opened(fd, mountpoint, options.maxReadBytes);
-	} catch (error) {
+	const result = await mountConnection(fd, mountpoint, options, { type: `fuse.${options.subtype}`, source: options.source, flags });
+	if (result < 0) {
 		closeSync(fd);
-		throw error;
+		throw failed("mount on", "platform.fuse-mount", mountpoint, -result);
+	}
+	return opened(fd, mountpoint, options);
+}
+
+interface HowMounted {
+	readonly type: string;
+	readonly source: string;
+	readonly flags: number;
+}
+
+/** 0 or -errno. The descriptor stays the caller's. */
+function mountConnection(fd: number, mountpoint: string, options: FuseMountOptions, how: HowMounted): Promise<number> {
+	const others = options.allowOther ? ",allow_other" : "";
+	const block = how.type.startsWith(blockType) ? ",blksize=4096" : "";
+	const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,default_permissions${others},max_read=${options.maxReadBytes}${block}`;
+	return libc().mount(cString(how.source), cString(mountpoint), cString(how.type), how.flags, cString(data));
+}
+
+/** undefined when it cannot be had, for whatever reason: the plain mount that follows says what is wrong, if anything is. */
+async function mountOnDevice(mountpoint: string, options: FuseMountOptions, flags: number): Promise<FuseChannel | undefined> {
+	const device = await createMountDevice(options.subtype, options.source);
+	if (device === undefined) return undefined;
+	try {
+		const fd = openDevice();
+		const how = { type: `${blockType}.${options.subtype}`, source: device.path, flags };
+		const result = await mountConnection(fd, mountpoint, options, how);
+		if (result >= 0 && isConnected(fd)) return await opened(fd, mountpoint, options);
+		closeSync(fd);
+		// Somebody put another node in the place of ours in between: the kernel has mounted that other volume a second time.
+		if (result >= 0) await libc().umount(cString(mountpoint), mntDetach | umountNoFollow);
+		return undefined;
+	} finally {
+		await device.release();
 	}
 }
 
-async function opened(fd: number, mountpoint: string, maxReadBytes: number): Promise<FuseChannel> {
+/** Whether a mount belongs to this descriptor of `/dev/fuse`: then INIT waits to be read. */
+export function isConnected(fd: number): boolean {
+	const fds = new Uint8Array(pollFdBytes);
+	const view = new DataView(fds.buffer);
+	view.setInt32(0, fd, true);
+	view.setInt16(4, pollIn, true);
+	return libc().poll(fds, 1, 0) === 1 && (view.getInt16(6, true) & (pollIn | pollErr)) === pollIn;
+}
+
+async function opened(fd: number, mountpoint: string, options: FuseMountOptions): Promise<FuseChannel> {
 	try {
-		await raiseReadAhead(mountpoint, maxReadBytes);
-		return new RealFuseChannel(fd);
+		await raiseReadAhead(mountpoint, options.maxReadBytes);
+		return new RealFuseChannel(fd, () => removeStaleNodes(options.subtype));
 	} catch (error) {
+		// First the connection, or unmounting would wait for an answer to INIT.
+		closeSync(fd);
 		await libc().umount(cString(mountpoint), mntDetach | umountNoFollow);
 		throw error;
 	}
@@ -121,19 +162,23 @@ function openDevice(): number {
  */
 async function raiseReadAhead(mountpoint: string, bytes: number): Promise<void> {
 	try {
-		const line = (await mountTable()).filter((entry) => entry.mountpoint === mountpoint).at(-1);
-		if (line !== undefined) await writeFile(`/sys/class/bdi/${line.device}/read_ahead_kb`, String(Math.floor(bytes / 1024)));
+		const line = await mountedAt(mountpoint);
+		if (line === undefined) return;
+		const bdi = line.type.startsWith(blockType) ? `${line.device}-fuseblk` : line.device;
+		await writeFile(`/sys/class/bdi/${bdi}/read_ahead_kb`, String(Math.floor(bytes / 1024)));
 	} catch {
 		// Without /sys, or read-only.
 	}
 }
 
 async function unmount(mountpoint: string, lazy: boolean): Promise<void> {
+	const type = (await mountedAt(mountpoint))?.type ?? "";
 	const result = await libc().umount(cString(mountpoint), umountNoFollow | (lazy ? mntDetach : 0));
 	if (result < 0) throw failed("unmount", "platform.fuse-unmount", mountpoint, -result);
+	if (type.startsWith(`${blockType}.`)) await removeStaleNodes(type.slice(blockType.length + 1));
 }
 
-interface MountEntry {
+export interface MountEntry {
 	readonly device: string;
 	readonly mountpoint: string;
 	readonly source: string;
@@ -164,8 +209,17 @@ async function mountTable(): Promise<MountEntry[]> {
 	return parseMountInfo(bytesToLatin1(await readFile("/proc/self/mountinfo")));
 }
 
+async function mountedAt(mountpoint: string): Promise<MountEntry | undefined> {
+	return (await mountTable()).filter((entry) => entry.mountpoint === mountpoint).at(-1);
+}
+
+/** A mount on a device made here is told as one without: callers know their mounts by `SUBTYPE:NAME`. */
+export function asPlain({ mountpoint, source, type }: MountEntry): { mountpoint: string; source: string; type: string } {
+	const subtype = type.startsWith(`${blockType}.`) ? type.slice(blockType.length + 1) : undefined;
+	const plain = subtype === undefined ? undefined : plainSource(subtype, source);
+	return plain === undefined ? { mountpoint, source, type } : { mountpoint, source: plain, type: `fuse.${subtype}` };
+}
+
 async function mounts(): Promise<readonly { readonly mountpoint: string; readonly source: string; readonly type: string }[]> {
-	return (await mountTable())
-		.filter(({ type }) => type === "fuse" || type.startsWith("fuse."))
-		.map(({ mountpoint, source, type }) => ({ mountpoint, source, type }));
+	return (await mountTable()).filter(({ type }) => /^fuse(blk)?(\.|$)/.test(type)).map(asPlain);
 }
