@@ -92,14 +92,14 @@ export async function makeWorldVolume(world: SimWorld): Promise<void> {
 	const platform = world.node().boot();
 	await world.run(
 		createVolume(
-			{ name: "sim", diskPaths, redundancy: "rs:4+2", sameDevice: false, allowDegraded: false, uid: 0, gid: 0, logSegmentBytes: 2.5 * 1024 * 1024, logSegmentCount: 4 },
+			{ name: "sim", diskPaths, redundancy: "rs:4+2", sameDevice: false, allowDegraded: false, uid: 0, gid: 0, logSegmentBytes: 512 * 1024, logSegmentCount: 4 },
 			{ platform, logger: silentLogger },
 		),
 	);
 }
 
 export function openSim(platform: Parameters<typeof openVolume>[1]["platform"], paths: readonly string[] = diskPaths): Promise<NativeVolume> {
-	return openVolume({ name: "sim", diskPaths: paths, acceptLoss: false, memory: { logTailBytes: 4 << 20, dirtyRingBytes: 4 << 20 } }, { platform, logger: silentLogger });
+	return openVolume({ name: "sim", diskPaths: paths, acceptLoss: false, memory: { logTailBytes: 1 << 20, dirtyRingBytes: 2 << 20 } }, { platform, logger: silentLogger });
 }
 
 /** One step of the script: what it does to the volume and what the ledger may believe afterwards. */
