@@ -7,6 +7,7 @@
  *  R2 So a newer roster can exist on missing disks alone only when at least a quorum of the `in` disks is missing: then mount refuses.
  *  R3 Every change raises the epoch by one; a mount also raises the incarnation, and makes at least two changes before its first
  *     acknowledgement, so that a change that did not count can never be newer than one that something was acknowledged on.
+ *  R4 A mount that has no quorum is refused before it writes: a change that does not count is made only by disks that fail during it.
  */
 import { latin1ToUtf8 } from "../base/bytes.ts";
 import type { DiskId, LogEpoch, Roster, RosterDisk } from "./interface.ts";
@@ -55,6 +56,9 @@ export function mountRefusal(roster: Roster, found: ReadonlySet<DiskId>): Refusa
 	if (missing.length > 0 && missing.length >= rosterQuorum(members.length, roster.config.tolerance)) {
 		return because("log.roster-stale", "a newer state of the volume could exist on the missing disks alone");
 	}
+	// Below a quorum no change counts. One tried all the same would tell those few disks that the others are out, and at the next mount they would be enough for it.
+	if (missing.length > roster.config.tolerance)
+		return because("log.too-many-missing", `it works without ${roster.config.tolerance} of them at most`);
 	const epoch = currentLogEpoch(roster);
 	if (epoch && !epoch.members.some((id) => found.has(id)))
 		return because("log.mirrors-missing", "every mirror of the newest log is missing");
