@@ -296,6 +296,14 @@ class ManagedDisks implements OpenDiskSet {
 		slot.reason = "";
 	}
 
+	/** What was found where a missing disk should be: tells the operator more than "missing". */
+	explainMissing(why: ReadonlyMap<string, string>): void {
+		for (const slot of this.#slots.values()) {
+			const reason = slot.state === "missing" ? why.get(slot.path) : undefined;
+			if (reason !== undefined && !slot.reason.startsWith("replaced by ")) slot.reason = reasonText(reason);
+		}
+	}
+
 	/** The roster change of a mount. */
 	async mount(found: ReadonlyMap<DiskId, { readonly path: string; readonly domain: string }>): Promise<void> {
 		if (!this.#readOnly) {
@@ -515,6 +523,7 @@ async function mountCandidates(
 	for (const [id, candidate] of chosen) {
 		set.attach(id, { path: candidate.path, disk: candidate.disk, superblock: candidate.file });
 	}
+	set.explainMissing(absent);
 	const found = new Map(
 		[...chosen].map(([id, { path, disk }]) => [id, { path: utf8ToLatin1(path), domain: utf8ToLatin1(disk.domain) }] as const),
 	);
@@ -563,9 +572,16 @@ export function chooseMembers(disks: DiskSet, count = mirrorCount(disks.roster),
 	return chosen;
 }
 
-/** A clean unmount: everything is sealed, checkpointed and durable, and the memory files hold nothing. The last thing that is written. */
-export async function markClean(disks: DiskSet): Promise<void> {
-	await disks.changeRoster("clean unmount", ({ memoryIncarnation: _old, ...roster }) => ({ ...roster, clean: true }));
+/**
+ * A clean unmount: everything is sealed, checkpointed and durable, and the memory files hold nothing. The last thing that is written. `manifestGeneration` is that of the last checkpoint, so that older
+ * contents of all its disks are not taken for the newest.
+ */
+export async function markClean(disks: DiskSet, manifestGeneration = disks.roster.manifestGeneration): Promise<void> {
+	await disks.changeRoster("clean unmount", ({ memoryIncarnation: _old, ...roster }) => ({
+		...roster,
+		manifestGeneration: Math.max(roster.manifestGeneration, manifestGeneration),
+		clean: true,
+	}));
 }
 
 /** What the disks at `paths` say, without locking or changing anything: for the status of a volume that is not mounted. */

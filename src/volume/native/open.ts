@@ -213,7 +213,7 @@ async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
 	};
 	await attempt("closing the metadata engine", () => engine.close());
 	await attempt("closing the data store", () => store.close());
-	if (tidy) await attempt("marking the volume clean", () => markClean(disks));
+	if (tidy) await attempt("marking the volume clean", () => markClean(disks, engine.statistics.generation));
 	await dirty.close();
 	await memories.log.close();
 	await memories.dirty.close();
