@@ -68,7 +68,7 @@ export interface SegmentStore {
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
 	/** Segments in which a read found damage since the last call; healed first. */
 	takeDamaged(): readonly number[];
-	/** Bytes that each disk keeps free of data for metadata. */
+	/** Bytes that each disk keeps free for metadata: `space` leaves them out; writing what is acknowledged already may use a part of them (limits.ts). */
 	setReserve(bytesPerDisk: (disk: number) => number): void;
 	space(): StorageSpace;
 	/** Asks the disks again how much they hold. */

@@ -408,6 +408,9 @@ describe("segment store: space", () => {
 			store.setReserve(() => 16 * 1024 * 1024);
 			assert.ok(Math.abs(some.freeBytes - store.space().freeBytes - 64 * 1_048_576) < 1_000_000, "4/6 of 6 × 16 MiB less");
 			store.setReserve(() => 64 * 1024 * 1024);
+			assert.equal(store.space().freeBytes, 0);
+			await store.write(12, payloadOf(2_000_000, 12), rs42, 1);
+			store.setReserve(() => 128 * 1024 * 1024);
 			assert.equal(await codeOf(store.write(11, payloadOf(10, 1), rs42, 1)), "ENOSPC storage.full");
 		});
 	});

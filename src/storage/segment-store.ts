@@ -80,7 +80,7 @@ export class NativeSegmentStore implements SegmentStore {
 			packs: (disk) => this.#packsOf(disk),
 			counters: this.counters,
 			onDamage: (segment) => this.#addDamaged(segment),
-			reserve: (disk) => this.#reserve(disk),
+			reserve: (disk) => Math.floor(this.#reserve(disk) * limits.writableReserve),
 			sharers: (disk) => this.#sharers(disk),
 			domainOf: (disk) => this.#domainOf(disk),
 		};
