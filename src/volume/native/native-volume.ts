@@ -477,11 +477,12 @@ export class LocalVolume implements NativeVolume {
 		checkRange(offset, bytes.length);
 		if (offset + bytes.length > limits.maximumFileBytes) throw new FsError("EFBIG", "volume.write", `a file has at most ${limits.maximumFileBytes} bytes`);
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
-			this.#requireSpace(bytes.length);
+			const fits = this.#takeSpace(bytes.length);
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
-			if (handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
+			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
 			else {
 				const copy = bytes.slice();
+				if (!fits) await this.#findSpace(copy.length);
 				await this.#dropSetId(handle.caller, handle.ino);
 				await this.#writePieces(handle, offset, copy);
 			}
@@ -506,20 +507,31 @@ export class LocalVolume implements NativeVolume {
 		}
 	}
 
-	/** ENOSPC is told at the write, not when it is too late: what is dirty must fit on the disks as well. */
-	#requireSpace(lengthBytes: number): void {
+	/** ENOSPC is told at the write, not when it is too late: what is dirty must fit on the disks as well. False: it does not, as far as is known without asking the disks. */
+	#takeSpace(lengthBytes: number): boolean {
 		const now = this.#core.platform.clock.monotonicMs();
 		if (now - this.#spaceAskedMs > limits.spaceRefreshMs) {
-			this.#spaceAskedMs = now;
-			this.#freeBytes = this.#core.store.space().freeBytes - this.#core.dirty.bytes;
+			this.#noteSpace();
 			void this.#core.store.refreshSpace().catch(() => {});
 		}
-		if (lengthBytes > this.#freeBytes) {
-			this.#spaceAskedMs = Number.NEGATIVE_INFINITY;
-			if (this.#core.freedWaiting > 0) void this.#core.releaseFreed().catch(() => {});
-			throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, { freeBytes: this.#freeBytes });
-		}
+		if (lengthBytes > this.#freeBytes) return false;
 		this.#freeBytes -= lengthBytes;
+		return true;
+	}
+
+	#noteSpace(): void {
+		this.#spaceAskedMs = this.#core.platform.clock.monotonicMs();
+		this.#freeBytes = this.#core.store.space().freeBytes - this.#core.dirty.bytes;
+	}
+
+	/** Asks the disks, and gives back what was freed: a disk may have been taken in, or something deleted, just now. @throws FsError ENOSPC. */
+	async #findSpace(lengthBytes: number): Promise<void> {
+		if (this.#core.freedWaiting > 0) await this.#core.releaseFreed();
+		await this.#core.store.refreshSpace();
+		this.#noteSpace();
+		if (this.#takeSpace(lengthBytes)) return;
+		this.#spaceAskedMs = Number.NEGATIVE_INFINITY;
+		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, { freeBytes: this.#freeBytes });
 	}
 
 	async flush(id: HandleId): Promise<void> {
