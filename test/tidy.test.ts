@@ -18,7 +18,7 @@ interface Source {
 
 function isRoot(folder: string): boolean {
 	const manifest = join(folder, "package.json");
-	return existsSync(manifest) && JSON.parse(readFileSync(manifest, "utf8")).name === "cairnfs";
+	return existsSync(manifest) && existsSync(join(folder, "tsconfig.json")) && JSON.parse(readFileSync(manifest, "utf8")).name === "cairnfs";
 }
 
 function findRoot(): string {
@@ -42,7 +42,6 @@ function walk(folder: string, accept: (name: string) => boolean): Source[] {
 const isTest = (path: string) => path.startsWith("test/") || /\.(test|long|test-support)\.ts$|\/test\//.test(path);
 const typescript = (name: string) => name.endsWith(".ts") && !name.endsWith(".as.ts");
 const sources = [...walk("src", typescript), ...walk("test", typescript)];
-const product = sources.filter((source) => !isTest(source.path));
 
 /** The text without comments, and with string contents blanked when `blank`: what looks like code there is none. */
 function bare(text: string, blank: boolean): string {
@@ -80,10 +79,39 @@ const abovePlatform = (path: string) => rankOf(floorOf(path)) > rankOf("platform
 /** Repository-relative paths of the modules that a source names, workers included. */
 function importsOf(source: Source): string[] {
 	const text = bare(source.text, false);
-	const found = text.matchAll(/(?:\bfrom\s*|\bimport\s*\(?\s*|new URL\(\s*)"(\.{1,2}\/[^"]+)"/g);
-	const workers = [...text.matchAll(/\bsiblingUrl\("([\w-]+)"\)/g)].map(([, name]) => `./${name}.ts`);
+	const found = text.matchAll(/(?:\bfrom\s*|\bimport\s*\(?\s*|new URL\(\s*(?=[^)]*import\.meta\.url))"((?:\.{1,2}\/)?[\w./-]+\.[jt]s)"/g);
+	const workers = [...text.matchAll(/\b(?:siblingUrl\("|new URL\(`\.\/)([\w-]+)(?:"\)|\$\{)/g)].map(([, name]) => `./${name}.ts`);
 	const paths = [...[...found].map(([, path]) => path as string), ...workers];
 	return paths.map((path) => posix.join(posix.dirname(source.path), path).replace(/\.js$/, ".ts"));
+}
+
+/** Where Node starts. */
+const entryPoints = ["src/cli/main.ts", "src/daemon/main.ts"];
+
+/** Everything that these files import, directly or not, themselves included. */
+function reachable(from: readonly string[], all: readonly Source[]): Set<string> {
+	const byPath = new Map(all.map((source) => [source.path, source]));
+	const found = new Set<string>();
+	const open = [...from];
+	for (let path = open.pop(); path !== undefined; path = open.pop()) {
+		const source = byPath.get(path);
+		if (found.has(path) || !source) continue;
+		found.add(path);
+		open.push(...importsOf(source));
+	}
+	return found;
+}
+
+/** What the product needs, and whatever is in src/ and does not show by its own imports that it only helps tests. */
+function productOf(all: readonly Source[]): Source[] {
+	const used = reachable(entryPoints, all);
+	const helpsTests = (source: Source) =>
+		isTest(source.path) ||
+		/from "node:(assert|test)/.test(source.text) ||
+		importsOf(source).some(
+			(target) => isTest(target) || (target.startsWith("src/platform/sim/") && !source.path.startsWith("src/platform/sim/")),
+		);
+	return all.filter((source) => source.path.startsWith("src/") && (used.has(source.path) || !helpsTests(source)));
 }
 
 function floorViolations(all: readonly Source[]): string[] {
@@ -201,15 +229,15 @@ function readmeViolations(all: readonly Source[], exists: (path: string) => bool
 	return [...folders].filter((folder) => !exists(`${folder}/README.md`)).map((folder) => `${folder} has no README.md`);
 }
 
-/** What Node starts, or what only types and contracts are in. */
-const entryPoints = [/^src\/cli\/main\.ts$/, /^src\/daemon\/main\.ts$/, /^src\/[a-z]+(\/[a-z]+)?\/interface\.ts$/];
-
+/** Neither the product nor a test needs it, and it is no contract. */
 function deadFiles(all: readonly Source[]): string[] {
-	const used = new Set(all.flatMap((source) => importsOf(source)));
+	const tests = all.map((source) => source.path).filter((path) => /\.(test|long)\.ts$/.test(path));
+	const used = reachable([...entryPoints, ...tests], all);
+	const contract = (path: string) => /^src\/[a-z]+(\/[a-z]+)?\/interface\.ts$/.test(path);
 	return all
 		.map((source) => source.path)
-		.filter((path) => !used.has(path) && !/\.(test|long)\.ts$/.test(path) && !entryPoints.some((pattern) => pattern.test(path)))
-		.map((path) => `${path} is imported by nobody`);
+		.filter((path) => !used.has(path) && !contract(path))
+		.map((path) => `${path} is used by nobody`);
 }
 
 /** Put together here, so that this file does not contain them. */
@@ -294,11 +322,13 @@ describe("the rules find what they are there for", () => {
 			readmeViolations(one("src/log/x.ts", ""), (path) => path === "src/log/README.md"),
 			none,
 		);
-		finds(deadFiles, "src/log/x.ts", "", /imported by nobody/);
+		finds(deadFiles, "src/log/x.ts", "", /used by nobody/);
 		passes(deadFiles, "src/log/interface.ts", "");
 		finds(foreignNameViolations, "src/log/x.ts", `// see ${foreignNames[0]}`, /mentions/);
 	});
 });
+
+const product = productOf(sources);
 
 describe("the repository keeps the rules", () => {
 	test("imports point down", () => assert.deepEqual(floorViolations(product), none));
