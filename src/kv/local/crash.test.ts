@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { endAt, flushing, moving, stepsOf } from "./crash-work.ts";
 
 /** The quick run takes each so-many-th step, from another offset for each seed; test/crash/kv-local.long.ts takes all. */
-const stride = 23;
+const stride = 37;
 
 for (const [name, scenario, least] of [
 	["flushes and merges", flushing, 200],
