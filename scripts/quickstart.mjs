@@ -241,6 +241,8 @@ async function cleanUp(here) {
 		throw new Error(`${here.place} exists and was not made by the quickstart: move it away, or choose another place with --dir DIR`);
 	}
 	await umount(here);
+	// What a killed daemon had in memory goes with the volume.
+	if (await isFile(program)) await cairnJson(here, "destroy", name, "--yes", name).catch(() => undefined);
 	await rm(here.place, { recursive: true, force: true });
 }
 

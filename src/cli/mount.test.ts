@@ -1,0 +1,131 @@
+/** The command on a real mount: what only a kernel and processes can show. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { cannotMount, execute, sleep, TestVolume } from "../../test/support/cairn.ts";
+
+const commandLine = fileURLToPath(new URL("./main.js", import.meta.url));
+const isMounted = (path: string) => readFileSync("/proc/self/mountinfo", "utf8").includes(` ${path} `);
+
+async function until(what: string, condition: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
+	const endMs = performance.now() + limitMs;
+	while (!(await condition())) {
+		assert.ok(performance.now() < endMs, `${what}: not within ${limitMs} ms`);
+		await sleep(50);
+	}
+}
+
+describe("a real mount", { skip: cannotMount() ?? false }, () => {
+	let volume: TestVolume;
+	let id = "";
+	const text = "written through the kernel\n".repeat(10_000);
+	const path = (name: string) => join(volume.mountpoint, name);
+	const stopped = async () => {
+		await until("the daemon's end", () => volume.daemons().length === 0);
+		assert.equal(isMounted(volume.mountpoint), false);
+		const status = (await volume.status()) as unknown as { state: string; warnings: string[] };
+		assert.equal(status.state, "stopped");
+		return status.warnings.join("\n");
+	};
+
+	before(async () => {
+		volume = await TestVolume.start({ disks: 6, redundancy: "rs:4+2" });
+		id = (JSON.parse(await volume.cairn("status", volume.name, "--json")) as { id: string }).id;
+	});
+	after(() => volume?.close());
+
+	test("files, status, explain", async () => {
+		await writeFile(path("file"), text);
+		assert.equal(await readFile(path("file"), "utf8"), text);
+		const status = await volume.status();
+		assert.deepEqual([status.state, status.mounts, status.pid], ["running", [volume.mountpoint], volume.daemons()[0]]);
+		const explained = JSON.parse(await volume.cairn("explain", path("file"), "--json")) as { path: string; ino: number };
+		assert.equal(explained.path, path("file"));
+		assert.equal((await volume.try("explain", path("absent"))).code, 3);
+	});
+
+	test("one daemon, one mount", async () => {
+		const again = await volume.try("mount", volume.name, volume.mountpoint);
+		assert.deepEqual([again.code, /already/.test(again.stderr)], [4, true], again.stderr);
+		assert.equal((await volume.try("destroy", volume.name, "--yes", volume.name)).code, 4);
+		assert.equal(volume.daemons().length, 1);
+	});
+
+	test("a busy mount is not taken away, and the holder is named", async () => {
+		const holder = spawn("sleep", ["60"], { cwd: volume.mountpoint, stdio: "ignore" });
+		try {
+			const busy = await volume.try("umount", volume.mountpoint);
+			assert.equal(busy.code, 4);
+			assert.match(busy.stderr, new RegExp(`sleep \\(${holder.pid}\\)`));
+			assert.equal(await readFile(path("file"), "utf8"), text);
+		} finally {
+			holder.kill("SIGKILL");
+		}
+	});
+
+	test("kill -9: the next mount cleans up and has what was acknowledged", async () => {
+		await writeFile(path("not synced"), text);
+		await volume.kill();
+		const seen = (await volume.status()) as unknown as { state: string; warnings: string[] };
+		assert.equal(seen.state, "stopped");
+		assert.match(seen.warnings.join("\n"), /its daemon is gone/);
+		await volume.mount();
+		assert.equal(await readFile(path("not synced"), "utf8"), text);
+		assert.equal(await readFile(path("file"), "utf8"), text);
+	});
+
+	test("kill -9, then umount", async () => {
+		await volume.kill();
+		const { code, stderr } = await volume.try("umount", volume.mountpoint);
+		assert.equal(code, 0, stderr);
+		assert.match(await stopped(), /not unmounted cleanly/);
+		await volume.mount();
+	});
+
+	test("SIGTERM and umount(8) end the daemon cleanly", async () => {
+		process.kill(volume.daemons()[0] as number, "SIGTERM");
+		assert.doesNotMatch(await stopped(), /cleanly/);
+		await volume.mount();
+		assert.equal((await execute("umount", [volume.mountpoint])).code, 0);
+		assert.doesNotMatch(await stopped(), /cleanly/);
+	});
+
+	test("--foreground serves until Ctrl-C", async () => {
+		const env = { ...process.env, CAIRN_HOME: join(volume.base, "home") };
+		const child = spawn(process.execPath, [commandLine, "mount", volume.name, volume.mountpoint, "--foreground"], { env, stdio: "ignore" });
+		const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+		await until("the mount", () => isMounted(volume.mountpoint));
+		await until("status", async () => (await volume.status()).state === "running");
+		assert.equal(await readFile(path("file"), "utf8"), text);
+		child.kill("SIGINT");
+		assert.equal(await ended, 0);
+		assert.doesNotMatch(await stopped(), /cleanly/);
+	});
+
+	test("read-only, and a mount point that is no good", async () => {
+		await volume.cairn("mount", volume.name, volume.mountpoint, "-o", "ro");
+		await assert.rejects(writeFile(path("new"), "x"), { code: "EROFS" });
+		assert.equal(await readFile(path("file"), "utf8"), text);
+		await volume.unmount();
+		assert.equal((await volume.try("mount", volume.name, join(volume.base, "absent"))).code, 3);
+		assert.equal((await volume.try("mount", volume.name, volume.base)).code, 4);
+		assert.equal((await volume.try("umount", volume.mountpoint)).code, 3);
+		assert.equal(volume.daemons().length, 0);
+	});
+
+	test("destroy leaves empty directories and nothing in memory", async () => {
+		rmSync(join(volume.diskPaths[5] as string, "superblock"));
+		assert.equal((await volume.try("destroy", volume.name)).code, 2);
+		await volume.cairn("destroy", volume.name, "--yes", volume.name);
+		for (const disk of volume.diskPaths.slice(0, 5)) assert.deepEqual(readdirSync(disk), [], disk);
+		assert.deepEqual(
+			readdirSync("/dev/shm").filter((name) => name.includes(id)),
+			[],
+		);
+		assert.equal((await volume.try("status", volume.name)).code, 3);
+	});
+});
