@@ -238,6 +238,54 @@ describe("a daemon that was killed", () => {
 	});
 });
 
+describe("a daemon that serves", () => {
+	test("makes its socket anew when somebody removes it", async () => {
+		const machine = await mounted(20);
+		machine.host.sockets.clear();
+		expectCode(await machine.cairn("heal", "demo"), 6);
+		await machine.world.advance(6000);
+		assert.equal((await machine.cairn("status", "demo", "--json")).json.state, "running");
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		assert.equal(machine.host.sockets.size, 0);
+	});
+
+	test("ends cleanly on a signal, over the heads of programs that use the mount", async () => {
+		const machine = await mounted(21);
+		const bytes = await writeFile(machine, "film", 1_000_000);
+		machine.busy = true;
+		const [daemon] = machine.daemons.values();
+		assert.ok(daemon);
+		const ends = await machine.world.run(Promise.all([daemon.stop("SIGTERM"), daemon.stop("SIGINT")]));
+		assert.deepEqual(
+			ends.map((end) => [end.clean, end.exitCode]),
+			[
+				[true, 0],
+				[true, 0],
+			],
+		);
+		assert.equal(machine.mounts.length, 0);
+		machine.busy = false;
+		assert.deepEqual((await machine.cairn("status", "demo", "--json")).json.warnings, []);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+	});
+
+	test("refuses what it does not know, on its socket too", async () => {
+		const machine = await mounted(22);
+		const result = await machine.call("demo", "frobnicate", {});
+		assert.deepEqual([result.site, result.data["exitCode"]], ["control.verb-unknown", 2]);
+		for (const [verb, given] of [
+			["explain", {}],
+			["explain", { path: 7 }],
+			["heal", { wait: "yes" }],
+			["disk-replace", {}],
+			["__proto__", {}],
+		] as const) {
+			assert.equal((await machine.call("demo", verb, given)).data["exitCode"], 2, verb);
+		}
+	});
+});
+
 describe("care", () => {
 	test("lost disks are reported, read around, replaced, healed, verified", async () => {
 		const machine = await mounted(10);
@@ -274,8 +322,12 @@ describe("care", () => {
 		expectCode(verified, 0);
 		for (const field of ["corrupt", "missing", "repaired", "unrecoverable"]) assert.equal(verified.json[field], 0, field);
 		assert.ok(verified.json.checkedFragments > 0);
-		assert.equal((await machine.cairn("status", "demo", "--json")).json.protection.degradedBytes, 0);
+		const whole = await machine.cairn("status", "demo", "--json");
+		assert.deepEqual([whole.json.state, whole.json.protection.degradedBytes, whole.json.disks.length], ["running", 0, 6]);
 		assert.deepEqual(await readFile(machine, "film"), bytes);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		const stopped = await machine.cairn("status", "demo", "--json");
+		assert.deepEqual([stopped.json.disks.length, stopped.json.warnings], [6, []]);
 	});
 
 	test("verify finds rot (5 in a dry run), repairs it, and shows progress", async () => {

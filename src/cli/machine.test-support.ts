@@ -3,6 +3,7 @@ import { Deferred } from "../base/async.ts";
 import { latin1ToUtf8 } from "../base/bytes.ts";
 import { FsError, toFsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
+import { connectControl } from "../daemon/control.ts";
 import { Daemon } from "../daemon/daemon.ts";
 import { exitCodeOf } from "../daemon/exit-codes.ts";
 import { Home } from "../daemon/home.ts";
@@ -43,6 +44,7 @@ export class Machine {
 	readonly world: SimWorld;
 	readonly mounts: Mounted[] = [];
 	readonly volumes = new Map<number, NativeVolume>();
+	readonly daemons = new Map<number, Daemon>();
 	readonly lines: string[] = [];
 	/** A program has files open below a mount point. */
 	busy = false;
@@ -64,6 +66,24 @@ export class Machine {
 
 	cairn(...words: string[]): Promise<CommandResult> {
 		return this.world.run(() => this.#command(words), { limitMs: 600_000 });
+	}
+
+	/** A call on the control socket that must fail. */
+	call(name: string, verb: string, given: Readonly<Record<string, unknown>>): Promise<FsError> {
+		return this.world.run(async () => {
+			const platform = this.#platform(0);
+			const home = new Home(homePath, { files: platform.files });
+			const client = await connectControl(home.socketPath(name), platform.sockets);
+			if (!client) throw new Error(`nobody serves ${name}`);
+			try {
+				await client.call(verb, given);
+			} catch (error) {
+				return toFsError(error, "test.call");
+			} finally {
+				client.close();
+			}
+			throw new Error(`${verb} did not fail`);
+		});
 	}
 
 	/** kill -9 of every daemon. */
@@ -158,6 +178,7 @@ export class Machine {
 					crash: (error) => this.lines.push(`crash: ${String(error)}`),
 				},
 			);
+			this.daemons.set(pid, daemon);
 			void daemon.ended.then((end) => {
 				this.lines.push(`ended ${pid} ${end.clean ? "cleanly" : end.message}`);
 				this.#pids.delete(pid);
@@ -176,7 +197,7 @@ export class Machine {
 		const counters = () => {
 			throw new Error("not in this test");
 		};
-		return { ended: channel.ended, stop: () => channel.ended, counters };
+		return { ended: channel.ended, stop: async () => {}, counters };
 	}
 
 	#platform(pid: number): Platform {

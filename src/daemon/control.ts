@@ -323,6 +323,15 @@ export async function connectControl(socketPath: string, sockets: Sockets): Prom
 	} catch (error) {
 		const { code } = toFsError(error, "control.connect");
 		if (code === "ENOENT" || code === "ENOTCONN") return undefined;
+		if (code === "EACCES" || code === "EPERM") {
+			throw new FsError(
+				"EACCES",
+				"control.forbidden",
+				`only root may talk to the daemon behind ${socketPath}: run the command as root`,
+				{},
+				error,
+			);
+		}
 		throw unreachable(`the daemon behind ${socketPath} does not answer: ${toFsError(error, "control.connect").message}`, error);
 	}
 }
