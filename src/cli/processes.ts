@@ -72,10 +72,8 @@ function readyLine(pipe: NodeJS.ReadableStream, child: ReturnType<typeof spawn>,
 		child.once("error", (error) =>
 			reject(new FsError("EIO", "cli.daemon-start", `the daemon could not be started: ${error.message}`, {}, error)),
 		);
-		child.once("exit", (code, signal) => {
-			// The line may still be in the pipe.
-			pipe.once("close", () => reject(died(signal ?? `exit code ${code}`)));
-		});
+		// After "exit", and after the pipe was read to its end: the line may be its last word.
+		child.once("close", (code, signal) => reject(died(signal ?? `exit code ${code}`)));
 		pipe.on("data", (chunk: Buffer) => {
 			text += chunk.toString("utf8");
 			const end = text.indexOf("\n");
