@@ -74,7 +74,7 @@ export async function openLocalEngine(options: LocalEngineOptions, modules: Loca
 	const log = modules.log ?? mirroredLog(modules, options.acceptLoss);
 	const { disks, logger } = modules;
 	const { clock } = modules.platform;
-	const store = new RunStore({ clock, disks, logger, limits, chooseMembers: () => log.chooseMembers(disks) });
+	const store = new RunStore({ clock, disks, logger, limits, chooseMembers: (except) => log.chooseMembers(disks, except) });
 	try {
 		await store.load();
 		const recovered = await replay(store, log, limits, clock);
@@ -104,9 +104,11 @@ async function replay(store: RunStore, log: LogBinding, limits: LocalLimits, clo
 	let replayed = 0;
 	const flush = async (): Promise<void> => {
 		if (table.size === 0) return;
-		await store.chooseHomes();
 		const full = table;
-		const run = await store.writeRun(0, full.size, (writer) => writeTable(full, writer, limits, clock));
+		const run = await store.untilDisksHold(async () => {
+			await store.chooseHomes();
+			return store.writeRun(0, full.size, (writer) => writeTable(full, writer, limits, clock));
+		});
 		if (run) store.adopt(run);
 		table = new OrderedMap();
 		bytes = 0;
@@ -229,6 +231,11 @@ export class LocalEngine implements Engine {
 	/** Disks that hold the metadata: runs, manifest and log. */
 	get members(): readonly DiskId[] {
 		return this.#log.members.filter((id) => this.#store.homes.includes(id));
+	}
+
+	/** How many disks hold all of it: of the log, which may be on others than the runs, and of the runs. */
+	get copies(): number {
+		return Math.min(this.#log.members.length, this.#store.homes.length);
 	}
 
 	/** Undefined while all is well; otherwise why nothing is acknowledged any more. */
@@ -469,6 +476,8 @@ export class LocalEngine implements Engine {
 		if (isNeeded && error.code === "ENOSPC") {
 			const message = "the disks have no space left for the volume's metadata: add space or disks; reading goes on";
 			this.#noSpace = new FsError("ENOSPC", "kv.no-space", message, {}, error);
+			// Other disks may have some.
+			if (!this.#store.complete) this.#moveSoon();
 		}
 		this.#changed.notifyAll();
 		await this.#parts.clock.sleep(this.#limits.retryMs);

@@ -9,8 +9,8 @@ export interface LogBinding {
 	recover(after: number): Promise<RecoveredLog>;
 	/** A new log epoch. Everything before `firstSequence` must be in a durable checkpoint that the roster names. */
 	start(firstSequence: number, previousChecksum: number): Promise<Log>;
-	/** W healthy disks of distinct domains, the log's mirrors first. */
-	chooseMembers(disks: DiskSet): readonly DiskId[];
+	/** W healthy disks of distinct domains, the log's mirrors first, without those in `except`. */
+	chooseMembers(disks: DiskSet, except?: ReadonlySet<DiskId>): readonly DiskId[];
 	/** Most bytes of one record. */
 	readonly maximumPayloadBytes: number;
 }
@@ -19,7 +19,7 @@ export function mirroredLog(modules: LogModules, acceptLoss: boolean | undefined
 	return {
 		recover: (after) => recoverLog(acceptLoss === undefined ? { after } : { after, acceptLoss }, modules),
 		start: (firstSequence, previousChecksum) => startLog({ firstSequence, previousChecksum }, modules),
-		chooseMembers: (disks) => chooseMembers(disks),
+		chooseMembers: (disks, except) => chooseMembers(disks, undefined, except),
 		maximumPayloadBytes: maximumRecordPayload(modules.disks.roster.config.logSegmentBytes),
 	};
 }

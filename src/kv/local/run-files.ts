@@ -129,6 +129,9 @@ export class RunFiles {
 	/** Called whenever a reader is done. */
 	onRelease: (run: Run) => void = () => {};
 
+	/** Called whenever a disk had no space. */
+	onFull: (id: DiskId) => void = () => {};
+
 	/** What can be read of neighbouring pieces from any copy but `except`. */
 	async #goodPieces(run: Run, pieces: readonly Piece[], except: DiskId | undefined): Promise<Map<Piece, Uint8Array>> {
 		const good = new Map<Piece, Uint8Array>();
@@ -364,6 +367,7 @@ export class RunFiles {
 
 	/** F3. */
 	report(id: DiskId, error: unknown, during: keyof DiskErrors): void {
+		if (isFsError(error, "ENOSPC")) this.onFull(id);
 		if (isFsError(error, "ENOSPC") || isFsError(error, "ECANCELED") || (error instanceof FsError && error.site === "kv.disk-gone")) return;
 		this.#modules.disks.report(id, toFsError(error, "kv.disk"), isFsError(error, "ETIMEDOUT") ? "timeout" : during);
 	}

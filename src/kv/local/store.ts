@@ -31,8 +31,8 @@ export interface StoreModules {
 	readonly disks: DiskSet;
 	readonly logger: Logger;
 	readonly limits: LocalLimits;
-	/** W healthy disks of distinct domains, the log's members preferred. */
-	chooseMembers(): readonly DiskId[];
+	/** W healthy disks of distinct domains, the log's members preferred, without those in `except`. */
+	chooseMembers(except?: ReadonlySet<DiskId>): readonly DiskId[];
 }
 
 export interface VerifyReport extends MendReport {}
@@ -61,6 +61,8 @@ export class RunStore {
 	readonly #loading = new Map<number, Promise<Block>>();
 	readonly #manifests = new Map<DiskId, ManifestFile>();
 	readonly #keptSlots = new Map<DiskId, number>();
+	/** Disks that had no space for metadata. */
+	readonly #full = new Set<DiskId>();
 	#incoming: readonly DiskId[] = [];
 	#homes: readonly DiskId[] = [];
 	#runs: readonly Run[] = [];
@@ -79,6 +81,7 @@ export class RunStore {
 		this.#files = new RunFiles(modules);
 		this.#cache = new LruCache(modules.limits.cacheBytes);
 		this.#files.onDamage = (run, id) => this.#mendSoon(run, id);
+		this.#files.onFull = (id) => this.#full.add(id);
 		this.#files.onRelease = (run) => this.#removeWhenUnused(run);
 	}
 
@@ -169,7 +172,7 @@ export class RunStore {
 	 */
 	async establish(covered: number): Promise<void> {
 		await this.#edits.run(async () => {
-			await this.#untilDisksHold(async () => {
+			await this.untilDisksHold(async () => {
 				await this.chooseHomes();
 				await this.#ensureCopies(this.#runs, this.#writableHomes());
 				await this.#writeManifest(this.#runs, covered, true);
@@ -177,18 +180,27 @@ export class RunStore {
 		});
 	}
 
-	/** Tries again while failures take disks away: each does so for good. */
-	async #untilDisksHold(work: () => Promise<void>): Promise<void> {
+	/** While mounting: tries again while failures take disks away, or show that they are full. Each does so for good. */
+	async untilDisksHold<T>(work: () => Promise<T>): Promise<T> {
 		const { disks } = this.#modules;
-		const healthy = (): number => disks.slots().filter(({ id }) => disks.writable(id)).length;
+		const usable = (): number => disks.slots().filter(({ id }) => disks.writable(id) && !this.#full.has(id)).length;
 		for (;;) {
-			const before = healthy();
+			const before = usable();
 			try {
 				return await work();
 			} catch (error) {
-				if (this.broken || isFsError(error, "ENOSPC") || healthy() >= before) throw error;
+				if (this.broken || usable() >= before) throw error;
 			}
 		}
+	}
+
+	/** Where the metadata should be: a disk without space gives its place to one that has some, as long as there are enough. */
+	#wantedHomes(): readonly DiskId[] {
+		const all = this.#modules.chooseMembers();
+		if (this.#full.size === 0) return all;
+		const roomy = this.#modules.chooseMembers(this.#full);
+		if (roomy.length >= all.length) return roomy;
+		return this.#writableHomes().length >= all.length ? this.#homes : all;
 	}
 
 	/** Removes what no manifest names: after a crash, and on disks that are homes no more. */
@@ -199,7 +211,7 @@ export class RunStore {
 			const disk = disks.writable(id);
 			if (!disk) continue;
 			try {
-				if (!this.#homes.includes(id)) await this.#emptyHome(id);
+				if (!this.#homes.includes(id)) await this.#leaveHome(id);
 				else
 					for (const name of await disk.list("kv"))
 						if (!named.has(runIdOf(name) ?? -1) && runIdOf(name) !== undefined) await disk.remove(`kv/${name}`);
@@ -287,7 +299,7 @@ export class RunStore {
 
 	/** While mounting, before any home is known: where new runs go. */
 	async chooseHomes(): Promise<void> {
-		const wanted = this.#modules.chooseMembers();
+		const wanted = this.#wantedHomes();
 		if (wanted.length === 0) throw noHomes(undefined);
 		for (const id of wanted) if (!this.#homes.includes(id)) await this.#prepareHome(id);
 		this.#homes = wanted;
@@ -417,7 +429,7 @@ export class RunStore {
 
 	/** True when the metadata is on as many disks as it should be. */
 	get complete(): boolean {
-		return sameDisks(this.#homes, this.#modules.chooseMembers());
+		return sameDisks(this.#homes, this.#wantedHomes());
 	}
 
 	/**
@@ -428,7 +440,7 @@ export class RunStore {
 		const rounds = this.#modules.disks.slots().length + 2;
 		for (let round = 0; round < rounds && !this.complete && !this.#stopping; round++) {
 			this.#throwIfBroken();
-			const wanted = this.#modules.chooseMembers();
+			const wanted = this.#wantedHomes();
 			if (wanted.length === 0) return;
 			await this.#relocateTo(wanted);
 		}

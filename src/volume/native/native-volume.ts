@@ -44,6 +44,7 @@ export interface NativeModules {
 	readonly release: (clean: boolean) => Promise<void>;
 	readonly failed: Promise<Error>;
 	readonly metadataMembers: () => readonly number[];
+	readonly metadataCopies: () => number;
 }
 
 export class LocalVolume implements NativeVolume {
@@ -594,7 +595,7 @@ export class LocalVolume implements NativeVolume {
 	status(): Promise<VolumeStatus> {
 		return volumeStatus(
 			{ ...this.#options, trouble: this.#sealer.trouble },
-			{ core: this.#core, healer: this.#healer, metadataBytes: this.#modules.metadataBytes, metadataMembers: this.#modules.metadataMembers },
+			{ core: this.#core, healer: this.#healer, metadataBytes: this.#modules.metadataBytes, metadataMembers: this.#modules.metadataMembers, metadataCopies: this.#modules.metadataCopies },
 		);
 	}
 

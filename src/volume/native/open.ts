@@ -24,6 +24,7 @@ import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeMod
 import { limits } from "./limits.ts";
 import { memberSlots } from "./members.ts";
 import { memoryNames } from "./memory-names.ts";
+import type { MetadataCheck } from "./verify.ts";
 import { LocalVolume } from "./native-volume.ts";
 
 /** Birth epoch of everything made before the first snapshot. */
@@ -85,7 +86,8 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 				release: floors.release,
 				metadataBytes: (disk) => engine.metadataBytes(disk),
 				metadataMembers: () => engine.members,
-				verifyMetadata: (repair) => engine.verifyRuns({ repair }),
+				metadataCopies: () => engine.copies,
+				verifyMetadata: async (repair) => sum(await disks.verifySuperblocks(repair), await engine.verifyRuns({ repair })),
 				replaceDisk: (disk, newPath) => replaceDisk(disks, disk, newPath),
 			},
 		);
@@ -97,10 +99,19 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 	}
 }
 
+function sum(a: MetadataCheck, b: MetadataCheck): MetadataCheck {
+	return {
+		checked: a.checked + b.checked,
+		corrupt: a.corrupt + b.corrupt,
+		repaired: a.repaired + b.repaired,
+		unrecoverable: a.unrecoverable + b.unrecoverable,
+	};
+}
+
 interface Floors {
 	readonly core: Core;
 	readonly engine: LocalEngine;
-	readonly disks: DiskSet;
+	readonly disks: OpenDiskSet;
 	readonly failed: Promise<Error>;
 	/** Lets everything go; `clean` when nothing acknowledged is left in memory. */
 	release(clean: boolean): Promise<void>;

@@ -11,6 +11,7 @@ export interface StatusModules {
 	readonly healer: Healer;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
+	readonly metadataCopies: () => number;
 }
 
 export interface StatusOptions {
@@ -34,7 +35,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const space = core.store.space();
 	const protection = await protectionOf(core);
 	const disks = diskStatus(modules);
-	const present = modules.metadataMembers().filter((id) => core.disks.slot(id)?.state === "healthy").length;
+	const present = modules.metadataCopies();
 	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), memberSlots(core.disks).length);
 	const healing = healer.status;
 	const warnings = warningsOf(options, modules, protection, { wanted, present });
