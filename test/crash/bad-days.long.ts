@@ -4,7 +4,7 @@ import { faultInTheMiddle, faults, middles } from "./bad-faults.ts";
 import { allMetadataOld, type Loss, type Moment, oldContents, pairLostMounted, pairLostUnmounted, staleAlone, threeLostMounted, threeLostUnmounted } from "./bad-loss.ts";
 import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, secondDaemon } from "./bad-mounts.ts";
 import { type FragmentPart, fragmentRot, fragmentRotOnThree, logPlaces, logRot, logRotOnAll, type MetadataPiece, metadataRot, noiseDisk, runRotOnAll, superblockRot } from "./bad-rot.ts";
-import { diskFull, oneDiskFull } from "./bad-space.ts";
+import { diskFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
 import { diskPaths } from "./scenario.ts";
 
@@ -42,6 +42,7 @@ days("one disk fails in the middle of something", () =>
 days("space runs out", () => [
 	...[5_000, 30_000, 200_000, 900_000].map((length) => () => diskFull(seed(), length)),
 	...diskPaths.map((path) => () => oneDiskFull(seed(), path)),
+	...diskPaths.map((path) => () => metadataDiskFull(seed(), path)),
 ]);
 days("superblocks rot", () => diskPaths.flatMap((path) => [[0], [1], [0, 1]].map((slots) => () => superblockRot(seed(), path, slots))));
 days("logs rot", () => [

@@ -5,7 +5,7 @@ import { faultInTheMiddle } from "./bad-faults.ts";
 import { allMetadataOld, type Loss, oldContents, pairLostMounted, pairLostUnmounted, staleAlone, threeLostMounted, threeLostUnmounted } from "./bad-loss.ts";
 import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, secondDaemon } from "./bad-mounts.ts";
 import { fragmentRot, fragmentRotOnThree, logPlaces, logRot, logRotOnAll, metadataRot, noiseDisk, runRotOnAll, superblockRot } from "./bad-rot.ts";
-import { diskFull, oneDiskFull } from "./bad-space.ts";
+import { diskFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
 
 test("all fifteen pairs of disks are lost at once, mounted or not, and replaced", async () => {
@@ -68,8 +68,9 @@ test("the daemon dies, or the power fails, half-way through mounts with dirty da
 test("disks fill up", async () => {
 	await diskFull(500, 200_000);
 	await diskFull(501, 30_000);
-	await oneDiskFull(502, "/d5");
+	await oneDiskFull(502, "/d1");
 	await oneDiskFull(503, "/d6");
+	await metadataDiskFull(504, "/d2");
 });
 
 test("superblocks, log, runs and manifests rot", async () => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { FsError } from "../../src/base/errors.ts";
 import { BadWorld, must } from "./bad-world.ts";
-import { caller } from "./scenario.ts";
+import { caller, pattern } from "./scenario.ts";
 
 const MiB = 1024 * 1024;
 const smallDisk = 24 * MiB;
@@ -10,7 +10,7 @@ const smallDisk = 24 * MiB;
 /** Writes files until there is no space; answers their names. Everything before the refusal stays acknowledged. */
 async function fill(bad: BadWorld, prefix: string, length: number): Promise<string[]> {
 	const made: string[] = [];
-	for (let i = 0; i < 1_000; i++) {
+	for (let i = 0; i < 5_000; i++) {
 		const path = `${prefix}${i}`;
 		try {
 			await bad.inTime(`writing ${path}`, () => bad.write(path, length));
@@ -115,4 +115,34 @@ async function noSpace(bad: BadWorld, what: string, work: () => Promise<void>): 
 	assert(error instanceof FsError, `seed ${bad.seed}, ${what}: ${error === undefined ? "it went through" : String(error)}`);
 	assert.equal(error.code, "ENOSPC", `seed ${bad.seed}, ${what}: ${error.message}`);
 	assert.match(error.message, /[Dd]elete something or/);
+}
+
+/** The disk of a metadata mirror fills up while metadata is written: it moves to a disk with space, and goes on as if nothing had happened. */
+export async function metadataDiskFull(seed: number, path: string): Promise<void> {
+	const bad = await BadWorld.make(seed);
+	await bad.run(async () => {
+		const { root } = await bad.mount();
+		bad.world.full(path);
+		for (let i = 0; i < 280; i++) {
+			const made = await bad.inTime("mkdir", () => bad.volume.makeDirectory(caller, root, `m${i}`, 0o755));
+			const node = bad.volume.node(made.attributes.ino);
+			const { position } = await bad.inTime("setxattr", () => bad.volume.setXattr(caller, node, "user.much", pattern(i, 15_000), "any"));
+			if (i % 8 === 0) await bad.inTime("durable", () => bad.volume.durable(position));
+		}
+		const isMoved = async (): Promise<boolean> => !(await bad.volume.status()).disks.some((disk) => disk.path === path && disk.metadata);
+		await bad.until("the metadata moves away", isMoved);
+		const status = await bad.volume.status();
+		assert.deepEqual(status.metadataCopies, { wanted: 3, present: 3 }, `seed ${seed}`);
+		for (const disk of status.disks) assert.deepEqual([disk.state, disk.errors], ["healthy", 0], `seed ${seed}: ${disk.path}`);
+		await bad.syncAll();
+		bad.cut();
+		await bad.mount();
+		const names = await bad.volume.readDirectory(caller, bad.volume.root, 0, 1_000, false);
+		assert.equal(names.filter(({ name }) => name.startsWith("m")).length, 281, `seed ${seed}: 280 directories and "medium"`);
+		for (let i = 0; i < 280; i += 31) {
+			const { ino } = await bad.volume.lookup(caller, bad.volume.root, `m${i}`);
+			assert.deepEqual(await bad.volume.getXattr(caller, bad.volume.node(ino), "user.much"), pattern(i, 15_000), `seed ${seed}: m${i}`);
+		}
+		await bad.unmount();
+	});
 }
