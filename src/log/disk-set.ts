@@ -47,11 +47,21 @@ export interface OpenOptions {
 	readonly callMs?: number;
 }
 
+/** Slots of superblocks; one that was never written counts as sound. */
+export interface SuperblockCheck {
+	readonly checked: number;
+	readonly corrupt: number;
+	readonly repaired: number;
+	readonly unrecoverable: number;
+}
+
 /** What `openDiskSet` gives: everything optional in DiskSet is there. */
 export interface OpenDiskSet extends DiskSet {
 	readonly opened: OpenedFrom;
 	readonly previousIncarnation: number;
 	memoryTaken(): Promise<void>;
+	/** Reads both slots of the superblock on every open disk and, with `repair`, writes damaged ones anew. */
+	verifySuperblocks(repair: boolean): Promise<SuperblockCheck>;
 }
 
 interface Slot {
@@ -159,8 +169,9 @@ class ManagedDisks implements OpenDiskSet {
 		slot.errors[kind]++;
 		this.#logger.warn(`disk d${id}: ${kind} error`, { path: slot.path, code, message });
 		if (code === "ENODEV" || kind === "timeout" || kind === "write" || kind === "sync") this.#fail(slot, message);
-		else if (slot.state === "healthy" && slot.errors.read + slot.errors.corrupt >= suspectErrors) {
-			this.#setState(slot, "suspect", `${slot.errors.read} read errors, ${slot.errors.corrupt} damaged blocks`);
+		// Damaged contents are mended in place, where they are: a disk that takes writes and gives them back is not distrusted for what happened to its bytes.
+		else if (slot.state === "healthy" && slot.errors.read >= suspectErrors) {
+			this.#setState(slot, "suspect", `${slot.errors.read} read errors`);
 		}
 	}
 
@@ -187,6 +198,29 @@ class ManagedDisks implements OpenDiskSet {
 	onChange(listener: (id: DiskId, state: DiskState) => void): () => void {
 		this.#listeners.add(listener);
 		return () => this.#listeners.delete(listener);
+	}
+
+	async verifySuperblocks(repair: boolean): Promise<SuperblockCheck> {
+		const damaged = async (): Promise<{ checked: number; corrupt: number }> => {
+			let checked = 0;
+			let corrupt = 0;
+			for (const { id, disk } of this.#slots.values()) {
+				if (disk === undefined) continue;
+				const found = await readSuperblock(disk).catch((error: unknown) => {
+					this.report(id, error, "read");
+					return undefined;
+				});
+				if (found === undefined) continue;
+				checked += 2;
+				corrupt += found.kind === "valid" ? found.damagedSlots : 2;
+			}
+			return { checked, corrupt };
+		};
+		const before = await damaged();
+		if (!repair || before.corrupt === 0) return { ...before, repaired: 0, unrecoverable: 0 };
+		// The slots are written in turn: two rosters mend both.
+		for (const slot of ["first", "second"]) await this.changeRoster(`superblocks mended, ${slot} slot`, (roster) => roster);
+		return { ...before, repaired: before.corrupt - (await damaged()).corrupt, unrecoverable: 0 };
 	}
 
 	// ── roster changes ───────────────────────────────────────────────────────────────────────────────────────────

@@ -125,7 +125,7 @@ export interface DiskSet {
 	/**
 	 * Whoever got an error from a disk says so here, at once, whatever it does next. Write, sync, ENODEV and time-out errors (not ENOSPC) make the disk
 	 * `failed`: no call reaches it any more, listeners are told, and a roster change that takes it out is started.
-	 * `CORRUPT` and read errors only count (a disk is suspect from `limits.suspectErrors` on).
+	 * Read errors count (a disk is suspect from `limits.suspectErrors` on); `CORRUPT` is counted and shown: damaged contents are mended in place.
 	 */
 	report(id: DiskId, error: unknown, during: keyof DiskErrors): void;
 	/** Called synchronously after a state changed. Returns the unsubscriber. */

@@ -131,6 +131,11 @@ export class Core {
 		};
 	}
 
+	/** Resolves when nobody packs into the segment: before that its places must stay where they are, as a chunk that is added may bring its record back. */
+	async packed(id: number): Promise<void> {
+		while (this.#packing.has(id)) await this.platform.clock.sleep(limits.packingPollMs);
+	}
+
 	#startRelease(): void {
 		if (this.#releasing || this.#stopped) return;
 		this.#releasing = true;

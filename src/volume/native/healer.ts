@@ -115,6 +115,7 @@ export class Healer {
 
 	async #healOne(health: SegmentHealth, totals: Totals): Promise<void> {
 		const { segment } = health;
+		await this.#core.packed(segment.id);
 		const unpin = this.#core.store.pin(segment.id);
 		let retired: readonly FragmentPlace[] = [];
 		try {

@@ -49,6 +49,8 @@ export const limits = {
 	releaseDelayMs: 200,
 	reapsAtOnce: 4,
 	healsAtOnce: 2,
+	/** A seal holds its segment for some transactions: milliseconds. */
+	packingPollMs: 10,
 	/** Free space is asked of the disks again after this time. */
 	spaceRefreshMs: 500,
 	/** Segment records read per step of a scan. */
