@@ -4,12 +4,13 @@
  *
  * Waking a thread costs more than handling a request, so after a request the main thread goes on looking for the next one for a moment.
  * It looks in a tight loop only while every request has its reply; otherwise something else has to happen first (a disk, a timer), and
- * it looks once in each turn of the event loop.
+ * it looks once in each turn of the event loop. While it looks, it reads the device itself and the reader thread stands aside.
  *
  * Invariants
  *  H1 At most one turn is scheduled or waiting at any time.
  *  H2 `ended` resolves after the last request was delivered, and only once.
- *  H3 The descriptors are closed after both threads have ended; nothing is written after that: the number may be another file's by then.
+ *  H3 When no turn is scheduled or running, or the channel is paused, the reader thread has been called back.
+ *  H4 The descriptors are closed after both threads have ended; nothing is read or written after that: the number may be another file's.
  */
 import { closeSync, writeSync, writevSync } from "node:fs";
 import { Worker } from "node:worker_threads";
@@ -19,10 +20,22 @@ import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseChannel } from "../interface.ts";
 import { libc } from "./fuse-libc.ts";
-import { burstGapMs, maxQueuedNotifications, notifierGraceMs, requestsPerTurn, ringBytes, spinMs, workerHeap } from "./fuse-limits.ts";
+import {
+	burstGapMs,
+	looksPerTimeCheck,
+	maxRequestBytes,
+	maxQueuedNotifications,
+	notifierGraceMs,
+	requestsPerTurn,
+	ringBytes,
+	spinMs,
+	workerHeap,
+} from "./fuse-limits.ts";
 import type { NotificationDone } from "./fuse-notifier.ts";
 import type { ReaderData } from "./fuse-reader.ts";
 import { RingConsumer, createRing } from "./fuse-ring.ts";
+
+const eagain = 11;
 
 /** Opcodes that are never answered: FORGET, INTERRUPT, NOTIFY_REPLY, BATCH_FORGET. */
 const unanswered: ReadonlySet<number> = new Set([2, 36, 41, 42]);
@@ -34,12 +47,17 @@ export class RealFuseChannel implements FuseChannel {
 	readonly #onClosed: () => Promise<void>;
 	readonly #ring = createRing(ringBytes);
 	readonly #consumer: RingConsumer;
+	/** For requests that the main thread reads itself. */
+	readonly #room = new Uint8Array(maxRequestBytes);
+	readonly #calls = libc();
 	readonly #over = new Deferred<void>();
 	#readerGone: Promise<void> = Promise.resolve();
 	#notifier: Notifier | undefined;
 	#take: ((request: Uint8Array) => void) | undefined;
 	#outstanding = 0;
-	#lastRequestMs = 0;
+	/** When a request last came or a reply last went out, as far as a turn has seen it: from a reply on the client needs time for the next. */
+	#lastActiveMs = 0;
+	#replied = false;
 	#burst = false;
 	#paused = false;
 	#closed = false;
@@ -93,34 +111,65 @@ export class RealFuseChannel implements FuseChannel {
 		this.#turning = false;
 		if (this.#paused) return;
 		const now = performance.now();
-		if (this.#drain() > 0) {
-			// After this turn the continuations of the handlers run; then the next turn looks again.
-			this.#burst = now - this.#lastRequestMs < burstGapMs;
-			this.#lastRequestMs = performance.now();
-			this.#schedule();
-		} else if (this.#consumer.ended !== undefined) {
-			this.#over.resolve();
-		} else if (this.#burst && now - this.#lastRequestMs < spinMs) {
-			if (this.#outstanding === 0) this.#spin();
-			this.#schedule();
-		} else this.#sleep();
+		if (this.#drain() > 0) this.#goOn(now);
+		else if (this.#consumer.ended !== undefined) this.#over.resolve();
+		else this.#wait(now);
 	};
+
+	#wait(now: number): void {
+		if (this.#replied) {
+			this.#replied = false;
+			this.#lastActiveMs = now;
+		}
+		if (!this.#burst || now - this.#lastActiveMs >= spinMs) this.#sleep();
+		else if (this.#outstanding === 0 && this.#spin()) this.#goOn(now);
+		else this.#schedule();
+	}
+
+	/** After this turn the continuations of the handlers run; then the next turn looks again. */
+	#goOn(now: number): void {
+		this.#burst = now - this.#lastActiveMs < burstGapMs;
+		this.#lastActiveMs = performance.now();
+		this.#schedule();
+	}
 
 	#drain(): number {
 		let count = 0;
 		while (count < requestsPerTurn && !this.#paused) {
-			if (this.#consumer.drain(1, this.#deliver) === 0) break;
+			if (this.#consumer.drain(1, this.#deliver) === 0 && !this.#readOne()) break;
 			count++;
 		}
 		return count;
 	}
 
-	#spin(): void {
-		const until = this.#lastRequestMs + spinMs;
-		while (!this.#consumer.ready && performance.now() < until);
+	/** Reads a request from the device and hands it over. False when there is none, or when reading is still the reader thread's. */
+	#readOne(): boolean {
+		// Once closing has begun the number may soon be another file's.
+		if (!this.#burst || this.#closing !== undefined || !this.#consumer.alone()) return false;
+		const count = this.#calls.read(this.#fd, this.#room, maxRequestBytes);
+		if (count > 0) {
+			this.#deliver(this.#room.subarray(0, count));
+			return true;
+		}
+		// The reader thread knows what to make of whatever else this is; in the end it finds the end.
+		if (count !== -eagain) this.#consumer.callBack();
+		return false;
+	}
+
+	/** Looks for a moment. True when a request was delivered; one in the ring is left to the next turn. */
+	#spin(): boolean {
+		const until = this.#lastActiveMs + spinMs;
+		do {
+			for (let looks = 0; looks < looksPerTimeCheck; looks++) {
+				if (this.#consumer.ready) return false;
+				if (this.#readOne()) return true;
+			}
+		} while (performance.now() < until);
+		return false;
 	}
 
 	#sleep(): void {
+		this.#consumer.callBack();
 		const waiting = this.#consumer.wait();
 		if (waiting === undefined) {
 			this.#schedule();
@@ -132,6 +181,7 @@ export class RealFuseChannel implements FuseChannel {
 
 	pause(): void {
 		this.#paused = true;
+		this.#consumer.callBack();
 	}
 
 	resume(): void {
@@ -143,6 +193,7 @@ export class RealFuseChannel implements FuseChannel {
 
 	reply(parts: readonly Uint8Array[]): void {
 		this.#outstanding--;
+		this.#replied = true;
 		// Its connection is gone, and whoever waited was told by the kernel.
 		if (this.#closed) return;
 		let length = 0;

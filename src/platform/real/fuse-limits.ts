@@ -9,6 +9,9 @@ export const ringBytes = 8 << 20;
 /** How long the main thread goes on looking for requests before it sleeps: waking a thread costs 20 to 60 µs on a virtual machine. */
 export const spinMs = 0.05;
 
+/** Looks between two glances at the clock: a look is a system call or less. */
+export const looksPerTimeCheck = 8;
+
 /** Requests count as coming in a row when the last gap was shorter than this; a lone request does not start spinning. */
 export const burstGapMs = 1;
 

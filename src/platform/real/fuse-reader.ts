@@ -48,6 +48,7 @@ function run({ ring, fd, stopFd }: ReaderData): number {
 
 function pump(calls: Libc, producer: RingProducer, fd: number, fds: Uint8Array): number {
 	for (;;) {
+		producer.standAside();
 		const room = producer.reserve();
 		if (room === undefined) return 0;
 		const count = calls.read(fd, room, maxRequestBytes);

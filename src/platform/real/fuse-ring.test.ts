@@ -132,3 +132,66 @@ test("stop ends a producer that waits for room", async () => {
 	while (consumer.drain(64, () => {}) > 0);
 	assert.equal(consumer.ended, 0);
 });
+
+/** Both ends take numbers from one device, a shared counter. */
+const takingSource = `
+import { workerData } from "node:worker_threads";
+const { RingProducer } = await import(workerData.module);
+const producer = new RingProducer(workerData.buffer, 1000);
+const device = new Int32Array(workerData.device);
+for (;;) {
+	producer.standAside();
+	const room = producer.reserve();
+	if (room === undefined) break;
+	const number = Atomics.add(device, 0, 1);
+	if (number >= workerData.count) break;
+	new DataView(room.buffer, room.byteOffset).setUint32(0, number, true);
+	producer.publish(4);
+}
+producer.end(producer.stopped ? 0 : 19);
+`;
+
+function startTaking(buffer: SharedArrayBuffer, device: SharedArrayBuffer, count: number): Worker {
+	const url = new URL(`data:text/javascript,${encodeURIComponent(takingSource)}`);
+	return new Worker(url, { workerData: { buffer, device, count, module: new URL("./fuse-ring.js", import.meta.url).href } });
+}
+
+test("while the producer stands aside the consumer reads the device, and the order is kept", async () => {
+	const total = 100_000;
+	const buffer = createRing(4096);
+	const device = new SharedArrayBuffer(4);
+	const numbers = new Int32Array(device);
+	const consumer = new RingConsumer(buffer);
+	const exit = gone(startTaking(buffer, device, total));
+	let next = 0;
+	let direct = 0;
+	const take = (number: number): void => assert.equal(number, next++);
+	while (consumer.ended === undefined) {
+		const count = consumer.drain(64, (bytes) => take(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true)));
+		for (let i = 0; i < 50 && consumer.alone(); i++) {
+			const number = Atomics.add(numbers, 0, 1);
+			if (number >= total) break;
+			take(number);
+			direct++;
+		}
+		// Sometimes straight after asking, when the producer may or may not have noticed.
+		if (count === 0 || next % 3 === 0) consumer.callBack();
+		if (count === 0) await consumer.wait();
+	}
+	assert.deepEqual([next, consumer.ended], [total, 19]);
+	assert.ok(direct > 0, "the consumer never read for itself");
+	await exit;
+});
+
+test("stop ends a producer that stands aside", async () => {
+	const buffer = createRing(4096);
+	const consumer = new RingConsumer(buffer);
+	const exit = gone(startTaking(buffer, new SharedArrayBuffer(4), 1_000_000_000));
+	while (!consumer.alone()) {
+		consumer.drain(64, () => {});
+		await new Promise((resolve) => setImmediate(resolve));
+	}
+	consumer.stop();
+	await exit;
+	assert.equal(consumer.ended, 0);
+});

@@ -4,15 +4,21 @@
  * Layout: `Int32Array` of control words, then bytes. A record is a u32 length, 4 bytes of nothing, and the bytes, padded to 8; it never
  * wraps: where the rest of the ring is too short for the largest record, a length of `wrapMark` sends the consumer back to 0.
  *
+ * The consumer may read the device itself while requests come one after the other: it saves a thread's waking. It asks the producer to
+ * stand aside, which the producer does after its next record, and calls it back before it sleeps.
+ *
  * Invariants
  *  R1 head and tail are multiples of 8 in [0, size); head = tail means empty; the producer alone moves head, the consumer alone moves tail.
  *  R2 The producer writes into free space only: it needs `maxRecordBytes` + 16 in one piece before it reads, as it does not know the
  *     length in advance.
  *  R3 A record is published (head stored) after its bytes are in place, and given back (tail stored) after its consumer has returned.
+ *  R4 While the producer stands aside it neither reads nor publishes; only then may the consumer read the device, and only once the ring
+ *     is empty, so that the order of arrival is kept.
  */
 import { assert } from "../../base/assert.ts";
 
-const word = { head: 0, tail: 1, consumerWaits: 2, producerWaits: 3, stop: 4, ended: 5, errno: 6 } as const;
+const word = { head: 0, tail: 1, consumerWaits: 2, producerWaits: 3, stop: 4, ended: 5, errno: 6, aside: 7 } as const;
+const aside = { no: 0, asked: 1, yes: 2 } as const;
 const controlBytes = 64;
 const wrapMark = 0xffff_ffff;
 const recordHeaderBytes = 8;
@@ -53,6 +59,13 @@ export class RingProducer {
 
 	get stopped(): boolean {
 		return Atomics.load(this.#ring.control, word.stop) !== 0;
+	}
+
+	/** To be called between two reads: stands aside for as long as the consumer reads the device itself. */
+	standAside(): void {
+		const { control } = this.#ring;
+		if (Atomics.compareExchange(control, word.aside, aside.asked, aside.yes) !== aside.asked) return;
+		while (Atomics.load(control, word.aside) === aside.yes && !this.stopped) Atomics.wait(control, word.aside, aside.yes);
 	}
 
 	/** Room for one record of the largest size, or undefined when stopped. Blocks while the ring is full. */
@@ -168,10 +181,24 @@ export class RingConsumer {
 		return waiting.async ? waiting.value : undefined;
 	}
 
+	/** Asks the producer to stand aside, and whether it does and nothing of its is left. */
+	alone(): boolean {
+		const { control } = this.#ring;
+		const now = Atomics.compareExchange(control, word.aside, aside.no, aside.asked);
+		return now === aside.yes && !this.ready;
+	}
+
+	/** The producer goes on. */
+	callBack(): void {
+		const { control } = this.#ring;
+		if (Atomics.exchange(control, word.aside, aside.no) === aside.yes) Atomics.notify(control, word.aside);
+	}
+
 	/** Ends the producer, also one that waits for room. Its system call is somebody else's to end. */
 	stop(): void {
 		const { control } = this.#ring;
 		Atomics.store(control, word.stop, 1);
 		Atomics.notify(control, word.tail);
+		this.callBack();
 	}
 }
