@@ -607,8 +607,8 @@ export function chooseMembers(disks: DiskSet, count = mirrorCount(disks.roster),
 }
 
 /**
- * A clean unmount: everything is sealed, checkpointed and durable, and the memory files hold nothing. The last thing that is written. `manifestGeneration` is that of the last checkpoint, so that older
- * contents of all its disks are not taken for the newest.
+ * A clean unmount: everything is sealed, checkpointed and durable, and the memory files hold nothing. The last thing that is written.
+ * `manifestGeneration` is that of the last checkpoint, so that older contents of all its disks are not taken for the newest.
  */
 export async function markClean(disks: DiskSet, manifestGeneration = disks.roster.manifestGeneration): Promise<void> {
 	await disks.changeRoster("clean unmount", ({ memoryIncarnation: _old, ...roster }) => ({

@@ -56,7 +56,7 @@ export function mountRefusal(roster: Roster, found: ReadonlySet<DiskId>): Refusa
 	if (missing.length > 0 && missing.length >= rosterQuorum(members.length, roster.config.tolerance)) {
 		return because("log.roster-stale", "a newer state of the volume could exist on the missing disks alone");
 	}
-	// Below a quorum no change counts. One tried all the same would tell those few disks that the others are out, and at the next mount they would be enough for it.
+	// R4: a change tried all the same would tell those few disks that the others are out, and at the next mount they would be enough.
 	if (missing.length > roster.config.tolerance)
 		return because("log.too-many-missing", `it works without ${roster.config.tolerance} of them at most`);
 	const epoch = currentLogEpoch(roster);

@@ -11,8 +11,9 @@ export const limits = {
 	/** What headers cost is reckoned for segments of this size when free space is shown. */
 	nominalPayloadBytes: 2 * 1024 * 1024,
 	/**
-	 * Part of the reserve that writing respects; what is shown as free leaves out all of it. What was acknowledged while there was space must be sealed when there is none: the rest of the reserve is for
-	 * the headers, paddings and odd remainders that nobody could reckon with when it was acknowledged.
+	 * Part of the reserve that writing respects; what is shown as free leaves out all of it. What was acknowledged while there was space
+	 * must be sealed when there is none: the rest of the reserve is for the headers, paddings and odd remainders that nobody could reckon
+	 * with when it was acknowledged.
 	 */
 	writableReserve: 0.5,
 	/** Eight digits in the name of a pack. */
