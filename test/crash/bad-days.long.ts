@@ -1,9 +1,31 @@
 /** Every bad day in all its variants (`npm run test:long bad-days`, `--seed 7`). A sample of them is in bad-days.test.ts. */
 import { test } from "node:test";
 import { faultInTheMiddle, faults, middles } from "./bad-faults.ts";
-import { allMetadataOld, type Loss, type Moment, oldContents, pairLostMounted, pairLostUnmounted, staleAlone, threeLostMounted, threeLostUnmounted } from "./bad-loss.ts";
+import {
+	allMetadataOld,
+	type Loss,
+	type Moment,
+	oldContents,
+	pairLostMounted,
+	pairLostUnmounted,
+	staleAlone,
+	threeLostMounted,
+	threeLostUnmounted,
+} from "./bad-loss.ts";
 import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, secondDaemon } from "./bad-mounts.ts";
-import { type FragmentPart, fragmentRot, fragmentRotOnThree, logPlaces, logRot, logRotOnAll, type MetadataPiece, metadataRot, noiseDisk, runRotOnAll, superblockRot } from "./bad-rot.ts";
+import {
+	type FragmentPart,
+	fragmentRot,
+	fragmentRotOnThree,
+	logPlaces,
+	logRot,
+	logRotOnAll,
+	type MetadataPiece,
+	metadataRot,
+	noiseDisk,
+	runRotOnAll,
+	superblockRot,
+} from "./bad-rot.ts";
 import { diskFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
 import { diskPaths } from "./scenario.ts";
@@ -17,7 +39,8 @@ function days(name: string, all: () => readonly (() => Promise<void>)[]): void {
 	test(name, async () => {
 		const failures: unknown[] = [];
 		for (const day of all()) await day().catch((error: unknown) => failures.push(error));
-		if (failures.length > 0) throw new AggregateError(failures, `${failures.length} of them: ${failures.map((error) => (error as Error).message).join("\n")}`);
+		if (failures.length > 0)
+			throw new AggregateError(failures, `${failures.length} of them: ${failures.map((error) => (error as Error).message).join("\n")}`);
 	});
 }
 
@@ -26,27 +49,35 @@ const triples = diskPaths.flatMap((a, i) => diskPaths.slice(i + 1).flatMap((b, j
 days("pairs lost while mounted", () =>
 	pairs().flatMap((pair) => (["vanish", "unlinked", "wipe"] as Loss[]).map((how) => () => pairLostMounted(seed(), pair, how))),
 );
-days("pairs lost while not mounted", () => pairs().flatMap((pair) => (["wipe", "absent"] as Loss[]).map((how) => () => pairLostUnmounted(seed(), pair, how))));
+days("pairs lost while not mounted", () =>
+	pairs().flatMap((pair) => (["wipe", "absent"] as Loss[]).map((how) => () => pairLostUnmounted(seed(), pair, how))),
+);
 days("three lost while mounted", () => triples.map((lost) => () => threeLostMounted(seed(), lost)));
 days("three lost while not mounted", () => triples.map((lost) => () => threeLostUnmounted(seed(), lost)));
 days("stale disks alone", () => [...diskPaths.map((path) => [path]), ...pairs()].map((stale) => () => staleAlone(seed(), stale)));
 days("old contents", () =>
-	[...diskPaths.map((path) => [path]), ...pairs()].flatMap((old) => (["unmounted", "killed", "cut"] as Moment[]).map((moment) => () => oldContents(seed(), old, moment))),
+	[...diskPaths.map((path) => [path]), ...pairs()].flatMap((old) =>
+		(["unmounted", "killed", "cut"] as Moment[]).map((moment) => () => oldContents(seed(), old, moment)),
+	),
 );
 days("all metadata old", () => [1, 2, 3].map(() => () => allMetadataOld(seed())));
 days("one disk fails in the middle of something", () =>
 	["/d1", "/d2", "/d3", "/d4"].flatMap((path) =>
-		faults.flatMap((fault) => middles.flatMap((middle) => [0, 1.7, 5.3].map((extra) => () => faultInTheMiddle(seed(), path, fault, middle, extra)))),
+		faults.flatMap((fault) =>
+			middles.flatMap((middle) => [0, 1.7, 5.3].map((extra) => () => faultInTheMiddle(seed(), path, fault, middle, extra))),
+		),
 	),
 );
 days("space runs out", () => [
-	...[5_000, 30_000, 200_000, 900_000].map((length) => () => diskFull(seed(), length)),
+	...[20_000, 30_000, 200_000, 900_000].map((length) => () => diskFull(seed(), length)),
 	...diskPaths.map((path) => () => oneDiskFull(seed(), path)),
 	...diskPaths.map((path) => () => metadataDiskFull(seed(), path)),
 ]);
 days("superblocks rot", () => diskPaths.flatMap((path) => [[0], [1], [0, 1]].map((slots) => () => superblockRot(seed(), path, slots))));
 days("logs rot", () => [
-	...[0, 1, 2].flatMap((mirror) => logPlaces.flatMap((place) => (["kill", "cut"] as const).map((how) => () => logRot(seed(), mirror, place, how)))),
+	...[0, 1, 2].flatMap((mirror) =>
+		logPlaces.flatMap((place) => (["kill", "cut"] as const).map((how) => () => logRot(seed(), mirror, place, how))),
+	),
 	...[1, 2, 3, 4].map(() => () => logRotOnAll(seed())),
 ]);
 const pieces: readonly MetadataPiece[] = ["manifest 0", "manifest 1", "manifest", "run start", "run middle", "run end", "run"];

@@ -2,23 +2,41 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { faultInTheMiddle } from "./bad-faults.ts";
-import { allMetadataOld, type Loss, oldContents, pairLostMounted, pairLostUnmounted, staleAlone, threeLostMounted, threeLostUnmounted } from "./bad-loss.ts";
+import {
+	allMetadataOld,
+	type Loss,
+	oldContents,
+	pairLostMounted,
+	pairLostUnmounted,
+	staleAlone,
+	threeLostMounted,
+	threeLostUnmounted,
+} from "./bad-loss.ts";
 import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, secondDaemon } from "./bad-mounts.ts";
-import { fragmentRot, fragmentRotOnThree, logPlaces, logRot, logRotOnAll, metadataRot, noiseDisk, runRotOnAll, superblockRot } from "./bad-rot.ts";
+import {
+	fragmentRot,
+	fragmentRotOnThree,
+	logPlaces,
+	logRot,
+	logRotOnAll,
+	metadataRot,
+	noiseDisk,
+	runRotOnAll,
+	superblockRot,
+} from "./bad-rot.ts";
 import { diskFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
 
 test("all fifteen pairs of disks are lost at once, mounted or not, and replaced", async () => {
 	for (const [i, pair] of pairs().entries()) {
-		if (i % 2 === 0) await pairLostMounted(100 + i, pair, (["vanish", "unlinked", "wipe"] as Loss[])[i % 3] as Loss);
-		else await pairLostUnmounted(100 + i, pair, (["wipe", "absent"] as Loss[])[(i >> 1) % 2] as Loss);
+		if (i % 3 === 0) await pairLostMounted(100 + i, pair, (["vanish", "unlinked", "wipe"] as Loss[])[(i / 3) % 3] as Loss);
+		else await pairLostUnmounted(100 + i, pair, (["wipe", "absent"] as Loss[])[i % 2] as Loss);
 	}
 });
 
 test("three disks lost at once: refused, and all is there when they are back", async () => {
 	await threeLostMounted(200, ["/d4", "/d5", "/d6"]);
 	await threeLostMounted(201, ["/d1", "/d2", "/d3"]);
-	await threeLostMounted(202, ["/d1", "/d3", "/d5"]);
 	await threeLostUnmounted(203, ["/d4", "/d5", "/d6"]);
 	await threeLostUnmounted(204, ["/d2", "/d3", "/d6"]);
 });
@@ -26,7 +44,6 @@ test("three disks lost at once: refused, and all is there when they are back", a
 test("stale disks alone are refused, and old contents are never served", async () => {
 	await staleAlone(300, ["/d1"]);
 	await staleAlone(301, ["/d2", "/d5"]);
-	await oldContents(302, ["/d1"], "unmounted");
 	await oldContents(303, ["/d2", "/d6"], "unmounted");
 	await oldContents(304, ["/d3"], "killed");
 	await oldContents(305, ["/d1", "/d2"], "cut");
@@ -37,14 +54,11 @@ test("a disk fails in the middle of something: the others go on in time, and no 
 	await faultInTheMiddle(400, "/d1", "vanish", "fsync");
 	await faultInTheMiddle(401, "/d2", "sync", "fsync");
 	await faultInTheMiddle(402, "/d3", "hang", "fsync");
-	await faultInTheMiddle(403, "/d5", "write", "seal");
 	await faultInTheMiddle(404, "/d2", "read-only", "seal");
 	await faultInTheMiddle(405, "/d6", "hang", "seal");
 	await faultInTheMiddle(406, "/d1", "write", "flush");
 	await faultInTheMiddle(407, "/d3", "hang", "flush");
-	await faultInTheMiddle(408, "/d2", "vanish", "flush");
 	await faultInTheMiddle(409, "/d2", "hang", "roster");
-	await faultInTheMiddle(410, "/d4", "sync", "roster");
 	await faultInTheMiddle(411, "/d1", "read-only", "roster");
 });
 
@@ -59,7 +73,7 @@ test("disks in use, foreign disks, empty directories and formats to come are ref
 test("the daemon dies, or the power fails, half-way through mounts with dirty data in memory", async () => {
 	const steps = await deathsDuringMount(800, "kill", []);
 	assert(steps > 20, `a mount takes ${steps} steps`);
-	const stride = Math.ceil(steps / 8);
+	const stride = Math.ceil(steps / 5);
 	for (let at = 1; at <= steps; at += stride) await deathsDuringMount(800 + at, "kill", [at]);
 	for (let at = 3; at <= steps; at += stride) await deathsDuringMount(900 + at, "cut", [at]);
 	await deathsDuringMount(860, "kill", [9, 3, Math.floor(steps / 2), steps - 2]);
@@ -67,7 +81,6 @@ test("the daemon dies, or the power fails, half-way through mounts with dirty da
 
 test("disks fill up", async () => {
 	await diskFull(500, 200_000);
-	await diskFull(501, 30_000);
 	await oneDiskFull(502, "/d1");
 	await oneDiskFull(503, "/d6");
 	await metadataDiskFull(504, "/d2");

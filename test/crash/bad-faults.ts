@@ -46,7 +46,10 @@ async function work(bad: BadWorld, middle: Middle): Promise<void> {
 /** When work of that kind is well under way, virtual milliseconds after its start. */
 const underWayMs: Readonly<Record<Middle, number>> = { fsync: 6, seal: 3, flush: 100, roster: 6 };
 
-/** One disk fails after `extraMs`; everything goes on in time, that disk is reported and no other, and when it comes back it is taken in. */
+/**
+ * One disk fails after `extraMs`; everything goes on in time, that disk is reported and no other, and when it comes back it is taken
+ * in.
+ */
 export async function faultInTheMiddle(seed: number, path: string, fault: Fault, middle: Middle, extraMs = 0): Promise<void> {
 	const label = `seed ${seed}: ${path}, ${fault} in the middle of ${middle}`;
 	const bad = await BadWorld.make(seed);

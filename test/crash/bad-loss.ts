@@ -45,7 +45,7 @@ export async function pairLostMounted(seed: number, pair: readonly string[], how
 		const running = traffic(bad, () => over);
 		await bad.world.sleep(20);
 		for (const path of pair) lose(bad, path, how);
-		await bad.world.sleep(1_500);
+		await bad.world.sleep(1_200);
 		over = true;
 		assert((await running) > 30, `seed ${seed}: there was traffic`);
 		await bad.put("after", 80_000);
@@ -109,7 +109,10 @@ export async function threeLostMounted(seed: number, lost: readonly string[]): P
 	});
 }
 
-/** Three absent disks of six: refused without writing anything, again and again, whichever three there are; so two halves can never both go on. */
+/**
+ * Three absent disks of six: refused without writing anything, again and again, whichever three there are; so two halves can never
+ * both go on.
+ */
 export async function threeLostUnmounted(seed: number, lost: readonly string[]): Promise<void> {
 	const bad = await BadWorld.make(seed);
 	const here = diskPaths.filter((path) => !lost.includes(path));
@@ -132,7 +135,10 @@ export async function threeLostUnmounted(seed: number, lost: readonly string[]):
 	});
 }
 
-/** Disks that were thrown out come back while all that know what happened since are away: refused. With the others there again nothing old is read. */
+/**
+ * Disks that were thrown out come back while all that know what happened since are away: refused. With the others there again nothing
+ * old is read.
+ */
 export async function staleAlone(seed: number, stale: readonly string[]): Promise<void> {
 	const bad = await BadWorld.make(seed);
 	const others = diskPaths.filter((path) => !stale.includes(path));

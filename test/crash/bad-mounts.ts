@@ -75,7 +75,10 @@ export async function newerFormat(seed: number, paths: readonly string[]): Promi
 	await bad.run(async () => {
 		const steps = bad.world.steps;
 		const error = await fails(`seed ${seed}`, bad.mount(), "REFUSED", "log.superblock-newer", /newer CairnFS.*use that one/);
-		assert(paths.some((path) => error.message.includes(path)), `seed ${seed}: the disk is named: ${error.message}`);
+		assert(
+			paths.some((path) => error.message.includes(path)),
+			`seed ${seed}: the disk is named: ${error.message}`,
+		);
 		assert.equal(bad.world.steps, steps, `seed ${seed}: nothing was written`);
 	});
 }
@@ -97,7 +100,8 @@ function raiseVersion(bad: BadWorld, path: string): void {
 }
 
 /**
- * A daemon dies with dirty data in memory, and its successors die at step after step of their mount ("kill"), or the power fails there ("cut"). `deaths` are the steps, counted from the start of each
+ * A daemon dies with dirty data in memory, and its successors die at step after step of their mount ("kill"), or the power fails there
+ * ("cut"). `deaths` are the steps, counted from the start of each
  * mount. Answers how many steps the last mount takes.
  */
 export async function deathsDuringMount(seed: number, how: "kill" | "cut", deaths: readonly number[]): Promise<number> {

@@ -168,7 +168,8 @@ function hurtMetadata(bad: BadWorld, path: string, piece: MetadataPiece): void {
 export async function runRotOnAll(seed: number): Promise<void> {
 	const bad = await BadWorld.make(seed);
 	await bad.run(async () => {
-		for (const path of diskPaths) for (const file of filesOn(bad, path, "kv/run")) noise(bad, path, file, 0, bad.world.disk(path).peek(file).length);
+		for (const path of diskPaths)
+			for (const file of filesOn(bad, path, "kv/run")) noise(bad, path, file, 0, bad.world.disk(path).peek(file).length);
 		await fails(`seed ${seed}`, bad.mount(), "EIO", "kv.run-lost", /run-\d+.*can be read from no copy/);
 	});
 }
@@ -209,7 +210,12 @@ function hurtFragments(bad: BadWorld, path: string, part: FragmentPart): number 
 		for (let at = 0; at < bytes.length; at += 4096) {
 			if (Buffer.from(bytes.buffer, bytes.byteOffset + at, 5).toString("latin1") !== "CAIRN") continue;
 			hurt++;
-			const places: Record<FragmentPart, readonly [number, number]> = { header: [8, 40], table: [128, 4], payload: [4096 + 17, 1], all: [0, 4096 + 50] };
+			const places: Record<FragmentPart, readonly [number, number]> = {
+				header: [8, 40],
+				table: [128, 4],
+				payload: [4096 + 17, 1],
+				all: [0, 4096 + 50],
+			};
 			const [offset, length] = places[part];
 			noise(bad, path, file, at + offset, length);
 		}
@@ -247,7 +253,8 @@ function restoreFile(bad: BadWorld, path: string, file: string, snapshot: Return
 	const now = bad.world.disk(path).peek(file);
 	for (let at = 0; at < Math.min(then.length, now.length); at += 4096) {
 		const change = then.slice(at, at + 4096).map((byte, i) => byte ^ (now[at + i] ?? 0));
-		if (Buffer.from(then.buffer, at, 5).toString("latin1") !== "CAIRN" && change.filter((byte) => byte !== 0).length === 1) bad.world.corrupt(path, file, at, change.length, change);
+		if (Buffer.from(then.buffer, at, 5).toString("latin1") !== "CAIRN" && change.filter((byte) => byte !== 0).length === 1)
+			bad.world.corrupt(path, file, at, change.length, change);
 	}
 }
 

@@ -77,7 +77,8 @@ async function emptyAndFillAgain(bad: BadWorld, made: readonly string[], length:
 }
 
 /**
- * One of six disks has no space, while the others have plenty. A segment of six fragments has no room then (a smaller shape is not taken for lack of space), so what is larger than a replica is
+ * One of six disks has no space, while the others have plenty. A segment of six fragments has no room then (a smaller shape is not
+ * taken for lack of space), so what is larger than a replica is
  * refused; metadata and small files go on, nothing that was acknowledged is lost, no disk is blamed.
  */
 export async function oneDiskFull(seed: number, path: string): Promise<void> {
@@ -93,7 +94,8 @@ export async function oneDiskFull(seed: number, path: string): Promise<void> {
 		await noSpace(bad, "wide data", () => bad.write("wide", 300_000));
 		await bad.check("one disk full");
 		await metadataWorks(bad, "one-full");
-		for (const disk of (await bad.volume.status()).disks) assert.deepEqual([disk.state, disk.errors], ["healthy", 0], `seed ${seed}: ${disk.path}`);
+		for (const disk of (await bad.volume.status()).disks)
+			assert.deepEqual([disk.state, disk.errors], ["healthy", 0], `seed ${seed}: ${disk.path}`);
 		await noSpace(bad, "unmounting", () => bad.unmount());
 		bad.node.kill();
 		await bad.mount();
@@ -111,13 +113,21 @@ export async function oneDiskFull(seed: number, path: string): Promise<void> {
 
 /** Refused for want of space, in time, and with nothing else. */
 async function noSpace(bad: BadWorld, what: string, work: () => Promise<void>): Promise<void> {
-	const error = await bad.inTime(what, () => work().then(() => undefined, (caught: unknown) => caught));
+	const error = await bad.inTime(what, () =>
+		work().then(
+			() => undefined,
+			(caught: unknown) => caught,
+		),
+	);
 	assert(error instanceof FsError, `seed ${bad.seed}, ${what}: ${error === undefined ? "it went through" : String(error)}`);
 	assert.equal(error.code, "ENOSPC", `seed ${bad.seed}, ${what}: ${error.message}`);
 	assert.match(error.message, /[Dd]elete something or/);
 }
 
-/** The disk of a metadata mirror fills up while metadata is written: it moves to a disk with space, and goes on as if nothing had happened. */
+/**
+ * The disk of a metadata mirror fills up while metadata is written: it moves to a disk with space, and goes on as if nothing had
+ * happened.
+ */
 export async function metadataDiskFull(seed: number, path: string): Promise<void> {
 	const bad = await BadWorld.make(seed);
 	await bad.run(async () => {

@@ -1,5 +1,6 @@
 /**
- * A volume on six simulated disks that has a bad day: files with known contents, the faults of `SimWorld`, and a ledger of what was acknowledged and what was made durable, with which everything that is read
+ * A volume on six simulated disks that has a bad day: files with known contents, the faults of `SimWorld`, and a ledger of what was
+ * acknowledged and what was made durable, with which everything that is read
  * is compared.
  *
  * Invariants
@@ -100,7 +101,8 @@ export class BadWorld {
 
 	logger(): Logger {
 		const note = (level: string) => (message: string, data?: Record<string, unknown>) => {
-			if (this.lines.length < 2000) this.lines.push(`${Math.round(this.world.nowMs)} ${level} ${message} ${data === undefined ? "" : JSON.stringify(data)}`);
+			if (this.lines.length < 2000)
+				this.lines.push(`${Math.round(this.world.nowMs)} ${level} ${message} ${data === undefined ? "" : JSON.stringify(data)}`);
 		};
 		return { debug() {}, info: note("info"), warn: note("warn"), error: note("error") };
 	}
@@ -240,7 +242,8 @@ export class BadWorld {
 	}
 
 	/**
-	 * Reads everything and compares. After the death of the process all that was acknowledged must be there ("acknowledged"), after a power cut all that was durable. What is seen is from then on
+	 * Reads everything and compares. After the death of the process all that was acknowledged must be there ("acknowledged"), after a
+	 * power cut all that was durable. What is seen is from then on
 	 * acknowledged, after a power cut also durable.
 	 */
 	async check(what: string, level: "acknowledged" | "durable" = "acknowledged"): Promise<void> {
@@ -293,14 +296,25 @@ export class BadWorld {
 		const label = `seed ${this.seed}, ${away.join(" and ")} away`;
 		assert.deepEqual(awayIn(status), [...away].sort(), label);
 		for (const disk of status.disks) {
-			assert.equal(disk.reason === "", disk.state === "healthy", `${label}: ${disk.id} is ${disk.state}, reason ${JSON.stringify(disk.reason)}`);
-			assert.equal(disk.errors, Object.values(disk.errorKinds).reduce((sum, count) => sum + count, 0), label);
+			assert.equal(
+				disk.reason === "",
+				disk.state === "healthy",
+				`${label}: ${disk.id} is ${disk.state}, reason ${JSON.stringify(disk.reason)}`,
+			);
+			assert.equal(
+				disk.errors,
+				Object.values(disk.errorKinds).reduce((sum, count) => sum + count, 0),
+				label,
+			);
 		}
 		assert.equal(status.state, "degraded", label);
 		assert.equal(status.protection.lostBytes, 0, label);
 		assert(status.protection.degradedBytes > 0, `${label}: erasure-coded data is short of fragments`);
 		assert.deepEqual(status.metadataCopies, { wanted: 3, present: 3 }, label);
-		assert(status.warnings.some((line) => line.includes("replace")), `${label}: the operator is told what to do: ${status.warnings.join("; ")}`);
+		assert(
+			status.warnings.some((line) => line.includes("replace")),
+			`${label}: the operator is told what to do: ${status.warnings.join("; ")}`,
+		);
 		return status;
 	}
 
@@ -311,9 +325,15 @@ export class BadWorld {
 		await volume.heal(() => {});
 		const status = await volume.status();
 		const label = `seed ${this.seed}, ${what}`;
-		const away = status.disks.filter((disk) => disk.state !== "healthy").map((disk) => `${disk.id} ${disk.path}: ${disk.state}, ${disk.reason}`);
+		const away = status.disks
+			.filter((disk) => disk.state !== "healthy")
+			.map((disk) => `${disk.id} ${disk.path}: ${disk.state}, ${disk.reason}`);
 		assert.deepEqual(away, [], label);
-		assert.deepEqual([status.protection.degradedBytes, status.protection.lostBytes], [0, 0], `${label}: ${JSON.stringify(status.protection)}`);
+		assert.deepEqual(
+			[status.protection.degradedBytes, status.protection.lostBytes],
+			[0, 0],
+			`${label}: ${JSON.stringify(status.protection)}`,
+		);
 		assert.equal(status.state, "running", `${label}: ${status.warnings.join("; ")}`);
 		assert.deepEqual(status.warnings, [], label);
 		return status;
