@@ -8,10 +8,42 @@
 
 /** Errno names as in <errno.h>, plus the few states that errno has no name for. */
 export type ErrorCode =
-	| "EPERM" | "ENOENT" | "EINTR" | "EIO" | "ENXIO" | "E2BIG" | "EBADF" | "EAGAIN" | "ENOMEM" | "EACCES" | "EBUSY" | "EEXIST"
-	| "EXDEV" | "ENODEV" | "ENOTDIR" | "EISDIR" | "EINVAL" | "EMFILE" | "EFBIG" | "ENOSPC" | "ESPIPE" | "EROFS" | "EMLINK"
-	| "ERANGE" | "EDEADLK" | "ENAMETOOLONG" | "ENOSYS" | "ENOTEMPTY" | "ELOOP" | "ENODATA" | "EOVERFLOW" | "ENOTSUP"
-	| "ETIMEDOUT" | "ESTALE" | "ENOTCONN" | "ECANCELED"
+	| "EPERM"
+	| "ENOENT"
+	| "EINTR"
+	| "EIO"
+	| "ENXIO"
+	| "E2BIG"
+	| "EBADF"
+	| "EAGAIN"
+	| "ENOMEM"
+	| "EACCES"
+	| "EBUSY"
+	| "EEXIST"
+	| "EXDEV"
+	| "ENODEV"
+	| "ENOTDIR"
+	| "EISDIR"
+	| "EINVAL"
+	| "EMFILE"
+	| "EFBIG"
+	| "ENOSPC"
+	| "ESPIPE"
+	| "EROFS"
+	| "EMLINK"
+	| "ERANGE"
+	| "EDEADLK"
+	| "ENAMETOOLONG"
+	| "ENOSYS"
+	| "ENOTEMPTY"
+	| "ELOOP"
+	| "ENODATA"
+	| "EOVERFLOW"
+	| "ENOTSUP"
+	| "ETIMEDOUT"
+	| "ESTALE"
+	| "ENOTCONN"
+	| "ECANCELED"
 	/** Bytes that were read do not match their checksum or their identity. */
 	| "CORRUPT"
 	/** The request is understood and refused for the safety of data; the message says what would allow it. */
@@ -21,6 +53,25 @@ export type ErrorCode =
 
 export type ErrorData = Readonly<Record<string, string | number | boolean | readonly (string | number)[] | undefined>>;
 
+/** Answers rather than faults: a lookup of an absent name is one, and every create begins with it. Their site says enough; a stack would cost more than the answer. */
+const answers: ReadonlySet<ErrorCode> = new Set([
+	"ENOENT",
+	"EEXIST",
+	"ENODATA",
+	"ENOTEMPTY",
+	"EAGAIN",
+	"ERANGE",
+	"ESTALE",
+	"ENOSYS",
+	"ENOTSUP",
+]);
+
+function stackFrames(code: ErrorCode): number {
+	const usual = Error.stackTraceLimit;
+	if (answers.has(code)) Error.stackTraceLimit = 0;
+	return usual;
+}
+
 export class FsError extends Error {
 	readonly code: ErrorCode;
 	/** Unique in the source tree, `floor.what`, for instance `log.append-full`. */
@@ -28,7 +79,9 @@ export class FsError extends Error {
 	readonly data: ErrorData;
 
 	constructor(code: ErrorCode, site: string, message: string, data: ErrorData = {}, cause?: unknown) {
+		const frames = stackFrames(code);
 		super(message, cause === undefined ? undefined : { cause });
+		Error.stackTraceLimit = frames;
 		this.name = "FsError";
 		this.code = code;
 		this.site = site;

@@ -13,6 +13,12 @@ import type { DaemonStart, Processes } from "./context.ts";
 /** A ready line is one line of JSON with a few warnings. */
 const readyLineBytes = 256 * 1024;
 
+/**
+ * glibc keeps an arena for each thread and learns to keep what was freed: with a thread per disk and buffers of some 100 KiB that is a third more memory than is in use. Two arenas, and
+ * large blocks given back at once, cost no measurable time.
+ */
+const allocatorBounds = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "131072", MALLOC_TRIM_THRESHOLD_: "131072" };
+
 export function createProcesses(): Processes {
 	return {
 		startDaemon,
@@ -49,6 +55,7 @@ async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {
 			{
 				detached: true,
 				cwd: "/",
+				env: { ...allocatorBounds, ...process.env },
 				stdio: ["ignore", log, log, "pipe"],
 			},
 		);

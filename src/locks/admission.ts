@@ -47,7 +47,8 @@ export class AdmissionTable {
 			epoch,
 			check: () => {
 				assert(!released, "admission used after its release");
-				if (epoch !== this.#epoch) throw new FsError("EAGAIN", "locks.fenced", `admission to inode ${ino} is of epoch ${epoch}, now ${this.#epoch}`, { ino });
+				if (epoch !== this.#epoch)
+					throw new FsError("EAGAIN", "locks.fenced", `admission to inode ${ino} is of epoch ${epoch}, now ${this.#epoch}`, { ino });
 			},
 			release: () => {
 				assert(!released, "admission released twice");

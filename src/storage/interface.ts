@@ -22,7 +22,11 @@ export interface Redundancy {
 export interface SegmentHealth {
 	readonly segment: Segment;
 	/** One per index of the shape: ok (readable and right), missing (no place, or its disk is gone), corrupt. */
-	readonly fragments: readonly { readonly index: number; readonly disk: number | undefined; readonly state: "ok" | "missing" | "corrupt" }[];
+	readonly fragments: readonly {
+		readonly index: number;
+		readonly disk: number | undefined;
+		readonly state: "ok" | "missing" | "corrupt";
+	}[];
 	/** Fewer than dataShards are ok. */
 	readonly lost: boolean;
 	/** Everything there, on distinct domains, in the target's shape. */
@@ -34,7 +38,12 @@ export interface StorageSpace {
 	readonly capacityBytes: number;
 	readonly usedBytes: number;
 	readonly freeBytes: number;
-	readonly disks: readonly { readonly id: number; readonly capacityBytes: number; readonly usedBytes: number; readonly freeBytes: number }[];
+	readonly disks: readonly {
+		readonly id: number;
+		readonly capacityBytes: number;
+		readonly usedBytes: number;
+		readonly freeBytes: number;
+	}[];
 }
 
 export interface SegmentStore {
@@ -63,7 +72,11 @@ export interface SegmentStore {
 	 * fragments are durable when it resolves; the caller commits `segment` if the record is still the one given and then releases `retired`. Undefined: nothing can be bettered now.
 	 * @throws FsError EIO when the data is lost, ENOSPC.
 	 */
-	rebuild(health: SegmentHealth): Promise<{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined>;
+	rebuild(
+		health: SegmentHealth,
+	): Promise<
+		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
+	>;
 	/** Gives back what a rebuild wrote when its transaction was not committed. */
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
 	/** Segments in which a read found damage since the last call; healed first. */
@@ -73,7 +86,13 @@ export interface SegmentStore {
 	space(): StorageSpace;
 	/** Asks the disks again how much they hold. */
 	refreshSpace(): Promise<void>;
-	readonly counters: { fragmentsRead: number; fragmentsWritten: number; corruptFragments: number; degradedReads: number; rebuiltFragments: number };
+	readonly counters: {
+		fragmentsRead: number;
+		fragmentsWritten: number;
+		corruptFragments: number;
+		degradedReads: number;
+		rebuiltFragments: number;
+	};
 	close(): Promise<void>;
 }
 
@@ -133,22 +152,54 @@ export interface ExtentVerbs {
 	/** Mapped parts of [offset, offset + length), in order; what is not mentioned is a hole. */
 	map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[];
 	/** A new chunk of `segment`, for `write`, which puts it: a value with references 0. `offset` is in the payload. */
-	addChunk(tx: RecordTransaction, context: OperationContext, segment: Segment, place: { readonly id: number; readonly offset: number; readonly length: number }): Chunk;
+	addChunk(
+		tx: RecordTransaction,
+		context: OperationContext,
+		segment: Segment,
+		place: { readonly id: number; readonly offset: number; readonly length: number },
+	): Chunk;
 	/**
 	 * Makes [offset, offset + length) of the file be bytes [chunkOffset, …) of `chunk`, letting go of what was there. Puts the records of a chunk with references 0 and of a segment
 	 * with liveBytes 0 together with the first extent; the caller puts neither. Returns the file offset up to which it is done, the change of stored bytes, and chunk and segment as they
 	 * are now: give these, once committed, with what is left to the next transaction. @throws FsError ESTALE when they died in between: write those bytes anew.
 	 */
-	write(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, chunk: Chunk, segment: Segment, chunkOffset: number, budget: number): { readonly doneTo: number; readonly storedDelta: number; readonly chunk: Chunk; readonly segment: Segment };
+	write(
+		tx: RecordTransaction,
+		context: OperationContext,
+		effects: StorageEffects,
+		ino: Ino,
+		offset: number,
+		length: number,
+		chunk: Chunk,
+		segment: Segment,
+		chunkOffset: number,
+		budget: number,
+	): { readonly doneTo: number; readonly storedDelta: number; readonly chunk: Chunk; readonly segment: Segment };
 	/** `write` of many pieces of one file that lie in one segment, in file order. */
-	writeAll(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, pieces: readonly ExtentPiece[], segment: Segment, budget: number): ExtentsWritten;
+	writeAll(
+		tx: RecordTransaction,
+		context: OperationContext,
+		effects: StorageEffects,
+		ino: Ino,
+		pieces: readonly ExtentPiece[],
+		segment: Segment,
+		budget: number,
+	): ExtentsWritten;
 	/**
 	 * Lets go of everything at or beyond `size`, front to back: the caller sets the inode's size in the first transaction and keeps an intent until `done`. `from` = `doneTo` of the
 	 * call before, so that what was let go of already is not walked over again.
 	 */
 	truncate(tx: RecordTransaction, effects: StorageEffects, ino: Ino, size: number, budget: number, from?: number): Truncated;
 	/** Makes a hole. */
-	punch(tx: RecordTransaction, context: OperationContext, effects: StorageEffects, ino: Ino, offset: number, length: number, budget: number): { readonly doneTo: number; readonly storedDelta: number };
+	punch(
+		tx: RecordTransaction,
+		context: OperationContext,
+		effects: StorageEffects,
+		ino: Ino,
+		offset: number,
+		length: number,
+		budget: number,
+	): { readonly doneTo: number; readonly storedDelta: number };
 }
 
 // ── dirty data ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,6 +281,9 @@ export interface DirtyStore {
 	/** The inode whose old entry keeps the ring's tail from moving, if any: seal it first. */
 	stalledBy(): Ino | undefined;
 	/** After a crash: first the pending records of metadata, in id order, then the ring's entries that pass `isNewer`. */
-	recover(pendings: readonly Pending[], isNewer: (ino: Ino, writeNumber: number) => boolean): { readonly replayed: number; readonly skipped: number };
+	recover(
+		pendings: readonly Pending[],
+		isNewer: (ino: Ino, writeNumber: number) => boolean,
+	): { readonly replayed: number; readonly skipped: number };
 	close(): Promise<void>;
 }

@@ -54,7 +54,10 @@ export async function play(run: Run): Promise<Outcome> {
 	return { firstStep, lastStep, syncSites: world.syncSites };
 }
 
-async function openOrEnd(platform: ReturnType<ReturnType<SimWorld["node"]>["boot"]>, ended: Promise<void> | undefined): Promise<NativeVolume | undefined> {
+async function openOrEnd(
+	platform: ReturnType<ReturnType<SimWorld["node"]>["boot"]>,
+	ended: Promise<void> | undefined,
+): Promise<NativeVolume | undefined> {
 	const opening = openSim(platform);
 	return ended === undefined ? opening : await Promise.race([opening, ended.then(() => undefined)]);
 }

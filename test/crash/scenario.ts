@@ -92,14 +92,30 @@ export async function makeWorldVolume(world: SimWorld): Promise<void> {
 	const platform = world.node().boot();
 	await world.run(
 		createVolume(
-			{ name: "sim", diskPaths, redundancy: "rs:4+2", sameDevice: false, allowDegraded: false, uid: 0, gid: 0, logSegmentBytes: 512 * 1024, logSegmentCount: 4 },
+			{
+				name: "sim",
+				diskPaths,
+				redundancy: "rs:4+2",
+				sameDevice: false,
+				allowDegraded: false,
+				uid: 0,
+				gid: 0,
+				logSegmentBytes: 512 * 1024,
+				logSegmentCount: 4,
+			},
 			{ platform, logger: silentLogger },
 		),
 	);
 }
 
-export function openSim(platform: Parameters<typeof openVolume>[1]["platform"], paths: readonly string[] = diskPaths): Promise<NativeVolume> {
-	return openVolume({ name: "sim", diskPaths: paths, acceptLoss: false, memory: { logTailBytes: 1 << 20, dirtyRingBytes: 2 << 20 } }, { platform, logger: silentLogger });
+export function openSim(
+	platform: Parameters<typeof openVolume>[1]["platform"],
+	paths: readonly string[] = diskPaths,
+): Promise<NativeVolume> {
+	return openVolume(
+		{ name: "sim", diskPaths: paths, acceptLoss: false, memory: { logTailBytes: 1 << 20, dirtyRingBytes: 2 << 20 } },
+		{ platform, logger: silentLogger },
+	);
 }
 
 /** One step of the script: what it does to the volume and what the ledger may believe afterwards. */
@@ -114,7 +130,11 @@ async function nodeOf(volume: Volume, path: string): Promise<{ parent: NodeRef; 
 
 async function withFile<T>(volume: Volume, path: string, fn: (handle: number) => Promise<T>): Promise<T> {
 	const { parent, name } = await nodeOf(volume, path);
-	const opened = await volume.open(caller, { parent, name }, { disposition: "open-or-create", access: { read: true, write: true }, attributes: { mode: 0o644 } });
+	const opened = await volume.open(
+		caller,
+		{ parent, name },
+		{ disposition: "open-or-create", access: { read: true, write: true }, attributes: { mode: 0o644 } },
+	);
 	try {
 		return await fn(opened.handle);
 	} finally {
@@ -257,7 +277,10 @@ async function readAll(volume: Volume, ino: number, size: number): Promise<Uint8
 }
 
 export function canonical(found: ReadonlyMap<string, string>): string {
-	return [...found].map(([path, version]) => `${path} ${version}`).sort().join("\n");
+	return [...found]
+		.map(([path, version]) => `${path} ${version}`)
+		.sort()
+		.join("\n");
 }
 
 export function isRefusal(error: unknown): boolean {

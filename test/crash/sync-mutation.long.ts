@@ -20,7 +20,11 @@ const byLife = ["kv.manifest", "kv.run", "kv.run-name", "log.records", "log.supe
 
 /** Noticed by a floor's suite: the file and the test in it that turns these sites off. */
 const byFloor: readonly { readonly file: string; readonly name: string; readonly sites: readonly string[] }[] = [
-	{ file: "src/log/log.test.js", name: "every sync site of this floor matters", sites: ["log.records", "log.segment-name", "log.superblock", "log.superblock-name"] },
+	{
+		file: "src/log/log.test.js",
+		name: "every sync site of this floor matters",
+		sites: ["log.records", "log.segment-name", "log.superblock", "log.superblock-name"],
+	},
 	{
 		file: "test/crash/kv-local.long.js",
 		name: "without .* something that was durable is lost",
@@ -59,7 +63,8 @@ for (const { file, name, sites } of byFloor) {
 function syncSitesOf(folder: string): Set<string> {
 	const sites = new Set<string>();
 	for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
-		if (!entry.isFile() || !entry.name.endsWith(".ts") || /\.test|test-support/.test(entry.name) || entry.parentPath.includes("platform")) continue;
+		if (!entry.isFile() || !entry.name.endsWith(".ts") || /\.test|test-support/.test(entry.name) || entry.parentPath.includes("platform"))
+			continue;
 		const text = readFileSync(join(entry.parentPath, entry.name), "utf8");
 		for (const [, site] of text.matchAll(/\.sync(?:Names)?\((?:"[^"]*", )?"([a-z]+\.[a-z-]+)"\)/g)) sites.add(site as string);
 	}

@@ -570,11 +570,20 @@ export class LocalEngine implements Engine {
 		return this.#store.verify(options.repair ?? true, options.onProgress ?? (() => {}));
 	}
 
-	/** Bytes of runs, manifest and log on a disk. */
+	/** Bytes of runs, manifest and log on a disk; the log counts as large as it may get. */
 	metadataBytes(disk: DiskId): number {
+		return this.runBytes(disk) + this.logBytes(disk);
+	}
+
+	/** Bytes of runs and manifest on a disk. */
+	runBytes(disk: DiskId): number {
+		return this.#store.bytesOn(disk);
+	}
+
+	/** What the log may take on a disk; 0 where it is not mirrored. */
+	logBytes(disk: DiskId): number {
 		const { config, logEpochs } = this.#parts.disks.roster;
-		const isMirror = logEpochs.some((epoch) => epoch.members.includes(disk));
-		return this.#store.bytesOn(disk) + (isMirror ? config.logSegmentBytes * config.logSegmentCount : 0);
+		return logEpochs.some((epoch) => epoch.members.includes(disk)) ? config.logSegmentBytes * config.logSegmentCount : 0;
 	}
 
 	#throwIfClosed(): void {

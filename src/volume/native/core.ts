@@ -185,7 +185,9 @@ export class Core {
 		const prefix = segmentRecord.prefix();
 		for (;;) {
 			const from = after;
-			const batch = await this.view((tx) => tx.scan(segmentRecord, prefix, from === undefined ? { limit: limits.scanBatch } : { after: from, limit: limits.scanBatch }));
+			const batch = await this.view((tx) =>
+				tx.scan(segmentRecord, prefix, from === undefined ? { limit: limits.scanBatch } : { after: from, limit: limits.scanBatch }),
+			);
 			for (const item of batch) yield item.value;
 			if (batch.length < limits.scanBatch) return;
 			after = batch[batch.length - 1]?.key;

@@ -67,7 +67,8 @@ export class FileData {
 		const { dirty } = this.#core;
 		const plan = await this.#core.view((tx) => {
 			const inode = requireInode(tx, ino);
-			if (inode.type === "directory") throw new FsError("EISDIR", "volume.read-directory", `inode ${ino} is a directory: list it instead`, { ino });
+			if (inode.type === "directory")
+				throw new FsError("EISDIR", "volume.read-directory", `inode ${ino} is a directory: list it instead`, { ino });
 			const end = Math.min(this.sizeOf(inode), offset + Math.min(lengthBytes, limits.readBytes));
 			const length = Math.max(0, end - offset);
 			// Taken in the same step as the map: a seal that commits later changes neither.
@@ -188,7 +189,7 @@ export class FileData {
 	}
 
 	async #commitInline(captured: Captured): Promise<void> {
-		await this.#core.transact((tx, context) => {
+		await this.#core.transact((tx) => {
 			const inode = requireInode(tx, captured.ino);
 			assert(inode.inline !== undefined || inode.storedBytes === 0, "V5: inline beside extents");
 			const size = Math.max(inode.size, captured.attributes.end);
@@ -197,7 +198,7 @@ export class FileData {
 			const inline = new Uint8Array(end);
 			if (inode.inline !== undefined) inline.set(inode.inline);
 			for (const piece of captured.pieces) inline.set(piece.bytes, piece.offset);
-			finishSeal(tx, context, captured, { ...inode, size, inline, storedBytes: inline.length });
+			finishSeal(tx, captured, { ...inode, size, inline, storedBytes: inline.length });
 		});
 	}
 
@@ -245,7 +246,13 @@ export class FileData {
 			const pendingIds = pieces.map((piece) => putPending(tx, context, ino, piece));
 			const mtime = attributes?.mtime ?? inode.mtime;
 			const ctime = later(inode.ctime, attributes?.mtime);
-			putInode(tx, { ...inode, size: Math.max(inode.size, end), mtime, ctime, sealedThrough: Math.max(inode.sealedThrough, unlogged.through) });
+			putInode(tx, {
+				...inode,
+				size: Math.max(inode.size, end),
+				mtime,
+				ctime,
+				sealedThrough: Math.max(inode.sealedThrough, unlogged.through),
+			});
 			return pendingIds;
 		});
 		this.#core.dirty.logged(ino, ids, unlogged.through);
@@ -285,7 +292,10 @@ export class FileData {
 			const inline = inode.inline?.subarray(0, size).slice();
 			const counts = { dataGeneration: inode.dataGeneration + 1, change: inode.change + 1, sealedThrough: through };
 			const cut: Inode = { ...inode, ...counts, size, mtime: context.now, ctime: context.now, inline };
-			return { pendingIds, ...cutStep(tx, context, effects, inline === undefined ? cut : { ...cut, storedBytes: inline.length }, size, size, undefined) };
+			return {
+				pendingIds,
+				...cutStep(tx, context, effects, inline === undefined ? cut : { ...cut, storedBytes: inline.length }, size, size, undefined),
+			};
 		});
 		dirty.truncate(ino, size);
 		dirty.clearTime(ino);
@@ -296,7 +306,11 @@ export class FileData {
 	#mustSealBefore(ino: Ino, size: number): boolean {
 		const stays = this.#core.dirty.overlay(ino, 0, size);
 		const bytes = stays.reduce((sum, piece) => sum + piece.bytes.length, 0);
-		return bytes > limits.logFsyncBytes || stays.length > limits.pendingsPerInode || this.#core.dirty.pendings(ino).length > limits.pendingsPerInode;
+		return (
+			bytes > limits.logFsyncBytes ||
+			stays.length > limits.pendingsPerInode ||
+			this.#core.dirty.pendings(ino).length > limits.pendingsPerInode
+		);
 	}
 
 	/** Goes on with a truncation that took more than one transaction; after a crash, before the volume serves. */
@@ -353,11 +367,16 @@ function withInline(inline: Uint8Array, pieces: readonly DirtyPiece[]): DirtyPie
 }
 
 /** The end of a seal: attributes, the replay guard, and the pending records that the seal replaces. */
-function finishSeal(tx: RecordTransaction, context: OperationContext, captured: Captured, inode: Inode): void {
+function finishSeal(tx: RecordTransaction, captured: Captured, inode: Inode): void {
 	for (const id of captured.pendings) tx.delete(pendingRecord, captured.ino, id);
 	const mtime = captured.attributes.mtime;
 	const times = mtime === undefined ? {} : { mtime, ctime: later(inode.ctime, mtime) };
-	putInode(tx, { ...inode, ...times, sealedThrough: Math.max(inode.sealedThrough, captured.through), dataGeneration: inode.dataGeneration + 1 });
+	putInode(tx, {
+		...inode,
+		...times,
+		sealedThrough: Math.max(inode.sealedThrough, captured.through),
+		dataGeneration: inode.dataGeneration + 1,
+	});
 }
 
 function commitStep(
@@ -395,7 +414,7 @@ function commitStep(
 	const inline = wasInline && inode.inline !== undefined ? undefined : inode.inline;
 	const base = wasInline && inode.inline !== undefined ? 0 : inode.storedBytes;
 	const next: Inode = { ...inode, inline, size: Math.max(inode.size, reached), storedBytes: base + storedDelta };
-	if (finished) finishSeal(tx, context, captured, next);
+	if (finished) finishSeal(tx, captured, next);
 	else putInode(tx, next);
 	return { progress: { index, doneTo, begun }, finished };
 }

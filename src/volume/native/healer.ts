@@ -42,7 +42,11 @@ export class Healer {
 		const active = this.#run !== undefined && remainingBytes > 0;
 		const elapsed = this.#core.platform.clock.monotonicMs() - this.#startedMs;
 		const known = active && this.#doneBytes > 0 && elapsed > 0;
-		return { active, remainingBytes: active ? remainingBytes : 0, etaSeconds: known ? Math.ceil((remainingBytes * elapsed) / this.#doneBytes / 1000) : null };
+		return {
+			active,
+			remainingBytes: active ? remainingBytes : 0,
+			etaSeconds: known ? Math.ceil((remainingBytes * elapsed) / this.#doneBytes / 1000) : null,
+		};
 	}
 
 	/** Something changed for the better or the worse: look at everything again soon. */
@@ -53,7 +57,9 @@ export class Healer {
 			return;
 		}
 		this.heal(() => {}).catch((error: unknown) => {
-			this.#core.logger.error("healing stopped; it is tried again at the next change of the disks or by `cairn heal`", { error: toFsError(error, "volume.heal").message });
+			this.#core.logger.error("healing stopped; it is tried again at the next change of the disks or by `cairn heal`", {
+				error: toFsError(error, "volume.heal").message,
+			});
 		});
 	}
 
@@ -109,7 +115,8 @@ export class Healer {
 			if (health.lost) totals.lostBytes += segment.liveBytes;
 			else if (!health.full) work.push(health);
 		}
-		const spare = (health: SegmentHealth): number => health.fragments.filter((one) => one.state === "ok").length - health.segment.dataShards;
+		const spare = (health: SegmentHealth): number =>
+			health.fragments.filter((one) => one.state === "ok").length - health.segment.dataShards;
 		return work.sort((a, b) => spare(a) - spare(b));
 	}
 

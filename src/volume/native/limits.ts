@@ -19,6 +19,9 @@ export const limits = {
 	/** Log on each mirror: 128 MiB take some minutes of metadata changes between checkpoints. */
 	logSegmentBytes: 8 * MiB,
 	logSegmentCount: 16,
+	/** On small disks: a record may take a quarter of a segment, and a transaction 512 KiB. */
+	smallLogSegmentBytes: 2.5 * MiB,
+	smallLogSegmentCount: 4,
 	/** How soon a volume that can no longer work is noticed. */
 	healthTickMs: 250,
 	/** A file with that much unsealed is sealed at once, so that large writes stream. */

@@ -15,7 +15,21 @@ import type { NewNode } from "../../namespace/interface.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, orphanRecord } from "../../records/kinds.ts";
 import type {
-	At, Attributes, Caller, Changed, ChangedName, ChangedNode, DirectoryItem, FileType, HandleId, Ino, NodeRef, Opened, OpenIntent, SetAttributes, VolumeSpace,
+	At,
+	Attributes,
+	Caller,
+	Changed,
+	ChangedName,
+	ChangedNode,
+	DirectoryItem,
+	FileType,
+	HandleId,
+	Ino,
+	NodeRef,
+	Opened,
+	OpenIntent,
+	SetAttributes,
+	VolumeSpace,
 } from "../interface.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
@@ -117,7 +131,10 @@ export class LocalVolume implements NativeVolume {
 
 	async #admitted<T>(node: NodeRef, access: Access, fn: (admission: Admission) => Promise<T>): Promise<T> {
 		if (node.volume !== this.#options.id || node.snapshot !== 0) {
-			throw new FsError("ESTALE", "volume.node", `node ${node.ino} is not of the live tree of this volume`, { volume: node.volume, snapshot: node.snapshot });
+			throw new FsError("ESTALE", "volume.node", `node ${node.ino} is not of the live tree of this volume`, {
+				volume: node.volume,
+				snapshot: node.snapshot,
+			});
 		}
 		if (this.#closing) throw new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`);
 		const admission = this.#core.admissions.admit(node.ino, access);
@@ -192,7 +209,11 @@ export class LocalVolume implements NativeVolume {
 			const directory = this.#writableDirectory(tx, caller, parent.ino);
 			const mode = caller.trusted ? node.mode : creationMode(directory, caller, node.type, node.mode);
 			const made = names.create(tx, context, parent.ino, name, { ...node, mode });
-			return { attributes: this.#attributes(made.inode), parentBefore: this.#attributes(before), parentAfter: this.#attributes(made.parentAfter) };
+			return {
+				attributes: this.#attributes(made.inode),
+				parentBefore: this.#attributes(before),
+				parentAfter: this.#attributes(made.parentAfter),
+			};
 		});
 	}
 
@@ -200,7 +221,11 @@ export class LocalVolume implements NativeVolume {
 		return this.#changeNames(parent, (tx, context, before) => {
 			this.#writableDirectory(tx, caller, parent.ino);
 			const made = names.link(tx, context, node.ino, parent.ino, name);
-			return { attributes: this.#attributes(made.inode), parentBefore: this.#attributes(before), parentAfter: this.#attributes(made.parentAfter) };
+			return {
+				attributes: this.#attributes(made.inode),
+				parentBefore: this.#attributes(before),
+				parentAfter: this.#attributes(made.parentAfter),
+			};
 		});
 	}
 
@@ -231,7 +256,11 @@ export class LocalVolume implements NativeVolume {
 			if (!caller.trusted) checkDelete(before, names.lookup(tx, parent.ino, name), caller);
 			const done = verb(tx, context, parent.ino, name);
 			removed = done.inode;
-			return { attributes: this.#attributes(done.inode), parentBefore: this.#attributes(before), parentAfter: this.#attributes(done.parentAfter) };
+			return {
+				attributes: this.#attributes(done.inode),
+				parentBefore: this.#attributes(before),
+				parentAfter: this.#attributes(done.parentAfter),
+			};
 		});
 		if (removed !== undefined) this.#afterNameLost(removed);
 		return changed;
@@ -242,7 +271,8 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed> {
-		if ((flags & ~3) !== 0 || flags === 3) throw new FsError("EINVAL", "volume.rename-flags", `rename flags ${flags} are not supported`, { flags });
+		if ((flags & ~3) !== 0 || flags === 3)
+			throw new FsError("EINVAL", "volume.rename-flags", `rename flags ${flags} are not supported`, { flags });
 		return this.#admitted(parent, "names", (first) =>
 			this.#admitted(newParent, "names", async (second) => {
 				await this.#sealBeforeReplace(parent.ino, name, newParent.ino, newName);
@@ -269,7 +299,9 @@ export class LocalVolume implements NativeVolume {
 
 	/** Replacing a name by rename is how programs save files: the new contents must not reach the disks after the new name. */
 	async #sealBeforeReplace(parent: Ino, name: string, newParent: Ino, newName: string): Promise<void> {
-		const source = await this.#core.view((tx) => (names.entry(tx, newParent, newName) === undefined ? undefined : names.entry(tx, parent, name)));
+		const source = await this.#core.view((tx) =>
+			names.entry(tx, newParent, newName) === undefined ? undefined : names.entry(tx, parent, name),
+		);
 		if (source !== undefined && source.type === "file") await this.#data.seal(source.ino);
 	}
 
@@ -277,7 +309,8 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(node, "attributes", () =>
 			this.#core.view((tx) => {
 				const inode = names.inode(tx, node.ino);
-				if (inode.type !== "symlink" || inode.inline === undefined) throw new FsError("EINVAL", "volume.readlink", `inode ${node.ino} is no symbolic link`);
+				if (inode.type !== "symlink" || inode.inline === undefined)
+					throw new FsError("EINVAL", "volume.readlink", `inode ${node.ino} is no symbolic link`);
 				return String.fromCharCode(...inode.inline);
 			}),
 		);
@@ -296,7 +329,8 @@ export class LocalVolume implements NativeVolume {
 				};
 				if (after < 1 && items.length < limit) add(".", directory.ino, "directory", 1);
 				if (after < 2 && items.length < limit) add("..", directory.parent, "directory", 2);
-				for (const entry of names.readdir(tx, node.ino, Math.max(2, after), limit - items.length)) add(entry.name, entry.ino, entry.type, entry.cookie);
+				for (const entry of names.readdir(tx, node.ino, Math.max(2, after), limit - items.length))
+					add(entry.name, entry.ino, entry.type, entry.cookie);
 				return items;
 			}),
 		);
@@ -349,7 +383,8 @@ export class LocalVolume implements NativeVolume {
 		if (inode.type === "directory") throw new FsError("EISDIR", "volume.truncate", `inode ${inode.ino} is a directory`);
 		if (inode.type !== "file") throw new FsError("EINVAL", "volume.truncate", `inode ${inode.ino} is no regular file`);
 		if (!Number.isSafeInteger(size) || size < 0) throw new FsError("EINVAL", "volume.truncate", `${size} is no file size`);
-		if (size > limits.maximumFileBytes) throw new FsError("EFBIG", "volume.truncate", `a file has at most ${limits.maximumFileBytes} bytes`);
+		if (size > limits.maximumFileBytes)
+			throw new FsError("EFBIG", "volume.truncate", `a file has at most ${limits.maximumFileBytes} bytes`);
 		await this.#data.truncate(inode.ino, size);
 	}
 
@@ -375,7 +410,12 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(node, "attributes", () => this.#core.view((tx) => names.listXattrs(tx, node.ino)));
 	}
 
-	#changeXattrs(caller: Caller, node: NodeRef, name: string, fn: (tx: RecordTransaction, context: OperationContext) => unknown): Promise<Changed> {
+	#changeXattrs(
+		caller: Caller,
+		node: NodeRef,
+		name: string,
+		fn: (tx: RecordTransaction, context: OperationContext) => unknown,
+	): Promise<Changed> {
 		return this.#admitted(node, "attributes", async (admission) => {
 			const { position } = await this.#core.transact((tx, context) => {
 				admission.check();
@@ -444,7 +484,8 @@ export class LocalVolume implements NativeVolume {
 			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `the name exists already`);
 			return { inode: this.#openable(names.inode(tx, entry.ino), caller, intent), created: false, parentAfter: undefined };
 		}
-		if (intent.disposition === "open" || intent.disposition === "overwrite") throw new FsError("ENOENT", "volume.open-absent", "no such file");
+		if (intent.disposition === "open" || intent.disposition === "overwrite")
+			throw new FsError("ENOENT", "volume.open-absent", "no such file");
 		this.#writableDirectory(tx, caller, at.parent.ino);
 		const { mode = 0o600, uid = caller.uid, gid = caller.gid } = intent.attributes ?? {};
 		const made = names.create(tx, context, at.parent.ino, at.name, { type: "file", mode, uid, gid });
@@ -458,7 +499,9 @@ export class LocalVolume implements NativeVolume {
 		if (inode.type !== "directory" && inode.type !== "file") {
 			// Following a link, and what a device or pipe does, are the client's: here they have no contents.
 			const code = inode.type === "symlink" ? "ELOOP" : "ENXIO";
-			throw new FsError(code, "volume.open-special", `inode ${inode.ino} is a ${inode.type}: it has no contents to open`, { ino: inode.ino });
+			throw new FsError(code, "volume.open-special", `inode ${inode.ino} is a ${inode.type}: it has no contents to open`, {
+				ino: inode.ino,
+			});
 		}
 		if (intent.access.read) this.#requireAccess(caller, inode, "read");
 		if (intent.access.write) this.#requireAccess(caller, inode, "write");
@@ -476,7 +519,8 @@ export class LocalVolume implements NativeVolume {
 		const handle = this.#handles.get(id);
 		if (!handle.write) throw new FsError("EBADF", "volume.write", "the handle is not open for writing");
 		checkRange(offset, bytes.length);
-		if (offset + bytes.length > limits.maximumFileBytes) throw new FsError("EFBIG", "volume.write", `a file has at most ${limits.maximumFileBytes} bytes`);
+		if (offset + bytes.length > limits.maximumFileBytes)
+			throw new FsError("EFBIG", "volume.write", `a file has at most ${limits.maximumFileBytes} bytes`);
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
 			const fits = this.#takeSpace(bytes.length);
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
@@ -532,7 +576,9 @@ export class LocalVolume implements NativeVolume {
 		this.#noteSpace();
 		if (this.#takeSpace(lengthBytes)) return;
 		this.#spaceAskedMs = Number.NEGATIVE_INFINITY;
-		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, { freeBytes: this.#freeBytes });
+		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, {
+			freeBytes: this.#freeBytes,
+		});
 	}
 
 	async flush(id: HandleId): Promise<void> {
@@ -568,7 +614,9 @@ export class LocalVolume implements NativeVolume {
 			.then((orphan) => {
 				if (orphan !== undefined && this.#handles.openCount(handle.ino) === 0) this.#reaper.reap(handle.ino);
 			})
-			.catch((error: unknown) => this.#core.logger.warn("a closed file could not be looked at", { error: toFsError(error, "volume.close").message }));
+			.catch((error: unknown) =>
+				this.#core.logger.warn("a closed file could not be looked at", { error: toFsError(error, "volume.close").message }),
+			);
 	}
 
 	// ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -589,13 +637,25 @@ export class LocalVolume implements NativeVolume {
 		// Inodes take metadata space, a kilobyte each at the most: what is free bounds them.
 		const freeInodes = Math.floor(freeBytes / 1024);
 		const used = Math.floor(space.usedBytes / 1024);
-		return { capacityBytes: space.capacityBytes, freeBytes, inodes: used + freeInodes, freeInodes, maximumNameBytes: limits.maximumNameBytes };
+		return {
+			capacityBytes: space.capacityBytes,
+			freeBytes,
+			inodes: used + freeInodes,
+			freeInodes,
+			maximumNameBytes: limits.maximumNameBytes,
+		};
 	}
 
 	status(): Promise<VolumeStatus> {
 		return volumeStatus(
 			{ ...this.#options, trouble: this.#sealer.trouble },
-			{ core: this.#core, healer: this.#healer, metadataBytes: this.#modules.metadataBytes, metadataMembers: this.#modules.metadataMembers, metadataCopies: this.#modules.metadataCopies },
+			{
+				core: this.#core,
+				healer: this.#healer,
+				metadataBytes: this.#modules.metadataBytes,
+				metadataMembers: this.#modules.metadataMembers,
+				metadataCopies: this.#modules.metadataCopies,
+			},
 		);
 	}
 

@@ -45,10 +45,17 @@ async function spaceOf(path: string, modules: VolumeModules): Promise<{ capacity
  * Removes what this volume has on the disks at these paths, and nothing else. All disks are locked before the first file goes.
  * @throws FsError REFUSED: a daemon has a disk, or a disk belongs to another volume.
  */
-export async function destroyVolume(options: { readonly diskPaths: readonly string[]; readonly name: string }, modules: VolumeModules): Promise<{ readonly removedDisks: readonly string[] }> {
+export async function destroyVolume(
+	options: { readonly diskPaths: readonly string[]; readonly name: string },
+	modules: VolumeModules,
+): Promise<{ readonly removedDisks: readonly string[] }> {
 	const { roster, found } = await inspectDisks(options.diskPaths, modules);
 	if (roster.name !== options.name) {
-		throw new FsError("REFUSED", "volume.destroy-name", `the disks belong to volume ${roster.name}, not ${options.name}: nothing was removed`);
+		throw new FsError(
+			"REFUSED",
+			"volume.destroy-name",
+			`the disks belong to volume ${roster.name}, not ${options.name}: nothing was removed`,
+		);
 	}
 	const disks: Disk[] = [];
 	try {

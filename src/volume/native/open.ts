@@ -11,6 +11,7 @@ import { AdmissionTable } from "../../locks/admission.ts";
 import { createDiskSet, markClean, type OpenDiskSet, openDiskSet } from "../../log/disk-set.ts";
 import type { DiskSet, DiskSlot } from "../../log/interface.ts";
 import { makeRoot } from "../../namespace/verbs.ts";
+import { openDiskWithDeadlines } from "../../platform/deadline.ts";
 import type { Clock, Memory, Platform } from "../../platform/interface.ts";
 import type { Ino, Pending } from "../../records/interface.ts";
 import { inodeRecord, pendingRecord } from "../../records/kinds.ts";
@@ -34,6 +35,7 @@ const firstEpoch = 1;
 export async function createVolume(options: CreateOptions, modules: VolumeModules): Promise<CreatedVolume> {
 	const redundancy = options.redundancy === undefined ? defaultRedundancy(options.diskPaths.length) : parseRedundancy(options.redundancy);
 	const warnings = creationWarnings(options, width(redundancy), tolerance(redundancy));
+	const log = logGeometry(await smallestCapacity(options.diskPaths, modules.platform));
 	const roster = await createDiskSet(
 		{
 			name: options.name,
@@ -42,8 +44,8 @@ export async function createVolume(options: CreateOptions, modules: VolumeModule
 				redundancy: formatRedundancy(redundancy),
 				tolerance: tolerance(redundancy),
 				sameDevice: options.sameDevice,
-				logSegmentBytes: options.logSegmentBytes ?? limits.logSegmentBytes,
-				logSegmentCount: options.logSegmentCount ?? limits.logSegmentCount,
+				logSegmentBytes: options.logSegmentBytes ?? log.segmentBytes,
+				logSegmentCount: options.logSegmentCount ?? log.segmentCount,
 			},
 		},
 		modules,
@@ -54,13 +56,39 @@ export async function createVolume(options: CreateOptions, modules: VolumeModule
 	return { id: roster.volume, redundancy: formatRedundancy(redundancy), warnings };
 }
 
+/** Small disks get a small log: at most a sixteenth of the disk, but never less than the log can work with. */
+function logGeometry(capacityBytes: number): { readonly segmentBytes: number; readonly segmentCount: number } {
+	if (capacityBytes >= 16 * limits.logSegmentBytes * limits.logSegmentCount)
+		return { segmentBytes: limits.logSegmentBytes, segmentCount: limits.logSegmentCount };
+	const fitting = Math.floor(capacityBytes / 16 / limits.smallLogSegmentBytes);
+	return {
+		segmentBytes: limits.smallLogSegmentBytes,
+		segmentCount: Math.max(limits.smallLogSegmentCount, Math.min(limits.logSegmentCount, fitting)),
+	};
+}
+
+/** What is wrong with a path is said by the formatting itself. */
+async function smallestCapacity(paths: readonly string[], platform: Platform): Promise<number> {
+	let smallest = Number.POSITIVE_INFINITY;
+	for (const path of paths) {
+		const disk = await openDiskWithDeadlines(platform, path).catch(() => undefined);
+		if (disk === undefined) continue;
+		smallest = Math.min(smallest, (await disk.space().catch(() => undefined))?.capacityBytes ?? smallest);
+		await disk.close();
+	}
+	return smallest;
+}
+
 function creationWarnings(options: CreateOptions, wanted: number, losses: number): string[] {
 	const count = options.diskPaths.length;
 	const warnings: string[] = [];
 	if (count < wanted) {
 		const message = `${options.redundancy ?? "the default"} needs ${wanted} disks, ${count} given`;
 		if (!options.allowDegraded) {
-			throw new FsError("REFUSED", "volume.create-few", `${message}: give more disks, or --allow-degraded to begin under-protected`, { wanted, count });
+			throw new FsError("REFUSED", "volume.create-few", `${message}: give more disks, or --allow-degraded to begin under-protected`, {
+				wanted,
+				count,
+			});
 		}
 		warnings.push(`${message}: data is under-protected until more disks come`);
 	}
@@ -76,7 +104,11 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 	try {
 		const root = await core.view((tx) => tx.get(inodeRecord, 1));
 		if (root === undefined) {
-			throw new FsError("EIO", "volume.no-root", `volume ${options.name} has no root directory: its creation was interrupted; destroy it and create it again`);
+			throw new FsError(
+				"EIO",
+				"volume.no-root",
+				`volume ${options.name} has no root directory: its creation was interrupted; destroy it and create it again`,
+			);
 		}
 		const volume = new LocalVolume(
 			{ id: disks.roster.volume, name: options.name, redundancy: disks.roster.config.redundancy },
@@ -137,28 +169,46 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 			{ volume: roster.volume, incarnation: roster.incarnation, opened: disks.opened },
 			{ memory: memories.dirty, clock: platform.clock },
 		);
-		const core = new Core({ redundancy, epoch: firstEpoch }, { platform, logger, disks, engine, store, dirty, numbers: new NumberBlocks(), admissions: new AdmissionTable() });
+		const core = new Core(
+			{ redundancy, epoch: firstEpoch },
+			{ platform, logger, disks, engine, store, dirty, numbers: new NumberBlocks(), admissions: new AdmissionTable() },
+		);
 		await loadSpace(core);
 		const capacities = new Map(store.space().disks.map((one) => [one.id, one.capacityBytes]));
-		store.setReserve((disk) => reserveBytes(engine.metadataBytes(disk), capacities.get(disk) ?? Math.min(...capacities.values())));
+		store.setReserve((disk) => reserveBytes(engine.runBytes(disk), capacities.get(disk) ?? Math.min(...capacities.values())));
 		await recoverDirty(core, dirty);
 		await disks.memoryTaken();
-		return { core, engine, disks, failed: failureOf(disks, engine, platform.clock), release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, platform }, clean) };
+		return {
+			core,
+			engine,
+			disks,
+			failed: failureOf(disks, engine, platform.clock),
+			release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, platform }, clean),
+		};
 	} catch (error) {
-		for (const step of undo.reverse()) await step().catch((failure: unknown) => logger.warn("closing after a failed opening", { error: toFsError(failure, "volume.undo").message }));
+		for (const step of undo.reverse())
+			await step().catch((failure: unknown) =>
+				logger.warn("closing after a failed opening", { error: toFsError(failure, "volume.undo").message }),
+			);
 		throw error;
 	}
 }
 
-async function openMemories(platform: Platform, volume: string, options: OpenOptions): Promise<{ readonly log: Memory; readonly dirty: Memory }> {
+async function openMemories(
+	platform: Platform,
+	volume: string,
+	options: OpenOptions,
+): Promise<{ readonly log: Memory; readonly dirty: Memory }> {
 	const names = memoryNames(volume);
 	const { logTailBytes, dirtyRingBytes } = { ...limits, ...options.memory };
 	return { log: await platform.openMemory(names.log, logTailBytes), dirty: await platform.openMemory(names.dirty, dirtyRingBytes) };
 }
 
-/** Merging rewrites the runs before the old ones go: twice their size, and a floor for a volume that is full of data and then loses names. */
-function reserveBytes(metadataBytes: number, capacityBytes: number): number {
-	return Math.max(metadataBytes, Math.min(limits.reserveBytes, Math.floor(capacityBytes / limits.reserveFraction)));
+/**
+ * Room to grow beside what lies there already: merging rewrites the runs before the old ones go, the log may still get longer, and a volume that is full of data must be able to lose names.
+ */
+function reserveBytes(runBytes: number, capacityBytes: number): number {
+	return Math.max(runBytes, Math.min(limits.reserveBytes, Math.floor(capacityBytes / limits.reserveFraction)));
 }
 
 async function loadSpace(core: Core): Promise<void> {
@@ -173,7 +223,9 @@ async function recoverDirty(core: Core, dirty: RingDirtyStore): Promise<void> {
 	const pendings: Pending[] = [];
 	for (let after: string | undefined; ; ) {
 		const from: string | undefined = after;
-		const batch = await core.view((tx) => tx.scan(pendingRecord, pendingRecord.prefix(), { limit: 64, ...(from === undefined ? {} : { after: from }) }));
+		const batch = await core.view((tx) =>
+			tx.scan(pendingRecord, pendingRecord.prefix(), { limit: 64, ...(from === undefined ? {} : { after: from }) }),
+		);
 		for (const { value } of batch) pendings.push(value);
 		if (batch.length < 64) break;
 		after = batch[batch.length - 1]?.key;
@@ -234,16 +286,30 @@ async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
 		await platform.removeMemory(names.dirty);
 	}
 	await disks.close();
-	if (clean && !tidy) throw new FsError("EIO", "volume.unclean", "the volume could not be left clean: what was acknowledged stays in memory until the next mount on this machine");
+	if (clean && !tidy)
+		throw new FsError(
+			"EIO",
+			"volume.unclean",
+			"the volume could not be left clean: what was acknowledged stays in memory until the next mount on this machine",
+		);
 }
 
-async function replaceDisk(disks: DiskSet, name: string, newPath: string | undefined): Promise<{ readonly id: string; readonly path: string }> {
+async function replaceDisk(
+	disks: DiskSet,
+	name: string,
+	newPath: string | undefined,
+): Promise<{ readonly id: string; readonly path: string }> {
 	const slot = findSlot(disks, name);
 	// A disk that was just taken away may not have been noticed yet.
 	await slot.disk?.probe().catch((error: unknown) => disks.report(slot.id, error, "read"));
 	const now = disks.slot(slot.id) ?? slot;
 	if (now.state === "healthy") {
-		throw new FsError("REFUSED", "volume.replace-healthy", `disk d${slot.id} (${slot.path}) is healthy: only a lost or failed disk is replaced`, { disk: slot.id });
+		throw new FsError(
+			"REFUSED",
+			"volume.replace-healthy",
+			`disk d${slot.id} (${slot.path}) is healthy: only a lost or failed disk is replaced`,
+			{ disk: slot.id },
+		);
 	}
 	await disks.settled();
 	const path = newPath ?? slot.path;

@@ -36,7 +36,10 @@ export class Reaper {
 		const work = this.#gate
 			.run(() => this.#core.flow.run(ino, () => this.#takeApart(ino)))
 			.catch((error: unknown) => {
-				this.#core.logger.warn("an unlinked file could not be taken apart; the next mount goes on with it", { ino, error: toFsError(error, "volume.reap").message });
+				this.#core.logger.warn("an unlinked file could not be taken apart; the next mount goes on with it", {
+					ino,
+					error: toFsError(error, "volume.reap").message,
+				});
 			})
 			.finally(() => this.#reaping.delete(ino));
 		this.#reaping.set(ino, work);

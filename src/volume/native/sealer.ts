@@ -83,7 +83,10 @@ export class Sealer {
 		);
 		if (failure !== undefined && failure.code !== "ESTALE") {
 			this.trouble = failure;
-			this.#core.logger.error("sealing failed; the data stays in memory and is tried again", { error: failure.message, site: failure.site });
+			this.#core.logger.error("sealing failed; the data stays in memory and is tried again", {
+				error: failure.message,
+				site: failure.site,
+			});
 		} else this.trouble = undefined;
 		return failure;
 	}

@@ -112,9 +112,12 @@ function warningsOf(
 	const { roster } = modules.core.disks;
 	const slots = memberSlots(modules.core.disks);
 	const away = slots.filter((slot) => slot.state !== "healthy");
-	if (roster.config.sameDevice) warnings.push("several disks lie on one device and count as separate failure domains: the loss of that device loses everything");
+	if (roster.config.sameDevice)
+		warnings.push("several disks lie on one device and count as separate failure domains: the loss of that device loses everything");
 	if (away.length > 0) {
-		warnings.push(`${away.length} of ${slots.length} disks are not healthy: give each back empty, or another one, with \`cairn disk replace\``);
+		warnings.push(
+			`${away.length} of ${slots.length} disks are not healthy: give each back empty, or another one, with \`cairn disk replace\``,
+		);
 	}
 	if (protection.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
 	if (metadata.present < metadata.wanted) warnings.push(`metadata has ${metadata.present} of ${metadata.wanted} copies`);

@@ -93,7 +93,10 @@ async function findLostPaths(core: Core, lost: ReadonlySet<number>): Promise<str
 		const batch = await core.view((tx) =>
 			tx
 				.scan(extentBlockRecord, extentBlockRecord.prefix(), { limit: 64, ...(from === undefined ? {} : { after: from }) })
-				.map(({ key, value }) => ({ key, hit: value.extents.some((extent) => lost.has(tx.get(chunkRecord, extent.chunk)?.segment ?? -1)) })),
+				.map(({ key, value }) => ({
+					key,
+					hit: value.extents.some((extent) => lost.has(tx.get(chunkRecord, extent.chunk)?.segment ?? -1)),
+				})),
 		);
 		for (const { key, hit } of batch) if (hit) inos.add(readKeyU64(key, 1));
 		if (batch.length < 64) break;
@@ -143,7 +146,8 @@ export async function explainPath(core: Core, data: FileData, redundancy: string
 		const ranges = inode.type === "file" && inode.inline === undefined ? mapExtents(tx, inode.ino, 0, size) : [];
 		return { inode, size, ranges };
 	});
-	if (plan.ranges.length > limits.explainSegments) throw new FsError("E2BIG", "volume.explain", `${path} has more than ${limits.explainSegments} extents: too many to list`);
+	if (plan.ranges.length > limits.explainSegments)
+		throw new FsError("E2BIG", "volume.explain", `${path} has more than ${limits.explainSegments} extents: too many to list`);
 	const segments = new Map(plan.ranges.map((range) => [range.segment.id, range.segment]));
 	return {
 		path,
@@ -156,7 +160,9 @@ export async function explainPath(core: Core, data: FileData, redundancy: string
 		segments: [...segments.values()].map((segment) => ({
 			id: segment.id,
 			redundancy: formatRedundancy({ dataShards: segment.dataShards, parityShards: segment.parityShards }),
-			fragments: core.store.assess(segment).fragments.map((one) => ({ index: one.index, disk: one.disk === undefined ? "none" : `d${one.disk}`, state: one.state })),
+			fragments: core.store
+				.assess(segment)
+				.fragments.map((one) => ({ index: one.index, disk: one.disk === undefined ? "none" : `d${one.disk}`, state: one.state })),
 		})),
 	};
 }
