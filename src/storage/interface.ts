@@ -81,6 +81,8 @@ export interface SegmentStore {
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
 	/** Segments in which a read found damage since the last call; healed first. */
 	takeDamaged(): readonly number[];
+	/** How many segments `takeDamaged` would list. */
+	readonly damagedCount: number;
 	/** Bytes that each disk keeps free for metadata: `space` leaves them out; writing what is acknowledged already may use a part of them (limits.ts). */
 	setReserve(bytesPerDisk: (disk: number) => number): void;
 	space(): StorageSpace;

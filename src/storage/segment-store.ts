@@ -264,6 +264,10 @@ export class NativeSegmentStore implements SegmentStore {
 		if (this.#damaged.size < limits.maxDamaged) this.#damaged.add(segment);
 	}
 
+	get damagedCount(): number {
+		return this.#damaged.size;
+	}
+
 	takeDamaged(): readonly number[] {
 		const damaged = [...this.#damaged];
 		this.#damaged.clear();

@@ -5,7 +5,8 @@
  *  H1 At most one run at a time; a trigger during a run makes another run follow it.
  *  H2 New fragments are durable before the transaction that names them; that transaction commits only if the record still names the fragments the rebuild began from;
  *     the old places are given back only after it is durable.
- *  H3 What could not be bettered is counted as remaining or lost, never as healed.
+ *  H3 Damage found by any read is healed without anybody asking; what cannot be healed now is tried again, as disks and space may come back.
+ *  H4 What could not be bettered is counted as remaining or lost, never as healed.
  */
 import { Semaphore } from "../../base/async.ts";
 import { toFsError } from "../../base/errors.ts";
@@ -31,6 +32,10 @@ export class Healer {
 	#doneBytes = 0;
 	#totalBytes = 0;
 	#startedMs = 0;
+	#endedMs = 0;
+	/** What the last run could not heal and is not lost. */
+	#leftBytes = 0;
+	#cancelTick: () => void = () => {};
 	readonly #listeners = new Set<(progress: Progress) => void>();
 
 	constructor(core: Core) {
@@ -47,6 +52,16 @@ export class Healer {
 			remainingBytes: active ? remainingBytes : 0,
 			etaSeconds: known ? Math.ceil((remainingBytes * elapsed) / this.#doneBytes / 1000) : null,
 		};
+	}
+
+	/** Begins to look for damage that reads have found, and to try again what could not be healed. */
+	start(): void {
+		this.#cancelTick = this.#core.platform.clock.after(limits.healTickMs, () => {
+			const { clock } = this.#core.platform;
+			const retry = this.#leftBytes > 0 && clock.monotonicMs() - this.#endedMs >= limits.healRetryMs;
+			if (this.#core.store.damagedCount > 0 || retry) this.trigger();
+			if (!this.#stopped) this.start();
+		});
 	}
 
 	/** Something changed for the better or the worse: look at everything again soon. */
@@ -100,6 +115,8 @@ export class Healer {
 				}),
 			),
 		);
+		this.#leftBytes = totals.remainingBytes;
+		this.#endedMs = this.#core.platform.clock.monotonicMs();
 		return totals;
 	}
 
@@ -164,6 +181,7 @@ export class Healer {
 	/** Resolves when the run that is under way, if any, has ended. */
 	async stop(): Promise<void> {
 		this.#stopped = true;
+		this.#cancelTick();
 		await this.#run?.catch(() => {});
 	}
 }

@@ -54,6 +54,9 @@ export const limits = {
 	healsAtOnce: 2,
 	/** A seal holds its segment for some transactions: milliseconds. */
 	packingPollMs: 10,
+	/** Damage that a read found is healed this soon; what could not be healed is tried again after the second time. */
+	healTickMs: 1000,
+	healRetryMs: 60_000,
 	/** Free space is asked of the disks again after this time. */
 	spaceRefreshMs: 500,
 	/** Segment records read per step of a scan. */

@@ -98,6 +98,7 @@ export class LocalVolume implements NativeVolume {
 		await this.#reapOrphans();
 		this.#sealer.start();
 		this.#core.disks.onChange(() => this.#healer.trigger());
+		this.#healer.start();
 		this.#healer.trigger();
 	}
 
