@@ -11,6 +11,7 @@ import {
 	type Mounted,
 	readCheckpoint,
 	type TestMachine,
+	writeCheckpoint,
 } from "./test-world.ts";
 import { readMemoryTail } from "./memory-tail.ts";
 import { scanRecords, segmentHeaderBytes } from "./record.ts";
@@ -429,6 +430,50 @@ test("a mirror that was left out for want of space is taken again at a checkpoin
 	await at.world.run(append(mounted, "two").then((sequence) => mounted.log.durable(sequence)));
 	at.node.powerCut();
 	assert.deepEqual((await at.world.run(mount(at))).history, ["one", "two"]);
+});
+
+test("a log that grows to more mirrors keeps what became durable on the old ones while the roster changed", async () => {
+	for (let seed = 1; seed <= 6; seed++) {
+		const at = machine(seed, 3);
+		await createVolume(at);
+		let durable = 0;
+		await at.world.run(async () => {
+			const mounted = await mount(at);
+			const { disks, log, platform } = mounted;
+			at.world.vanish("/d3");
+			await disks
+				.slot(3)
+				?.disk?.probe()
+				.catch((error: unknown) => disks.report(3, error, "read"));
+			await disks.settled();
+			await log.durable(await append(mounted, "before"));
+			assert.equal(log.members.length, 2, "one mirror is gone");
+			at.world.reappear("/d3");
+			let grown = false;
+			log.onMembersChanged(() => {
+				grown = true;
+			});
+			for (const path of ["/d1", "/d2"]) at.world.latency(path, 20, 40);
+			const writer = async (): Promise<void> => {
+				while (!grown) {
+					const sequence = await append(mounted, `record ${mounted.history.length}`);
+					await platform.clock.sleep(at.world.random.below(20));
+					await log.durable(sequence);
+					durable = Math.max(durable, sequence);
+				}
+			};
+			await Promise.all([writer(), writer(), disks.adopt("/d3", 3)]);
+			// A checkpoint that had begun before: all that the new epoch need not hold, by what the roster says.
+			const first = disks.roster.logEpochs.at(-1)?.firstSequence as number;
+			await writeCheckpoint(platform, mounted.history.slice(0, first - 1));
+			await log.cut(first - 1);
+		});
+		at.node.kill();
+		await at.world.run(async () => {
+			const { history } = await mount(at, { recoverOnly: true });
+			assert(history.length >= durable, `seed ${seed}: ${durable} records were durable, ${history.length} are found`);
+		});
+	}
 });
 
 test("an unawaited record becomes durable by itself", async () => {

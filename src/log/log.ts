@@ -469,6 +469,8 @@ class MirroredLog implements Log {
 			if (!first && !this.#epoch.ended && sameMembers(members, this.#epoch.members)) return;
 			const places = await this.#openMirrors(members);
 			if (!places) continue;
+			// A sync of the old epoch that ends while the roster changes must not count: the new one would begin behind what the roster says.
+			if (!first) this.#epoch.ended = true;
 			const firstSequence = this.#durableSequence + 1;
 			const roster = await disks.changeRoster("log epoch", (before) => withLogEpoch(before, members, firstSequence, first));
 			if (!this.#install(roster, members, places)) continue;
