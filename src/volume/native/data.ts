@@ -7,6 +7,7 @@
  *  V3 inode.sealedThrough ≥ the number of every write whose bytes are in extents, inline data or pending records.
  *  V4 A transaction that names a segment begins after that segment's fragments are synced (Packer, SegmentStore.write).
  *  V5 An inode has inline contents or extents, never both.
+ *  V6 While an intent says that extents behind a size are still to be cut off, nothing makes the inode larger than that.
  */
 import { assert } from "../../base/assert.ts";
 import { Semaphore } from "../../base/async.ts";
@@ -25,6 +26,13 @@ export interface FileView {
 	readonly size: number;
 }
 
+/** A truncation of which the first transaction is committed, and more is to be done. */
+interface Truncation {
+	readonly intent: number;
+	readonly size: number;
+	readonly from: number;
+}
+
 /** Where a commit of placed pieces stands: the next piece, how much of it is done, and, when it is begun, the records it has become. */
 interface CommitProgress {
 	readonly index: number;
@@ -38,6 +46,10 @@ export class FileData {
 	readonly #trouble: () => FsError | undefined;
 	/** Inodes being truncated: their writers wait (V2). */
 	readonly #frozen = new Map<Ino, Promise<void>>();
+	/** Truncations that failed half way: what they have not cut off yet must not be uncovered by a growth (V6). */
+	readonly #unfinished = new Map<Ino, Truncation>();
+	/** Why nothing is written any more. */
+	#refusal: FsError | undefined;
 
 	/** `trouble` tells why seals fail at present. */
 	constructor(core: Core, packer: Packer, trouble: () => FsError | undefined) {
@@ -114,7 +126,9 @@ export class FileData {
 		const copy = bytes.slice();
 		for (;;) {
 			const frozen = this.#frozen.get(ino);
+			if (this.#refusal !== undefined) throw this.#refusal;
 			if (frozen !== undefined) await frozen;
+			else if (this.#unfinished.has(ino)) await this.#core.flow.run(ino, () => this.#finishEarlier(ino));
 			else if (!this.#core.dirty.hasRoom(copy.length)) await this.#roomOrTrouble();
 			else {
 				const at = offset ?? this.#endNow(ino);
@@ -147,7 +161,13 @@ export class FileData {
 	}
 
 	#mayWriteNow(ino: Ino, lengthBytes: number): boolean {
-		return !this.#frozen.has(ino) && this.#core.dirty.hasRoom(lengthBytes);
+		const hindered = this.#frozen.has(ino) || this.#unfinished.has(ino) || this.#refusal !== undefined;
+		return !hindered && this.#core.dirty.hasRoom(lengthBytes);
+	}
+
+	/** From now on nothing becomes dirty: a write that still waits fails with that error. */
+	refuseWrites(refusal: FsError): void {
+		this.#refusal = refusal;
 	}
 
 	// ── seal ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,6 +186,8 @@ export class FileData {
 			await this.#commitCapture(captured);
 		} catch (error) {
 			this.#core.dirty.restored(captured);
+			// A write that came after its inode was taken apart: nobody else would let go of its memory.
+			if (isGone(error)) this.#core.dirty.drop(ino);
 			throw error;
 		}
 		this.#core.dirty.committed(captured);
@@ -271,6 +293,7 @@ export class FileData {
 				}),
 			);
 			try {
+				await this.#finishEarlier(ino);
 				await this.#truncateLocked(ino, size);
 			} finally {
 				this.#frozen.delete(ino);
@@ -300,7 +323,17 @@ export class FileData {
 		dirty.truncate(ino, size);
 		dirty.clearTime(ino);
 		dirty.logged(ino, first.result.pendingIds, through);
-		if (first.result.intent !== undefined) await this.finishTruncation(first.result.intent, ino, size, first.result.doneTo);
+		const { intent, doneTo } = first.result;
+		if (intent === undefined) return;
+		this.#unfinished.set(ino, { intent, size, from: doneTo });
+		await this.#finishEarlier(ino);
+	}
+
+	async #finishEarlier(ino: Ino): Promise<void> {
+		const left = this.#unfinished.get(ino);
+		if (left === undefined) return;
+		await this.finishTruncation(left.intent, ino, left.size, left.from);
+		this.#unfinished.delete(ino);
 	}
 
 	#mustSealBefore(ino: Ino, size: number): boolean {
@@ -336,6 +369,11 @@ export function requireInode(tx: RecordTransaction, ino: Ino): Inode {
 
 function noInode(ino: Ino): FsError {
 	return new FsError("ESTALE", "volume.no-inode", `inode ${ino} does not exist any more`, { ino });
+}
+
+/** The inode that an operation was about is not there any more. */
+export function isGone(error: unknown): boolean {
+	return isFsError(error, "ESTALE") && error.site === "volume.no-inode";
 }
 
 /** Of two times of change the later: ctime does not go back because older writes reach metadata. */

@@ -137,13 +137,17 @@ export class LocalVolume implements NativeVolume {
 				snapshot: node.snapshot,
 			});
 		}
-		if (this.#closing) throw new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`);
+		if (this.#closing) throw this.#closingError();
 		const admission = this.#core.admissions.admit(node.ino, access);
 		try {
 			return await fn(admission);
 		} finally {
 			admission.release();
 		}
+	}
+
+	#closingError(): FsError {
+		return new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`);
 	}
 
 	#attributes(inode: Inode): Attributes {
@@ -684,6 +688,8 @@ export class LocalVolume implements NativeVolume {
 	 */
 	async shutdown(): Promise<void> {
 		this.#closing = true;
+		// What is admitted already could still come after the last seal, and would be acknowledged and lost.
+		this.#data.refuseWrites(this.#closingError());
 		await this.#sealer.stop();
 		await this.#healer.stop();
 		await this.#reaper.stop();

@@ -9,7 +9,7 @@ import type { FsError } from "../../base/errors.ts";
 import { toFsError } from "../../base/errors.ts";
 import type { Ino } from "../../records/interface.ts";
 import type { Core } from "./core.ts";
-import type { FileData } from "./data.ts";
+import { type FileData, isGone } from "./data.ts";
 import { limits } from "./limits.ts";
 
 export class Sealer {
@@ -75,13 +75,14 @@ export class Sealer {
 				try {
 					await this.#data.seal(ino);
 				} catch (error) {
+					// A file that was removed meanwhile has nothing to lose, and must not hide the failure of another.
+					if (isGone(error)) return;
 					failure = toFsError(error, "volume.seal");
-					// A file that was removed meanwhile has nothing to lose; the reaper takes its dirty bytes away.
-					if (failure.code !== "ESTALE") this.#onFailure(ino, failure);
+					this.#onFailure(ino, failure);
 				}
 			}),
 		);
-		if (failure !== undefined && failure.code !== "ESTALE") {
+		if (failure !== undefined) {
 			this.trouble = failure;
 			this.#core.logger.error("sealing failed; the data stays in memory and is tried again", {
 				error: failure.message,
@@ -96,7 +97,7 @@ export class Sealer {
 		const inos = this.#core.dirty.dirtyInodes().map((item) => item.ino);
 		for (let at = 0; at < inos.length; at += limits.sealBatchInodes) {
 			const failure = await this.#sealThese(inos.slice(at, at + limits.sealBatchInodes));
-			if (failure !== undefined && failure.code !== "ESTALE") throw failure;
+			if (failure !== undefined) throw failure;
 		}
 	}
 
