@@ -5,7 +5,7 @@
  *  C1 Every change of metadata goes through `transact`; its storage effects are handed on exactly once, after the commit.
  *  C2 A freed segment's space is given back only when the freeing transaction is durable, nobody packs into it any more, and its record is still absent.
  */
-import { KeyedMutex } from "../../base/async.ts";
+import { KeyedMutex, Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskSet } from "../../log/interface.ts";
@@ -55,6 +55,8 @@ export class Core {
 	/** Segments that somebody may still add chunks to: C2. */
 	readonly #packing = new Map<number, number>();
 	#freed: { segment: Segment; position: number }[] = [];
+	/** One release at a time: a segment that died again during it still waits in #freed then. */
+	readonly #releases = new Mutex();
 	#releasing = false;
 	#releaseDone: Promise<void> = Promise.resolve();
 	#stopped = false;
@@ -157,7 +159,11 @@ export class Core {
 	}
 
 	/** Makes the freeing transactions durable and gives their space back now: for a volume that is short of space, and for the release loop. */
-	async releaseFreed(): Promise<void> {
+	releaseFreed(): Promise<void> {
+		return this.#releases.run(() => this.#releaseReady());
+	}
+
+	async #releaseReady(): Promise<void> {
 		const ready = this.#freed.filter((item) => !this.#packing.has(item.segment.id));
 		if (ready.length === 0) return;
 		this.#freed = this.#freed.filter((item) => this.#packing.has(item.segment.id));
@@ -168,10 +174,14 @@ export class Core {
 			throw error;
 		}
 		// A segment can have died twice (chunks were added after its first death): its last death counts, once.
-		const last = new Map(ready.map((item) => [item.segment.id, item.segment]));
-		for (const segment of last.values()) {
-			const [record] = await this.engine.read([segmentRecord.key(segment.id)]);
-			if (record === undefined) await this.store.release(segment.fragments, segment);
+		const last = [...new Map(ready.map((item) => [item.segment.id, item.segment])).values()];
+		const records = await this.engine.read(last.map((segment) => segmentRecord.key(segment.id)));
+		// Whoever deleted one of those records enters that death in the turn of its commit.
+		await this.platform.clock.yield();
+		// One that lived again and died meanwhile: that death is not durable, and gives the space back in its turn.
+		const again = new Set(this.#freed.map((item) => item.segment.id));
+		for (const [i, segment] of last.entries()) {
+			if (records[i] === undefined && !again.has(segment.id)) await this.store.release(segment.fragments, segment);
 		}
 	}
 

@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { silentLogger } from "../../base/telemetry.ts";
+import { createMemoryEngine } from "../../kv/memory/engine.ts";
+import { SimWorld } from "../../platform/sim/world.ts";
+import type { Segment } from "../../records/interface.ts";
+import { segmentRecord } from "../../records/kinds.ts";
+import { Core, type CoreModules } from "./core.ts";
+
+const segment: Segment = {
+	id: 7,
+	dataShards: 1,
+	parityShards: 1,
+	target: "rs:1+1",
+	payloadBytes: 4096,
+	shardBytes: 4096,
+	liveBytes: 4096,
+	fragments: [],
+	birthEpoch: 1,
+};
+
+test("a segment that lives again and dies while its first death becomes durable is given back once, after its last death is durable", async () => {
+	const world = new SimWorld({ seed: 1 });
+	const platform = world.node().boot();
+	await world.run(async () => {
+		const memory = createMemoryEngine();
+		const durable: number[] = [];
+		const engine = new Proxy(memory, {
+			get(target, name) {
+				if (name !== "durable") {
+					const value = Reflect.get(target, name, target);
+					return typeof value === "function" ? value.bind(target) : value;
+				}
+				return async (position: number) => {
+					await platform.clock.sleep(50);
+					durable.push(position);
+				};
+			},
+		});
+		const released: number[] = [];
+		const store = { release: async () => void released.push(durable.at(-1) ?? 0) };
+		const numbers = { low: false };
+		const modules = { platform, logger: silentLogger, engine, store, numbers } as unknown as CoreModules;
+		const core = new Core({ redundancy: { dataShards: 1, parityShards: 1 }, epoch: 1 }, modules);
+		const die = () =>
+			core.transact((tx, _context, effects) => {
+				tx.delete(segmentRecord, segment.id);
+				effects.freed.push(segment);
+			});
+		await core.transact((tx) => tx.put(segmentRecord, segment, segment.id));
+		const letGo = core.holdForPacking(segment.id);
+		await die();
+		await core.transact((tx) => tx.put(segmentRecord, segment, segment.id));
+		letGo();
+		const first = core.releaseFreed();
+		await platform.clock.sleep(10);
+		const last = (await die()).position;
+		await Promise.all([first, core.releaseFreed()]);
+		await platform.clock.sleep(1000);
+		assert.equal(released.length, 1, "given back once");
+		assert((released[0] as number) >= last, `given back when ${released[0]} was durable, its last death is ${last}`);
+		await core.stop();
+	});
+});
