@@ -15,7 +15,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
 import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
-import { punch, tryLock } from "./libc.ts";
+import { punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 
 /** The file that tells one disk from another that is mounted in its place. */
@@ -123,6 +123,7 @@ export class DiskServer {
 			});
 		}
 		if (name === identityFile) this.#fileIdentity ??= { dev: stat.dev, ino: stat.ino };
+		readExactly(fd);
 		const handle = this.#nextHandle++;
 		this.#files.set(handle, { fd, name, readOnly, removed: false });
 		return handle;

@@ -5,12 +5,14 @@ import { FsError } from "../../base/errors.ts";
 interface Libc {
 	readonly flock: (fd: number, operation: number) => number;
 	readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
+	readonly posix_fadvise: (fd: number, offset: number, length: number, advice: number) => number;
 	readonly mmap: (address: unknown, length: number, protection: number, flags: number, fd: number, offset: number) => unknown;
 	readonly munmap: (address: unknown, length: number) => number;
 }
 
 const lockExclusive = 2;
 const lockNonBlocking = 4;
+const adviceRandom = 1;
 const keepSize = 1;
 const punchHole = 2;
 const readWrite = 1 | 2;
@@ -28,6 +30,7 @@ function libc(): Libc {
 	loaded = {
 		flock: library.func("int flock(int fd, int operation)"),
 		fallocate: library.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)"),
+		posix_fadvise: library.func("int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)"),
 		mmap: library.func("void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"),
 		munmap: library.func("int munmap(void *address, size_t length)"),
 	};
@@ -52,6 +55,14 @@ export function tryLock(fd: number, what: string): boolean {
 			`${what} cannot be locked (${error}); put the disk on a local file system that supports flock`,
 		);
 	}
+}
+
+/**
+ * Reads fetch just what they ask for, in one go: without it the kernel cuts a read of half a megabyte into pieces of its read-ahead window, one after the other, and fetches neighbours of small
+ * ones that nobody wants. Only speed is at stake.
+ */
+export function readExactly(fd: number): void {
+	libc().posix_fadvise(fd, 0, 0, adviceRandom);
 }
 
 /** Gives a range back; does nothing where the file system cannot. @throws FsError EIO. */
