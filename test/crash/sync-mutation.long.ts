@@ -66,7 +66,7 @@ function syncSitesOf(folder: string): Set<string> {
 		if (!entry.isFile() || !entry.name.endsWith(".ts") || /\.test|test-support/.test(entry.name) || entry.parentPath.includes("platform"))
 			continue;
 		const text = readFileSync(join(entry.parentPath, entry.name), "utf8");
-		for (const [, site] of text.matchAll(/\.sync(?:Names)?\((?:"[^"]*", )?"([a-z]+\.[a-z-]+)"\)/g)) sites.add(site as string);
+		for (const [, site] of text.matchAll(/\.sync(?:Names)?\((?:[^(),]*, )?"([a-z]+\.[a-z-]+)"\)/g)) sites.add(site as string);
 	}
 	return sites;
 }
