@@ -133,6 +133,18 @@ describe("platform real: threads", () => {
 		});
 	});
 
+	it("says what is wrong with a path that is no disk, and its thread does not count as stuck", async () => {
+		await withDisk(async (path) => {
+			const platform = createRealPlatform();
+			fs.writeFileSync(`${path}/file`, "");
+			const says = (code: "ENOENT" | "ENOTDIR", words: string) => (error: unknown) =>
+				isFsError(error, code) && error instanceof Error && error.message.startsWith(words);
+			await assert.rejects(platform.openDisk(`${path}/none`), says("ENOENT", `${path}/none does not exist: `));
+			await assert.rejects(platform.openDisk(`${path}/file`), says("ENOTDIR", `${path}/file is not a directory: `));
+			assert.deepEqual(platform.stuckDisks(), []);
+		});
+	});
+
 	it("notices an unmounted disk, and makes nothing in the folder under it", async (context) => {
 		await withDisk(async (path) => {
 			if (!mountTmpfs(path)) return context.skip("mounting needs root");

@@ -98,11 +98,25 @@ export class DiskServer {
 	}
 
 	#openDisk(): { readonly domain: string } {
-		this.#root = fs.openSync(this.#path, O_RDONLY | O_DIRECTORY);
+		this.#root = this.#openRoot();
 		const root = fs.fstatSync(this.#root, { bigint: true });
 		this.#rootIdentity = root;
 		this.#fileIdentity = identityAt(this.#at(identityFile));
 		return { domain: `dev:${root.dev}` };
+	}
+
+	#openRoot(): number {
+		try {
+			return fs.openSync(this.#path, O_RDONLY | O_DIRECTORY);
+		} catch (error) {
+			const code = codeOf(error);
+			if (code !== "ENOENT" && code !== "ENOTDIR") throw error;
+			const message =
+				code === "ENOENT"
+					? `${this.#path} does not exist: mount the disk there, or make the directory`
+					: `${this.#path} is not a directory: a disk is a directory, best the root of a file system of its own`;
+			throw new FsError(code, "platform.disk-openDisk", message, { path: this.#path }, error);
+		}
 	}
 
 	/** The lock is on the directory itself: a lock file could be deleted by somebody, and a second daemon would lock a new one. */

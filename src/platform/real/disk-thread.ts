@@ -69,7 +69,7 @@ export class DiskThread {
 
 	/** Fails what is open and lets the thread go without waiting for it: a thread inside a system call ends when that call returns. */
 	abandon(why: string): void {
-		this.#abandoned = true;
+		if (this.#open.size > 0) this.#abandoned = true;
 		this.#die("platform.disk-abandoned", why);
 		void this.#worker.terminate().catch(() => {});
 		this.#worker.unref();
