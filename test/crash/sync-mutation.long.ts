@@ -27,7 +27,7 @@ const byFloor: readonly { readonly file: string; readonly name: string; readonly
 	},
 	{
 		file: "test/crash/kv-local.long.js",
-		name: "without .* something that was durable is lost",
+		name: "without the sync .* something is lost",
 		sites: ["kv.manifest", "kv.manifest-name", "kv.run", "kv.run-mend", "kv.run-mend-name", "kv.run-name"],
 	},
 ];
