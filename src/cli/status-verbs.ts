@@ -5,6 +5,7 @@ import { cairnMounts, mountState } from "../daemon/mountpoint.ts";
 import { printable, printableDeep } from "../daemon/text.ts";
 import type { DaemonStatus } from "../daemon/verbs.ts";
 import type { Explanation, OfflineVolume } from "../volume/native/interface.ts";
+import { sameDeviceWarning } from "../volume/native/status.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
 import { formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
 
@@ -72,6 +73,7 @@ async function stoppedStatus(context: Context, name: string): Promise<StoppedSta
 		const why = error instanceof Error ? printable(error.message) : String(error);
 		return { ...nothingKnown(name), state: "failed", id: entry.id, warnings: [why, ...warnings] };
 	}
+	if (volume.sameDevice) warnings.push(sameDeviceWarning);
 	if (!volume.clean) warnings.push("it was not unmounted cleanly: the next mount recovers what was acknowledged");
 	const missing = volume.disks.filter((disk) => disk.state === "missing");
 	for (const disk of missing) warnings.push(`disk ${disk.id} (${disk.path}) is missing`);
@@ -129,7 +131,7 @@ function statusText(context: Context, one: AnyStatus): string {
 
 function healingText({ active, remainingBytes, etaSeconds }: AnyStatus["healing"], degradedBytes: number): string {
 	if (active === true) return `${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
-	return degradedBytes > 0 ? "waits for disks: none that is there fits what is degraded" : "nothing to do";
+	return degradedBytes > 0 ? "waits for disks or space: none that is there fits, or has room for, what is degraded" : "nothing to do";
 }
 
 function diskTable({ paint }: Context, disks: AnyStatus["disks"]): string {
@@ -176,7 +178,10 @@ export async function explain(context: Context, path: string): Promise<Outcome> 
 	const mount = inside.sort((a, b) => b.mountpoint.length - a.mountpoint.length)[0];
 	if (!mount) throw new FsError("NOTFOUND", "cli.explain-outside", `${full} is in no mounted volume`);
 	const relative = full.slice(mount.mountpoint.length).replace(/^\/+/, "");
-	const found = await callDaemon<Explanation>(context, mount.name, "explain", { path: relative });
+	const found = await callDaemon<Explanation>(context, mount.name, "explain", { path: relative }).catch((error: unknown) => {
+		if (!(error instanceof FsError) || error.code !== "ENOENT") throw error;
+		throw new FsError("ENOENT", "cli.explain-absent", `${full} does not exist`, {}, error);
+	});
 	return { exitCode: exitCodes.done, json: { ...found, path: full }, text: explainText(full, mount.name, found) };
 }
 
@@ -188,6 +193,8 @@ function explainText(path: string, volume: string, found: Explanation): string {
 		`  protection  ${found.redundancy.value} (${found.redundancy.from})`,
 	];
 	if (found.inline) lines.push("  contents    in the inode, on every disk that holds metadata");
+	else if (found.type === "file" && found.segments.length === 0 && found.dirtyBytes === 0)
+		lines.push(`  contents    none${found.sizeBytes > 0 ? ": nothing was written, it reads as zeros" : ""}`);
 	if (found.dirtyBytes > 0) lines.push(`  dirty       ${formatBytes(found.dirtyBytes)} in memory and log, not in a segment yet`);
 	const rows = found.segments.flatMap((segment) =>
 		segment.fragments.map((fragment, index) => [

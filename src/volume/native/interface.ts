@@ -169,5 +169,6 @@ export interface OfflineVolume {
 	readonly name: string;
 	readonly redundancy: string;
 	readonly clean: boolean;
+	readonly sameDevice: boolean;
 	readonly disks: readonly OfflineDisk[];
 }

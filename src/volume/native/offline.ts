@@ -28,7 +28,8 @@ export async function inspectVolume(options: { readonly diskPaths: readonly stri
 			metadata: metadata.has(entry.id),
 		});
 	}
-	return { id: roster.volume, name: roster.name, redundancy: roster.config.redundancy, clean: roster.clean, disks };
+	const { redundancy, sameDevice } = roster.config;
+	return { id: roster.volume, name: roster.name, redundancy, clean: roster.clean, sameDevice, disks };
 }
 
 async function spaceOf(path: string, modules: VolumeModules): Promise<{ capacityBytes: number; freeBytes: number } | undefined> {

@@ -6,6 +6,9 @@ import type { Healer } from "./healer.ts";
 import type { DiskStatus, VolumeState, VolumeStatus } from "./interface.ts";
 import { memberSlots } from "./members.ts";
 
+export const sameDeviceWarning =
+	"several disks lie on one device and count as separate failure domains: the loss of that device loses everything";
+
 export interface StatusModules {
 	readonly core: Core;
 	readonly healer: Healer;
@@ -112,11 +115,10 @@ function warningsOf(
 	const { roster } = modules.core.disks;
 	const slots = memberSlots(modules.core.disks);
 	const away = slots.filter((slot) => slot.state !== "healthy");
-	if (roster.config.sameDevice)
-		warnings.push("several disks lie on one device and count as separate failure domains: the loss of that device loses everything");
+	if (roster.config.sameDevice) warnings.push(sameDeviceWarning);
 	if (away.length > 0) {
 		warnings.push(
-			`${away.length} of ${slots.length} disks are not healthy: give each back empty, or another one, with \`cairn disk replace\``,
+			`${away.length} of ${slots.length} disks ${away.length === 1 ? "is" : "are"} not healthy: give each back empty, or another one, with \`cairn disk replace\``,
 		);
 	}
 	if (protection.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
