@@ -22,7 +22,9 @@ export async function heal(context: Context, name: string, flags: { readonly wai
 function healAdvice(name: string, { remainingBytes, lostBytes }: HealResult): string[] {
 	const advice: string[] = [];
 	if (remainingBytes > 0)
-		advice.push(`no disk fits what is left to rebuild: give disks back (cairn disk replace ${name} DISK), then heal again`);
+		advice.push(
+			`no disk fits, or has room for, what is left to rebuild: give lost disks back (cairn disk replace ${name} DISK) or delete something, then heal again`,
+		);
 	if (lostBytes > 0) advice.push(`some data cannot be read any more: cairn verify ${name} --lost names the files`);
 	return advice;
 }

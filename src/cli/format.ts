@@ -14,6 +14,9 @@ export function formatBytes(bytes: number | null | undefined): string {
 	return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
+/** 1 → `1 disk`, 2 → `2 disks`. */
+export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
 /** 95 → `1 min 35 s`. */
 export function formatDuration(seconds: number): string {
 	const whole = Math.max(0, Math.round(seconds));

@@ -7,6 +7,7 @@ import { cairnMounts, type CairnMount, mountState, parseMountOptions, removeDead
 import { printable } from "../daemon/text.ts";
 import type { FuseHost } from "../platform/interface.ts";
 import { type Context, type DaemonStart, findDaemon, type Outcome } from "./context.ts";
+import { counted } from "./format.ts";
 
 /** How long a daemon that has answered `umount` may take to be gone. */
 const goneWithinMs = 30_000;
@@ -49,7 +50,7 @@ export async function create(context: Context, name: string, flags: CreateFlags)
 	return {
 		exitCode: exitCodes.done,
 		json: { volume: name, id, redundancy, disks: diskPaths, warnings },
-		text: `created volume ${name} (${redundancy}, ${diskPaths.length} disks). Mount it: cairn mount ${name} DIR\n`,
+		text: `created volume ${name} (${redundancy}, ${counted(diskPaths.length, "disk")}). Mount it: cairn mount ${name} DIR\n`,
 		warnings,
 	};
 }
@@ -70,7 +71,7 @@ export async function destroy(context: Context, name: string, yes: string | unde
 	return {
 		exitCode: exitCodes.done,
 		json: { volume: name, removedDisks, notFound: left },
-		text: `destroyed volume ${name} on ${removedDisks.length} disks\n`,
+		text: `destroyed volume ${name} on ${counted(removedDisks.length, "disk")}\n`,
 		warnings: left.map((path) => `${path} holds no disk of ${name} any more, or is not there: left alone`),
 	};
 }
