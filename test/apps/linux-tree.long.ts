@@ -87,15 +87,35 @@ test("noise over everything that a third disk holds: every file is there, the no
 	assert.ok(first.repaired > 0, `what was corrupt (${first.corrupt} fragments) is repaired`);
 	const second = await volume.verify();
 	assert.deepEqual([second.corrupt, second.unrecoverable], [0, 0], `nothing of ${first.corrupt} corrupt fragments is left`);
-	// A disk with that much damage is suspect and not written any more, so the repair went to the others; an empty one in its place makes protection whole again.
-	const { disks } = await volume.status();
-	if (disks.find((disk) => disk.path === noisy)?.state !== "healthy") await replaceEmptied(noisy);
 	await volume.heal();
 	await volume.remount();
 	await assertAllThere("after the repair");
 	const third = await volume.verify();
 	assert.deepEqual([third.corrupt, third.missing, third.unrecoverable], [0, 0, 0]);
 });
+
+test(
+	"noise over the whole of a fourth disk while it is mounted, superblock, log and runs included: counted, and repaired where it is",
+	steps,
+	async () => {
+		assert.ok(expected.length > 0, "unpacked");
+		const noisy = volume.diskPaths[2] as string;
+		for (const file of filesBelow(noisy)) overwrite(file);
+		await must("bash", ["-c", "sync; echo 3 > /proc/sys/vm/drop_caches"]);
+		await assertAllThere("with noise on a disk that is in use");
+		const first = await volume.verify();
+		const { disks } = await volume.status();
+		const counted = disks.find((disk) => disk.path === noisy);
+		assert.ok((counted?.errors ?? 0) > 0, "the noise is counted on the disk that has it");
+		assert.equal(first.unrecoverable, 0);
+		const second = await volume.verify();
+		assert.deepEqual([second.corrupt, second.missing, second.unrecoverable], [0, 0, 0], "all of it is repaired");
+		assert.equal(counted?.state, "healthy", "the disk works: it goes on being written");
+		await volume.remount();
+		await assertAllThere("mounted again, with a superblock that was written anew");
+		assert.equal((await volume.status()).state, "running");
+	},
+);
 
 test("the noise has gone: two other disks may be destroyed", steps, async () => {
 	assert.ok(expected.length > 0, "unpacked");
