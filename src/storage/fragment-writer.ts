@@ -80,7 +80,7 @@ export class FragmentWriter {
 			const packs = this.#modules.packs(id);
 			if (!packs.prepared) continue;
 			const freeBytes = packs.full ? 0 : Math.max(0, packs.freeBytes - this.#modules.reserve(id));
-			found.push({ id, domain: this.#modules.domainOf(id), freeBytes });
+			found.push({ id, domain: this.#modules.domainOf(id), freeBytes, capacityBytes: packs.capacityBytes });
 		}
 		return found;
 	}

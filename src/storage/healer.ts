@@ -155,8 +155,11 @@ export class Healer {
 		let full = false;
 		if (best && worthwhile && !sameShape(best, shape)) {
 			const length = fragmentLength(shardLength(segment.payloadBytes, best.dataShards));
-			const disks = chooseDisks(candidates, width(best), length, segment.id);
+			const roomy = isDearer(best, shape) ? withHeadroom(candidates) : candidates;
+			const disks = chooseDisks(roomy, width(best), length, segment.id);
 			if (disks) return { shape: best, indexes: undefined, disks };
+			const move = evening(situation);
+			if (move) return move;
 			full = true;
 		}
 		const order = [...missing, ...crowded.map((place) => place.index)];
@@ -230,6 +233,33 @@ interface Plan {
 	/** Undefined: all of them, in a new shape. */
 	readonly indexes: number[] | undefined;
 	readonly disks: readonly number[];
+}
+
+/**
+ * One good fragment from the fullest disk to the emptiest that may take it. Disks that came empty beside full ones help nobody otherwise: a new shape needs
+ * some room on the full ones too before it gives theirs back. Each move makes the disks more even, so there is an end to it.
+ */
+function evening({ segment, kept, candidates, fresh }: Situation): Plan | undefined {
+	const length = fragmentLength(segment.shardBytes);
+	const free = new Map(candidates.map(({ id, freeBytes }) => [id, freeBytes]));
+	const to = fresh.reduce<Candidate | undefined>((most, one) => (most && most.freeBytes >= one.freeBytes ? most : one), undefined);
+	let from: FragmentPlace | undefined;
+	for (const place of kept) {
+		const least = from === undefined ? Number.POSITIVE_INFINITY : (free.get(from.disk) as number);
+		if ((free.get(place.disk) ?? Number.POSITIVE_INFINITY) < least) from = place;
+	}
+	if (!to || !from || to.freeBytes - (free.get(from.disk) as number) < 2 * length) return undefined;
+	return { shape: shapeOf(segment), indexes: [from.index], disks: [to.id] };
+}
+
+/** Takes more room for the same data. */
+function isDearer(a: Redundancy, b: Redundancy): boolean {
+	return width(a) * b.dataShards > width(b) * a.dataShards;
+}
+
+/** More copies for the time being must not take what people need to go on writing. */
+function withHeadroom(candidates: readonly Candidate[]): Candidate[] {
+	return candidates.map((one) => ({ ...one, freeBytes: one.freeBytes - one.capacityBytes * limits.interimHeadroom }));
 }
 
 /** In the shape that was asked for, or in the one that small payloads get for it. */

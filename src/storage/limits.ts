@@ -16,6 +16,8 @@ export const limits = {
 	 * with when it was acknowledged.
 	 */
 	writableReserve: 0.5,
+	/** Part of a disk that stays free when data whose disks are lost is copied in a shape that takes more room than the one it has. */
+	interimHeadroom: 1 / 16,
 	/** Eight digits in the name of a pack. */
 	maxPackNumber: 99_999_999,
 

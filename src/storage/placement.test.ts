@@ -34,7 +34,7 @@ describe("placement", () => {
 			const left = [...free];
 			let stripes = 0;
 			for (;;) {
-				const candidates = left.map((freeBytes, id) => ({ id, domain: `d${id}`, freeBytes }));
+				const candidates = left.map((freeBytes, id) => ({ id, domain: `d${id}`, freeBytes, capacityBytes: 1000 }));
 				const chosen = chooseDisks(candidates, width, 1, stripes);
 				if (!chosen) break;
 				assert.equal(new Set(chosen).size, width);
@@ -46,7 +46,7 @@ describe("placement", () => {
 	});
 
 	it("keeps domains apart and turns shards round", () => {
-		const candidates = [1, 2, 3, 4, 5].map((id) => ({ id, domain: id <= 2 ? "shared" : `own${id}`, freeBytes: 100 }));
+		const candidates = [1, 2, 3, 4, 5].map((id) => ({ id, domain: id <= 2 ? "shared" : `own${id}`, freeBytes: 100, capacityBytes: 100 }));
 		const seen = new Map<number, number>();
 		for (let turn = 0; turn < 60; turn++) {
 			const chosen = chooseDisks(candidates, 3, 100, turn) as number[];

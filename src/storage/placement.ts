@@ -7,6 +7,7 @@ export interface Candidate {
 	readonly domain: string;
 	/** What may still be used for data. */
 	readonly freeBytes: number;
+	readonly capacityBytes: number;
 }
 
 /**

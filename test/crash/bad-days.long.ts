@@ -26,7 +26,7 @@ import {
 	runRotOnAll,
 	superblockRot,
 } from "./bad-rot.ts";
-import { diskFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
+import { diskFull, healedWhenFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
 import { diskPaths } from "./scenario.ts";
 
@@ -71,6 +71,12 @@ days("one disk fails in the middle of something", () =>
 days("space runs out", () => [
 	...[20_000, 30_000, 200_000, 900_000].map((length) => () => diskFull(seed(), length)),
 	...diskPaths.map((path) => () => oneDiskFull(seed(), path)),
+	...diskPaths.flatMap((a, i) =>
+		diskPaths.slice(i + 1).map((b) => () => {
+			const third = diskPaths.find((path) => path !== a && path !== b) as string;
+			return healedWhenFull(seed(), [b, a, third]);
+		}),
+	),
 	...diskPaths.map((path) => () => metadataDiskFull(seed(), path)),
 ]);
 days("superblocks rot", () => diskPaths.flatMap((path) => [[0], [1], [0, 1]].map((slots) => () => superblockRot(seed(), path, slots))));

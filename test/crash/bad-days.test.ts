@@ -24,7 +24,7 @@ import {
 	runRotOnAll,
 	superblockRot,
 } from "./bad-rot.ts";
-import { diskFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
+import { diskFull, healedWhenFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
 
 test("all fifteen pairs of disks are lost at once, mounted or not, and replaced", async () => {
@@ -83,6 +83,8 @@ test("disks fill up", async () => {
 	await diskFull(500, 200_000);
 	await oneDiskFull(502, "/d1");
 	await oneDiskFull(503, "/d6");
+	await healedWhenFull(504, ["/d1", "/d2", "/d3"]);
+	await healedWhenFull(505, ["/d6", "/d2", "/d4"]);
 	await metadataDiskFull(504, "/d2");
 });
 

@@ -1,7 +1,7 @@
 /** Bad days on which space runs out: on all disks, or on one. */
 import assert from "node:assert/strict";
 import { FsError } from "../../src/base/errors.ts";
-import { BadWorld, must } from "./bad-world.ts";
+import { awayIn, BadWorld, must } from "./bad-world.ts";
 import { caller, pattern } from "./scenario.ts";
 
 const MiB = 1024 * 1024;
@@ -107,6 +107,34 @@ export async function oneDiskFull(seed: number, path: string): Promise<void> {
 		await bad.expectClean("there is space again");
 		await bad.remount();
 		await bad.check("there is space again");
+		await bad.unmount();
+	});
+}
+
+/**
+ * Three of six disks are lost one after the other, and each time the data is copied to what is left, until that is full; then three empty ones come. What was
+ * asked for must come back by itself although the old ones have no room, and people can write all the time that there is space.
+ */
+export async function healedWhenFull(seed: number, order: readonly string[]): Promise<void> {
+	const bad = await BadWorld.make(seed, smallDisk);
+	const [first, second, third] = order as [string, string, string];
+	await bad.run(async () => {
+		await bad.mount();
+		for (let i = 0; i < 24; i++) await bad.put(`f${i}`, 600_000);
+		await bad.syncAll();
+		for (const path of [first, second]) bad.world.wipe(path);
+		await bad.expectDegraded([first, second]);
+		bad.world.wipe(third);
+		await bad.until("three disks are left", async () => awayIn(await bad.volume.status()).length === 3);
+		await bad.expectDegraded(order);
+		await bad.check("three disks left");
+		await bad.put("while-degraded", 100_000);
+		for (const path of order) await bad.volume.replaceDisk(path, undefined);
+		await bad.expectWhole("three empty disks beside three full ones");
+		await bad.expectClean("three empty disks beside three full ones");
+		for (let i = 0; i < 12; i++) await bad.put(`g${i}`, 600_000);
+		await bad.remount();
+		await bad.check("healed");
 		await bad.unmount();
 	});
 }

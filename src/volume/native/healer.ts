@@ -6,7 +6,8 @@
  *  H2 New fragments are durable before the transaction that names them; that transaction commits only if the record still names the fragments the rebuild began from;
  *     the old places are given back only after it is durable.
  *  H3 Damage found by any read is healed without anybody asking; what cannot be healed now is tried again, as disks and space may come back.
- *  H4 What could not be bettered is counted as remaining or lost, never as healed.
+ *  H4 A segment that was bettered and is not whole is looked at again at once: every step leaves fewer of them, or the disks more even, so that ends.
+ *  H5 What could not be bettered is counted as remaining or lost, never as healed.
  */
 import { Semaphore } from "../../base/async.ts";
 import { toFsError } from "../../base/errors.ts";
@@ -81,6 +82,8 @@ export class Healer {
 	/** Resolves when nothing more can be done with the disks there are now. */
 	async heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
 		this.#listeners.add(onProgress);
+		let rebuiltSegments = 0;
+		let rebuiltBytes = 0;
 		try {
 			for (;;) {
 				const mine = this.#run === undefined;
@@ -89,7 +92,9 @@ export class Healer {
 					this.#run = undefined;
 				});
 				const result = await this.#run;
-				if (!this.#again || this.#stopped) return result;
+				rebuiltSegments += result.rebuiltSegments;
+				rebuiltBytes += result.rebuiltBytes;
+				if (!this.#again || this.#stopped) return { ...result, rebuiltSegments, rebuiltBytes };
 				this.#again = false;
 			}
 		} finally {
@@ -157,7 +162,11 @@ export class Healer {
 			retired = rebuilt.retired;
 			totals.rebuiltSegments++;
 			totals.rebuiltBytes += segment.liveBytes;
-			if (!this.#core.store.assess(rebuilt.segment).full) totals.remainingBytes += segment.liveBytes;
+			if (!this.#core.store.assess(rebuilt.segment).full) {
+				totals.remainingBytes += segment.liveBytes;
+				// What comes next for it may need the room that this step gives.
+				this.#again = true;
+			}
 		} catch (error) {
 			totals.remainingBytes += segment.liveBytes;
 			this.#core.logger.warn("a segment could not be healed now", { segment: segment.id, error: toFsError(error, "volume.heal").message });
