@@ -7,8 +7,12 @@ import { formatBytes } from "./format.ts";
 
 export async function heal(context: Context, name: string, flags: { readonly wait?: boolean }): Promise<Outcome> {
 	if (flags.wait !== true) {
-		const answer = await callDaemon<{ readonly healing: HealingStatus }>(context, name, "heal", {});
-		return { exitCode: exitCodes.done, json: answer, text: `healing ${name} has begun; watch it with: cairn status ${name}\n` };
+		const answer = await callDaemon<{ readonly healing: HealingStatus; readonly degradedBytes: number }>(context, name, "heal", {});
+		const nothing = answer.degradedBytes === 0 && !answer.healing.active;
+		const text = nothing
+			? `${name} lacks nothing that is known; to prove it by reading everything: cairn verify ${name}\n`
+			: `healing ${name} has begun; watch it with: cairn status ${name}\n`;
+		return { exitCode: exitCodes.done, json: answer, text };
 	}
 	const result = await callWithBar<HealResult>(context, name, "heal", { wait: true }, "healing");
 	const whole = result.remainingBytes === 0 && result.lostBytes === 0;

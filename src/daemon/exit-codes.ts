@@ -5,7 +5,13 @@ import { FsError } from "../base/errors.ts";
 export const exitCodes = { done: 0, failed: 1, usage: 2, notFound: 3, refused: 4, degraded: 5, unreachable: 6 } as const;
 
 /** Refusals and losses that are about data, whatever their code. */
-const dataLossSites: ReadonlySet<string> = new Set(["log.roster-stale", "log.mirrors-missing", "log.manifest-missing", "log.lost"]);
+const dataLossSites: ReadonlySet<string> = new Set([
+	"log.roster-stale",
+	"log.too-many-missing",
+	"log.mirrors-missing",
+	"log.manifest-missing",
+	"log.lost",
+]);
 
 const byCode: Partial<Record<ErrorCode, number>> = {
 	NOTFOUND: exitCodes.notFound,

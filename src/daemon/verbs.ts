@@ -84,7 +84,8 @@ async function heal(wait: boolean, progress: ProgressSink, state: DaemonState): 
 	const work = volume.heal(percent(progress));
 	if (wait) return work;
 	work.catch((error: unknown) => state.logger.error("healing failed", { error: String(error) }));
-	return { started: true, healing: (await volume.status()).healing };
+	const { healing, protection } = await volume.status();
+	return { started: true, healing, degradedBytes: protection.degradedBytes };
 }
 
 async function verify(
