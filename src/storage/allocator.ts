@@ -32,6 +32,8 @@ class PackSpace {
 	/** No free extent is longer than this: an upper bound, so that full packs are passed over without a search. */
 	longest: number;
 	readonly units: number;
+	/** Nothing more is placed in it. */
+	closed = false;
 	contested: { readonly start: number; readonly end: number }[] = [];
 
 	constructor(units: number) {
@@ -170,7 +172,7 @@ export class PackAllocator {
 		let best: number | undefined;
 		let least = Number.POSITIVE_INFINITY;
 		for (const [number, space] of this.#packs) {
-			if (space.free < units || space.free >= least || space.find(units) < 0) continue;
+			if (space.closed || space.free < units || space.free >= least || space.find(units) < 0) continue;
 			best = number;
 			least = space.free;
 		}
@@ -223,6 +225,13 @@ export class PackAllocator {
 	contested(position: Position, lengthBytes: number): boolean {
 		const start = position.offset / blockBytes;
 		return this.#packs.get(position.pack)?.isContested(start, start + lengthBytes / blockBytes) ?? false;
+	}
+
+	/** Nothing more is placed in that pack until it is empty and forgotten. */
+	close(pack: number): void {
+		const space = this.#packs.get(pack);
+		if (space) space.closed = true;
+		if (this.#current === pack) this.#current = undefined;
 	}
 
 	/** An empty pack goes; its file can be removed. */

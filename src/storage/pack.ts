@@ -6,7 +6,8 @@
  *  P1 A place is handed out only after the disk was prepared: files that no record names are gone or have numbers that are not used again.
  *  P2 `write` resolves only after a sync that began when the bytes were written, and a sync of the folder that began when the file was
  *     there.
- *  P3 After a failed sync of a file nothing is reported as durable in it any more.
+ *  P3 After a failed sync of a file nothing that was written before is reported as durable in it any more. Lack of space is no fault of the disk: what is written
+ *     later goes through another opening of the file, or, where a name could not be made durable, into another file.
  *  P4 A range is punched before it is free, never after: nobody else's bytes are in it.
  *  P5 The place of a write that timed out stays taken until the next mount: the write may still land.
  */
@@ -51,6 +52,11 @@ export class SyncGate {
 		return next;
 	}
 
+	/** A sync failed; so does every one to come. */
+	get failed(): boolean {
+		return this.#failure !== undefined;
+	}
+
 	#start(sync: () => Promise<void>): Promise<void> {
 		if (this.#failure) return Promise.reject(this.#failure.error);
 		const run = sync().then(
@@ -74,6 +80,8 @@ interface Handle {
 	readonly create: boolean;
 	readonly gate: SyncGate;
 	users: number;
+	/** Closed by its last user: nobody may begin to use it (P3). */
+	retired: boolean;
 }
 
 type PackWork<T> = (file: DiskFile, opening: Opening, handle: Handle) => Promise<T>;
@@ -85,7 +93,9 @@ class Opening {
 	/** Packs whose names are durable, or will be when that promise resolves. */
 	readonly named = new Set<number>();
 	readonly naming = new Map<number, Promise<void>>();
-	readonly names = new SyncGate();
+	names = new SyncGate();
+	/** Packs whose names could not be made durable: nothing more is placed in them. */
+	readonly unnamable = new Map<number, unknown>();
 	ready: Promise<void> | undefined;
 	prepared = false;
 
@@ -238,17 +248,30 @@ export class DiskPacks {
 	/** The file is there when this is called, so any sync of the folder that starts from now on makes its name durable. */
 	#nameDurable(opening: Opening, pack: number): Promise<void> {
 		if (opening.named.has(pack)) return Promise.resolve();
+		if (opening.unnamable.has(pack)) return Promise.reject(opening.unnamable.get(pack));
 		let naming = opening.naming.get(pack);
 		if (!naming) {
-			naming = opening.names
+			const gate = opening.names;
+			naming = gate
 				.request(() => opening.disk.syncNames(folder, "storage.pack-name"))
-				.then(() => {
-					opening.named.add(pack);
-					opening.naming.delete(pack);
-				});
+				.then(
+					() => void opening.named.add(pack),
+					(error: unknown) => {
+						if (isFsError(error, "ENOSPC")) this.#giveUpName(opening, pack, gate, error);
+						throw error;
+					},
+				)
+				.finally(() => opening.naming.delete(pack));
 			opening.naming.set(pack, naming);
 		}
 		return naming;
+	}
+
+	/** P3: a later sync of the folder might not tell that this name is lost. Others may be made durable when there is space. */
+	#giveUpName(opening: Opening, pack: number, gate: SyncGate, error: unknown): void {
+		opening.unnamable.set(pack, error);
+		this.allocator.close(pack);
+		if (opening.names === gate) opening.names = new SyncGate();
 	}
 
 	/** Gives up a place that was allocated and never written. */
@@ -366,10 +389,14 @@ export class DiskPacks {
 			const file = create ? await this.#reporting("write", () => handle.file) : await handle.file;
 			return await work(file, opening, handle);
 		} catch (error) {
-			if (opening.handles.get(pack) === handle && (await opened(handle)) === undefined) opening.handles.delete(pack);
+			// What was not synced may be gone; what is written from now on goes through a file opened anew (P3).
+			if (handle.gate.failed && isFsError(error, "ENOSPC")) handle.retired = true;
+			const useless = handle.retired || (await opened(handle)) === undefined;
+			if (useless && opening.handles.get(pack) === handle) opening.handles.delete(pack);
 			throw error;
 		} finally {
 			handle.users--;
+			if (handle.retired && handle.users === 0) this.#inBackground(closeHandle(handle));
 		}
 	}
 
@@ -379,7 +406,7 @@ export class DiskPacks {
 		// A reader may have found the file absent just now: that must not fail a writer, who would have made it.
 		if (handle && create && !handle.create && (await opened(handle)) === undefined) opening.handles.delete(pack);
 		handle = opening.handles.get(pack);
-		handle ??= { file: opening.disk.open(packName(pack), { create }), create, gate: new SyncGate(), users: 0 };
+		handle ??= { file: opening.disk.open(packName(pack), { create }), create, gate: new SyncGate(), users: 0, retired: false };
 		handle.users++;
 		// Deleting first moves it to the young end of the map.
 		opening.handles.delete(pack);

@@ -390,6 +390,28 @@ describe("segment store: space", () => {
 		});
 	});
 
+	for (const call of ["sync", "syncNames"] as const) {
+		it(`goes on with a disk on which a ${call} found no space once`, async () => {
+			const lab = new Lab({ disks: 6 });
+			await lab.run(async () => {
+				const store = await lab.boot();
+				lab.world.fail("/d3", [call], "ENOSPC", 1);
+				const first = await Promise.allSettled([1, 2, 3].map((id) => store.write(id, payloadOf(100_000, id), rs42, 1)));
+				const written = first.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+				await store.refreshSpace();
+				for (let id = 10; id < 20; id++) written.push(await store.write(id, payloadOf(100_000, id), rs42, 1));
+				assert.equal(lab.disks.slot(3)?.state, "healthy");
+				for (const segment of written) assert.equal(states(await store.check(segment)), "oooooo");
+				lab.node.powerCut();
+				const again = await lab.boot(written);
+				for (const segment of written)
+					assert.equal(states(await again.check(segment)), "oooooo", `segment ${segment.id} after a power cut`);
+				const used = again.space().disks.find((disk) => disk.id === 3)?.usedBytes;
+				assert.equal(used, written.length * fragmentLength(28_672), "failed attempts gave their space back");
+			});
+		});
+	}
+
 	it("keeps the reserve free and adds up", async () => {
 		const lab = new Lab({ disks: 6, capacityBytes: 64 * 1024 * 1024 });
 		await lab.run(async () => {

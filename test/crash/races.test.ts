@@ -107,6 +107,28 @@ test("what a truncation cut off stays gone when the truncation fails half way", 
 	});
 });
 
+test("an unlinked file that cannot be taken apart at once gives its space back without a mount", async (t) => {
+	const world = new SimWorld({ seed: 740 });
+	await makeWorldVolume(world);
+	await world.run(async () => {
+		const volume = await openSim(world.node().boot());
+		const before = (await volume.status()).disks.reduce((sum, disk) => sum + disk.usedBytes, 0);
+		const handles = [await openFile(volume, "one"), await openFile(volume, "two")];
+		for (const handle of handles) await volume.write(handle, 0, pattern(1, 900_000));
+		await volume.syncAll();
+		for (const name of ["one", "two"]) await volume.unlink(caller, volume.root, name);
+		const full = failCommitsAfter(t, 0);
+		for (const handle of handles) await volume.close(handle);
+		await world.sleep(10_000);
+		full.restore();
+		const taken = async (): Promise<number> => (await volume.status()).disks.reduce((sum, disk) => sum + disk.usedBytes, -before);
+		assert((await taken()) > 1_800_000, "nothing was given back while there was no space for metadata");
+		for (let i = 0; i < 100 && (await taken()) > 500_000; i++) await world.sleep(1_000);
+		assert((await taken()) <= 500_000, `${await taken()} bytes are still taken`);
+		await volume.shutdown();
+	});
+});
+
 /** After so many commits the metadata engine has no space. */
 function failCommitsAfter(t: TestContext, allowed: number): { restore(): void } {
 	let left = allowed;

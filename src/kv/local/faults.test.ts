@@ -312,3 +312,57 @@ test("memory is bounded: writers wait for flushes", async () => {
 	assert.equal((await at.world.run(mounted.engine.range({ start: "w", end: "x", limit: 1_000 }))).length, 400);
 	at.node.powerCut();
 });
+
+test("a manifest that finds no space fails the flush, not the engine: writers are told, reads go on, and everything is taken when space comes", async () => {
+	const { at, mounted, known } = await filled(3);
+	const isManifest = (name: string): boolean => name === "kv/manifest";
+	at.world.disk("/d2").starve(isManifest);
+	const commit = { expect: [], puts: [["w", new Uint8Array(300)] as const], deletes: [] };
+	let refusal: unknown;
+	await at.world.run(async () => {
+		for (let i = 0; i < 400 && refusal === undefined; i++) {
+			await mounted.engine.commit(commit).catch((error: unknown) => {
+				refusal = error;
+			});
+		}
+	});
+	assert.ok(isFsError(refusal, "ENOSPC"), String(refusal));
+	assert.match(refusal.message, /space/);
+	assert.equal((await at.world.run(mounted.engine.read(["w"])))[0]?.value.length, 300);
+	at.world.heal("/d2");
+	await at.world.advance(5_000);
+	await at.world.run(mounted.engine.commit({ expect: [], puts: [], deletes: ["w"] }));
+	await at.world.run(commitSome(mounted.engine, seed, known, 90));
+	await at.world.run(mounted.engine.durable(mounted.engine.position));
+	const again = await reopened(at, mounted);
+	assert.equal(await at.world.run(stateOf(again.engine, seed, "after the manifest found no space")), 90);
+	for (const id of again.engine.members)
+		assert.equal(runFilesOn(at, pathOf(id)).length, again.engine.statistics.runs, "no run is left over");
+	at.node.powerCut();
+});
+
+test("a power cut while some disks have a manifest that others had no space for loses nothing", async () => {
+	const { at, mounted, known } = await filled(3);
+	at.world.disk("/d2").starve((name) => name === "kv/manifest");
+	await at.world.run(commitSome(mounted.engine, seed, known, 60).catch((error: unknown) => assert.ok(isFsError(error, "ENOSPC"))));
+	await at.world.advance(5_000);
+	await at.world.run(mounted.engine.durable(mounted.engine.position));
+	at.node.powerCut();
+	at.world.heal("/d2");
+	const again = await at.world.run(mountSmall(at));
+	assert.ok((await at.world.run(stateOf(again.engine, seed, "after a cut"))) >= 40);
+	at.node.powerCut();
+});
+
+test("metadata leaves a disk whose manifest finds no space", async () => {
+	const { at, mounted, known } = await filled(4);
+	const victim = mounted.engine.members[0] as DiskId;
+	at.world.disk(pathOf(victim)).starve((name) => name === "kv/manifest");
+	await at.world.run(commitSome(mounted.engine, seed, known, 60).catch((error: unknown) => assert.ok(isFsError(error, "ENOSPC"))));
+	// The log may stay where it is: only the manifest has no room.
+	await until(at, "the runs are on three other disks", () => mounted.engine.copies === 3 && mounted.engine.runBytes(victim) === 0);
+	await at.world.advance(3_000);
+	await at.world.run(commitSome(mounted.engine, seed, known, 80));
+	await at.world.run(mounted.engine.durable(mounted.engine.position));
+	at.node.powerCut();
+});

@@ -9,6 +9,7 @@
  *  S4 Runs are ordered newest first; a merge replaces neighbours and stands in their place.
  *  S5 Edits of the manifest happen one at a time.
  *  S6 A generation is used for one manifest only; the slot with the newest manifest that is durable everywhere is not overwritten.
+ *  S7 A run that a manifest names which only some disks have got leaves the disks when a later manifest without it is durable on all homes.
  */
 import { assert } from "../../base/assert.ts";
 import { Mutex } from "../../base/async.ts";
@@ -66,6 +67,8 @@ export class RunStore {
 	#incoming: readonly DiskId[] = [];
 	#homes: readonly DiskId[] = [];
 	#runs: readonly Run[] = [];
+	/** S7: of edits that failed at their manifest. */
+	readonly #doubtful: Run[] = [];
 	#generation = 0;
 	#covered = 0;
 	#nextRunId = 1;
@@ -316,6 +319,8 @@ export class RunStore {
 				if (edit.add) await this.#files.remove(edit.add, [...this.#homes, ...this.#incoming]);
 				throw error;
 			}
+			// S7: when this fails, some disk's newest manifest may name the run all the same.
+			if (edit.add) this.#doubtful.push(edit.add);
 			await this.#writeManifest(runs, edit.covered ?? this.#covered, false);
 			this.#runs = runs;
 			edit.onDone();
@@ -334,7 +339,8 @@ export class RunStore {
 	/** S1, S2, S6. The caller holds the edit lock. */
 	async #writeManifest(runs: readonly Run[], covered: number, isFirst: boolean): Promise<void> {
 		const { disks } = this.#modules;
-		const generation = this.#generation + 1;
+		// S6: used up even when only some disks get it.
+		const generation = ++this.#generation;
 		const manifest: Manifest = {
 			generation,
 			incarnation: disks.roster.incarnation,
@@ -345,25 +351,28 @@ export class RunStore {
 		const reached = await this.#writeEverywhere(encodeManifest(manifest, this.#volume), runs);
 		if (reached.length === 0) throw this.#break(noHomes(disks.broken));
 		for (const id of reached) this.#manifests.get(id)?.advance();
-		this.#generation = generation;
 		// A disk may have failed since its write.
 		this.#homes = reached.filter((id) => disks.writable(id));
 		this.#covered = covered;
+		for (const run of this.#doubtful.splice(0)) if (!runs.includes(run)) this.#retire(run);
 		if (isFirst || !sameDisks(reached, disks.roster.manifestDisks)) await this.#nameHomes(reached, generation);
 		await disks.settled();
 	}
 
-	/** Tries until no disk is without space; returns the disks that have it durably. */
+	/**
+	 * Returns the disks that have it durably. A disk without space (its file system copies on write, or its manifest file went away) fails the edit instead of holding it up: whoever waits for
+	 * the edit is told, metadata may move to another disk, and the edit is tried again. @throws FsError ENOSPC.
+	 */
 	async #writeEverywhere(bytes: Uint8Array, runs: readonly Run[]): Promise<readonly DiskId[]> {
-		for (;;) {
-			const targets = this.#writableHomes();
-			for (const run of runs) for (const id of targets) assert(run.copies.has(id), "S1: a manifest names a run that a home lacks");
-			const results = await Promise.allSettled(targets.map((id) => this.#writeSlot(id, bytes)));
-			const full = results.some((result) => result.status === "rejected" && isFsError(result.reason, "ENOSPC"));
-			if (!full) return targets.filter((_, i) => results[i]?.status === "fulfilled");
-			if (this.#stopping) throw new FsError("ENOSPC", "kv.manifest-space", "no space for the manifest: free space on the disks");
-			await this.#modules.clock.sleep(this.#modules.limits.retryMs);
-		}
+		const targets = this.#writableHomes();
+		for (const run of runs) for (const id of targets) assert(run.copies.has(id), "S1: a manifest names a run that a home lacks");
+		const results = await Promise.allSettled(targets.map((id) => this.#writeSlot(id, bytes)));
+		const full = targets.filter((_, i) => isFsError(refusal(results[i]), "ENOSPC"));
+		if (full.length === 0) return targets.filter((_, i) => results[i]?.status === "fulfilled");
+		const where = full.map((id) => `d${id}`).join(", ");
+		throw new FsError("ENOSPC", "kv.manifest-space", `no space for the manifest on ${where}: free space there or add a disk`, {
+			disks: full,
+		});
 	}
 
 	async #writeSlot(id: DiskId, bytes: Uint8Array): Promise<void> {
@@ -461,7 +470,12 @@ export class RunStore {
 				const complete = usable.filter((id) => this.#runs.every((run) => run.copies.has(id)));
 				if (complete.length === 0) return;
 				this.#homes = complete;
-				await this.#writeManifest(this.#runs, this.#covered, false);
+				try {
+					await this.#writeManifest(this.#runs, this.#covered, false);
+				} catch (error) {
+					if (isFsError(error, "ENOSPC")) this.#homes = before.filter((id) => disks.writable(id));
+					throw error;
+				}
 				for (const id of before) if (!this.#homes.includes(id)) await this.#leaveHome(id);
 				this.#modules.logger.info(`metadata is on ${this.#homes.map((id) => `d${id}`).join(", ")}`);
 			});
@@ -696,6 +710,10 @@ function keptSlot(found: SlotsFound): number {
 	const [first, second] = found.slots;
 	if (!first && !second) return 1;
 	return (first?.generation ?? 0) >= (second?.generation ?? 0) ? 0 : 1;
+}
+
+function refusal(result: PromiseSettledResult<unknown> | undefined): unknown {
+	return result?.status === "rejected" ? (result.reason as unknown) : undefined;
 }
 
 function sameDisks(a: readonly DiskId[], b: readonly DiskId[]): boolean {

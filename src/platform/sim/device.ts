@@ -81,6 +81,7 @@ export class SimDevice {
 	#nameChanges: NameChange[] = [];
 	#usedPages = 0;
 	#faults: Fault[] = [];
+	#starves: (name: string) => boolean = () => false;
 	#lie: { readonly how: "lost" | "misplaced"; readonly matches: (name: string) => boolean } | undefined;
 
 	constructor(path: string, options: SimDiskOptions, random: Prng) {
@@ -138,9 +139,15 @@ export class SimDevice {
 		this.#lie = { how, matches };
 	}
 
-	/** Takes back `fail`, `lieNextWrite`, `full` and `readOnly`. */
+	/** Writes to files whose name `matches` find no space, allocated before or not: a file system that copies on write and is full. */
+	starve(matches: (name: string) => boolean): void {
+		this.#starves = matches;
+	}
+
+	/** Takes back `fail`, `lieNextWrite`, `starve`, `full` and `readOnly`. */
 	heal(): void {
 		this.#faults = [];
+		this.#starves = () => false;
 		this.#lie = undefined;
 		this.isFull = false;
 		this.isReadOnly = false;
@@ -311,6 +318,7 @@ export class SimDevice {
 	/** @throws FsError ENOSPC after writing what fits, EROFS. */
 	write(file: SimFile, name: string, wanted: number, bytes: Uint8Array): void {
 		this.#checkWritable(name);
+		if (this.#starves(name)) throw this.#noSpace(name);
 		const offset = this.#placeOf(name, wanted);
 		if (offset === undefined) return;
 		const linked = this.#names.get(name) === file;

@@ -153,7 +153,7 @@ export class Core {
 				await this.releaseFreed();
 			} catch (error) {
 				this.logger.warn("freed space could not be given back yet", { error: toFsError(error, "volume.release").message });
-				return;
+				await this.platform.clock.sleep(limits.releaseRetryMs);
 			}
 		}
 	}

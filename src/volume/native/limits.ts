@@ -50,7 +50,11 @@ export const limits = {
 	readRangesAtOnce: 8,
 	/** Freed segments wait this long for company before the log is synced for them. */
 	releaseDelayMs: 200,
+	releaseRetryMs: 5000,
 	reapsAtOnce: 4,
+	/** An unlinked file that could not be taken apart (no space for metadata, disks failing) is tried again this soon, then less and less often. */
+	reapRetryMs: 1000,
+	reapRetryMaximumMs: 60_000,
 	healsAtOnce: 2,
 	/** A seal holds its segment for some transactions: milliseconds. */
 	packingPollMs: 10,

@@ -15,6 +15,10 @@ export class Reaper {
 	readonly #core: Core;
 	readonly #gate = new Semaphore(limits.reapsAtOnce);
 	readonly #reaping = new Map<Ino, Promise<void>>();
+	/** Could not be taken apart; tried again, together, after a pause that grows while nothing succeeds. */
+	readonly #left = new Set<Ino>();
+	#pauseMs: number = limits.reapRetryMs;
+	#cancelRetry: (() => void) | undefined;
 	#stopped = false;
 
 	constructor(core: Core) {
@@ -27,22 +31,37 @@ export class Reaper {
 	}
 
 	get waiting(): number {
-		return this.#reaping.size;
+		return this.#reaping.size + this.#left.size;
 	}
 
-	/** Starts; an inode that cannot be taken apart now is left to the next mount, with its orphan record. */
+	/** Starts; an inode that cannot be taken apart now is tried again later, and by the next mount: its orphan record stays. */
 	reap(ino: Ino): void {
 		if (this.#stopped || this.#reaping.has(ino)) return;
+		this.#left.delete(ino);
 		const work = this.#gate
 			.run(() => this.#core.flow.run(ino, () => this.#takeApart(ino)))
-			.catch((error: unknown) => {
-				this.#core.logger.warn("an unlinked file could not be taken apart; the next mount goes on with it", {
-					ino,
-					error: toFsError(error, "volume.reap").message,
-				});
-			})
+			.then(
+				() => {
+					this.#pauseMs = limits.reapRetryMs;
+				},
+				(error: unknown) => this.#leave(ino, error),
+			)
 			.finally(() => this.#reaping.delete(ino));
 		this.#reaping.set(ino, work);
+	}
+
+	#leave(ino: Ino, error: unknown): void {
+		this.#core.logger.warn("an unlinked file could not be taken apart; it is tried again", {
+			ino,
+			error: toFsError(error, "volume.reap").message,
+		});
+		this.#left.add(ino);
+		if (this.#stopped || this.#cancelRetry !== undefined) return;
+		this.#cancelRetry = this.#core.platform.clock.after(this.#pauseMs, () => {
+			this.#cancelRetry = undefined;
+			this.#pauseMs = Math.min(2 * this.#pauseMs, limits.reapRetryMaximumMs);
+			for (const waiting of [...this.#left]) this.reap(waiting);
+		});
 	}
 
 	async #takeApart(ino: Ino): Promise<void> {
@@ -79,13 +98,14 @@ export class Reaper {
 		}
 	}
 
-	/** Resolves when everything that was given to it has ended. */
+	/** Resolves when every attempt that is under way has ended. */
 	async idle(): Promise<void> {
 		while (this.#reaping.size > 0) await Promise.all([...this.#reaping.values()]);
 	}
 
 	async stop(): Promise<void> {
 		this.#stopped = true;
+		this.#cancelRetry?.();
 		await this.idle();
 	}
 }
