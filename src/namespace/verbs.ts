@@ -74,7 +74,16 @@ export function makeRoot(tx: RecordTransaction, context: OperationContext, uid: 
 	if (tx.get(volumeRecord) === undefined) {
 		const { epoch } = context;
 		const nextInoCounter = [{ group: 0, next: rootIno + 1 }];
-		tx.put(volumeRecord, { nextInoCounter, nextChunk: 1, nextSegment: 1, nextPending: 1, epoch, protections: [], birthEpoch: epoch });
+		tx.put(volumeRecord, {
+			nextInoCounter,
+			nextChunk: 1,
+			nextSegment: 1,
+			nextPending: 1,
+			epoch,
+			protections: [],
+			reservedBytes: 0,
+			birthEpoch: epoch,
+		});
 	}
 	const node: NewNode = { type: "directory", mode: 0o755, uid, gid };
 	return putInode(tx, { ...freshInode(context, rootIno, node), parent: rootIno });

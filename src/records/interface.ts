@@ -27,7 +27,7 @@ export interface Inode {
 	readonly mtime: Timestamp;
 	readonly ctime: Timestamp;
 	readonly btime: Timestamp;
-	/** Bytes of file range that extents or inline data cover (for st_blocks). */
+	/** Bytes of file range that extents (reserved ones too) or inline data cover (for st_blocks). Of a shared chunk each file counts its own range. */
 	readonly storedBytes: number;
 	/** Raised by every truncation and replacement of contents: a fast answer to "is this still what I captured?". */
 	readonly dataGeneration: number;
@@ -76,6 +76,12 @@ export interface Xattr {
 	readonly birthEpoch: number;
 }
 
+/**
+ * The chunk number of extents that lie nowhere: space reserved for bytes to come (fallocate). They read as zeros, have no chunk record and chunkOffset 0, and count in the volume record's
+ * `reservedBytes`.
+ */
+export const reservedChunk = 0;
+
 /** A range of a file that lies in a chunk. Holes are absent. */
 export interface Extent {
 	readonly offset: number;
@@ -93,14 +99,14 @@ export interface ExtentBlock {
 	readonly birthEpoch: number;
 }
 
-/** Immutable bytes inside a segment. */
+/** Immutable bytes inside a segment. Any number of extents of any files may name it: what shares it refers to the chunk, never to the segment, so that its bytes can move. */
 export interface Chunk {
 	readonly id: number;
 	readonly segment: number;
 	/** Offset in the segment's payload. */
 	readonly offset: number;
 	readonly length: number;
-	/** Extents (of live map blocks) that refer to it, and the sum of their lengths. 0 extents = the record is gone. */
+	/** Extents that refer to it, of all files, and the sum of their lengths: more than `length` where ranges are shared. 0 extents = the record is gone, in the same transaction. */
 	readonly references: number;
 	readonly referencedBytes: number;
 	/** BLAKE3, optional behind feature flag 1. */
@@ -132,7 +138,10 @@ export interface Segment {
 	readonly payloadBytes: number;
 	/** Bytes of each shard's payload, multiple of 4 KiB; dataShards × shardBytes ≥ payloadBytes. */
 	readonly shardBytes: number;
-	/** Sum over its chunks of min(length, referencedBytes). 0 = dead: the record is deleted in that very transaction. */
+	/**
+	 * Sum over its chunks of min(length, referencedBytes): exact while no range of a chunk is shared, else not less than the bytes that some file needs. 0 = dead: the record is deleted in that
+	 * very transaction.
+	 */
 	readonly liveBytes: number;
 	/** One per index at the most; an index may be absent (lost, to be healed). */
 	readonly fragments: readonly FragmentPlace[];
@@ -146,13 +155,16 @@ export interface Orphan {
 	readonly birthEpoch: number;
 }
 
-/** Work that needs more than one transaction; finished before the volume serves after a crash. */
+/** truncate and punch: [from, to) becomes a hole (a truncation goes to the end of all files); reserve: holes become reserved; zero: everything becomes reserved. */
+export type IntentKind = "truncate" | "punch" | "reserve" | "zero";
+
+/** Work on a file's map that needs more than one transaction; finished before the volume serves after a crash, and before anything else is done to the file. */
 export interface Intent {
 	readonly id: number;
-	readonly kind: "truncate";
+	readonly kind: IntentKind;
 	readonly ino: Ino;
-	/** New size. */
-	readonly size: number;
+	readonly from: number;
+	readonly to: number;
 	readonly birthEpoch: number;
 }
 
@@ -177,7 +189,8 @@ export interface VolumeRecord {
 	readonly epoch: number;
 	/** Protections that inodes refer to by id; id 0 is the volume's default. */
 	readonly protections: readonly { readonly id: number; readonly redundancy: string }[];
-	/** Live counts for statfs and status, kept in the same transactions as what they count. */
+	/** Sum of the lengths of all reserved extents, changed in the transactions that change those: what fallocate has promised. */
+	readonly reservedBytes: number;
 	readonly birthEpoch: number;
 }
 

@@ -90,6 +90,7 @@ const volume: VolumeRecord = {
 	nextPending: 3,
 	epoch: 4,
 	protections: [{ id: 1, redundancy: "replicate:3" }],
+	reservedBytes: 2 ** 40,
 	birthEpoch: 1,
 };
 
@@ -114,7 +115,8 @@ const samples: readonly Sample[] = [
 	sample(chunkRecord, { ...chunk, fingerprint: new Uint8Array(32).fill(3) }, 9),
 	sample(segmentRecord, segment, 4),
 	sample(orphanRecord, { ino: 8, since: time, birthEpoch: 2 }, 8),
-	sample(intentRecord, { id: 6, kind: "truncate", ino: 8, size: 2 ** 43, birthEpoch: 2 }, 6),
+	sample(intentRecord, { id: 6, kind: "truncate", ino: 8, from: 2 ** 43, to: Number.MAX_SAFE_INTEGER, birthEpoch: 2 }, 6),
+	sample(intentRecord, { id: 6, kind: "zero", ino: 8, from: 1, to: 2, birthEpoch: 2 }, 6),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
 	sample(volumeRecord, volume),
 ];

@@ -13,6 +13,7 @@ import type {
 	Ino,
 	Inode,
 	Intent,
+	IntentKind,
 	Orphan,
 	Pending,
 	RecordKind,
@@ -20,6 +21,7 @@ import type {
 	VolumeRecord,
 	Xattr,
 } from "./interface.ts";
+import { reservedChunk } from "./interface.ts";
 import { defineKind, readIdentity } from "./kind.ts";
 import {
 	inoCountersPerGroup,
@@ -226,6 +228,7 @@ function wrongBlock(block: ExtentBlock): string | undefined {
 	let end = start;
 	for (const extent of extents) {
 		if (extent.offset < end || extent.length <= 0) return `extent of ${extent.length} bytes at ${extent.offset} behind ${end}`;
+		if (extent.chunk === reservedChunk && extent.chunkOffset !== 0) return `a reserved extent with offset ${extent.chunkOffset}`;
 		end = extent.offset + extent.length;
 	}
 	return end > start + span ? `extents reach ${end}, the block ends at ${start + span}` : undefined;
@@ -324,20 +327,27 @@ function wrongSegment(segment: Segment): string | undefined {
 
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
-const truncateIntent = 1;
+/** The place in the list is the code on disk. */
+const intentKinds: readonly (IntentKind | undefined)[] = [undefined, "truncate", "punch", "reserve", "zero"];
 
 export const intentRecord: RecordKind<readonly [id: number], Intent> = defineKind({
 	name: "intent",
 	tag: "t",
 	parts: ["u64"],
-	sizeHint: 25,
+	sizeHint: 33,
 	epoch: (intent) => intent.birthEpoch,
-	write: (writer, intent) => void writer.u64(intent.id).u8(truncateIntent).u64(intent.ino).u64(intent.size),
+	write: (writer, intent) =>
+		void writer.u64(intent.id).u8(intentKinds.indexOf(intent.kind)).u64(intent.ino).u64(intent.from).u64(intent.to),
 	read(reader, head, key): Intent {
 		const id = readIdentity(reader, key, 1);
-		const kind = reader.u8();
-		if (kind !== truncateIntent) throw reader.corrupt(`intent of kind ${kind}`);
-		return { id, kind: "truncate", ino: reader.u64(), size: reader.u64(), birthEpoch: head.birthEpoch };
+		const code = reader.u8();
+		const kind = intentKinds[code];
+		if (kind === undefined) throw reader.corrupt(`intent of kind ${code}`);
+		const ino = reader.u64();
+		const from = reader.u64();
+		const to = reader.u64();
+		if (to < from) throw reader.corrupt(`an intent for [${from}, ${to})`);
+		return { id, kind, ino, from, to, birthEpoch: head.birthEpoch };
 	},
 });
 
@@ -374,6 +384,7 @@ export const volumeRecord: RecordKind<readonly [], VolumeRecord> = defineKind({
 		writer.u64(volume.nextChunk).u64(volume.nextSegment).u64(volume.nextPending).u64(volume.epoch);
 		writer.u32(volume.protections.length);
 		for (const { id, redundancy } of volume.protections) writer.u32(id).text(redundancy);
+		writer.u64(volume.reservedBytes);
 	},
 	read(reader, head) {
 		const nextInoCounter = readGroups(reader);
@@ -382,7 +393,8 @@ export const volumeRecord: RecordKind<readonly [], VolumeRecord> = defineKind({
 		const nextPending = reader.u64();
 		const epoch = reader.u64();
 		const protections = readProtections(reader);
-		return { nextInoCounter, nextChunk, nextSegment, nextPending, epoch, protections, birthEpoch: head.birthEpoch };
+		const reservedBytes = reader.u64();
+		return { nextInoCounter, nextChunk, nextSegment, nextPending, epoch, protections, reservedBytes, birthEpoch: head.birthEpoch };
 	},
 });
 

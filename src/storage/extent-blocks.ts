@@ -2,6 +2,7 @@
 import { assert } from "../base/assert.ts";
 import { alignDown } from "../base/bytes.ts";
 import type { Extent, ExtentBlock, Ino, RecordTransaction } from "../records/interface.ts";
+import { reservedChunk } from "../records/interface.ts";
 import { extentBlockRecord } from "../records/kinds.ts";
 import { maximumSpan, minimumSpan } from "../records/limits.ts";
 
@@ -59,12 +60,14 @@ export function cut(extent: Extent, from: number, to: number): Extent {
 	const offset = Math.max(from, extent.offset);
 	const end = Math.min(to, endOf(extent));
 	assert(offset < end, "an extent is cut to something");
-	return { offset, length: end - offset, chunk: extent.chunk, chunkOffset: extent.chunkOffset + offset - extent.offset };
+	const chunkOffset = extent.chunk === reservedChunk ? 0 : extent.chunkOffset + offset - extent.offset;
+	return { offset, length: end - offset, chunk: extent.chunk, chunkOffset };
 }
 
 /** `next` goes on where `extent` stops, in the file and in the chunk. */
 export function continues(extent: Extent, next: Extent): boolean {
-	return extent.chunk === next.chunk && endOf(extent) === next.offset && extent.chunkOffset + extent.length === next.chunkOffset;
+	if (extent.chunk !== next.chunk || endOf(extent) !== next.offset) return false;
+	return extent.chunk === reservedChunk || extent.chunkOffset + extent.length === next.chunkOffset;
 }
 
 export function join(extent: Extent, next: Extent): Extent {

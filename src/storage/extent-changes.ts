@@ -4,6 +4,7 @@
  */
 import { FsError } from "../base/errors.ts";
 import type { Chunk, Extent, Ino, RecordTransaction, Segment } from "../records/interface.ts";
+import { reservedChunk } from "../records/interface.ts";
 import { chunkRecord, segmentRecord } from "../records/kinds.ts";
 import type { StorageEffects } from "./interface.ts";
 import { extentLimits } from "./limits.ts";
@@ -30,6 +31,7 @@ export class ExtentChanges {
 	#bytesLeft: number;
 	/** Change of the bytes of the file that extents cover. */
 	storedDelta = 0;
+	#reservedDelta = 0;
 
 	constructor(tx: RecordTransaction, ino: Ino, budget: number) {
 		this.#tx = tx;
@@ -48,7 +50,7 @@ export class ExtentChanges {
 
 	/** May the counts of a chunk that extents name, and those of its segment, be changed? */
 	reserveChunk(id: number): boolean {
-		if (this.#chunks.has(id)) return true;
+		if (id === reservedChunk || this.#chunks.has(id)) return true;
 		const base = this.#tx.get(chunkRecord, id);
 		if (base === undefined) throw danglingExtent(this.#ino, `chunk ${id}`, { chunk: id });
 		const segment = this.#segments.get(base.segment) ?? this.#tx.get(segmentRecord, base.segment);
@@ -90,14 +92,19 @@ export class ExtentChanges {
 
 	/** An extent was added (sign 1) or taken away (−1); its chunk is reserved. */
 	count(extent: Extent, sign: 1 | -1): void {
+		this.storedDelta += sign * extent.length;
+		if (extent.chunk === reservedChunk) {
+			this.#reservedDelta += sign * extent.length;
+			return;
+		}
 		const change = this.#chunks.get(extent.chunk) as ChunkChange;
 		change.references += sign;
 		change.bytes += sign * extent.length;
-		this.storedDelta += sign * extent.length;
 	}
 
 	/** Writes the counts. Afterwards `chunk` and `segment` give what is in the transaction. */
 	settle(effects: StorageEffects): void {
+		effects.reservedDelta += this.#reservedDelta;
 		const live = new Map<number, number>();
 		for (const { base, references, bytes } of this.#chunks.values()) {
 			if (references === 0 && bytes === 0) continue;

@@ -3,6 +3,7 @@
  * transaction's reads.
  *
  * Invariants, true in every committed state
+ *  E0 Reserved extents (chunk 0) name no record; effects.reservedDelta is what a call changed of their bytes.
  *  E1 Blocks of a file do not overlap; extents of one block are sorted, do not overlap, and lie inside [start, start + span).
  *  E2 chunk.references / referencedBytes = number / sum of lengths of the extents that name it; the record is gone at 0.
  *  E3 segment.liveBytes = Σ min(length, referencedBytes) of its chunks; the record is gone at 0 and is then in effects.freed.
@@ -21,33 +22,90 @@
  */
 import { assert } from "../base/assert.ts";
 import type { Chunk, Extent, ExtentBlock, Ino, OperationContext, RecordTransaction, Segment } from "../records/interface.ts";
+import { reservedChunk } from "../records/interface.ts";
 import { chunkRecord, extentBlockRecord, segmentRecord } from "../records/kinds.ts";
 import { maximumExtentsPerBlock, minimumSpan } from "../records/limits.ts";
 import { cut, endOf, findBlock, firstBehind, freePlace, nextBlock, replacement } from "./extent-blocks.ts";
 import type { Replacement } from "./extent-blocks.ts";
 import { danglingExtent, ExtentChanges } from "./extent-changes.ts";
-import type { ExtentPiece, ExtentsWritten, ExtentVerbs, MappedRange, StorageEffects, Truncated } from "./interface.ts";
+import type { Coverage, ExtentPiece, ExtentsWritten, ExtentVerbs, MappedRange, StorageEffects, Truncated } from "./interface.ts";
 import { extentLimits } from "./limits.ts";
 
 // ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** The caller bounds `length` by what it wants to hold: at most one range per byte of data, none for holes. */
 export function map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[] {
+	return mapSome(tx, ino, offset, offset + length, Number.POSITIVE_INFINITY).ranges;
+}
+
+/** The first `most` mapped ranges; everything before `doneTo` is known then. */
+function mapSome(tx: RecordTransaction, ino: Ino, from: number, to: number, most: number): { ranges: MappedRange[]; doneTo: number } {
 	const ranges: MappedRange[] = [];
-	const end = offset + length;
-	assertRange(offset, end);
-	if (length === 0) return ranges;
-	let block = findBlock(tx, ino, offset) ?? nextBlock(tx, ino, offset, end);
-	while (block !== undefined) {
-		const { extents } = block;
-		for (let i = firstBehind(extents, offset); i < extents.length; i++) {
-			const extent = extents[i] as Extent;
-			if (extent.offset >= end) return ranges;
-			ranges.push(resolve(tx, ino, cut(extent, offset, end)));
-		}
-		block = nextBlock(tx, ino, block.start + block.span, end);
+	for (const extent of walk(tx, ino, from, to)) {
+		if (extent.chunk === reservedChunk) continue;
+		if (ranges.length === most) return { ranges, doneTo: extent.offset };
+		ranges.push(resolve(tx, ino, extent));
 	}
-	return ranges;
+	return { ranges, doneTo: to };
+}
+
+/** The extents in [from, to), cut to it, in order, reserved ones too. */
+function* walk(tx: RecordTransaction, ino: Ino, from: number, to: number): Generator<Extent> {
+	assertRange(from, to);
+	if (from === to) return;
+	for (let block = blockAt(tx, ino, from, to); block !== undefined; block = nextBlock(tx, ino, block.start + block.span, to)) {
+		for (let i = firstBehind(block.extents, from); i < block.extents.length; i++) {
+			const extent = block.extents[i] as Extent;
+			if (extent.offset >= to) return;
+			yield cut(extent, from, to);
+		}
+	}
+}
+
+/** The block around `from`, else the next one that starts before `to`. */
+function blockAt(tx: RecordTransaction, ino: Ino, from: number, to: number): ExtentBlock | undefined {
+	return findBlock(tx, ino, from) ?? nextBlock(tx, ino, from, to);
+}
+
+/** Where a look at [from, to) stops that takes in no more than `extentLimits.walkBlocks` blocks. */
+function walkEnd(tx: RecordTransaction, ino: Ino, from: number, to: number): number {
+	let block = from < to ? blockAt(tx, ino, from, to) : undefined;
+	for (let count = 1; block !== undefined; count++) {
+		const end = block.start + block.span;
+		if (end >= to) return to;
+		if (count === extentLimits.walkBlocks) return end;
+		block = nextBlock(tx, ino, end, to);
+	}
+	return to;
+}
+
+export function coverage(tx: RecordTransaction, ino: Ino, offset: number, length: number): Coverage {
+	const doneTo = walkEnd(tx, ino, offset, offset + length);
+	let dataBytes = 0;
+	let reservedBytes = 0;
+	for (const extent of walk(tx, ino, offset, doneTo)) {
+		if (extent.chunk === reservedChunk) reservedBytes += extent.length;
+		else dataBytes += extent.length;
+	}
+	return { dataBytes, reservedBytes, doneTo };
+}
+
+export function seek(
+	tx: RecordTransaction,
+	ino: Ino,
+	offset: number,
+	end: number,
+	what: "data" | "hole",
+): { readonly found: boolean; readonly doneTo: number } {
+	const doneTo = walkEnd(tx, ino, offset, end);
+	let position = offset;
+	for (const extent of walk(tx, ino, offset, doneTo)) {
+		if (extent.chunk === reservedChunk) continue;
+		if (what === "data") return { found: true, doneTo: extent.offset };
+		if (extent.offset > position) return { found: true, doneTo: position };
+		position = endOf(extent);
+	}
+	return what === "hole" && position < doneTo ? { found: true, doneTo: position } : { found: false, doneTo };
 }
 
 function resolve(tx: RecordTransaction, ino: Ino, extent: Extent): MappedRange {
@@ -115,7 +173,7 @@ export function writeAll(
 	for (const piece of pieces) {
 		assertPiece(piece, segment, doneTo);
 		const end = piece.offset + piece.length;
-		doneTo = editor.replace(piece.offset, end, piece, segment);
+		doneTo = editor.replace(piece.offset, end, { piece, segment });
 		if (doneTo < end) break;
 		doneCount++;
 	}
@@ -148,6 +206,75 @@ export function punch(
 	return release(tx, effects, ino, offset, offset + length, budget);
 }
 
+export function reserve(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	ino: Ino,
+	offset: number,
+	length: number,
+	everything: boolean,
+	budget: number,
+): { readonly doneTo: number; readonly storedDelta: number } {
+	const end = offset + length;
+	assertRange(offset, end);
+	assert(end <= extentLimits.maximumFileBytes, `a file ends below ${extentLimits.maximumFileBytes}`);
+	const editor = new Editor(tx, ino, new ExtentChanges(tx, ino, budget), context.epoch);
+	const limit = walkEnd(tx, ino, offset, end);
+	const gaps = everything ? [{ from: offset, to: limit }] : holes(tx, ino, offset, limit);
+	let doneTo = limit;
+	for (const gap of gaps) {
+		const reached = editor.replace(gap.from, gap.to, "reserved");
+		if (reached === gap.to) continue;
+		doneTo = reached;
+		break;
+	}
+	editor.finish(effects);
+	return { doneTo, storedDelta: editor.changes.storedDelta };
+}
+
+function holes(tx: RecordTransaction, ino: Ino, from: number, to: number): { readonly from: number; readonly to: number }[] {
+	const found: { from: number; to: number }[] = [];
+	let position = from;
+	for (const extent of walk(tx, ino, from, to)) {
+		if (extent.offset > position) found.push({ from: position, to: extent.offset });
+		position = endOf(extent);
+	}
+	if (position < to) found.push({ from: position, to });
+	return found;
+}
+
+export function share(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	source: { readonly ino: Ino; readonly offset: number },
+	target: { readonly ino: Ino; readonly offset: number },
+	length: number,
+	budget: number,
+): { readonly doneBytes: number; readonly storedDelta: number } {
+	const shift = target.offset - source.offset;
+	assert(source.ino !== target.ino || Math.abs(shift) >= length, "a file is not copied onto itself");
+	assert(target.offset + length <= extentLimits.maximumFileBytes, `a file ends below ${extentLimits.maximumFileBytes}`);
+	// Before the first change: the target may be the same file. Each range costs a key at least.
+	const { ranges, doneTo } = mapSome(tx, source.ino, source.offset, source.offset + length, budget);
+	const editor = new Editor(tx, target.ino, new ExtentChanges(tx, target.ino, budget), context.epoch);
+	let position = target.offset;
+	const fill = (to: number, content: Content): boolean => {
+		position = editor.replace(position, to, content);
+		return position === to;
+	};
+	let going = true;
+	for (const { offset, length: bytes, chunk, segment, payloadOffset } of ranges) {
+		const piece = { offset: offset + shift, length: bytes, chunk, chunkOffset: payloadOffset - chunk.offset };
+		going = fill(piece.offset, undefined) && fill(piece.offset + bytes, { piece, segment });
+		if (!going) break;
+	}
+	if (going) fill(doneTo + shift, undefined);
+	editor.finish(effects);
+	return { doneBytes: position - target.offset, storedDelta: editor.changes.storedDelta };
+}
+
 function release(
 	tx: RecordTransaction,
 	effects: StorageEffects,
@@ -158,14 +285,17 @@ function release(
 ): { readonly doneTo: number; readonly storedDelta: number } {
 	assertRange(from, to);
 	const editor = new Editor(tx, ino, new ExtentChanges(tx, ino, budget), undefined);
-	const doneTo = editor.replace(from, to, undefined, undefined);
+	const doneTo = editor.replace(from, to, undefined);
 	editor.finish(effects);
 	return { doneTo, storedDelta: editor.changes.storedDelta };
 }
 
-export const extentVerbs: ExtentVerbs = { map, addChunk, write, writeAll, truncate, punch };
+export const extentVerbs: ExtentVerbs = { map, addChunk, write, writeAll, truncate, punch, reserve, share, coverage, seek };
 
 // ── one block at a time ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** What a range is to become: a hole, reserved, a part of a chunk. */
+type Content = undefined | "reserved" | { readonly piece: ExtentPiece; readonly segment: Segment };
 
 interface EditedBlock {
 	readonly start: number;
@@ -192,19 +322,19 @@ class Editor {
 		this.#epoch = epoch;
 	}
 
-	/** Makes [from, to) a part of a chunk, or a hole, in file order, as far as the budget goes. Returns where it stopped. */
-	replace(from: number, to: number, piece: ExtentPiece | undefined, segment: Segment | undefined): number {
+	/** Fills [from, to), in file order, as far as the budget goes. Returns where it stopped. */
+	replace(from: number, to: number, content: Content): number {
 		let position = from;
 		while (position < to) {
-			const block = this.#seek(position, to, piece !== undefined);
+			const block = this.#seek(position, to, content !== undefined);
 			if (block === undefined) return to;
 			position = Math.max(position, block.start);
 			const blockEnd = Math.min(to, block.start + block.span);
 			if (!this.changes.reserveBlock(block.start, maximumExtentsPerBlock)) return position;
-			if (piece !== undefined && segment !== undefined && !this.changes.reserveWritten(piece.chunk, segment)) return position;
+			if (typeof content === "object" && !this.changes.reserveWritten(content.piece.chunk, content.segment)) return position;
 			const stop = this.#affordable(block, position, blockEnd);
 			if (stop === position) return position;
-			const edit = replacement(block.extents, position, stop, piece && partOf(piece, position, stop));
+			const edit = replacement(block.extents, position, stop, partOf(content, position, stop));
 			if (block.extents.length - (edit.to - edit.from) + edit.put.length <= maximumExtentsPerBlock) {
 				this.#apply(block, edit);
 				position = stop;
@@ -293,7 +423,10 @@ class Editor {
 	}
 }
 
-function partOf(piece: ExtentPiece, from: number, to: number): Extent {
+function partOf(content: Content, from: number, to: number): Extent | undefined {
+	if (content === undefined) return undefined;
+	if (content === "reserved") return { offset: from, length: to - from, chunk: reservedChunk, chunkOffset: 0 };
+	const { piece } = content;
 	return { offset: from, length: to - from, chunk: piece.chunk.id, chunkOffset: piece.chunkOffset + from - piece.offset };
 }
 

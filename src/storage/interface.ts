@@ -104,6 +104,8 @@ export interface SegmentStore {
 export interface StorageEffects {
 	/** Segments whose records this transaction deleted. */
 	readonly freed: Segment[];
+	/** Change of the bytes in reserved extents: whoever opened the transaction adds it to the volume record in it. */
+	reservedDelta: number;
 }
 
 /** A part of a file that lies in a chunk. */
@@ -114,6 +116,14 @@ export interface MappedRange {
 	readonly segment: Segment;
 	/** Offset of the first byte in the segment's payload. */
 	readonly payloadOffset: number;
+}
+
+/** Bytes of a range by what lies there; the rest is holes. */
+export interface Coverage {
+	readonly dataBytes: number;
+	readonly reservedBytes: number;
+	/** How far the walk came: the rest is for the next call. */
+	readonly doneTo: number;
 }
 
 /** A part of a file that is to lie in a chunk. */
@@ -151,7 +161,7 @@ export interface Truncated {
  *  E4 A block has at most 1,024 extents (else it splits in halves) and is deleted when it has none.
  */
 export interface ExtentVerbs {
-	/** Mapped parts of [offset, offset + length), in order; what is not mentioned is a hole. */
+	/** Parts of [offset, offset + length) that lie in chunks, in order; what is not mentioned reads as zeros (a hole, or reserved). */
 	map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[];
 	/** A new chunk of `segment`, for `write`, which puts it: a value with references 0. `offset` is in the payload. */
 	addChunk(
@@ -202,6 +212,40 @@ export interface ExtentVerbs {
 		length: number,
 		budget: number,
 	): { readonly doneTo: number; readonly storedDelta: number };
+	/** Reserves space for the holes in [offset, offset + length), or with `everything` for all of it: data there is let go of, and it reads as zeros. */
+	reserve(
+		tx: RecordTransaction,
+		context: OperationContext,
+		effects: StorageEffects,
+		ino: Ino,
+		offset: number,
+		length: number,
+		everything: boolean,
+		budget: number,
+	): { readonly doneTo: number; readonly storedDelta: number };
+	/**
+	 * Makes [targetOffset, …) of one file be what [sourceOffset, …) of another (or the same, not overlapping) is, by naming its chunks once more; holes and reserved ranges become holes.
+	 * `doneBytes` = how much of `length` is done.
+	 */
+	share(
+		tx: RecordTransaction,
+		context: OperationContext,
+		effects: StorageEffects,
+		source: { readonly ino: Ino; readonly offset: number },
+		target: { readonly ino: Ino; readonly offset: number },
+		length: number,
+		budget: number,
+	): { readonly doneBytes: number; readonly storedDelta: number };
+	/** What [offset, offset + length) consists of, as far as one call looks. */
+	coverage(tx: RecordTransaction, ino: Ino, offset: number, length: number): Coverage;
+	/** The first byte at or behind `offset` that lies (`data`) or does not lie (`hole`) in a chunk; `found` false: none before `doneTo`, go on there. */
+	seek(
+		tx: RecordTransaction,
+		ino: Ino,
+		offset: number,
+		end: number,
+		what: "data" | "hole",
+	): { readonly found: boolean; readonly doneTo: number };
 }
 
 // ── dirty data ───────────────────────────────────────────────────────────────────────────────────────────────────

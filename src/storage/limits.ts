@@ -64,6 +64,8 @@ export const extentLimits = {
 	 * segment, and one old chunk and segment that go.
 	 */
 	minimumBudget: 40,
+	/** Blocks that one call of `coverage` or `seek` looks at: 4 GiB of a file at 64 MiB each, some milliseconds. */
+	walkBlocks: 64,
 	/** Offsets stay exact in a double, with the last block whole. */
 	maximumFileBytes: 2 ** 53 - 64 * 1024 * 1024,
 } as const;

@@ -38,7 +38,7 @@ export interface Attributes {
 	readonly gid: number;
 	readonly rdev: number;
 	readonly size: number;
-	/** Bytes stored (st_blocks × 512), rounded up to 512. */
+	/** Bytes stored or reserved (st_blocks × 512), rounded up to 512; bytes that several files share count in each. */
 	readonly storedBytes: number;
 	readonly atime: Timestamp;
 	readonly mtime: Timestamp;
@@ -105,6 +105,12 @@ export interface OpenIntent {
 	readonly append?: boolean;
 }
 
+/**
+ * What becomes of a range (fallocate(2)). allocate: later writes into it find their space, or it fails with ENOSPC now; contents stay. punch: a hole, the size stays. zero: reads as zeros,
+ * with space reserved. The first and the fourth make the file as long as the range reaches.
+ */
+export type AllocateMode = "allocate" | "allocate-keep-size" | "punch" | "zero" | "zero-keep-size";
+
 export type HandleId = number;
 
 export interface Opened extends Changed {
@@ -169,6 +175,21 @@ export interface Volume {
 	read(handle: HandleId, offset: number, lengthBytes: number): Promise<Uint8Array>;
 	/** The bytes are copied before the first await. With append the offset is the end of the file. Acknowledged = survives the death of the daemon. */
 	write(handle: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }>;
+	/** @throws FsError EINVAL (empty range), EBADF (not open for writing), EFBIG, ENOSPC. */
+	allocate(handle: HandleId, mode: AllocateMode, offset: number, lengthBytes: number): Promise<Changed>;
+	/**
+	 * Copies a range without moving bytes where it can: both files then share them. Fewer bytes than asked for at the end of the source, or because it would take long: call again. 0 = the source ends there.
+	 * @throws FsError EBADF, EINVAL (ranges of one file overlap), EISDIR, EFBIG, ENOSPC.
+	 */
+	copyRange(
+		source: HandleId,
+		sourceOffset: number,
+		target: HandleId,
+		targetOffset: number,
+		lengthBytes: number,
+	): Promise<{ readonly copied: number; readonly attributes: Attributes }>;
+	/** The first byte at or behind `offset` that is data, or hole (the end of the file counts as one). @throws FsError ENXIO: none. */
+	seek(handle: HandleId, offset: number, what: "data" | "hole"): Promise<number>;
 	/** Reports (and does not clear) the handle's sticky error: close(2). */
 	flush(handle: HandleId): Promise<void>;
 	/** Bytes and names of the file survive the loss of as many disks as the volume tolerates. Reports the handle's sticky error. */

@@ -11,6 +11,7 @@ import { historyTests } from "./volume/history.ts";
 import { nameHistoryTests } from "./volume/name-history.ts";
 import { nameTests } from "./volume/names.ts";
 import { permissionTests } from "./volume/permissions.ts";
+import { rangeTests } from "./volume/ranges.ts";
 import type { MakeVolumeHarness, VolumeSuiteOptions } from "./volume/support.ts";
 
 export type { MakeVolumeHarness, VolumeHarness, VolumeSuiteOptions } from "./volume/support.ts";
@@ -21,6 +22,7 @@ export function volumeConformance(name: string, makeHarness: MakeVolumeHarness, 
 	permissionTests(name, makeHarness);
 	fileTests(name, makeHarness);
 	contentsTests(name, makeHarness, options);
+	rangeTests(name, makeHarness, options);
 	durabilityTests(name, makeHarness);
 	historyTests(name, makeHarness, options);
 	nameHistoryTests(name, makeHarness, options);

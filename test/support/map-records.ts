@@ -119,6 +119,7 @@ export class TestVolume {
 				nextPending: 1,
 				epoch: 1,
 				protections: [],
+				reservedBytes: 0,
 				birthEpoch: 1,
 			}),
 		);

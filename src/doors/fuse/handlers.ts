@@ -4,7 +4,7 @@
  * is out.
  */
 import { FsError, isFsError } from "../../base/errors.ts";
-import type { Attributes, Caller, Changed, NodeRef, OpenIntent, Opened, SetAttributes } from "../../volume/interface.ts";
+import type { AllocateMode, Attributes, Caller, Changed, NodeRef, OpenIntent, Opened, SetAttributes } from "../../volume/interface.ts";
 import { attributeValidity } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { readDirectory } from "./directory.ts";
@@ -20,13 +20,16 @@ import {
 	preferredIoBytes,
 } from "./limits.ts";
 import {
+	decodeCopyFileRange,
 	decodeCreate,
+	decodeFallocate,
 	decodeFh,
 	decodeFsync,
 	decodeGetattr,
 	decodeGetxattrSize,
 	decodeInit,
 	decodeLink,
+	decodeLseek,
 	decodeMkdir,
 	decodeMknod,
 	decodeOpen,
@@ -44,12 +47,14 @@ import {
 	encodeStatfs,
 	encodeStatxOut,
 	errnoOf,
+	fallocFlags,
 	fattr,
 	fopen,
 	initFlags,
 	opcodes,
 	openFlags,
 	openKillSuidGid,
+	seekWhence,
 	typeOfMode,
 	writeKillSuidGid,
 	xattrCreate,
@@ -521,6 +526,54 @@ async function handleWrite(door: Door, header: RequestHeader, r: RequestReader):
 	door.reply(header, door.out.finish(header, 0), undefined);
 }
 
+const allocateModes: ReadonlyMap<number, AllocateMode> = new Map<number, AllocateMode>([
+	[0, "allocate"],
+	[fallocFlags.KEEP_SIZE, "allocate-keep-size"],
+	[fallocFlags.PUNCH_HOLE | fallocFlags.KEEP_SIZE, "punch"],
+	[fallocFlags.ZERO_RANGE, "zero"],
+	[fallocFlags.ZERO_RANGE | fallocFlags.KEEP_SIZE, "zero-keep-size"],
+]);
+
+/** The kernel has written dirty pages of the range out before it asks, and drops them afterwards. */
+async function handleFallocate(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle, offset, length, mode } = decodeFallocate(r);
+	writable(door);
+	const { ino } = openFile(door, handle);
+	const kind = allocateModes.get(mode);
+	if (kind === undefined) throw refused("ENOTSUP", "fallocate-mode", `fallocate mode 0x${mode.toString(16)} is not supported`);
+	if (!Number.isSafeInteger(offset + length)) throw refused("EFBIG", "offset", "files end at 2^53 bytes");
+	noted(door, await door.volume.allocate(handle, kind, offset, length));
+	door.recentWrites.set(ino, door.clock.monotonicMs());
+	done(door, header);
+}
+
+/** Source and target pages are written out before the kernel asks, those of the target dropped afterwards. */
+async function handleCopyFileRange(door: Door, header: RequestHeader, r: RequestReader, wide: boolean): Promise<void> {
+	const { source, sourceOffset, target, targetOffset, length, flags } = decodeCopyFileRange(r);
+	writable(door);
+	openFile(door, source);
+	const { ino } = openFile(door, target);
+	if (flags !== 0) throw refused("EINVAL", "copy-flags", `copy_file_range flags ${flags} are not known`);
+	// What is asked for may reach far beyond the source; it is the volume that knows its end. The narrow reply has 32 bits.
+	const most = Math.min(length, wide ? 2 ** 52 : 0xffff_f000);
+	if (!Number.isSafeInteger(sourceOffset + most) || !Number.isSafeInteger(targetOffset + most))
+		throw refused("EFBIG", "offset", "files end at 2^53 bytes");
+	const { copied } = await door.volume.copyRange(source, sourceOffset, target, targetOffset, most);
+	door.recentWrites.set(ino, door.clock.monotonicMs());
+	if (wide) door.out.reset().u64(copied);
+	else door.out.reset().u32(copied).u32(0);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function handleLseek(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const { handle, offset, whence } = decodeLseek(r);
+	openFile(door, handle);
+	if (whence !== seekWhence.DATA && whence !== seekWhence.HOLE) throw refused("EINVAL", "whence", `lseek from ${whence}`);
+	const found = await door.volume.seek(handle, offset, whence === seekWhence.DATA ? "data" : "hole");
+	door.out.reset().u64(found);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
 async function handleFlush(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const handle = decodeFh(r);
 	openFile(door, handle);
@@ -618,6 +671,10 @@ export function createHandlers(door: Door): ReadonlyMap<number, Handler> {
 		[opcodes.CREATE, on(handleCreate)],
 		[opcodes.READ, on(handleRead)],
 		[opcodes.WRITE, on(handleWrite)],
+		[opcodes.FALLOCATE, on(handleFallocate)],
+		[opcodes.COPY_FILE_RANGE, (header, r) => handleCopyFileRange(door, header, r, false)],
+		[opcodes.COPY_FILE_RANGE_64, (header, r) => handleCopyFileRange(door, header, r, true)],
+		[opcodes.LSEEK, on(handleLseek)],
 		[opcodes.STATFS, on(handleStatfs)],
 		[opcodes.RELEASE, on(handleRelease)],
 		[opcodes.FSYNC, on(handleFsync)],

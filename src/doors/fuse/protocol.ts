@@ -1,5 +1,5 @@
 /**
- * The FUSE kernel protocol, 7.31 to 7.39: structures of `include/uapi/linux/fuse.h`, whose names are given at each one. Little-endian
+ * The FUSE kernel protocol, 7.31 to 7.39 and COPY_FILE_RANGE_64 of 7.45: structures of `include/uapi/linux/fuse.h`, whose names are given at each one. Little-endian
  * hosts only (the kernel speaks its own byte order). Pure functions; input that is too short throws EINVAL, whatever it claims about
  * itself.
  *
@@ -64,6 +64,7 @@ export const opcodes = {
 	SYNCFS: 50,
 	TMPFILE: 51,
 	STATX: 52,
+	COPY_FILE_RANGE_64: 53,
 } as const;
 
 /** INIT flags; from bit 32 on they travel in `flags2`, here under names of their own. */
@@ -110,6 +111,11 @@ export const openKillSuidGid = 1 << 0;
 export const fsyncDataOnly = 1;
 export const xattrCreate = 1;
 export const xattrReplace = 2;
+
+/** FALLOC_FL_* of linux/falloc.h. The kernel lets no other bits through to a FUSE server. */
+export const fallocFlags = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
+/** lseek(2). */
+export const seekWhence = { DATA: 3, HOLE: 4 } as const;
 
 /** open(2) flags of x86 and arm64 that a file system sees; O_SYNC holds O_DSYNC's bit. */
 export const openFlags = {
@@ -469,6 +475,52 @@ export function decodeFh(r: RequestReader): number {
 export function decodeFsync(r: RequestReader): { readonly handle: number; readonly dataOnly: boolean } {
 	const handle = r.u64();
 	return { handle, dataOnly: (r.u32() & fsyncDataOnly) !== 0 };
+}
+
+export interface FallocateIn {
+	readonly handle: number;
+	readonly offset: number;
+	readonly length: number;
+	/** FALLOC_FL_*. */
+	readonly mode: number;
+}
+
+/** `struct fuse_fallocate_in`. */
+export function decodeFallocate(r: RequestReader): FallocateIn {
+	const handle = r.u64();
+	const offset = r.u64();
+	const length = r.u64();
+	return { handle, offset, length, mode: r.u32() };
+}
+
+export interface CopyFileRangeIn {
+	readonly source: number;
+	readonly sourceOffset: number;
+	readonly target: number;
+	readonly targetOffset: number;
+	readonly length: number;
+	readonly flags: number;
+}
+
+/** `struct fuse_copy_file_range_in`. */
+export function decodeCopyFileRange(r: RequestReader): CopyFileRangeIn {
+	const source = r.u64();
+	const sourceOffset = r.u64();
+	// The node of the target, which its handle knows.
+	r.skip(8);
+	const target = r.u64();
+	const targetOffset = r.u64();
+	const length = r.u64();
+	// The flags are an u64 of which no bit above 32 has a meaning: those, too, must be refused.
+	const flags = r.u32() + r.u32();
+	return { source, sourceOffset, target, targetOffset, length, flags };
+}
+
+/** `struct fuse_lseek_in`. */
+export function decodeLseek(r: RequestReader): { readonly handle: number; readonly offset: number; readonly whence: number } {
+	const handle = r.u64();
+	const offset = r.u64();
+	return { handle, offset, whence: r.u32() };
 }
 
 export interface SetxattrIn {

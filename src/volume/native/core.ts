@@ -4,7 +4,9 @@
  * Invariants
  *  C1 Every change of metadata goes through `transact`; its storage effects are handed on exactly once, after the commit.
  *  C2 A freed segment's space is given back only when the freeing transaction is durable, nobody packs into it any more, and its record is still absent.
+ *  C3 The volume record's reservedBytes = Σ lengths of reserved extents, in every committed state; `reservedBytes` here is what was committed.
  */
+import { assert } from "../../base/assert.ts";
 import { KeyedMutex, Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
@@ -14,7 +16,7 @@ import { transact } from "../../kv/transact.ts";
 import type { AdmissionTable } from "../../locks/admission.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { Ino, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
-import { headKey, segmentRecord } from "../../records/kinds.ts";
+import { headKey, segmentRecord, volumeRecord } from "../../records/kinds.ts";
 import type { NumberBlocks } from "../../records/numbers.ts";
 import { Records } from "../../records/transaction.ts";
 import type { DirtyStore, Redundancy, SegmentStore, StorageEffects } from "../../storage/interface.ts";
@@ -54,6 +56,8 @@ export class Core {
 	readonly #headKey = headKey(0);
 	/** Segments that somebody may still add chunks to: C2. */
 	readonly #packing = new Map<number, number>();
+	/** What fallocate has promised: nobody else may be given that space. */
+	reservedBytes = 0;
 	#freed: { segment: Segment; position: number }[] = [];
 	/** One release at a time: a segment that died again during it still waits in #freed then. */
 	readonly #releases = new Mutex();
@@ -92,14 +96,23 @@ export class Core {
 	}
 
 	async #transactOnce<T>(fn: Operation<T>): Promise<{ result: T; position: number }> {
-		let effects: { freed: Segment[] } = { freed: [] };
+		let effects = { freed: [] as Segment[], reservedDelta: 0 };
 		const outcome = await this.#raw((tx) => {
-			effects = { freed: [] };
-			return fn(new Records(tx), this.#context(), effects);
+			effects = { freed: [], reservedDelta: 0 };
+			const records = new Records(tx);
+			const result = fn(records, this.#context(), effects);
+			countReserved(records, effects.reservedDelta);
+			return result;
 		});
+		this.reservedBytes += effects.reservedDelta;
 		for (const segment of effects.freed) this.#freed.push({ segment, position: outcome.position });
 		if (effects.freed.length > 0) this.#startRelease();
 		return outcome;
+	}
+
+	/** Once, before the first transaction. */
+	async loadReserved(): Promise<void> {
+		this.reservedBytes = await this.view((tx) => tx.get(volumeRecord)?.reservedBytes ?? 0);
 	}
 
 	#raw<T>(fn: Parameters<typeof transact<T>>[2]): Promise<{ result: T; position: number }> {
@@ -210,4 +223,11 @@ export class Core {
 		this.#stopped = true;
 		await this.#releaseDone;
 	}
+}
+
+function countReserved(tx: RecordTransaction, delta: number): void {
+	if (delta === 0) return;
+	const volume = tx.get(volumeRecord);
+	assert(volume !== undefined && volume.reservedBytes + delta >= 0, `C3: ${delta} reserved bytes beside ${volume?.reservedBytes}`);
+	tx.put(volumeRecord, { ...volume, reservedBytes: volume.reservedBytes + delta });
 }

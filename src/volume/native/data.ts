@@ -1,5 +1,5 @@
 /**
- * Contents of files: read, write, seal, fsync, truncate.
+ * Contents of files: read, write, seal, fsync, truncate. What else changes maps (fallocate, copies) is in ranges.ts.
  *
  * Invariants
  *  V1 A write is in the dirty ring before it is acknowledged; it leaves the ring only when a committed transaction holds its bytes or a later truncation removed them.
@@ -7,15 +7,22 @@
  *  V3 inode.sealedThrough ≥ the number of every write whose bytes are in extents, inline data or pending records.
  *  V4 A transaction that names a segment begins after that segment's fragments are synced (Packer, SegmentStore.write).
  *  V5 An inode has inline contents or extents, never both.
- *  V6 While an intent says that extents behind a size are still to be cut off, nothing makes the inode larger than that.
+ *  V6 While an intent stands for an inode, nothing else is written, cut or shared there: what it has not reached yet would be taken for old.
+ *  V7 Who changes extents without going through the dirty store (ranges.ts) holds the inode exclusively and has sealed what was dirty: an old write must not come back above it.
  */
 import { assert } from "../../base/assert.ts";
 import { Semaphore } from "../../base/async.ts";
 import { FsError, isFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
-import type { Chunk, Ino, Inode, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
+import type { Chunk, Ino, Inode, Intent, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, pendingRecord } from "../../records/kinds.ts";
-import { map as mapExtents, truncate as truncateExtents, write as writeExtents } from "../../storage/extents.ts";
+import {
+	map as mapExtents,
+	punch as punchExtents,
+	reserve as reserveExtents,
+	truncate as truncateExtents,
+	write as writeExtents,
+} from "../../storage/extents.ts";
 import type { Captured, DirtyPiece, MappedRange, StorageEffects } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
 import { limits } from "./limits.ts";
@@ -26,11 +33,11 @@ export interface FileView {
 	readonly size: number;
 }
 
-/** A truncation of which the first transaction is committed, and more is to be done. */
-interface Truncation {
-	readonly intent: number;
-	readonly size: number;
-	readonly from: number;
+/** Work on a map of which the first transaction is committed, and more is to be done. */
+interface Unfinished {
+	readonly intent: Intent;
+	/** Done up to here. */
+	readonly doneTo: number;
 }
 
 /** Where a commit of placed pieces stands: the next piece, how much of it is done, and, when it is begun, the records it has become. */
@@ -44,10 +51,10 @@ export class FileData {
 	readonly #core: Core;
 	readonly #packer: Packer;
 	readonly #trouble: () => FsError | undefined;
-	/** Inodes being truncated: their writers wait (V2). */
+	/** Inodes held exclusively: their writers wait (V2, V7). */
 	readonly #frozen = new Map<Ino, Promise<void>>();
-	/** Truncations that failed half way: what they have not cut off yet must not be uncovered by a growth (V6). */
-	readonly #unfinished = new Map<Ino, Truncation>();
+	/** Work that failed half way (V6). */
+	readonly #unfinished = new Map<Ino, Unfinished>();
 	/** Why nothing is written any more. */
 	#refusal: FsError | undefined;
 
@@ -201,10 +208,14 @@ export class FileData {
 			return;
 		}
 		const pieces = inode.inline === undefined ? captured.pieces : withInline(inode.inline, captured.pieces);
+		await this.#placeAndCommit(captured, pieces, inode.inline !== undefined);
+	}
+
+	async #placeAndCommit(captured: Captured, pieces: readonly DirtyPiece[], wasInline: boolean): Promise<void> {
 		const placed = await this.#packer.place(pieces);
 		const used = new Set<number>();
 		try {
-			await this.#commitPlaced(captured, placed, inode.inline !== undefined, used);
+			await this.#commitPlaced(captured, placed, wasInline, used);
 		} finally {
 			for (const one of placed) one.settle(used.has(one.segment.id));
 		}
@@ -283,23 +294,35 @@ export class FileData {
 	// ── truncate ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 	/** Sets the size; what is cut off is gone for good, what a later growth uncovers reads as zeros. */
-	async truncate(ino: Ino, size: number): Promise<void> {
-		await this.#core.flow.run(ino, async () => {
-			let thaw = (): void => {};
-			this.#frozen.set(
-				ino,
-				new Promise((resolve) => {
-					thaw = resolve;
-				}),
-			);
-			try {
-				await this.#finishEarlier(ino);
-				await this.#truncateLocked(ino, size);
-			} finally {
-				this.#frozen.delete(ino);
-				thaw();
-			}
-		});
+	truncate(ino: Ino, size: number): Promise<void> {
+		return this.exclusive(ino, () => this.#truncateLocked(ino, size));
+	}
+
+	/**
+	 * Runs `fn` with `flow` of the inode held, its writers waiting, and earlier work on it finished. With `beside`, `flow` of that inode is held too: nothing of it is
+	 * sealed meanwhile, but it may be written to. (Flows are taken in order of inode numbers, so that two copies in opposite directions do not wait for each other.)
+	 */
+	exclusive<T>(ino: Ino, fn: () => Promise<T>, beside: Ino = ino): Promise<T> {
+		const { flow } = this.#core;
+		if (beside === ino) return flow.run(ino, () => this.#frozenWhile(ino, fn));
+		return flow.run(Math.min(ino, beside), () => flow.run(Math.max(ino, beside), () => this.#frozenWhile(ino, fn)));
+	}
+
+	async #frozenWhile<T>(ino: Ino, fn: () => Promise<T>): Promise<T> {
+		let thaw = (): void => {};
+		this.#frozen.set(
+			ino,
+			new Promise((resolve) => {
+				thaw = resolve;
+			}),
+		);
+		try {
+			await this.#finishEarlier(ino);
+			return await fn();
+		} finally {
+			this.#frozen.delete(ino);
+			thaw();
+		}
 	}
 
 	async #truncateLocked(ino: Ino, size: number): Promise<void> {
@@ -317,22 +340,30 @@ export class FileData {
 			const cut: Inode = { ...inode, ...counts, size, mtime: context.now, ctime: context.now, inline };
 			return {
 				pendingIds,
-				...cutStep(tx, context, effects, inline === undefined ? cut : { ...cut, storedBytes: inline.length }, size, size, undefined),
+				...startMapWork(tx, context, effects, inline === undefined ? cut : { ...cut, storedBytes: inline.length }, {
+					kind: "truncate",
+					from: size,
+					to: Number.MAX_SAFE_INTEGER,
+				}),
 			};
 		});
 		dirty.truncate(ino, size);
 		dirty.clearTime(ino);
 		dirty.logged(ino, first.result.pendingIds, through);
-		const { intent, doneTo } = first.result;
+		await this.finishWork(first.result);
+	}
+
+	/** The rest of what `startMapWork` began, once that is committed. */
+	async finishWork({ intent, doneTo }: MapWorkStep): Promise<void> {
 		if (intent === undefined) return;
-		this.#unfinished.set(ino, { intent, size, from: doneTo });
-		await this.#finishEarlier(ino);
+		this.#unfinished.set(intent.ino, { intent, doneTo });
+		await this.#finishEarlier(intent.ino);
 	}
 
 	async #finishEarlier(ino: Ino): Promise<void> {
 		const left = this.#unfinished.get(ino);
 		if (left === undefined) return;
-		await this.finishTruncation(left.intent, ino, left.size, left.from);
+		await this.finishIntent(left.intent, left.doneTo);
 		this.#unfinished.delete(ino);
 	}
 
@@ -346,18 +377,31 @@ export class FileData {
 		);
 	}
 
-	/** Goes on with a truncation that took more than one transaction; after a crash, before the volume serves. */
-	async finishTruncation(intent: number, ino: Ino, size: number, from = size): Promise<void> {
-		for (let at: number | undefined = from; at !== undefined; ) {
-			const start: number = at;
-			const step = await this.#core.transact((tx, context, effects) => {
-				const inode = tx.get(inodeRecord, ino);
-				if (inode !== undefined) return cutStep(tx, context, effects, inode, size, start, intent);
-				tx.delete(intentRecord, intent);
+	/** Goes on with work that took more than one transaction; after a crash, before the volume serves. */
+	async finishIntent(intent: Intent, doneTo = intent.from): Promise<void> {
+		let at = doneTo;
+		for (let left: Intent | undefined = intent; left !== undefined; ) {
+			const start = at;
+			const { result } = await this.#core.transact((tx, context, effects) => {
+				const inode = tx.get(inodeRecord, intent.ino);
+				if (inode !== undefined) return goOnWithMapWork(tx, context, effects, inode, intent, start);
+				tx.delete(intentRecord, intent.id);
 				return { intent: undefined, doneTo: start };
 			});
-			at = step.result.intent === undefined ? undefined : step.result.doneTo;
+			at = result.doneTo;
+			left = result.intent;
 		}
+	}
+
+	// ── inline contents ──────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Moves inline contents into a segment, so that extents can lie beside them (V5). The caller holds the inode exclusively and has sealed it. */
+	async outOfLine(ino: Ino): Promise<void> {
+		const inode = await this.#core.view((tx) => requireInode(tx, ino));
+		if (inode.inline === undefined) return;
+		const attributes = { end: inode.size, mtime: undefined, bytes: 0, newest: 0 };
+		const captured: Captured = { ino, pieces: [], bytes: 0, attributes, through: 0, pendings: [] };
+		await this.#placeAndCommit(captured, withInline(inode.inline, []), true);
 	}
 }
 
@@ -478,25 +522,69 @@ function reachedEnd(placed: readonly Placed[], index: number, doneTo: number): n
 	return before === undefined ? 0 : before.offset + before.length;
 }
 
-/** One bounded step of letting go of extents at or beyond `size`; an intent keeps the rest from being forgotten. */
-function cutStep(
+export type MapWork = Pick<Intent, "kind" | "from" | "to">;
+
+export interface MapWorkStep {
+	/** There while something is left to do. */
+	readonly intent: Intent | undefined;
+	readonly doneTo: number;
+}
+
+/** Begins work on the map of a file: as much as fits; an intent keeps the rest from being forgotten. Puts the inode with its new count of stored bytes. */
+export function startMapWork(
 	tx: RecordTransaction,
 	context: OperationContext,
 	effects: StorageEffects,
 	inode: Inode,
-	size: number,
-	from: number,
-	intent: number | undefined,
-): { intent: number | undefined; doneTo: number } {
-	const budget = limits.transactionChanges - 3 - tx.changeCount;
-	const nothing = { done: true, doneTo: size, storedDelta: 0 };
-	const cut = inode.inline === undefined ? truncateExtents(tx, effects, inode.ino, size, budget, from) : nothing;
-	putInode(tx, { ...inode, storedBytes: inode.storedBytes + cut.storedDelta });
-	if (cut.done) {
-		if (intent !== undefined) tx.delete(intentRecord, intent);
-		return { intent: undefined, doneTo: cut.doneTo };
-	}
-	const id = intent ?? context.numbers.pending();
-	if (intent === undefined) tx.put(intentRecord, { id, kind: "truncate", ino: inode.ino, size, birthEpoch: context.epoch }, id);
-	return { intent: id, doneTo: cut.doneTo };
+	work: MapWork,
+): MapWorkStep {
+	const doneTo = mapWorkStep(tx, context, effects, inode, work, work.from);
+	if (doneTo === work.to) return { intent: undefined, doneTo };
+	const intent: Intent = { ...work, id: context.numbers.pending(), ino: inode.ino, birthEpoch: context.epoch };
+	tx.put(intentRecord, intent, intent.id);
+	return { intent, doneTo };
+}
+
+function goOnWithMapWork(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	inode: Inode,
+	intent: Intent,
+	at: number,
+): MapWorkStep {
+	const doneTo = mapWorkStep(tx, context, effects, inode, intent, at);
+	if (doneTo < intent.to) return { intent, doneTo };
+	tx.delete(intentRecord, intent.id);
+	return { intent: undefined, doneTo };
+}
+
+function mapWorkStep(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	inode: Inode,
+	work: MapWork,
+	at: number,
+): number {
+	// Room for the inode, the intent, the head, and the volume record that counts what is reserved.
+	const budget = limits.transactionChanges - 4 - tx.changeCount;
+	const { doneTo, storedDelta } =
+		inode.inline === undefined ? changeMap(tx, context, effects, inode.ino, work, at, budget) : { doneTo: work.to, storedDelta: 0 };
+	putInode(tx, { ...inode, storedBytes: inode.storedBytes + storedDelta });
+	return doneTo;
+}
+
+function changeMap(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	ino: Ino,
+	{ kind, from, to }: MapWork,
+	at: number,
+	budget: number,
+): { readonly doneTo: number; readonly storedDelta: number } {
+	if (kind === "truncate") return truncateExtents(tx, effects, ino, from, budget, at);
+	if (kind === "punch") return punchExtents(tx, context, effects, ino, at, to - at, budget);
+	return reserveExtents(tx, context, effects, ino, at, to - at, kind === "zero", budget);
 }

@@ -45,6 +45,13 @@ export const limits = {
 	maximumNameBytes: 255,
 	/** Beyond this, offset arithmetic in doubles would no longer be exact with room to spare. */
 	maximumFileBytes: 2 ** 52,
+	/** Copies of less go through memory: a reference to a chunk would keep more alive than it saves. */
+	sharedBytes: 4096,
+	/** Transactions of one copy before it answers with what is done: some 40 chunks each, so that no request takes minutes. */
+	shareSteps: 256,
+	/** A search for a hole looks at so much of a file at once, and goes on so often there, before others get a turn. */
+	seekWindowBytes: 64 * MiB,
+	seekLooks: 256,
 	/** Bytes read in one call: doors ask for at most 1 MiB. */
 	readBytes: 16 * MiB,
 	readRangesAtOnce: 8,

@@ -15,6 +15,7 @@ import type { NewNode } from "../../namespace/interface.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, orphanRecord } from "../../records/kinds.ts";
 import type {
+	AllocateMode,
 	At,
 	Attributes,
 	Caller,
@@ -38,6 +39,7 @@ import { Healer } from "./healer.ts";
 import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
+import { FileRanges } from "./ranges.ts";
 import { Reaper } from "./reaper.ts";
 import { Sealer } from "./sealer.ts";
 import { volumeStatus } from "./status.ts";
@@ -70,12 +72,15 @@ export class LocalVolume implements NativeVolume {
 	readonly #modules: NativeModules;
 	readonly #core: Core;
 	readonly #data: FileData;
+	readonly #ranges: FileRanges;
 	readonly #handles = new HandleTable();
 	readonly #sealer: Sealer;
 	readonly #reaper: Reaper;
 	readonly #healer: Healer;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
+	/** Space that operations under way are going to reserve. */
+	#claimedBytes = 0;
 	#closing = false;
 
 	constructor(options: NativeOptions, modules: NativeModules) {
@@ -87,6 +92,7 @@ export class LocalVolume implements NativeVolume {
 		this.failed = modules.failed;
 		this.root = this.node(1);
 		this.#data = new FileData(this.#core, new Packer(this.#core), () => this.#sealer.trouble);
+		this.#ranges = new FileRanges(this.#core, this.#data, (bytes) => this.#claimSpace(bytes));
 		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
 		this.#reaper = new Reaper(this.#core);
 		this.#healer = new Healer(this.#core);
@@ -106,7 +112,7 @@ export class LocalVolume implements NativeVolume {
 		for (;;) {
 			const intents = await this.#core.view((tx) => tx.scan(intentRecord, intentRecord.prefix(), { limit: limits.scanBatch }));
 			if (intents.length === 0) return;
-			for (const { value } of intents) await this.#data.finishTruncation(value.id, value.ino, value.size);
+			for (const { value } of intents) await this.#data.finishIntent(value);
 		}
 	}
 
@@ -532,7 +538,7 @@ export class LocalVolume implements NativeVolume {
 			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
 			else {
 				const copy = bytes.slice();
-				if (!fits) await this.#findSpace(copy.length);
+				if (!fits) await this.#findSpace(await this.#unreserved(handle, offset, copy.length));
 				await this.#dropSetId(handle.caller, handle.ino);
 				await this.#writePieces(handle, offset, copy);
 			}
@@ -571,11 +577,28 @@ export class LocalVolume implements NativeVolume {
 
 	#noteSpace(): void {
 		this.#spaceAskedMs = this.#core.platform.clock.monotonicMs();
-		this.#freeBytes = this.#core.store.space().freeBytes - this.#core.dirty.bytes;
+		const { store, dirty, reservedBytes } = this.#core;
+		this.#freeBytes = store.space().freeBytes - dirty.bytes - reservedBytes - this.#claimedBytes;
+	}
+
+	/** Bytes of a write that have no space reserved for them. */
+	async #unreserved(handle: Handle, offset: number, lengthBytes: number): Promise<number> {
+		if (this.#core.reservedBytes === 0) return lengthBytes;
+		const at = handle.append ? await this.#core.view((tx) => this.#data.sizeOf(requireInode(tx, handle.ino))) : offset;
+		return lengthBytes - (await this.#ranges.cover(handle.ino, at, lengthBytes)).reservedBytes;
+	}
+
+	async #claimSpace(bytes: number): Promise<() => void> {
+		if (!this.#takeSpace(bytes)) await this.#findSpace(bytes);
+		this.#claimedBytes += bytes;
+		return () => {
+			this.#claimedBytes -= bytes;
+		};
 	}
 
 	/** Asks the disks, and gives back what was freed: a disk may have been taken in, or something deleted, just now. @throws FsError ENOSPC. */
 	async #findSpace(lengthBytes: number): Promise<void> {
+		if (lengthBytes === 0) return;
 		if (this.#core.freedWaiting > 0) await this.#core.releaseFreed();
 		await this.#core.store.refreshSpace();
 		this.#noteSpace();
@@ -584,6 +607,80 @@ export class LocalVolume implements NativeVolume {
 		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, {
 			freeBytes: this.#freeBytes,
 		});
+	}
+
+	// ── ranges ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async allocate(id: HandleId, mode: AllocateMode, offset: number, lengthBytes: number): Promise<Changed> {
+		const handle = this.#handles.get(id);
+		if (!handle.write) throw new FsError("EBADF", "volume.allocate", "the handle is not open for writing");
+		checkRange(offset, lengthBytes);
+		if (lengthBytes === 0) throw new FsError("EINVAL", "volume.allocate", "an empty range cannot be allocated");
+		checkEnd(offset + lengthBytes, "volume.allocate");
+		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
+			await this.#dropSetId(handle.caller, handle.ino);
+			await this.#ranges.allocate(handle.ino, mode, offset, lengthBytes);
+			admission.check();
+			if (handle.sync) await this.#syncHandle(handle);
+			return { position: this.#core.engine.position };
+		});
+	}
+
+	async copyRange(
+		sourceId: HandleId,
+		sourceOffset: number,
+		targetId: HandleId,
+		targetOffset: number,
+		lengthBytes: number,
+	): Promise<{ readonly copied: number; readonly attributes: Attributes }> {
+		const source = this.#handles.get(sourceId);
+		const target = this.#handles.get(targetId);
+		if (!source.read) throw new FsError("EBADF", "volume.copy", "the source is not open for reading");
+		if (!target.write || target.append) throw new FsError("EBADF", "volume.copy", "the target is not open for writing at an offset");
+		checkRange(sourceOffset, lengthBytes);
+		checkRange(targetOffset, lengthBytes);
+		return this.#admitted(this.node(source.ino), "read", () =>
+			this.#admitted(this.node(target.ino), "write", async (admission) => {
+				const copied = await this.#copy(source, sourceOffset, target, targetOffset, lengthBytes);
+				admission.check();
+				if (target.sync && copied > 0) await this.#syncHandle(target);
+				return { copied, attributes: await this.#core.view((tx) => this.#attributes(requireInode(tx, target.ino))) };
+			}),
+		);
+	}
+
+	async #copy(source: Handle, sourceOffset: number, target: Handle, targetOffset: number, lengthBytes: number): Promise<number> {
+		const size = await this.#core.view((tx) => {
+			const inode = requireInode(tx, source.ino);
+			if (inode.type === "directory") throw new FsError("EISDIR", "volume.copy", `inode ${inode.ino} is a directory`);
+			return this.#data.sizeOf(inode);
+		});
+		const length = Math.min(lengthBytes, size - sourceOffset);
+		if (length <= 0) return 0;
+		checkEnd(targetOffset + length, "volume.copy");
+		if (source.ino === target.ino && Math.abs(sourceOffset - targetOffset) < length)
+			throw new FsError("EINVAL", "volume.copy", "source and target overlap in one file");
+		await this.#dropSetId(target.caller, target.ino);
+		if (!(await this.#ranges.copiesBytes(source.ino, sourceOffset, length, target.ino))) {
+			const shared = await this.#ranges.share(source.ino, sourceOffset, target.ino, targetOffset, length);
+			if (shared > 0) return shared;
+		}
+		return this.#copyBytes(source, sourceOffset, target, targetOffset, Math.min(length, limits.chunkBytes));
+	}
+
+	async #copyBytes(source: Handle, sourceOffset: number, target: Handle, targetOffset: number, lengthBytes: number): Promise<number> {
+		const bytes = await this.#data.read(source.ino, sourceOffset, lengthBytes);
+		if (bytes.length === 0) return 0;
+		if (!this.#takeSpace(bytes.length)) await this.#findSpace(await this.#unreserved(target, targetOffset, bytes.length));
+		await this.#writePieces(target, targetOffset, bytes);
+		this.#sealer.afterWrite(target.ino);
+		return bytes.length;
+	}
+
+	async seek(id: HandleId, offset: number, what: "data" | "hole"): Promise<number> {
+		const handle = this.#handles.get(id);
+		if (!Number.isSafeInteger(offset) || offset < 0) throw new FsError("ENXIO", "volume.seek", `there is no offset ${offset}`);
+		return this.#admitted(this.node(handle.ino), "read", () => this.#ranges.seek(handle.ino, offset, what));
 	}
 
 	async flush(id: HandleId): Promise<void> {
@@ -638,7 +735,7 @@ export class LocalVolume implements NativeVolume {
 	async space(): Promise<VolumeSpace> {
 		await this.#core.store.refreshSpace();
 		const space = this.#core.store.space();
-		const freeBytes = Math.max(0, space.freeBytes - this.#core.dirty.bytes);
+		const freeBytes = Math.max(0, space.freeBytes - this.#core.dirty.bytes - this.#core.reservedBytes);
 		// Inodes take metadata space, a kilobyte each at the most: what is free bounds them.
 		const freeInodes = Math.floor(freeBytes / 1024);
 		const used = Math.floor(space.usedBytes / 1024);
@@ -724,4 +821,8 @@ function checkRange(offset: number, lengthBytes: number): void {
 	if (!Number.isSafeInteger(offset) || offset < 0 || !Number.isSafeInteger(lengthBytes) || lengthBytes < 0) {
 		throw new FsError("EINVAL", "volume.range", `offset ${offset}, length ${lengthBytes}`);
 	}
+}
+
+function checkEnd(end: number, site: string): void {
+	if (end > limits.maximumFileBytes) throw new FsError("EFBIG", site, `a file has at most ${limits.maximumFileBytes} bytes`);
 }

@@ -174,6 +174,7 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 			{ platform, logger, disks, engine, store, dirty, numbers: new NumberBlocks(), admissions: new AdmissionTable() },
 		);
 		await loadSpace(core);
+		await core.loadReserved();
 		const capacities = new Map(store.space().disks.map((one) => [one.id, one.capacityBytes]));
 		store.setReserve((disk) => reserveBytes(engine.runBytes(disk), capacities.get(disk) ?? Math.min(...capacities.values())));
 		await recoverDirty(core, dirty);

@@ -50,7 +50,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		sameDevice: core.disks.roster.config.sameDevice,
 		capacityBytes: space.capacityBytes,
 		usedBytes: space.usedBytes,
-		freeBytes: Math.max(0, space.freeBytes - core.dirty.bytes),
+		freeBytes: Math.max(0, space.freeBytes - core.dirty.bytes - core.reservedBytes),
 		protection: {
 			fullBytes: protection.fullBytes,
 			degradedBytes: protection.degradedBytes,

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import type { HandleId, NodeRef } from "../../../src/volume/interface.ts";
 import { SeededRandom } from "../../support/map-records.ts";
+import { copyAll } from "./ranges.ts";
 import { alone, type Case, type MakeVolumeHarness, pattern, root, type VolumeSuiteOptions } from "./support.ts";
 
 export function historyTests(name: string, makeHarness: MakeVolumeHarness, options: VolumeSuiteOptions): void {
@@ -73,7 +74,9 @@ class History {
 		const random = this.#random;
 		const file = random.pick(this.#files);
 		const choice = random.below(100);
-		if (choice < 55) await this.#write(file);
+		if (choice < 38) await this.#write(file);
+		else if (choice < 47) await this.#allocate(file);
+		else if (choice < 55) await this.#copy(file, random.pick(this.#files));
 		else if (choice < 67) await this.#truncate(file);
 		else if (choice < 80) await this.#sync(file);
 		else if (choice < 84) await this.#syncAll();
@@ -87,7 +90,10 @@ class History {
 	/** The end comes while each file has one more change under way, and syncs are: every change is made, not made, or made in part. */
 	async #endAmidst(how: "crash" | "powerCut"): Promise<void> {
 		const before = this.#files.map(({ now }) => now);
-		const work = this.#files.map((file) => (this.#random.chance(0.7) ? this.#write(file) : this.#truncate(file)));
+		const work = this.#files.map((file) => {
+			const choice = this.#random.below(10);
+			return choice < 5 ? this.#write(file) : choice < 8 ? this.#allocate(file) : this.#truncate(file);
+		});
 		for (const file of this.#files) if (this.#random.chance(0.5)) work.push(this.#c.volume.fsync(file.handle, false));
 		if (this.#random.chance(0.3)) work.push(this.#c.volume.syncAll());
 		void Promise.allSettled(work);
@@ -127,6 +133,33 @@ class History {
 		now.set(file.now.subarray(0, size));
 		file.attempted = now;
 		await this.#c.volume.setAttributes(root, file.node, { size });
+		this.#changed(file, now);
+	}
+
+	async #allocate(file: ModelFile): Promise<void> {
+		const random = this.#random;
+		const mode = random.pick(["allocate", "allocate-keep-size", "punch", "zero", "zero-keep-size"] as const);
+		const offset = random.below(file.now.length + 5000);
+		const length = 1 + random.below(random.pick([3000, 100_000]));
+		const now = new Uint8Array(mode === "allocate" || mode === "zero" ? Math.max(file.now.length, offset + length) : file.now.length);
+		now.set(file.now);
+		if (!mode.startsWith("allocate")) now.fill(0, Math.min(offset, now.length), Math.min(offset + length, now.length));
+		file.attempted = now;
+		await this.#c.volume.allocate(file.handle, mode, offset, length);
+		this.#changed(file, now);
+	}
+
+	async #copy(file: ModelFile, source: ModelFile): Promise<void> {
+		const random = this.#random;
+		const from = random.below(source.now.length + 1);
+		const to = random.below(largest / 2);
+		const bytes = source.now.slice(from, from + 1 + random.below(150_000));
+		if (bytes.length === 0 || (file === source && Math.abs(from - to) < bytes.length)) return;
+		const now = new Uint8Array(Math.max(file.now.length, to + bytes.length));
+		now.set(file.now);
+		now.set(bytes, to);
+		file.attempted = now;
+		await copyAll(this.#c, source.handle, from, file.handle, to, bytes.length);
 		this.#changed(file, now);
 	}
 

@@ -6,6 +6,7 @@ import { FsError } from "../../../base/errors.ts";
 import type { ErrorCode } from "../../../base/errors.ts";
 import type { Timestamp } from "../../../base/time.ts";
 import type {
+	AllocateMode,
 	At,
 	Attributes,
 	Caller,
@@ -391,6 +392,37 @@ export class MemoryVolume implements Volume {
 		node.mtime = this.#tick();
 		node.ctime = node.mtime;
 		return { written: copy.length, attributes: this.#attributes(node) };
+	}
+
+	async allocate(handle: HandleId, mode: AllocateMode, offset: number, lengthBytes: number): Promise<Changed> {
+		await this.#enter("allocate", `${mode} ${offset} ${lengthBytes}`);
+		const node = this.#opened(handle);
+		const end = offset + lengthBytes;
+		if ((mode === "allocate" || mode === "zero") && end > node.size) this.#resize(node, end);
+		if (!mode.startsWith("allocate")) node.data.fill(0, Math.min(offset, node.size), Math.min(end, node.size));
+		return { position: this.#touched(node) };
+	}
+
+	async copyRange(
+		source: HandleId,
+		sourceOffset: number,
+		target: HandleId,
+		targetOffset: number,
+		lengthBytes: number,
+	): Promise<{ readonly copied: number; readonly attributes: Attributes }> {
+		await this.#enter("copyRange", `${sourceOffset} ${targetOffset} ${lengthBytes}`);
+		const [from, to] = [this.#opened(source), this.#opened(target)];
+		const bytes = from.data.slice(Math.min(sourceOffset, from.size), Math.min(sourceOffset + lengthBytes, from.size));
+		if (targetOffset + bytes.length > to.size) this.#resize(to, targetOffset + bytes.length);
+		to.data.set(bytes, targetOffset);
+		return { copied: bytes.length, attributes: this.#attributes(to) };
+	}
+
+	async seek(handle: HandleId, offset: number, what: "data" | "hole"): Promise<number> {
+		await this.#enter("seek", `${offset} ${what}`);
+		const { size } = this.#opened(handle);
+		if (offset >= size) throw fail("ENXIO", `nothing behind ${offset}`);
+		return what === "data" ? offset : size;
 	}
 
 	async flush(handle: HandleId): Promise<void> {
