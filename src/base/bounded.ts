@@ -47,6 +47,14 @@ export class LruCache<K, V> {
 		this.#cost -= entry.cost;
 	}
 
+	/** Takes out the least recently used value. */
+	dropOldest(): V | undefined {
+		const [oldest] = this.#entries;
+		if (!oldest) return undefined;
+		this.delete(oldest[0]);
+		return oldest[1].value;
+	}
+
 	clear(): void {
 		this.#entries.clear();
 		this.#cost = 0;

@@ -11,7 +11,7 @@
  */
 import type { ErrorCode } from "../base/errors.ts";
 import { FsError } from "../base/errors.ts";
-import type { Clock, Disk, DiskFile, Platform } from "./interface.ts";
+import type { Borrowed, Clock, Disk, DiskFile, Platform } from "./interface.ts";
 import { deadlineLimits } from "./limits.ts";
 
 export interface DeadlineOptions {
@@ -170,6 +170,11 @@ class TimedFile implements DiskFile {
 
 	read(offset: number, lengthBytes: number): Promise<Uint8Array> {
 		return this.#line.call(`read ${this.name}`, this.#line.readMs, () => this.#file.read(offset, lengthBytes));
+	}
+
+	borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+		const start = () => this.#file.borrow(offset, lengthBytes);
+		return this.#line.call(`read ${this.name}`, this.#line.readMs, start, (late) => late.release());
 	}
 
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

@@ -90,10 +90,18 @@ export interface Disk {
 	close(): Promise<void>;
 }
 
+/** Bytes that are lent: they are the borrower's until `release`, which is called once at most. Who forgets it wastes a buffer, no more. */
+export interface Borrowed {
+	readonly bytes: Uint8Array;
+	release(): void;
+}
+
 export interface DiskFile {
 	readonly name: string;
 	/** Reads up to `lengthBytes`; short only at the end of the file. The result is the caller's own. */
 	read(offset: number, lengthBytes: number): Promise<Uint8Array>;
+	/** As `read`, into a buffer that is used again and again: large reads leave nothing behind for the garbage collector. */
+	borrow(offset: number, lengthBytes: number): Promise<Borrowed>;
 	/** Writes all parts one after the other from `offset`. The parts must not change until it settles. @throws ENOSPC, EIO, EROFS … */
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void>;
 	/**

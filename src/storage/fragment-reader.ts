@@ -7,7 +7,7 @@ import { AssertionError } from "../base/assert.ts";
 import { LruCache } from "../base/bounded.ts";
 import { alignUp } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
-import type { Disk } from "../platform/interface.ts";
+import type { Borrowed, Disk } from "../platform/interface.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
 import { decodeHeader, firstBadBlock, headerLength, identityMismatch } from "./fragment.ts";
 import type { FragmentHeader } from "./fragment.ts";
@@ -33,7 +33,8 @@ export function describePlace(segment: Segment, place: FragmentPlace): string {
 export class FragmentReader {
 	#volume: Uint8Array;
 	#modules: FragmentReaderModules;
-	#headers = new LruCache<string, FragmentHeader>(limits.headerCacheBytes);
+	/** Checksum tables of fragments whose header was found right. */
+	#tables = new LruCache<string, Uint32Array>(limits.headerCacheBytes);
 	/** Fragments whose damage was counted: reading the same bad block often does not make a bad disk. Oldest out first. */
 	#known = new Set<string>();
 
@@ -43,10 +44,10 @@ export class FragmentReader {
 	}
 
 	/**
-	 * Bytes [from, to) of the shard, both multiples of 4 KiB. Errors are reported and counted while `live()`.
+	 * Bytes [from, to) of the shard, both multiples of 4 KiB; to be released. Errors are reported and counted while `live()`.
 	 * @throws FsError CORRUPT (damage), ENODEV (disk gone), or what the disk said.
 	 */
-	async read(segment: Segment, place: FragmentPlace, from: number, to: number, live: () => boolean): Promise<Uint8Array> {
+	async read(segment: Segment, place: FragmentPlace, from: number, to: number, live: () => boolean): Promise<Borrowed> {
 		const disk = this.#modules.disks.readable(place.disk);
 		if (!disk) throw new FsError("ENODEV", "storage.disk-gone", `${describePlace(segment, place)} cannot be read: the disk is not there`);
 		try {
@@ -66,14 +67,14 @@ export class FragmentReader {
 	/** Header and all blocks from a file that still has its name on a disk that is still there, nothing from memory. @throws as `read`. */
 	async verify(segment: Segment, place: FragmentPlace): Promise<void> {
 		const key = fragmentKey(segment, place);
-		this.#headers.delete(key);
+		this.#tables.delete(key);
 		const disk = this.#modules.disks.readable(place.disk);
 		await disk?.probe().catch((error: unknown) => {
 			this.#modules.disks.report(place.disk, error, isFsError(error, "ETIMEDOUT") ? "timeout" : "read");
 		});
 		this.#modules.packs(place.disk).closeIdle(place.pack);
 		for (let from = 0; from < segment.shardBytes; from += limits.readBytes) {
-			await this.read(segment, place, from, Math.min(from + limits.readBytes, segment.shardBytes), () => true);
+			(await this.read(segment, place, from, Math.min(from + limits.readBytes, segment.shardBytes), () => true)).release();
 		}
 		this.#known.delete(key);
 	}
@@ -82,34 +83,41 @@ export class FragmentReader {
 	async shard(segment: Segment, place: FragmentPlace, live: () => boolean): Promise<Uint8Array> {
 		const all = new Uint8Array(segment.shardBytes);
 		for (let from = 0; from < all.length; from += limits.readBytes) {
-			all.set(await this.read(segment, place, from, Math.min(from + limits.readBytes, all.length), live), from);
+			const piece = await this.read(segment, place, from, Math.min(from + limits.readBytes, all.length), live);
+			all.set(piece.bytes, from);
+			piece.release();
 		}
 		return all;
 	}
 
-	async #read(disk: Disk, segment: Segment, place: FragmentPlace, from: number, to: number): Promise<Uint8Array> {
+	async #read(disk: Disk, segment: Segment, place: FragmentPlace, from: number, to: number): Promise<Borrowed> {
 		const key = fragmentKey(segment, place);
 		const headerBytes = headerLength(segment.shardBytes);
 		const packs = this.#modules.packs(place.disk);
-		const read = (at: number, length: number) => packs.read(disk, place.pack, place.offset + at, length);
-		let header = this.#headers.get(key);
+		const read = (at: number, length: number) => packs.borrow(disk, place.pack, place.offset + at, length);
+		let table = this.#tables.get(key);
 		let bytes: Uint8Array;
-		if (header) {
-			bytes = await read(headerBytes + from, to - from);
+		let lent: Borrowed;
+		if (table) {
+			lent = await read(headerBytes + from, to - from);
+			bytes = lent.bytes;
 		} else if (headerBytes + to <= limits.joinedReadBytes) {
-			const joined = await read(0, headerBytes + to);
-			header = this.#header(segment, place, joined.subarray(0, headerBytes));
-			bytes = joined.subarray(headerBytes + from);
+			lent = await read(0, headerBytes + to);
+			table = this.#header(segment, place, lent.bytes.subarray(0, headerBytes)).table;
+			bytes = lent.bytes.subarray(headerBytes + from);
 		} else {
 			const [head, payload] = await Promise.all([read(0, headerBytes), read(headerBytes + from, to - from)]);
-			header = this.#header(segment, place, head);
-			bytes = payload;
+			table = this.#header(segment, place, head.bytes).table;
+			head.release();
+			lent = payload;
+			bytes = payload.bytes;
 		}
 		if (bytes.length !== to - from) throw damage(segment, place, `the pack ends ${to - from - bytes.length} bytes too early`);
-		const bad = firstBadBlock(header.table, from, bytes);
+		const bad = firstBadBlock(table, from, bytes);
 		if (bad >= 0) throw damage(segment, place, `block ${bad} does not match its checksum`);
-		this.#headers.set(key, header, headerBytes);
-		return bytes;
+		this.#tables.set(key, table, table.byteLength + limits.windowOverheadBytes);
+		const whole = lent;
+		return { bytes, release: () => whole.release() };
 	}
 
 	#header(segment: Segment, place: FragmentPlace, bytes: Uint8Array): FragmentHeader {

@@ -46,6 +46,9 @@ export interface StorageSpace {
 	}[];
 }
 
+/** Random reads gain nothing from what lies around them. */
+export type ReadPattern = "usual" | "random";
+
 export interface SegmentStore {
 	/** Before anything else: every live segment record, to know what space is used. */
 	load(segments: Iterable<Segment>): void;
@@ -59,6 +62,8 @@ export interface SegmentStore {
 	abandon(segment: Segment): void;
 	/** Verified bytes [offset, offset + length) of the payload; from data shards when they are good, else decoded. Damage found is reported and listed for healing. @throws FsError EIO `storage.lost`. */
 	read(segment: Segment, offset: number, length: number): Promise<Uint8Array>;
+	/** As `read`, as many bytes as `into` takes. With "random" nothing more is fetched than what is asked for, and it is not kept in memory. */
+	readInto(segment: Segment, offset: number, into: Uint8Array, pattern?: ReadPattern): Promise<void>;
 	/** Gives the space of dead fragments back; call when the freeing transaction is durable and no reader is left on it. */
 	release(places: readonly FragmentPlace[], segment: Segment): Promise<void>;
 	/** Readers of a segment hold this while they read; `release` waits for them. */

@@ -37,7 +37,12 @@ export const limits = {
 	joinedReadBytes: 128 * 1024,
 	/** Verified payload windows in memory (docs/design.md, memory). */
 	cacheBytes: 128 * 1024 * 1024,
-	/** Parsed headers in memory: 4,000 fragments of 512 KiB. */
+	/** Part of it that holds whole windows, in slabs of 4 MiB that are made as they are needed; the rest is for the ends of shards. */
+	wholeWindows: 0.75,
+	slabWindows: 64,
+	/** What an entry costs beside its bytes: key, map, view. */
+	windowOverheadBytes: 400,
+	/** Checksum tables in memory: those of 4,600 fragments of 512 KiB. */
 	headerCacheBytes: 4 * 1024 * 1024,
 	/** A shard that has not answered after this gets company: well above a seek in a queue, well below a disk's deadline. */
 	hedgeMs: 250,

@@ -16,7 +16,7 @@ import { allSettledOrThrow } from "../base/async.ts";
 import { isFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { DiskErrors, DiskSet } from "../log/interface.ts";
-import type { Disk, DiskFile, Platform } from "../platform/interface.ts";
+import type { Borrowed, Disk, DiskFile, Platform } from "../platform/interface.ts";
 import { PackAllocator } from "./allocator.ts";
 import type { Gap, Position } from "./allocator.ts";
 import { limits } from "./limits.ts";
@@ -327,13 +327,13 @@ export class DiskPacks {
 	/**
 	 * May be short at the end of the file. Errors are not reported: the reader knows what they mean. @throws FsError ENOENT: no such pack.
 	 */
-	async read(disk: Disk, pack: number, offset: number, lengthBytes: number): Promise<Uint8Array> {
+	async borrow(disk: Disk, pack: number, offset: number, lengthBytes: number): Promise<Borrowed> {
 		const { clock } = this.#modules.platform;
 		const number = this.#readCounter++;
 		const start = clock.monotonicMs();
 		this.#reads.set(number, start);
 		try {
-			return await this.#use(disk, pack, false, (file) => file.read(offset, lengthBytes));
+			return await this.#use(disk, pack, false, (file) => file.borrow(offset, lengthBytes));
 		} finally {
 			this.#reads.delete(number);
 			this.#latencyMs += (clock.monotonicMs() - start - this.#latencyMs) / 8;

@@ -8,15 +8,18 @@
  */
 import { assert } from "../base/assert.ts";
 import { allSettledOrThrow } from "../base/async.ts";
-import { LruCache } from "../base/bounded.ts";
+import { alignDown, alignUp } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import { createErasureCode } from "../codec/erasure.ts";
+import type { Borrowed } from "../platform/interface.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
 import { usedShardBytes } from "./fragment-reader.ts";
 import type { FragmentReader, FragmentReaderModules } from "./fragment-reader.ts";
+import type { ReadPattern } from "./interface.ts";
 import { gather } from "./gather.ts";
 import type { Source } from "./gather.ts";
-import { limits } from "./limits.ts";
+import { blockBytes, limits } from "./limits.ts";
+import { WindowCache } from "./window-cache.ts";
 
 /** A run of adjoining windows of one data shard. */
 interface Run {
@@ -26,8 +29,7 @@ interface Run {
 	readonly to: number;
 }
 
-interface Answer {
-	readonly bytes: Uint8Array;
+interface Answer extends Borrowed {
 	/** From other shards than the one that holds the bytes. */
 	readonly decoded: boolean;
 }
@@ -35,33 +37,40 @@ interface Answer {
 /** Why fragments could not be read, by index. */
 type Failures = Map<number, string>;
 
+/** One read that is under way for a run of windows. */
+interface Flight {
+	readonly from: number;
+	readonly answer: Promise<Answer>;
+	/** Who still needs its bytes; the last one gives them back. */
+	users: number;
+}
+
 export class SegmentReader {
 	#fragments: FragmentReader;
 	#modules: FragmentReaderModules;
-	#windows: LruCache<string, Uint8Array>;
+	#windows: WindowCache;
 	/** Windows that are being fetched: who wants one of them waits for the same read. */
-	#flights = new Map<string, Promise<Uint8Array>>();
+	#flights = new Map<string, Flight>();
 
 	constructor(cacheBytes: number, fragments: FragmentReader, modules: FragmentReaderModules) {
 		this.#fragments = fragments;
 		this.#modules = modules;
-		this.#windows = new LruCache(cacheBytes);
+		this.#windows = new WindowCache(cacheBytes);
 	}
 
-	/** @throws FsError EIO `storage.lost`. */
-	async read(segment: Segment, offset: number, length: number): Promise<Uint8Array> {
-		assert(offset >= 0 && length >= 0 && offset + length <= segment.payloadBytes, `a read inside the payload of segment ${segment.id}`);
-		const result = new Uint8Array(length);
+	/** Fills `into` with the payload from `offset` on. @throws FsError EIO `storage.lost`. */
+	async read(segment: Segment, offset: number, into: Uint8Array, pattern: ReadPattern): Promise<void> {
+		const { length } = into;
+		assert(offset >= 0 && offset + length <= segment.payloadBytes, `a read inside the payload of segment ${segment.id}`);
 		const parts: Promise<void>[] = [];
 		for (let at = 0; at < length; ) {
 			const index = Math.floor((offset + at) / segment.shardBytes);
 			const from = offset + at - index * segment.shardBytes;
 			const to = Math.min(segment.shardBytes, from + length - at);
-			parts.push(this.#copy(segment, index, from, to, result.subarray(at, at + to - from)));
+			parts.push(...this.#copy(segment, index, from, to, into.subarray(at, at + to - from), pattern));
 			at += to - from;
 		}
-		await allSettledOrThrow(parts);
-		return result;
+		if (parts.length > 0) await allSettledOrThrow(parts);
 	}
 
 	/** Forgets what is cached of a segment whose number might come back with other contents. */
@@ -71,75 +80,75 @@ export class SegmentReader {
 		}
 	}
 
-	/** Bytes [from, to) of a data shard into `target`. */
-	async #copy(segment: Segment, index: number, from: number, to: number, target: Uint8Array): Promise<void> {
-		const first = Math.floor(from / limits.windowBytes);
+	/** Bytes [from, to) of a data shard into `target`: at once what is in memory, the rest when the promises resolve. */
+	#copy(segment: Segment, index: number, from: number, to: number, target: Uint8Array, pattern: ReadPattern): Promise<void>[] {
+		const waits: Promise<void>[] = [];
 		const last = Math.ceil(to / limits.windowBytes);
-		const windows = this.#collect(segment, index, first, last);
-		for (let i = 0; i < windows.length; i++) {
-			const window = windows[i] as Uint8Array | Promise<Uint8Array>;
-			const bytes = window instanceof Uint8Array ? window : await window;
-			const start = (first + i) * limits.windowBytes;
-			const a = Math.max(from, start);
-			const b = Math.min(to, start + bytes.length);
-			target.set(bytes.subarray(a - start, b - start), a - from);
-		}
-	}
-
-	#collect(segment: Segment, index: number, first: number, last: number): (Uint8Array | Promise<Uint8Array>)[] {
-		const windows: (Uint8Array | Promise<Uint8Array>)[] = [];
-		const known = (at: number) => {
+		const known = (at: number): Uint8Array | Flight | undefined => {
 			const key = windowKey(segment, index, at * limits.windowBytes);
 			return this.#windows.get(key) ?? this.#flights.get(key);
 		};
-		for (let at = first; at < last; ) {
+		for (let at = Math.floor(from / limits.windowBytes); at < last; ) {
 			const have = known(at);
-			if (have !== undefined) {
-				windows.push(have);
-				at++;
-				continue;
-			}
 			let end = at + 1;
-			while (end < last && (end - at) * limits.windowBytes < limits.readBytes && known(end) === undefined) end++;
-			windows.push(...this.#launch(segment, index, at, end));
+			if (have instanceof Uint8Array) copyRange(have, at * limits.windowBytes, from, to, target);
+			else {
+				const missing = have === undefined;
+				while (missing && end < last && (end - at) * limits.windowBytes < limits.readBytes && known(end) === undefined) end++;
+				// What is asked for of these windows.
+				const a = Math.max(from, at * limits.windowBytes);
+				const b = Math.min(to, end * limits.windowBytes);
+				const flight = have ?? this.#depart(segment, index, at, end, a, b, pattern);
+				waits.push(this.#land(flight, (bytes) => copyRange(bytes, flight.from, a, b, target.subarray(a - from, b - from))));
+			}
 			at = end;
 		}
-		return windows;
+		return waits;
 	}
 
-	/** Starts one read for the windows [first, last). */
-	#launch(segment: Segment, index: number, first: number, last: number): Promise<Uint8Array>[] {
-		const from = first * limits.windowBytes;
-		const to = Math.min(last * limits.windowBytes, usedShardBytes(segment, index));
-		const run = { segment, index, from, to };
-		const bytes = this.#fetch(run);
-		const flights: Promise<Uint8Array>[] = [];
-		for (let at = from; at < to; at += limits.windowBytes) {
-			const key = windowKey(segment, index, at);
-			const flight = bytes
-				.then((all) => {
-					const window = all.subarray(at - from, Math.min(at - from + limits.windowBytes, all.length));
-					this.#keep(key, window);
-					return window;
-				})
-				.finally(() => this.#flights.delete(key));
-			// Whoever waits gets the error; one that nobody got round to waiting for must not end the process.
-			flight.catch(() => undefined);
-			this.#flights.set(key, flight);
-			flights.push(flight);
+	#depart(segment: Segment, index: number, first: number, end: number, from: number, to: number, pattern: ReadPattern): Flight {
+		if (pattern === "random" && to - from < limits.windowBytes) {
+			const run = { segment, index, from: alignDown(from, blockBytes), to: alignUp(to, blockBytes) };
+			return { from: run.from, answer: this.#fetch(run), users: 0 };
 		}
-		return flights;
+		return this.#launch(segment, index, first, end);
 	}
 
-	/** A copy where the window is a part of something bigger: a small view would keep all of it in memory. */
-	#keep(key: string, window: Uint8Array): void {
-		const own = window.length === window.buffer.byteLength ? window : window.slice();
-		this.#windows.set(key, own, own.length);
+	async #land(flight: Flight, use: (bytes: Uint8Array) => void): Promise<void> {
+		flight.users++;
+		const answer = await flight.answer;
+		use(answer.bytes);
+		flight.users--;
+		if (flight.users === 0) answer.release();
+	}
+
+	/** Starts one read for the windows [first, end), which are kept when it comes back. */
+	#launch(segment: Segment, index: number, first: number, end: number): Flight {
+		const from = first * limits.windowBytes;
+		const to = Math.min(end * limits.windowBytes, usedShardBytes(segment, index));
+		const keys: string[] = [];
+		for (let at = from; at < to; at += limits.windowBytes) keys.push(windowKey(segment, index, at));
+		const answer = this.#fetch({ segment, index, from, to }).then(
+			(got) => {
+				for (const [i, key] of keys.entries()) {
+					this.#flights.delete(key);
+					this.#windows.set(key, got.bytes.subarray(i * limits.windowBytes, (i + 1) * limits.windowBytes));
+				}
+				return got;
+			},
+			(error: unknown) => {
+				for (const key of keys) this.#flights.delete(key);
+				throw error;
+			},
+		);
+		const flight = { from, answer, users: 0 };
+		for (const key of keys) this.#flights.set(key, flight);
+		return flight;
 	}
 
 	// ── from disks ───────────────────────────────────────────────────────────────────────────────────────────────
 
-	async #fetch(run: Run): Promise<Uint8Array> {
+	async #fetch(run: Run): Promise<Answer> {
 		const { segment } = run;
 		const failures: Failures = new Map();
 		const sources = segment.dataShards === 1 ? this.#replicas(run, failures) : this.#shardThenDecode(run, failures);
@@ -147,7 +156,7 @@ export class SegmentReader {
 		const [answer] = results.values();
 		if (!answer) throw this.#lost(segment, failures);
 		if (answer.decoded || failures.size > 0) this.#modules.counters.degradedReads++;
-		return answer.bytes;
+		return answer;
 	}
 
 	#replicas(run: Run, failures: Failures): Source<Answer>[] {
@@ -161,7 +170,9 @@ export class SegmentReader {
 			segment,
 			segment.fragments.filter((place) => place.index === index),
 		)[0];
-		const decode: Source<Answer> = async (live) => ({ bytes: await this.#decode(run, failures, live), decoded: true });
+		const decode: Source<Answer> = async (live) => {
+			return { bytes: await this.#decode(run, failures, live), decoded: true, release: () => {} };
+		};
 		if (!own) {
 			this.#modules.onDamage(segment.id);
 			return [decode];
@@ -173,10 +184,13 @@ export class SegmentReader {
 
 	#direct(run: Run, place: FragmentPlace, failures: Failures): Source<Answer> {
 		const read = this.#source(run, place, failures);
-		return async (live) => ({ bytes: await read(live), decoded: false });
+		return async (live) => {
+			const lent = await read(live);
+			return { bytes: lent.bytes, decoded: false, release: () => lent.release() };
+		};
 	}
 
-	#source(run: Run, place: FragmentPlace, failures: Failures): Source<Uint8Array> {
+	#source(run: Run, place: FragmentPlace, failures: Failures): Source<Borrowed> {
 		return async (live) => {
 			try {
 				return await this.#fragments.read(run.segment, place, run.from, run.to, live);
@@ -197,21 +211,23 @@ export class SegmentReader {
 		const cached = new Map(others.map((place) => [place.index, this.#cached(segment, place.index, from, to)]));
 		others.sort((a, b) => (cached.get(a.index) ? 0 : 1) - (cached.get(b.index) ? 0 : 1));
 		if (others.length < segment.dataShards) throw this.#lost(segment, failures);
-		const sources = others.map((place): Source<Uint8Array> => {
+		const sources = others.map((place): Source<Borrowed> => {
 			const bytes = cached.get(place.index);
-			if (bytes) return () => Promise.resolve(bytes);
+			if (bytes) return () => Promise.resolve({ bytes, release: () => {} });
 			const read = this.#source(run, place, failures);
 			return (wanted) => read(() => live() && wanted());
 		});
 		const { results } = await gather(this.#modules.platform.clock, segment.dataShards, sources, limits.hedgeMs);
 		if (results.size < segment.dataShards) throw this.#lost(segment, failures);
 		const shards: (Uint8Array | undefined)[] = new Array(segment.dataShards + segment.parityShards).fill(undefined);
-		for (const [at, bytes] of results) {
+		for (const [at, { bytes }] of results) {
 			const place = others[at] as FragmentPlace;
 			shards[place.index] = bytes;
 			if (place.index < segment.dataShards) this.#keepRange(segment, place.index, from, bytes);
 		}
-		return createErasureCode(segment.dataShards, segment.parityShards).reconstruct(shards, [index])[0] as Uint8Array;
+		const [decoded] = createErasureCode(segment.dataShards, segment.parityShards).reconstruct(shards, [index]);
+		for (const lent of results.values()) lent.release();
+		return decoded as Uint8Array;
 	}
 
 	/** The range, if all its windows are in memory. What a shard does not use is zeros. */
@@ -228,11 +244,12 @@ export class SegmentReader {
 	}
 
 	#keepRange(segment: Segment, index: number, from: number, bytes: Uint8Array): void {
+		if (from % limits.windowBytes !== 0) return;
 		const used = usedShardBytes(segment, index);
 		for (let at = from; at < Math.min(from + bytes.length, used); at += limits.windowBytes) {
 			const end = Math.min(at + limits.windowBytes, used);
 			// A range that was cut short by another shard's end gives no whole window here.
-			if (end - from <= bytes.length) this.#keep(windowKey(segment, index, at), bytes.subarray(at - from, end - from));
+			if (end - from <= bytes.length) this.#windows.set(windowKey(segment, index, at), bytes.subarray(at - from, end - from));
 		}
 	}
 
@@ -258,6 +275,13 @@ export class SegmentReader {
 	#lost(segment: Segment, failures: ReadonlyMap<number, string>): FsError {
 		return lostError(segment, failures, (disk) => this.#modules.disks.readable(disk) !== undefined);
 	}
+}
+
+/** The part of [from, to) that `bytes`, which begin at `start`, hold, into `target`, which begins at `from`. */
+function copyRange(bytes: Uint8Array, start: number, from: number, to: number, target: Uint8Array): void {
+	const a = Math.max(from, start);
+	const b = Math.min(to, start + bytes.length);
+	target.set(bytes.subarray(a - start, b - start), a - from);
 }
 
 function windowKey(segment: Segment, index: number, from: number): string {

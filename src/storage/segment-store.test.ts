@@ -227,6 +227,32 @@ describe("segment store: reading", () => {
 		});
 	});
 
+	it("random reads fetch what is asked for, verified, from any shard, and take what is in memory", async () => {
+		const lab = new Lab();
+		await lab.run(async () => {
+			const store = await lab.boot();
+			const payload = payloadOf(2_000_000, 9);
+			const segment = await store.write(1, payload, rs42, 1);
+			const random = async (offset: number, length: number, what: string): Promise<void> => {
+				const into = new Uint8Array(length).fill(0xee);
+				await store.readInto(segment, offset, into, "random");
+				sameBytes(into, payload.subarray(offset, offset + length), what);
+			};
+			for (let i = 0; i < 60; i++) await random((i * 654_321) % 1_990_000, 1 + ((i * 777) % 9000), `read ${i}`);
+			await random(payload.length - 10, 10, "the end");
+			await random(0, payload.length, "all of it");
+			const before = store.counters.fragmentsRead;
+			await random(500_000, 5000, "in memory");
+			assert.equal(store.counters.fragmentsRead, before);
+			lab.disks.setState(segment.fragments[1]?.disk as number, "failed");
+			lab.damage(segment, 0, 4096 + 8192);
+			const again = await lab.boot([segment]);
+			const into = new Uint8Array(600_000);
+			for (let at = 0; at < into.length; at += 6000) await again.readInto(segment, at, into.subarray(at, at + 6000), "random");
+			sameBytes(into, payload.subarray(0, into.length), "decoded and damaged");
+		});
+	});
+
 	it("notices a pack that is gone, and a disk that is gone", async () => {
 		const lab = new Lab();
 		await lab.run(async () => {

@@ -19,7 +19,7 @@ import type { FragmentReaderModules } from "./fragment-reader.ts";
 import { encodeShards, FragmentWriter } from "./fragment-writer.ts";
 import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer.ts";
 import { Healer } from "./healer.ts";
-import type { Redundancy, SegmentHealth, SegmentStore, StorageSpace } from "./interface.ts";
+import type { Redundancy, SegmentHealth, SegmentStore, StorageSpace, ReadPattern } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { DiskPacks } from "./pack.ts";
 import type { PackModules } from "./pack.ts";
@@ -230,8 +230,14 @@ export class NativeSegmentStore implements SegmentStore {
 	// ── reading and healing ──────────────────────────────────────────────────────────────────────────────────────
 
 	async read(segment: Segment, offset: number, length: number): Promise<Uint8Array> {
+		const bytes = new Uint8Array(length);
+		await this.readInto(segment, offset, bytes);
+		return bytes;
+	}
+
+	async readInto(segment: Segment, offset: number, into: Uint8Array, pattern: ReadPattern = "usual"): Promise<void> {
 		assertSegment(segment);
-		return this.#reader.read(segment, offset, length);
+		await this.#reader.read(segment, offset, into, pattern);
 	}
 
 	assess(segment: Segment): SegmentHealth {

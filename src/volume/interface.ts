@@ -171,8 +171,8 @@ export interface Volume {
 
 	// files
 	open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened>;
-	/** Shorter only at the end of the file. */
-	read(handle: HandleId, offset: number, lengthBytes: number): Promise<Uint8Array>;
+	/** Shorter only at the end of the file. `room` is a buffer of at least that length that may be used for the answer, to spare a fresh one: it is the caller's again when the promise settles. */
+	read(handle: HandleId, offset: number, lengthBytes: number, room?: Uint8Array): Promise<Uint8Array>;
 	/** The bytes are copied before the first await. With append the offset is the end of the file. Acknowledged = survives the death of the daemon. */
 	write(handle: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }>;
 	/** @throws FsError EINVAL (empty range), EBADF (not open for writing), EFBIG, ENOSPC. */

@@ -89,6 +89,29 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			assert.equal((await file.read(0, 0)).length, 0);
 		});
 
+		diskTest("lends what it reads: every borrower has bytes of its own until the release, short only at the end", async (disk) => {
+			const file = await disk.open("f", { create: true });
+			const length = 300_000;
+			const contents = pattern(length, 3);
+			await file.write(0, [contents]);
+			for (let round = 0; round < 3; round++) {
+				const ranges = [
+					[0, length],
+					[1, 70_000],
+					[250_000, 100_000],
+					[5, 10],
+					[length, 40_000],
+				] as const;
+				const all = await Promise.all(ranges.map(([offset, lengthBytes]) => file.borrow(offset, lengthBytes)));
+				for (const [i, { bytes }] of all.entries()) {
+					const [offset, lengthBytes] = ranges[i] as readonly [number, number];
+					assert.deepEqual(new Uint8Array(bytes), contents.subarray(offset, offset + lengthBytes), `range ${i}, round ${round}`);
+				}
+				for (const lent of all) lent.release();
+			}
+			await assert.rejects(file.borrow(-1, 100_000), code("EINVAL"));
+		});
+
 		diskTest("copies small views of large buffers and takes shared memory", async (disk) => {
 			const file = await disk.open("f", { create: true });
 			const large = pattern(1 << 20, 5);

@@ -1,4 +1,5 @@
 /** State that the handlers share with the server. */
+import type { BufferPool } from "../../base/buffer-pool.ts";
 import type { FsError } from "../../base/errors.ts";
 import type { Clock } from "../../platform/interface.ts";
 import type { Attributes, HandleId, Ino, Volume } from "../../volume/interface.ts";
@@ -31,6 +32,7 @@ export interface Door {
 	readonly negativeMs: number;
 	readonly handles: Map<HandleId, OpenFile>;
 	readonly maxHandles: number;
+	readonly readBuffers: BufferPool;
 	readonly removed: BoundedMap<Ino, Attributes>;
 	/** When a file was last written, monotonic ms. */
 	readonly recentWrites: BoundedMap<Ino, number>;

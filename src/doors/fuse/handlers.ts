@@ -504,10 +504,12 @@ async function handleRead(door: Door, header: RequestHeader, r: RequestReader): 
 	openFile(door, handle);
 	// Nothing is stored beyond 2^53: such a read is past every end.
 	if (!Number.isSafeInteger(offset + size)) return sendBytes(door, header, new Uint8Array(0));
-	const bytes = await door.volume.read(handle, offset, size);
+	const lent = door.readBuffers.take(size);
+	const bytes = await door.volume.read(handle, offset, size, lent?.bytes);
 	if (bytes.length > size) throw refused("EIO", "read-long", `the volume answered ${bytes.length} bytes to a read of ${size}`);
 	door.bytesRead += bytes.length;
 	sendBytes(door, header, bytes);
+	lent?.release();
 }
 
 async function handleWrite(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {

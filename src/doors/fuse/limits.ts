@@ -29,6 +29,10 @@ export const maxConcurrentRequests = 512;
  */
 export const maxBytesInFlight = 32 << 20;
 
+/** Buffers for the answers to READs of this size or more are used again; so many bytes of free ones are kept. */
+export const pooledReadBytes = 32 << 10;
+export const keptReadBytes = 8 << 20;
+
 /** Open files. A handle costs about 300 bytes here and in the volume; more than this many opens fail EMFILE. */
 export const maxHandles = 262_144;
 

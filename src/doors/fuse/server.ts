@@ -12,6 +12,7 @@
  */
 import { AssertionError, assert } from "../../base/assert.ts";
 import { Deferred, Signal } from "../../base/async.ts";
+import { BufferPool } from "../../base/buffer-pool.ts";
 import { isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { FuseChannel, Platform } from "../../platform/interface.ts";
@@ -21,7 +22,16 @@ import type { Door, OpenFile } from "./door.ts";
 import { FaultLog } from "./faults.ts";
 import { createHandlers } from "./handlers.ts";
 import type { Handler } from "./handlers.ts";
-import { maxBytesInFlight, maxConcurrentRequests, maxHandles, maxRecentWrites, maxRemovedNodes, defaultTimeoutMs } from "./limits.ts";
+import {
+	maxBytesInFlight,
+	maxConcurrentRequests,
+	maxHandles,
+	maxRecentWrites,
+	maxRemovedNodes,
+	defaultTimeoutMs,
+	keptReadBytes,
+	pooledReadBytes,
+} from "./limits.ts";
 import {
 	ReplyWriter,
 	RequestReader,
@@ -137,6 +147,7 @@ class Server implements FuseServer {
 			negativeMs,
 			handles: this.#handles,
 			maxHandles,
+			readBuffers: new BufferPool({ fromBytes: pooledReadBytes, keptBytes: keptReadBytes, shared: false }),
 			removed: new BoundedMap(maxRemovedNodes),
 			recentWrites: new BoundedMap(maxRecentWrites),
 			position: 0,

@@ -6,7 +6,14 @@ export type DiskRequest =
 	| { readonly kind: "open"; readonly name: string; readonly create: boolean }
 	| { readonly kind: "list" | "syncNames"; readonly folder: string }
 	| { readonly kind: "remove"; readonly name: string }
-	| { readonly kind: "read"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
+	| {
+			readonly kind: "read";
+			readonly handle: number;
+			readonly offset: number;
+			readonly lengthBytes: number;
+			/** Shared memory for the bytes; the reply is their number then. */
+			readonly into: Uint8Array | undefined;
+	  }
 	| { readonly kind: "write"; readonly handle: number; readonly offset: number; readonly parts: readonly Uint8Array[] }
 	| { readonly kind: "discard"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
 	| { readonly kind: "truncate"; readonly handle: number; readonly sizeBytes: number }

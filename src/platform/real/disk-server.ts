@@ -80,7 +80,9 @@ export class DiskServer {
 	#onFile(request: Extract<DiskRequest, { readonly handle: number }>, file: OpenFile): unknown {
 		switch (request.kind) {
 			case "read":
-				return this.#read(file, request.offset, request.lengthBytes);
+				return request.into === undefined
+					? this.#read(file, request.offset, request.lengthBytes)
+					: readInto(file, request.offset, request.into);
 			case "write":
 				return this.#write(this.#writable(file), request.offset, request.parts);
 			case "sync":
@@ -271,13 +273,7 @@ export class DiskServer {
 
 	#read(file: OpenFile, offset: number, lengthBytes: number): Uint8Array {
 		const buffer = Buffer.allocUnsafeSlow(lengthBytes);
-		let done = 0;
-		while (done < lengthBytes) {
-			const count = fs.readSync(file.fd, buffer, done, lengthBytes - done, offset + done);
-			if (count === 0) break;
-			done += count;
-		}
-		return new Uint8Array(buffer.buffer, 0, done);
+		return new Uint8Array(buffer.buffer, 0, readInto(file, offset, buffer));
 	}
 
 	#write(file: OpenFile, offset: number, parts: readonly Uint8Array[]): void {
@@ -437,6 +433,17 @@ function same(a: Identity, b: Identity): boolean {
 function folderOf(name: string): string {
 	const slash = name.lastIndexOf("/");
 	return slash < 0 ? "" : name.slice(0, slash);
+}
+
+/** Fills `bytes` as far as the file goes. */
+function readInto(file: OpenFile, offset: number, bytes: Uint8Array): number {
+	let done = 0;
+	while (done < bytes.length) {
+		const count = fs.readSync(file.fd, bytes, done, bytes.length - done, offset + done);
+		if (count === 0) break;
+		done += count;
+	}
+	return done;
 }
 
 /** What is left of `parts` after `count` bytes were written. */

@@ -1,6 +1,7 @@
 /** A directory disk: names and ranges are checked here, the work is done by its thread. */
+import type { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Disk, DiskFile } from "../interface.ts";
+import type { Borrowed, Disk, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import type { DiskThread } from "./disk-thread.ts";
 import { realLimits } from "./limits.ts";
@@ -9,12 +10,14 @@ export class RealDisk implements Disk {
 	readonly path: string;
 	readonly domain: string;
 	readonly #thread: DiskThread;
+	readonly #buffers: BufferPool;
 	#closing: Promise<void> | undefined;
 
-	constructor(path: string, domain: string, thread: DiskThread) {
+	constructor(path: string, domain: string, thread: DiskThread, buffers: BufferPool) {
 		this.path = path;
 		this.domain = domain;
 		this.#thread = thread;
+		this.#buffers = buffers;
 	}
 
 	async lock(): Promise<void> {
@@ -24,7 +27,7 @@ export class RealDisk implements Disk {
 	async open(name: string, options: { readonly create?: boolean } = {}): Promise<DiskFile> {
 		checkDiskName(name);
 		const handle = await this.#open().call<number>({ kind: "open", name, create: options.create ?? false });
-		return new RealDiskFile(name, handle, this.#thread);
+		return new RealDiskFile(name, handle, this.#thread, this.#buffers);
 	}
 
 	async list(folder: string): Promise<string[]> {
@@ -81,17 +84,29 @@ class RealDiskFile implements DiskFile {
 	readonly name: string;
 	readonly #handle: number;
 	readonly #thread: DiskThread;
+	readonly #buffers: BufferPool;
 	#closed = false;
 
-	constructor(name: string, handle: number, thread: DiskThread) {
+	constructor(name: string, handle: number, thread: DiskThread, buffers: BufferPool) {
 		this.name = name;
 		this.#handle = handle;
 		this.#thread = thread;
+		this.#buffers = buffers;
 	}
 
 	async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
 		checkRange(this.name, offset, lengthBytes);
-		return await this.#open().call({ kind: "read", handle: this.#handle, offset, lengthBytes }, lengthBytes);
+		return await this.#open().call({ kind: "read", handle: this.#handle, offset, lengthBytes, into: undefined }, lengthBytes);
+	}
+
+	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+		checkRange(this.name, offset, lengthBytes);
+		const lent = this.#buffers.take(lengthBytes);
+		if (lent === undefined) return { bytes: await this.read(offset, lengthBytes), release: () => {} };
+		// A read that fails may still be under way in an abandoned thread: its buffer is never used again.
+		const into = lent.bytes;
+		const count = await this.#open().call<number>({ kind: "read", handle: this.#handle, offset, lengthBytes, into }, lengthBytes);
+		return { bytes: into.subarray(0, count), release: lent.release };
 	}
 
 	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

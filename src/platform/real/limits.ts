@@ -4,6 +4,10 @@ export const realLimits = {
 	diskWindowCalls: 64,
 	/** Bytes handed to a disk's thread at once; the rest waits as references in the caller's memory. */
 	diskWindowBytes: 16 << 20,
+	/** Below this a buffer of its own costs less than the bookkeeping. */
+	lentFromBytes: 32 << 10,
+	/** Free buffers that are kept for reads: two windows of read-ahead of a few readers. */
+	lentKeptBytes: 16 << 20,
 	/** Calls waiting for one disk; more means that a floor above forgot back-pressure. */
 	diskQueuedCalls: 16_384,
 	/** After this long, closing gives up on a disk that hangs: its thread is abandoned, its calls fail. */

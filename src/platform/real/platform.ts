@@ -1,10 +1,12 @@
 /** The Platform of a Linux process. */
+import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Disk, FuseHost, Platform } from "../interface.ts";
 import { RealClock, RealRandom } from "./clock.ts";
 import { RealDisk } from "./disk.ts";
 import { DiskThread } from "./disk-thread.ts";
 import { RealHostFiles } from "./files.ts";
+import { realLimits } from "./limits.ts";
 import { RealMemories } from "./memory.ts";
 import { RealSockets } from "./sockets.ts";
 
@@ -28,10 +30,11 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	const memories = new RealMemories(options.memoryFolder ?? "/dev/shm");
 	const workerUrl = options.diskWorker ?? siblingUrl("disk-worker");
 	const threads = new Set<DiskThread>();
+	const buffers = new BufferPool({ fromBytes: realLimits.lentFromBytes, keptBytes: realLimits.lentKeptBytes, shared: true });
 	const platform = {
 		clock: new RealClock(),
 		random: new RealRandom(),
-		openDisk: (path: string) => openDisk(path, workerUrl, threads),
+		openDisk: (path: string) => openDisk(path, workerUrl, threads, buffers),
 		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
 		removeMemory: async (name: string) => memories.remove(name),
 		files: new RealHostFiles(),
@@ -41,13 +44,13 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	return options.fuse === undefined ? platform : { ...platform, fuse: options.fuse };
 }
 
-async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>): Promise<Disk> {
+async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>, buffers: BufferPool): Promise<Disk> {
 	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
 	const thread = new DiskThread(path, workerUrl, () => threads.delete(thread));
 	threads.add(thread);
 	try {
 		const { domain } = await thread.call<{ readonly domain: string }>({ kind: "openDisk" });
-		return new RealDisk(path, domain, thread);
+		return new RealDisk(path, domain, thread, buffers);
 	} catch (error) {
 		thread.abandon("it could not be opened");
 		throw error;

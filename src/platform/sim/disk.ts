@@ -11,7 +11,7 @@ import { AssertionError } from "../../base/assert.ts";
 import { Deferred } from "../../base/async.ts";
 import { concatBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Disk, DiskFile } from "../interface.ts";
+import type { Borrowed, Disk, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import type { DiskCall, SimDevice } from "./device.ts";
 import type { SimFile } from "./file.ts";
@@ -267,6 +267,12 @@ class SimDiskFile implements DiskFile {
 	async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
 		checkRange(this.name, offset, lengthBytes);
 		return await this.#call("read", { execute: () => this.#file.read(offset, lengthBytes) });
+	}
+
+	/** What is used after it was given back is noise. */
+	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+		const bytes = await this.read(offset, lengthBytes);
+		return { bytes, release: () => void bytes.fill(0xa5) };
 	}
 
 	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

@@ -23,7 +23,7 @@ import {
 	truncate as truncateExtents,
 	write as writeExtents,
 } from "../../storage/extents.ts";
-import type { Captured, DirtyPiece, MappedRange, StorageEffects } from "../../storage/interface.ts";
+import type { Captured, DirtyPiece, MappedRange, ReadPattern, StorageEffects } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
 import { limits } from "./limits.ts";
 import type { Packer, Placed } from "./packer.ts";
@@ -72,17 +72,18 @@ export class FileData {
 		return Math.max(inode.size, this.#core.dirty.attributes(inode.ino)?.end ?? 0);
 	}
 
-	async read(ino: Ino, offset: number, lengthBytes: number): Promise<Uint8Array> {
+	/** Into `room`, if it is given and as long as is asked for: then the answer is a part of it. */
+	async read(ino: Ino, offset: number, lengthBytes: number, pattern: ReadPattern = "usual", room?: Uint8Array): Promise<Uint8Array> {
 		try {
-			return await this.#readOnce(ino, offset, lengthBytes);
+			return await this.#readOnce(ino, offset, lengthBytes, pattern, room);
 		} catch (error) {
 			// A rebuild may have moved the fragments between the look at the record and the read: the record of now decides.
 			if (!isFsError(error, "EIO")) throw error;
-			return await this.#readOnce(ino, offset, lengthBytes);
+			return await this.#readOnce(ino, offset, lengthBytes, pattern, undefined);
 		}
 	}
 
-	async #readOnce(ino: Ino, offset: number, lengthBytes: number): Promise<Uint8Array> {
+	async #readOnce(ino: Ino, offset: number, lengthBytes: number, pattern: ReadPattern, room: Uint8Array | undefined): Promise<Uint8Array> {
 		const { dirty } = this.#core;
 		const plan = await this.#core.view((tx) => {
 			const inode = requireInode(tx, ino);
@@ -97,22 +98,25 @@ export class FileData {
 			return { length, overlay, ranges, inline: inode.inline };
 		});
 		if (plan.overlay[0]?.bytes.length === plan.length && plan.overlay.length === 1) return plan.overlay[0].bytes;
-		const result = new Uint8Array(plan.length);
+		const result = room === undefined || room.length < plan.length ? new Uint8Array(plan.length) : room.subarray(0, plan.length);
+		// A used buffer holds what was read before: holes are zeros.
+		const mapped = plan.ranges.reduce((sum, range) => sum + range.length, 0);
+		if (result.buffer === room?.buffer && mapped < plan.length) result.fill(0);
 		if (plan.inline !== undefined && offset < plan.inline.length) result.set(plan.inline.subarray(offset, offset + plan.length));
-		await this.#readRanges(plan.ranges, offset, result);
+		await this.#readRanges(plan.ranges, offset, result, pattern);
 		for (const piece of plan.overlay) result.set(piece.bytes, piece.offset - offset);
 		return result;
 	}
 
-	async #readRanges(ranges: readonly MappedRange[], base: number, into: Uint8Array): Promise<void> {
+	async #readRanges(ranges: readonly MappedRange[], base: number, into: Uint8Array, pattern: ReadPattern): Promise<void> {
 		if (ranges.length === 0) return;
 		const unpin = [...new Set(ranges.map((range) => range.segment.id))].map((id) => this.#core.store.pin(id));
 		const gate = new Semaphore(limits.readRangesAtOnce);
 		try {
 			const reads = ranges.map((range) =>
 				gate.run(async () => {
-					const bytes = await this.#core.store.read(range.segment, range.payloadOffset, range.length);
-					into.set(bytes, range.offset - base);
+					const at = range.offset - base;
+					await this.#core.store.readInto(range.segment, range.payloadOffset, into.subarray(at, at + range.length), pattern);
 				}),
 			);
 			const results = await Promise.allSettled(reads);

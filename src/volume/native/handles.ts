@@ -4,6 +4,7 @@
  * Invariant: `openCount(ino)` = number of handles of the inode; the caller reaps an orphan when it becomes 0.
  */
 import { FsError } from "../../base/errors.ts";
+import type { ReadPattern } from "../../storage/interface.ts";
 import type { Caller, HandleId, Ino } from "../interface.ts";
 import { limits } from "./limits.ts";
 
@@ -16,6 +17,20 @@ export interface Handle {
 	readonly append: boolean;
 	readonly sync: boolean;
 	error: FsError | undefined;
+	/** Where a sequential reader would read next. */
+	nextRead: number;
+	/** Short reads elsewhere, one after the other. */
+	jumps: number;
+}
+
+/**
+ * Random after some short reads each of which was far from where the one before ended. Readers whose requests overtake each other (read-ahead) stay near.
+ */
+export function readPattern(handle: Handle, offset: number, lengthBytes: number): ReadPattern {
+	const isNear = Math.abs(offset - handle.nextRead) <= limits.nearReadBytes;
+	handle.jumps = isNear || lengthBytes > limits.shortReadBytes ? 0 : handle.jumps + 1;
+	handle.nextRead = offset + lengthBytes;
+	return handle.jumps >= limits.randomAfterJumps ? "random" : "usual";
 }
 
 export class HandleTable {
@@ -28,11 +43,11 @@ export class HandleTable {
 	}
 
 	/** @throws FsError EMFILE. */
-	add(handle: Omit<Handle, "id" | "error">): Handle {
+	add(handle: Omit<Handle, "id" | "error" | "nextRead" | "jumps">): Handle {
 		if (this.#handles.size >= limits.handles) {
 			throw new FsError("EMFILE", "volume.handles", `${limits.handles} files are open on this volume already; close some`);
 		}
-		const added: Handle = { ...handle, id: this.#next++, error: undefined };
+		const added: Handle = { ...handle, id: this.#next++, error: undefined, nextRead: 0, jumps: 0 };
 		this.#handles.set(added.id, added);
 		const same = this.#byIno.get(added.ino);
 		if (same === undefined) this.#byIno.set(added.ino, new Set([added]));

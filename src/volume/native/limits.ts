@@ -36,6 +36,10 @@ export const limits = {
 	reserveFraction: 16,
 	/** Inodes sealed side by side; they share segments. */
 	sealBatchInodes: 512,
+	/** Reads up to this size, farther than that from the last one, so many times in turn, are random: nothing around them is fetched. */
+	shortReadBytes: 32 * 1024,
+	nearReadBytes: 1 * MiB,
+	randomAfterJumps: 4,
 	/** Segments being written at once: bounds memory (payload + parity each). */
 	segmentWrites: 4,
 	/** Changes a transaction of ours may reach, below the engines' 100 to leave room for the head and the inode. */

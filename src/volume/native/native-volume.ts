@@ -34,7 +34,7 @@ import type {
 } from "../interface.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
-import { type Handle, HandleTable } from "./handles.ts";
+import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
 import { limits } from "./limits.ts";
@@ -519,11 +519,13 @@ export class LocalVolume implements NativeVolume {
 		return inode;
 	}
 
-	async read(id: HandleId, offset: number, lengthBytes: number): Promise<Uint8Array> {
+	async read(id: HandleId, offset: number, lengthBytes: number, room?: Uint8Array): Promise<Uint8Array> {
 		const handle = this.#handles.get(id);
 		if (!handle.read) throw new FsError("EBADF", "volume.read", "the handle is not open for reading");
 		checkRange(offset, lengthBytes);
-		return this.#admitted(this.node(handle.ino), "read", () => this.#data.read(handle.ino, offset, lengthBytes));
+		return this.#admitted(this.node(handle.ino), "read", () =>
+			this.#data.read(handle.ino, offset, lengthBytes, readPattern(handle, offset, lengthBytes), room),
+		);
 	}
 
 	async write(id: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {

@@ -278,6 +278,38 @@ function edgeTests(check: Check): void {
 		await c.volume.close(handle);
 	});
 
+	check("a buffer of the reader's own is filled with the same bytes, whatever was in it", async (c) => {
+		const node = await c.file("f");
+		const handle = await c.openNode(node);
+		const check = async (when: string): Promise<void> => {
+			const { size } = await c.attributes(node);
+			for (const [offset, length] of [
+				[0, size],
+				[0, size + 1000],
+				[90_000, 70_000],
+				[140_000, 40_000],
+				[Math.max(0, size - 10), 100],
+				[size, 100],
+			] as const) {
+				const room = new Uint8Array(length + 7).fill(0xee);
+				const found = await c.volume.read(handle, offset, length, room);
+				sameBytes(found, await c.volume.read(handle, offset, length), `${length} bytes from ${offset}, ${when}`);
+			}
+		};
+		await c.volume.write(handle, 0, text("tiny"));
+		await check("tiny, unsealed");
+		await c.volume.syncAll();
+		await check("tiny, sealed");
+		await c.volume.write(handle, 0, new Uint8Array(100_000).fill(1));
+		await c.volume.write(handle, 150_000, new Uint8Array(200_000).fill(2));
+		await check("unsealed");
+		await c.volume.syncAll();
+		await check("sealed");
+		await c.volume.write(handle, 145_000, new Uint8Array(10_000).fill(3));
+		await check("partly overwritten");
+		await c.volume.close(handle);
+	});
+
 	check("a sparse file of 8 TiB", async (c) => {
 		const node = await c.file("f");
 		const handle = await c.openNode(node);
