@@ -25,6 +25,7 @@ export type ErrorCode =
 	| "ENOTDIR"
 	| "EISDIR"
 	| "EINVAL"
+	| "ENOTTY"
 	| "EMFILE"
 	| "EFBIG"
 	| "ENOSPC"
@@ -63,6 +64,7 @@ const answers: ReadonlySet<ErrorCode> = new Set([
 	"ERANGE",
 	"ESTALE",
 	"ENOSYS",
+	"ENOTTY",
 	"ENOTSUP",
 ]);
 

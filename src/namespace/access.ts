@@ -1,10 +1,13 @@
 /**
- * Who may do what, by mode bits: pure functions for doors that do not check themselves (FUSE with default_permissions does). Root (uid 0) passes
- * everything but the execution of a file without any x bit.
+ * Who may do what, by mode bits and access list: for doors that do not check themselves (FUSE with default_permissions does). Root (uid 0) passes
+ * everything but the execution of a file without any x bit. What forbids changes to everybody is in `flags.ts`.
  */
 import { FsError } from "../base/errors.ts";
-import type { Inode } from "../records/interface.ts";
+import type { Inode, PosixAccess, RecordTransaction } from "../records/interface.ts";
+import { listAllows } from "./access-list.ts";
+import { guardedFlags } from "./flags.ts";
 import type { AttributeChange, Identity } from "./interface.ts";
+import { accessList } from "./xattrs.ts";
 
 export type Want = "read" | "write" | "execute";
 
@@ -26,22 +29,25 @@ export function inGroup(identity: Identity, gid: number): boolean {
 	return identity.gid === gid || identity.groups.includes(gid);
 }
 
-/** One class only decides: an owner without the bit is refused even where others have it. */
-export function mayAccess(inode: Inode, identity: Identity, want: Want): boolean {
-	const bit = bits[want];
-	if (isRoot(identity)) return want !== "execute" || inode.type === "directory" || (inode.mode & 0o111) !== 0;
-	if (identity.uid === inode.uid) return ((inode.mode >> 6) & bit) !== 0;
-	if (inGroup(identity, inode.gid)) return ((inode.mode >> 3) & bit) !== 0;
-	return (inode.mode & bit) !== 0;
+/** One class only decides: an owner without the bit is refused even where others have it. `list` is what the inode's access list adds to its mode. */
+export function mayAccess(inode: Inode, list: PosixAccess | undefined, identity: Identity, ...wants: readonly Want[]): boolean {
+	const want = wants.reduce((all, one) => all | bits[one], 0);
+	if (isRoot(identity)) return (want & bits.execute) === 0 || inode.type === "directory" || (inode.mode & 0o111) !== 0;
+	if (identity.uid === inode.uid) return ((inode.mode >> 6) & want) === want;
+	if (list !== undefined) {
+		return listAllows(inode.mode, inode.gid, list, { uid: identity.uid, inGroup: (gid) => inGroup(identity, gid) }, want);
+	}
+	if (inGroup(identity, inode.gid)) return ((inode.mode >> 3) & want) === want;
+	return (inode.mode & want) === want;
 }
 
 /** @throws FsError EACCES. */
-export function checkAccess(inode: Inode, identity: Identity, ...wants: readonly Want[]): void {
-	for (const want of wants) {
-		if (mayAccess(inode, identity, want)) continue;
-		const message = `uid ${identity.uid} may not ${want} inode ${inode.ino} (mode 0${inode.mode.toString(8)}, owner ${inode.uid}:${inode.gid})`;
-		throw new FsError("EACCES", "namespace.access", message, { ino: inode.ino, uid: identity.uid, want });
-	}
+export function checkAccess(tx: RecordTransaction, inode: Inode, identity: Identity, ...wants: readonly Want[]): void {
+	if (mayAccess(inode, accessList(tx, inode)?.access, identity, ...wants)) return;
+	const want = wants.join(" and ");
+	const which = `mode 0${inode.mode.toString(8)}${inode.access === 0 ? "" : " and an access list"}, owner ${inode.uid}:${inode.gid}`;
+	const message = `uid ${identity.uid} may not ${want} inode ${inode.ino} (${which})`;
+	throw new FsError("EACCES", "namespace.access", message, { ino: inode.ino, uid: identity.uid, want });
 }
 
 /** The sticky rule alone: in such a directory only the owner of the file, of the directory, and root take names away. */
@@ -50,16 +56,16 @@ export function mayDelete(parent: Inode, victim: Inode, identity: Identity): boo
 }
 
 /** For unlink, rmdir, and both names of a rename. @throws FsError EACCES (no write or search in the directory), EPERM (sticky). */
-export function checkDelete(parent: Inode, victim: Inode, identity: Identity): void {
-	checkAccess(parent, identity, "write", "execute");
+export function checkDelete(tx: RecordTransaction, parent: Inode, victim: Inode, identity: Identity): void {
+	checkAccess(tx, parent, identity, "write", "execute");
 	if (mayDelete(parent, victim, identity)) return;
 	const message = `directory ${parent.ino} is sticky: uid ${identity.uid} owns neither it nor inode ${victim.ino}`;
 	throw new FsError("EPERM", "namespace.sticky", message, { parent: parent.ino, ino: victim.ino, uid: identity.uid });
 }
 
 /** A directory that gets another parent has its ".." written. @throws FsError EACCES. */
-export function checkMove(source: Inode, identity: Identity): void {
-	if (source.type === "directory") checkAccess(source, identity, "write");
+export function checkMove(tx: RecordTransaction, source: Inode, identity: Identity): void {
+	if (source.type === "directory") checkAccess(tx, source, identity, "write");
 }
 
 /** Mode for a new node: without membership in the directory's group nobody makes a set-gid program of it. */
@@ -80,7 +86,7 @@ export function modeAfterWrite(inode: Inode, identity: Identity): number {
 }
 
 /** Set-gid without group execution means mandatory locking and stays. */
-function withoutSetId(mode: number): number {
+export function withoutSetId(mode: number): number {
 	const kept = mode & ~setUid;
 	return (kept & groupExecute) !== 0 ? kept & ~setGid : kept;
 }
@@ -89,10 +95,11 @@ function withoutSetId(mode: number): number {
  * The rules of chmod, chown and utimensat: answers the change to make, which may lack a set-gid bit that the caller may not set.
  * @throws FsError EPERM (not the owner), EACCES (times to now without write permission).
  */
-export function permittedChange(inode: Inode, identity: Identity, change: AttributeChange): AttributeChange {
+export function permittedChange(tx: RecordTransaction, inode: Inode, identity: Identity, change: AttributeChange): AttributeChange {
 	if (isRoot(identity)) return change;
 	checkOwnership(inode, identity, change);
-	checkTimes(inode, identity, change);
+	checkTimes(tx, inode, identity, change);
+	checkFlagChange(inode, identity, change);
 	if (change.mode === undefined) return change;
 	if (identity.uid !== inode.uid) throw notOwner(inode, identity, "change the mode of");
 	const gid = change.gid ?? inode.gid;
@@ -107,14 +114,20 @@ function checkOwnership(inode: Inode, identity: Identity, change: AttributeChang
 	if (change.gid !== inode.gid && !inGroup(identity, change.gid)) throw notOwner(inode, identity, `give group ${change.gid} to`);
 }
 
-function checkTimes(inode: Inode, identity: Identity, change: AttributeChange): void {
+/** The owner sets flags; those that bind the owner too are root's (CAP_LINUX_IMMUTABLE). */
+function checkFlagChange(inode: Inode, identity: Identity, { flags }: AttributeChange): void {
+	if (flags === undefined) return;
+	if (identity.uid !== inode.uid || ((flags ^ inode.flags) & guardedFlags) !== 0) throw notOwner(inode, identity, "set the flags of");
+}
+
+function checkTimes(tx: RecordTransaction, inode: Inode, identity: Identity, change: AttributeChange): void {
 	if (identity.uid === inode.uid) return;
 	const { atime, mtime, ctime } = change;
 	if (ctime !== undefined || isExplicit(atime) || isExplicit(mtime)) throw notOwner(inode, identity, "set the times of");
 	if (atime === undefined && mtime === undefined) return;
 	// Setting both to now is what writing does; one of them alone is the owner's right.
 	if (atime === undefined || mtime === undefined) throw notOwner(inode, identity, "set one time of");
-	checkAccess(inode, identity, "write");
+	checkAccess(tx, inode, identity, "write");
 }
 
 function isExplicit(time: AttributeChange["atime"]): boolean {
@@ -128,10 +141,10 @@ function notOwner(inode: Inode, identity: Identity, what: string): FsError {
 
 /**
  * Extended attributes by name space: `user.` on files and directories with the mode's permission (in sticky directories writing is the owner's),
- * `trusted.` root's, `security.` and `system.` readable by all and written by the owner or root.
+ * `trusted.` root's, `security.` readable by all and written by root, `system.` (access lists) readable by all and written by the owner or root.
  * @throws FsError EACCES, EPERM, ENODATA (trusted. read by others).
  */
-export function checkXattr(inode: Inode, identity: Identity, name: string, want: "read" | "write"): void {
+export function checkXattr(tx: RecordTransaction, inode: Inode, identity: Identity, name: string, want: "read" | "write"): void {
 	if (name.startsWith("trusted.")) {
 		if (isRoot(identity)) return;
 		throw new FsError(
@@ -141,7 +154,8 @@ export function checkXattr(inode: Inode, identity: Identity, name: string, want:
 		);
 	}
 	if (!name.startsWith("user.")) {
-		if (want === "read" || isOwner(inode, identity)) return;
+		if (want === "read" || isRoot(identity)) return;
+		if (name.startsWith("system.") && isOwner(inode, identity)) return;
 		throw notOwner(inode, identity, `set ${JSON.stringify(name)} on`);
 	}
 	if (inode.type !== "file" && inode.type !== "directory") {
@@ -150,5 +164,5 @@ export function checkXattr(inode: Inode, identity: Identity, name: string, want:
 	}
 	const guarded = inode.type === "directory" && (inode.mode & sticky) !== 0 && want === "write";
 	if (guarded && !isOwner(inode, identity)) throw notOwner(inode, identity, "set attributes on the sticky directory");
-	checkAccess(inode, identity, want);
+	checkAccess(tx, inode, identity, want);
 }

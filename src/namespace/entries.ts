@@ -90,6 +90,6 @@ export function changeDirectory(tx: RecordTransaction, before: Inode, counts: Co
 export function loseName(tx: RecordTransaction, context: OperationContext, before: Inode): Inode {
 	const nlink = before.type === "directory" ? 0 : before.nlink - 1;
 	assert(nlink >= 0, `inode ${before.ino}: a name more than links`);
-	if (nlink === 0) tx.put(orphanRecord, { ino: before.ino, since: context.now, birthEpoch: context.epoch }, before.ino);
+	if (nlink === 0) tx.put(orphanRecord, { ino: before.ino, since: context.now, linkable: false, birthEpoch: context.epoch }, before.ino);
 	return putInode(tx, { ...before, nlink, ctime: context.now });
 }

@@ -10,6 +10,7 @@
  *  N4 entryCount of a directory = number of its entries; an entry's cookie < nextCookie; cookies are never used again.
  *  N5 Directories form a tree: `parent` of each is where its one entry lies.
  *  N6 Each change of a directory's entries writes the directory's inode (mtime, ctime): it is the guard of ranges over its entries.
+ *  N7 An inode's `access` is 1 exactly when it has an access list record; its counts of xattrs are those of its xattr records.
  */
 import type { Timestamp } from "../base/time.ts";
 import type { DirectoryEntry, FileType, Ino, Inode, OperationContext, RecordTransaction } from "../records/interface.ts";
@@ -22,8 +23,10 @@ export interface Identity {
 
 export interface NewNode {
 	readonly type: FileType;
-	/** Permission bits after the caller's umask. */
+	/** Permission bits as asked for. */
 	readonly mode: number;
+	/** Taken from the mode where the directory hands down no access list. Default 0. */
+	readonly umask?: number;
 	readonly uid: number;
 	readonly gid: number;
 	readonly rdev?: number;
@@ -38,6 +41,10 @@ export interface AttributeChange {
 	readonly atime?: Timestamp | "now";
 	readonly mtime?: Timestamp | "now";
 	readonly ctime?: Timestamp;
+	/** All flags of the inode anew (flags.ts). */
+	readonly flags?: number;
+	/** Somebody changed the contents: no set-id bit (beside group execution, for the group's) and no capability of a program survives it. */
+	readonly dropRights?: boolean;
 }
 
 export interface Removed {
@@ -64,16 +71,16 @@ export interface NamespaceVerbs {
 	entry(tx: RecordTransaction, parent: Ino, name: string): DirectoryEntry | undefined;
 	/** mkdir, mknod, symlink, create: fails EEXIST; set-gid directories hand down their group (and the bit, to directories). @throws ENOENT (parent removed), ENOTDIR, EEXIST, ENAMETOOLONG, EINVAL. */
 	create(tx: RecordTransaction, context: OperationContext, parent: Ino, name: string, node: NewNode): { inode: Inode; parentAfter: Inode };
-	/** An inode without a name, with an orphan record (O_TMPFILE later). */
-	createUnnamed(tx: RecordTransaction, context: OperationContext, parent: Ino, node: NewNode): Inode;
-	/** Hard link. @throws EPERM (directory), EEXIST, EMLINK (65,000), ENOENT (nlink 0). */
+	/** An inode without a name, with an orphan record (O_TMPFILE); `linkable`: `link` may give it one. */
+	createUnnamed(tx: RecordTransaction, context: OperationContext, parent: Ino, node: NewNode, linkable: boolean): Inode;
+	/** Hard link. @throws EPERM (directory, immutable or append-only), EEXIST, EMLINK (65,000), ENOENT (nlink 0 and not linkable). */
 	link(tx: RecordTransaction, context: OperationContext, ino: Ino, parent: Ino, name: string): { inode: Inode; parentAfter: Inode };
 	/** @throws EISDIR, ENOENT, EBUSY (".", ".."). The last name of a file makes it an orphan. */
 	unlink(tx: RecordTransaction, context: OperationContext, parent: Ino, name: string): Removed;
 	/** @throws ENOTDIR, ENOTEMPTY, EINVAL ("."), ENOTEMPTY (".."). */
 	rmdir(tx: RecordTransaction, context: OperationContext, parent: Ino, name: string): Removed;
 	/**
-	 * rename(2) with flags NOREPLACE (1) and EXCHANGE (2). Directory moves are checked against cycles (EINVAL) by walking `parent` upwards; file onto directory EISDIR,
+	 * rename(2) with flags NOREPLACE (1), EXCHANGE (2) and WHITEOUT (4, alone or with 1: a character device 0:0 of `whiteoutOwner` stays under the old name). Directory moves are checked against cycles (EINVAL) by walking `parent` upwards; file onto directory EISDIR,
 	 * directory onto file ENOTDIR, onto a non-empty directory ENOTEMPTY; two names of the same inode: success, nothing done.
 	 */
 	rename(
@@ -84,6 +91,7 @@ export interface NamespaceVerbs {
 		newParent: Ino,
 		newName: string,
 		flags: number,
+		whiteoutOwner?: { readonly uid: number; readonly gid: number },
 	): Renamed;
 	setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode;
 	/** Entries with cookie > `after` in cookie order, at most `limit`. "." and ".." are the volume's. */
@@ -95,7 +103,10 @@ export interface NamespaceVerbs {
 	): { readonly name: string; readonly ino: Ino; readonly type: FileType; readonly cookie: number }[];
 	/** @throws ENODATA. */
 	getXattr(tx: RecordTransaction, ino: Ino, name: string): Uint8Array;
-	/** mode: create → EEXIST, replace → ENODATA. Value ≤ 64 KiB (E2BIG… as xattr(7)), name ≤ 255 (ERANGE). */
+	/**
+	 * mode: create → EEXIST, replace → ENODATA. Value ≤ 64 KiB (E2BIG… as xattr(7)), name ≤ 255 (ERANGE) in one of the name spaces (ENOTSUP), all names of an inode ≤ 64 KiB
+	 * and its values ≤ 16 MiB (ENOSPC). The two access lists are attributes too (xattrs.ts). Every verb on attributes: EPERM when the inode is immutable or append-only.
+	 */
 	setXattr(
 		tx: RecordTransaction,
 		context: OperationContext,
@@ -103,6 +114,8 @@ export interface NamespaceVerbs {
 		name: string,
 		value: Uint8Array,
 		mode: "any" | "create" | "replace",
+		/** An access list set by somebody outside the node's group takes its set-gid bit. */
+		dropSetGid?: boolean,
 	): Inode;
 	removeXattr(tx: RecordTransaction, context: OperationContext, ino: Ino, name: string): Inode;
 	listXattrs(tx: RecordTransaction, ino: Ino): string[];

@@ -1,5 +1,5 @@
 /**
- * rename(2): plain, NOREPLACE, EXCHANGE.
+ * rename(2): plain, NOREPLACE, EXCHANGE, WHITEOUT.
  *
  * Cookies: a name that is replaced keeps its position in the directory, and so does an entry renamed within its directory, so that a reader meets
  * each name at most once and a loop that renames what it reads comes to an end. An entry from another directory gets a fresh position.
@@ -8,14 +8,19 @@ import { assert } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
 import type { DirectoryEntry, Ino, Inode, OperationContext, RecordTransaction } from "../records/interface.ts";
 import { rootIno } from "../records/interface.ts";
-import { entryRecord } from "../records/kinds.ts";
+import { cookieRecord, entryRecord } from "../records/kinds.ts";
 import { changeDirectory, deleteEntry, exists, inode, livingDirectory, loseName, named, noEntry, putEntry, putInode } from "./entries.ts";
-import type { Renamed } from "./interface.ts";
+import { refuseImmutable, refuseRemoval } from "./flags.ts";
+import { inherited } from "./fresh.ts";
+import type { NewNode, Renamed } from "./interface.ts";
 import { maximumDepth, maximumDirectoryLinks } from "./limits.ts";
 import { checkName, isDots, shown } from "./names.ts";
 
 export const noReplace = 1;
 export const exchange = 2;
+/** Overlay file systems: "what lies below this name is hidden". */
+export const whiteout = 4;
+const possibleFlags: readonly number[] = [0, noReplace, exchange, whiteout, whiteout | noReplace];
 
 interface Side {
 	readonly parent: Inode;
@@ -32,9 +37,11 @@ export function rename(
 	newParent: Ino,
 	newName: string,
 	flags: number,
+	whiteoutOwner: { readonly uid: number; readonly gid: number } = { uid: 0, gid: 0 },
 ): Renamed {
-	if (flags !== 0 && flags !== noReplace && flags !== exchange) {
-		throw new FsError("EINVAL", "namespace.rename-flags", `rename flags ${flags} are not known: 1 (no replace) or 2 (exchange)`, { flags });
+	if (!possibleFlags.includes(flags)) {
+		const message = `rename flags ${flags} are not known: 1 (no replace), 2 (exchange), 4 (whiteout), 5`;
+		throw new FsError("EINVAL", "namespace.rename-flags", message, { flags });
 	}
 	const from = livingDirectory(tx, parent);
 	const to = livingDirectory(tx, newParent);
@@ -42,16 +49,20 @@ export function rename(
 	const source = side(tx, from, name);
 	if (source === undefined) throw noEntry(parent, name);
 	const target = side(tx, to, newName);
-	if (target !== undefined && flags === noReplace) throw exists(newParent, newName);
+	if (target !== undefined && (flags & noReplace) !== 0) throw exists(newParent, newName);
+	refuseRemoval(from, source.node);
+	if (target === undefined) refuseImmutable(to);
+	else refuseRemoval(to, target.node);
 	if (flags === exchange) {
 		if (target === undefined) throw noEntry(newParent, newName);
 		return swap(tx, context, source, target);
 	}
-	return move(tx, context, source, to, newName, target);
+	const left: NewNode | undefined = (flags & whiteout) === 0 ? undefined : { type: "character", mode: 0, ...whiteoutOwner };
+	return move(tx, context, source, to, newName, target, left);
 }
 
 function refuseDots(name: string, newName: string, flags: number): void {
-	if (isDots(name) || (isDots(newName) && flags !== noReplace)) {
+	if (isDots(name) || (isDots(newName) && (flags & noReplace) === 0)) {
 		throw new FsError("EBUSY", "namespace.rename-dots", '"." and ".." cannot be renamed or replaced', {});
 	}
 	if (isDots(newName)) throw new FsError("EEXIST", "namespace.rename-dots-exist", '"." and ".." exist in every directory', {});
@@ -74,6 +85,7 @@ function move(
 	to: Inode,
 	newName: string,
 	target: Side | undefined,
+	left: NewNode | undefined,
 ): Renamed {
 	const { parent: from, node } = source;
 	const isDirectory = node.type === "directory";
@@ -88,8 +100,18 @@ function move(
 	putEntry(tx, to.ino, newName, node, cookie, context.epoch);
 	const replaced = target === undefined ? undefined : loseName(tx, context, target.node);
 	changeParents(tx, context, source, to, target, cookie === to.nextCookie ? 1 : 0);
+	if (left !== undefined) leave(tx, context, source, cookie, left);
 	const parent = isDirectory ? to.ino : node.parent;
 	return { source: putInode(tx, { ...node, parent, ctime: context.now }), replaced };
+}
+
+/** The old name stays, and names this. It keeps its position unless the node took that along. */
+function leave(tx: RecordTransaction, context: OperationContext, source: Side, taken: number, left: NewNode): void {
+	const from = inode(tx, source.parent.ino);
+	const made = putInode(tx, inherited(tx, context, from, left));
+	const free = taken !== source.entry.cookie || tx.get(cookieRecord, from.ino, source.entry.cookie) === undefined;
+	putEntry(tx, from.ino, source.name, made, free ? source.entry.cookie : from.nextCookie, context.epoch);
+	changeDirectory(tx, from, { entries: 1, subdirectories: 0, cookies: free ? 0 : 1 }, context.now);
 }
 
 function newPosition(source: Side, to: Inode, target: Side | undefined): number {

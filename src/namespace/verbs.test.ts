@@ -6,8 +6,8 @@ import { type ErrorCode, isFsError } from "../base/errors.ts";
 import type { FileType, Ino, Inode, RecordTransaction } from "../records/interface.ts";
 import { inodeRecord, orphanRecord, volumeRecord } from "../records/kinds.ts";
 import { inoCountersPerGroup } from "../records/limits.ts";
-import type { NewNode } from "./interface.ts";
-import { maximumDirectoryLinks, maximumLinks, maximumXattrs } from "./limits.ts";
+import type { AttributeChange, NewNode } from "./interface.ts";
+import { maximumDirectoryLinks, maximumLinks, maximumXattrNameBytes, maximumXattrValueBytes } from "./limits.ts";
 import * as verbs from "./verbs.ts";
 
 const root = 1;
@@ -27,6 +27,8 @@ function make(parent: Ino, name: string, type: FileType = "file", change: Partia
 const link = (ino: Ino, parent: Ino, name: string): Inode => volume.run((tx, context) => verbs.link(tx, context, ino, parent, name).inode);
 const unlink = (parent: Ino, name: string): Inode => volume.run((tx, context) => verbs.unlink(tx, context, parent, name).inode);
 const rmdir = (parent: Ino, name: string): Inode => volume.run((tx, context) => verbs.rmdir(tx, context, parent, name).inode);
+const setAttributes = (ino: Ino, change: AttributeChange): Inode =>
+	volume.run((tx, context) => verbs.setAttributes(tx, context, ino, change));
 const get = (ino: Ino): Inode => volume.store.run((tx) => verbs.inode(tx, ino));
 const lookup = (parent: Ino, name: string): Inode => volume.store.run((tx) => verbs.lookup(tx, parent, name));
 const names = (ino: Ino): string[] => volume.store.run((tx) => verbs.readdir(tx, ino, 0, 1000)).map(({ name }) => name);
@@ -177,12 +179,24 @@ test("files are born in the group and with the protection of their directory", a
 });
 
 test("createUnnamed makes an orphan that can be forgotten", () => {
-	const made = volume.run((tx, context) => verbs.createUnnamed(tx, context, root, node("file")));
+	const made = volume.run((tx, context) => verbs.createUnnamed(tx, context, root, node("file"), false));
 	assert.equal(made.nlink, 0);
+	fails("ENOENT", () => link(made.ino, root, "x"));
 	sound();
-	fails("EINVAL", () => volume.run((tx, context) => verbs.createUnnamed(tx, context, root, node("directory"))));
+	fails("EINVAL", () => volume.run((tx, context) => verbs.createUnnamed(tx, context, root, node("directory"), true)));
 	volume.run((tx) => verbs.forget(tx, made.ino));
 	fails("ESTALE", () => get(made.ino));
+	sound();
+});
+
+test("a linkable one gets a name once, and after it has lost that none", () => {
+	const made = volume.run((tx, context) => verbs.createUnnamed(tx, context, root, node("file"), true));
+	assert.equal(link(made.ino, root, "named").nlink, 1);
+	sound();
+	assert.equal(link(made.ino, root, "again").nlink, 2);
+	unlink(root, "again");
+	assert.equal(unlink(root, "named").nlink, 0);
+	fails("ENOENT", () => link(made.ino, root, "x"));
 	sound();
 });
 
@@ -365,7 +379,7 @@ test("rename refuses names and flags", () => {
 	fails("EINVAL", () => rename(root, "f", root, "a/b"));
 	fails("ENOTDIR", () => rename(file.ino, "f", root, "x"));
 	fails("ENOTDIR", () => rename(root, "f", file.ino, "x"));
-	for (const flags of [3, 4, -1, 8]) fails("EINVAL", () => rename(root, "f", root, "x", flags));
+	for (const flags of [3, 6, 7, -1, 8]) fails("EINVAL", () => rename(root, "f", root, "x", flags));
 	fails("EEXIST", () => rename(root, "f", root, "d", 1));
 	rmdir(root, "d");
 	fails("ENOENT", () => rename(root, "f", directory.ino, "x"));
@@ -523,10 +537,195 @@ test("extended attributes refuse", () => {
 	fails("ERANGE", () => setXattr(file.ino, "x".repeat(256), new Uint8Array(1)));
 	fails("EINVAL", () => setXattr(file.ino, "user.\0", new Uint8Array(1)));
 	fails("ESTALE", () => listXattrs(999));
-	for (let i = 1; i < maximumXattrs; i++) setXattr(file.ino, `user.${i}`, new Uint8Array(1));
-	fails("ENOSPC", () => setXattr(file.ino, "user.more", new Uint8Array(1)));
-	setXattr(file.ino, "user.x", new Uint8Array(2));
-	assert.equal(listXattrs(file.ino).length, maximumXattrs);
+	fails("ENOTSUP", () => setXattr(file.ino, "os2.x", new Uint8Array(1)));
+	fails("ENOTSUP", () => setXattr(file.ino, "system.nfs4_acl", new Uint8Array(1)));
+	fails("ENOTSUP", () => getXattr(file.ino, "x"));
+	fails("EINVAL", () => setXattr(file.ino, "user.", new Uint8Array(1)));
+});
+
+test("what can be set can be listed: names up to 64 KiB, values up to 16 MiB", () => {
+	const file = make(root, "f");
+	const long = (i: number): string => `user.${String(i).padStart(250, "x")}`;
+	const fit = Math.floor(maximumXattrNameBytes / 256);
+	for (let i = 0; i < fit; i++) setXattr(file.ino, long(i), new Uint8Array(1));
+	fails("ENOSPC", () => setXattr(file.ino, long(fit), new Uint8Array(1)));
+	setXattr(file.ino, long(0), new Uint8Array(2));
+	assert.equal(listXattrs(file.ino).length, fit);
+	sound();
+	const large = make(root, "large");
+	const most = new Uint8Array(65_536);
+	for (let i = 0; i < maximumXattrValueBytes / most.length; i++) setXattr(large.ino, `user.${i}`, most);
+	fails("ENOSPC", () => setXattr(large.ino, "user.more", new Uint8Array(1)));
+	setXattr(large.ino, "user.more", new Uint8Array(0));
+	setXattr(large.ino, "user.0", new Uint8Array(10));
+	setXattr(large.ino, "user.more", new Uint8Array(10));
+	sound();
+});
+
+// ── access lists and flags ───────────────────────────────────────────────────────────────────────────────────────
+
+/** `[tag, bits, id]` each: <linux/posix_acl.h>. */
+const posix = (...entries: readonly (readonly [number, number, number?])[]): Uint8Array => {
+	const view = new DataView(new ArrayBuffer(4 + entries.length * 8));
+	view.setUint32(0, 2, true);
+	for (const [i, [tag, bits, id]] of entries.entries()) {
+		view.setUint16(4 + i * 8, tag, true);
+		view.setUint16(6 + i * 8, bits, true);
+		view.setUint32(8 + i * 8, id ?? 0xffff_ffff, true);
+	}
+	return new Uint8Array(view.buffer);
+};
+const accessName = "system.posix_acl_access";
+const defaultName = "system.posix_acl_default";
+
+test("an access list and the mode are equal whoever changes which", () => {
+	const file = make(root, "f", "file", { mode: 0o2644 });
+	fails("ENODATA", () => getXattr(file.ino, accessName));
+	const list = posix([1, 6], [2, 7, 1000], [2, 4, 1001], [4, 5], [8, 0, 7], [0x10, 6], [0x20, 0]);
+	const set = setXattr(file.ino, accessName, list);
+	assert.deepEqual([set.mode, set.access], [0o2660, 1]);
+	assert.deepEqual(getXattr(file.ino, accessName), list);
+	assert.deepEqual(listXattrs(file.ino), [accessName]);
+	setAttributes(file.ino, { mode: 0o741 });
+	assert.deepEqual(getXattr(file.ino, accessName), posix([1, 7], [2, 7, 1000], [2, 4, 1001], [4, 5], [8, 0, 7], [0x10, 4], [0x20, 1]));
+	sound();
+	// Three entries say what a mode says; an empty list and no list are the same.
+	assert.deepEqual(pick(setXattr(file.ino, accessName, posix([1, 4], [4, 2], [0x20, 1]))), [0o421, 0]);
+	sound();
+	setXattr(file.ino, accessName, list);
+	assert.deepEqual(pick(removeXattr(file.ino, accessName)), [0o660, 0]);
+	removeXattr(file.ino, accessName);
+	setXattr(file.ino, accessName, list);
+	assert.deepEqual(pick(setXattr(file.ino, accessName, posix())), [0o660, 0]);
+	setXattr(file.ino, accessName, list);
+	unlink(root, "f");
+	volume.run((tx) => verbs.forget(tx, file.ino));
+	sound();
+});
+
+const pick = ({ mode, access }: Inode): number[] => [mode, access];
+
+test("malformed lists are refused", () => {
+	const file = make(root, "f");
+	const wrong: [ErrorCode, Uint8Array][] = [
+		["EINVAL", new Uint8Array(3)],
+		["EINVAL", posix([1, 6], [4, 4])],
+		["EINVAL", posix([1, 6], [4, 4], [0x20, 8])],
+		["EINVAL", posix([4, 6], [1, 4], [0x20, 0])],
+		["EINVAL", posix([1, 6], [1, 6], [4, 4], [0x20, 0])],
+		["EINVAL", posix([1, 6], [2, 6, 5], [4, 4], [0x20, 0])],
+		["EINVAL", posix([1, 6], [2, 6, 5], [2, 6, 5], [4, 4], [0x10, 7], [0x20, 0])],
+		["EINVAL", posix([1, 6], [2, 6], [4, 4], [0x10, 7], [0x20, 0])],
+		["EINVAL", posix([1, 6], [4, 4], [0x20, 0], [0x40, 0])],
+		["ENOTSUP", new Uint8Array([9, 0, 0, 0])],
+		["E2BIG", posix(...Array.from({ length: 512 }, (_, i): [number, number, number] => [2, 7, i]))],
+	];
+	for (const [code, bytes] of wrong) fails(code, () => setXattr(file.ino, accessName, bytes));
+	fails("EACCES", () => setXattr(file.ino, defaultName, posix([1, 6], [4, 4], [0x20, 0])));
+	removeXattr(file.ino, defaultName);
+	const link = make(root, "l", "symlink", { target: "f" });
+	fails("ENOTSUP", () => setXattr(link.ino, accessName, posix([1, 6], [4, 4], [0x20, 0])));
+	assert.deepEqual(pick(get(file.ino)), [file.mode, 0]);
+});
+
+test("a directory hands down its list instead of the umask", () => {
+	const plain = make(root, "plain", "directory", { mode: 0o777, umask: 0o027 });
+	assert.equal(plain.mode, 0o750);
+	const handed = posix([1, 7], [2, 6, 1000], [4, 5], [0x10, 7], [0x20, 1]);
+	setXattr(plain.ino, defaultName, handed);
+	assert.deepEqual([get(plain.ino).mode, listXattrs(plain.ino)], [0o750, [defaultName]]);
+	const file = make(plain.ino, "f", "file", { mode: 0o666, umask: 0o077 });
+	assert.equal(file.mode, 0o660);
+	assert.deepEqual(getXattr(file.ino, accessName), posix([1, 6], [2, 6, 1000], [4, 5], [0x10, 6], [0x20, 0]));
+	const inner = make(plain.ino, "d", "directory", { mode: 0o755, umask: 0o077 });
+	assert.equal(inner.mode, 0o751);
+	assert.deepEqual(getXattr(inner.ino, defaultName), handed);
+	assert.equal(make(inner.ino, "l", "symlink", { target: "x", umask: 0o077 }).mode, 0o777);
+	setXattr(plain.ino, defaultName, posix([1, 6], [4, 4], [0x20, 0]));
+	const simple = make(plain.ino, "simple", "file", { mode: 0o777 });
+	assert.deepEqual(pick(simple), [0o640, 0]);
+	sound();
+	removeXattr(plain.ino, defaultName);
+	assert.equal(make(plain.ino, "again", "file", { mode: 0o666, umask: 0o022 }).mode, 0o644);
+	sound();
+});
+
+test("immutable: nothing; append-only: names and contents come, none go", () => {
+	const directory = make(root, "d", "directory");
+	const file = make(directory.ino, "f");
+	make(directory.ino, "other");
+	const time = { seconds: 1, nanoseconds: 0 };
+	setAttributes(file.ino, { flags: 0x10 });
+	const onFile: (() => unknown)[] = [
+		() => setAttributes(file.ino, { mode: 0o600 }),
+		() => setAttributes(file.ino, { uid: 1 }),
+		() => setAttributes(file.ino, { mtime: time }),
+		() => setXattr(file.ino, "user.a", new Uint8Array(1)),
+		() => removeXattr(file.ino, "user.a"),
+		() => setXattr(file.ino, accessName, posix([1, 6], [4, 4], [0x20, 0])),
+		() => link(file.ino, root, "x"),
+		() => unlink(directory.ino, "f"),
+		() => rename(directory.ino, "f", root, "x"),
+		() => rename(directory.ino, "other", directory.ino, "f"),
+		() => rename(directory.ino, "other", directory.ino, "f", 2),
+	];
+	for (const change of onFile) fails("EPERM", change);
+	fails("EPERM", () => setAttributes(file.ino, { atime: "now", mtime: "now" }));
+	setAttributes(file.ino, { flags: 0x20 });
+	for (const change of onFile) fails("EPERM", change);
+	setAttributes(file.ino, { atime: "now", mtime: "now" });
+	setAttributes(file.ino, { flags: 0 });
+	setAttributes(directory.ino, { flags: 0x20 });
+	make(directory.ino, "more");
+	fails("EPERM", () => unlink(directory.ino, "f"));
+	fails("EPERM", () => rename(directory.ino, "f", root, "x"));
+	link(file.ino, directory.ino, "name");
+	setAttributes(directory.ino, { flags: 0x10 });
+	fails("EPERM", () => make(directory.ino, "y"));
+	fails("EPERM", () => link(file.ino, directory.ino, "y"));
+	fails("EPERM", () => rename(root, "d", root, "e"));
+	fails("EPERM", () => volume.run((tx, context) => verbs.createUnnamed(tx, context, directory.ino, node("file"), true)));
+	fails("ENOTSUP", () => setAttributes(file.ino, { flags: 0x1 }));
+	sound();
+});
+
+test("nodump and noatime are handed down", () => {
+	const directory = make(root, "d", "directory");
+	setAttributes(directory.ino, { flags: 0xe0 });
+	assert.equal(make(directory.ino, "f").flags, 0xc0);
+	assert.equal(make(directory.ino, "p", "fifo").flags, 0);
+});
+
+test("a whiteout stays where a name was", () => {
+	const directory = make(root, "d", "directory");
+	const file = make(root, "a");
+	const whiteout = (from: Ino, name: string, to: Ino, newName: string, flags = 4): unknown =>
+		volume.run((tx, context) => verbs.rename(tx, context, from, name, to, newName, flags, { uid: 3, gid: 4 }));
+	whiteout(root, "a", root, "b");
+	const left = lookup(root, "a");
+	assert.deepEqual([left.type, left.rdev, left.mode, left.uid, left.gid], ["character", 0, 0, 3, 4]);
+	assert.equal(lookup(root, "b").ino, file.ino);
+	sound();
+	whiteout(root, "b", directory.ino, "c");
+	assert.equal(lookup(root, "b").type, "character");
+	whiteout(directory.ino, "c", root, "b");
+	assert.deepEqual([lookup(root, "b").ino, lookup(directory.ino, "c").type], [file.ino, "character"]);
+	whiteout(root, "d", root, "e", 5);
+	fails("EEXIST", () => whiteout(root, "e", root, "d", 5));
+	fails("EINVAL", () => whiteout(root, "e", root, "d", 6));
+	sound();
+});
+
+test("somebody else's write takes a program's rights", () => {
+	const file = make(root, "f", "file", { mode: 0o6755 });
+	setXattr(file.ino, "security.capability", new Uint8Array(20));
+	setXattr(file.ino, "user.kept", new Uint8Array(1));
+	const after = setAttributes(file.ino, { dropRights: true });
+	assert.deepEqual([after.mode, listXattrs(file.ino)], [0o755, ["user.kept"]]);
+	setXattr(file.ino, "security.capability", new Uint8Array(20));
+	setAttributes(file.ino, { gid: 9 });
+	assert.deepEqual(listXattrs(file.ino), ["user.kept"]);
+	sound();
 });
 
 test("an orphan is taken apart in bounded steps, then forgotten", () => {

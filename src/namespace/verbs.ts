@@ -1,14 +1,12 @@
 /** The verbs of the namespace (interface.ts: contracts, errors and invariants N1-N6). */
 import { assert } from "../base/assert.ts";
-import { latin1ToBytes } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { Timestamp } from "../base/time.ts";
 import type { DirectoryEntry, FileType, Ino, Inode, OperationContext, RecordTransaction } from "../records/interface.ts";
 import { rootIno } from "../records/interface.ts";
-import { cookieRecord, entryRecord, inodeRecord, keySecondNumber, orphanRecord, volumeRecord } from "../records/kinds.ts";
+import { accessListRecord, cookieRecord, entryRecord, inodeRecord, keySecondNumber, orphanRecord, volumeRecord } from "../records/kinds.ts";
 import { maximumTargetBytes } from "../records/limits.ts";
-import { groupOf } from "../records/numbers.ts";
-import { modeAfterChown } from "./access.ts";
+import { modeAfterChown, withoutSetId } from "./access.ts";
 import {
 	changeDirectory,
 	deleteEntry,
@@ -22,19 +20,17 @@ import {
 	putEntry,
 	putInode,
 } from "./entries.ts";
+import { checkFlags, refuseChange, refuseGuarded, refuseImmutable, refuseRemoval } from "./flags.ts";
+import { checkOwner, freshInode, inherited } from "./fresh.ts";
 import type { AttributeChange, NamespaceVerbs, NewNode, Removed } from "./interface.ts";
 import { maximumLinks, maximumReaddir } from "./limits.ts";
 import { checkName, isDots, shown } from "./names.ts";
 import { checkSubdirectories, rename } from "./rename.ts";
-import { getXattr, listXattrs, reapStep, removeXattr, setXattr } from "./xattrs.ts";
+import { getXattr, listXattrs, reapStep, removeXattr, setXattr, withoutCapability } from "./xattrs.ts";
 
 export { inode } from "./entries.ts";
 export { rename } from "./rename.ts";
 export { getXattr, listXattrs, reapStep, removeXattr, setXattr } from "./xattrs.ts";
-
-/** 1 and 2 are "." and "..". */
-const firstCookie = 3;
-const setGid = 0o2000;
 
 // ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,18 +96,19 @@ export function create(
 	checkNode(node);
 	const isDirectory = node.type === "directory";
 	if (isDirectory) checkSubdirectories(at);
-	const made = putInode(tx, inherited(context, at, node));
+	const made = putInode(tx, inherited(tx, context, at, node));
 	putEntry(tx, parent, name, made, at.nextCookie, context.epoch);
 	const parentAfter = changeDirectory(tx, at, { entries: 1, subdirectories: isDirectory ? 1 : 0, cookies: 1 }, context.now);
 	return { inode: made, parentAfter };
 }
 
-export function createUnnamed(tx: RecordTransaction, context: OperationContext, parent: Ino, node: NewNode): Inode {
+export function createUnnamed(tx: RecordTransaction, context: OperationContext, parent: Ino, node: NewNode, linkable: boolean): Inode {
 	const at = livingDirectory(tx, parent);
+	refuseImmutable(at);
 	checkNode(node);
 	if (node.type === "directory") throw new FsError("EINVAL", "namespace.unnamed-directory", "a directory cannot be without a name");
-	const made = putInode(tx, { ...inherited(context, at, node), nlink: 0 });
-	tx.put(orphanRecord, { ino: made.ino, since: context.now, birthEpoch: context.epoch }, made.ino);
+	const made = putInode(tx, { ...inherited(tx, context, at, node), nlink: 0 });
+	tx.put(orphanRecord, { ino: made.ino, since: context.now, linkable, birthEpoch: context.epoch }, made.ino);
 	return made;
 }
 
@@ -121,6 +118,7 @@ function freeName(tx: RecordTransaction, parent: Ino, name: string): Inode {
 	if (isDots(name)) throw exists(parent, name);
 	checkName(name);
 	if (tx.get(entryRecord, parent, name) !== undefined) throw exists(parent, name);
+	refuseImmutable(at);
 	return at;
 }
 
@@ -147,60 +145,6 @@ function checkTarget(target: string): void {
 	}
 }
 
-/** 2^32 - 1 is chown's "leave it". */
-function checkOwner(id: number): void {
-	if (Number.isInteger(id) && id >= 0 && id < 0xffff_ffff) return;
-	throw new FsError("EINVAL", "namespace.owner-range", `${id} is not a user or group: 0 to 4294967294 are`, { id });
-}
-
-/** What a node gets from its directory: group number, protection, and from a set-gid directory the group (and the bit, for directories). */
-function inherited(context: OperationContext, parent: Inode, node: NewNode): Inode {
-	const fresh = freshInode(context, context.numbers.ino(groupOf(parent.ino)), node);
-	const handsDownGroup = (parent.mode & setGid) !== 0;
-	const isDirectory = node.type === "directory";
-	return {
-		...fresh,
-		gid: handsDownGroup ? parent.gid : fresh.gid,
-		mode: handsDownGroup && isDirectory ? fresh.mode | setGid : fresh.mode,
-		parent: isDirectory ? parent.ino : 0,
-		protection: parent.protection,
-	};
-}
-
-function freshInode(context: OperationContext, ino: Ino, node: NewNode): Inode {
-	const { now } = context;
-	const target = node.type === "symlink" ? latin1ToBytes(node.target ?? "") : undefined;
-	const isDirectory = node.type === "directory";
-	const isDevice = node.type === "character" || node.type === "block";
-	return {
-		ino,
-		type: node.type,
-		mode: node.type === "symlink" ? 0o777 : node.mode & 0o7777,
-		uid: node.uid,
-		gid: node.gid,
-		nlink: isDirectory ? 2 : 1,
-		size: target?.length ?? 0,
-		rdev: isDevice ? (node.rdev ?? 0) : 0,
-		atime: now,
-		mtime: now,
-		ctime: now,
-		btime: now,
-		storedBytes: 0,
-		dataGeneration: 0,
-		change: 0,
-		sealedThrough: 0,
-		inline: target,
-		nextCookie: isDirectory ? firstCookie : 0,
-		entryCount: 0,
-		parent: 0,
-		xattrCount: 0,
-		protection: 0,
-		flags: 0,
-		access: 0,
-		birthEpoch: context.epoch,
-	};
-}
-
 export function link(
 	tx: RecordTransaction,
 	context: OperationContext,
@@ -212,8 +156,8 @@ export function link(
 	const at = freeName(tx, parent, name);
 	if (before.type === "directory")
 		throw new FsError("EPERM", "namespace.link-directory", `inode ${ino} is a directory: it has one name only`, { ino });
-	if (before.nlink === 0)
-		throw new FsError("ENOENT", "namespace.link-orphan", `inode ${ino} has lost its last name: it cannot get another`, { ino });
+	refuseGuarded(before);
+	if (before.nlink === 0) takeFromOrphans(tx, ino);
 	if (before.nlink >= maximumLinks) {
 		throw new FsError("EMLINK", "namespace.links", `inode ${ino} has ${before.nlink} names, the most possible: copy the file instead`, {
 			ino,
@@ -222,6 +166,12 @@ export function link(
 	putEntry(tx, parent, name, before, at.nextCookie, context.epoch);
 	const linked = putInode(tx, { ...before, nlink: before.nlink + 1, ctime: context.now });
 	return { inode: linked, parentAfter: changeDirectory(tx, at, { entries: 1, subdirectories: 0, cookies: 1 }, context.now) };
+}
+
+/** An inode made without a name gets its first; one that has lost its last gets none again. */
+function takeFromOrphans(tx: RecordTransaction, ino: Ino): void {
+	if (tx.get(orphanRecord, ino)?.linkable === true) tx.delete(orphanRecord, ino);
+	else throw new FsError("ENOENT", "namespace.link-orphan", `inode ${ino} has no name and may not get one`, { ino });
 }
 
 // ── removing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,6 +189,7 @@ export function unlink(tx: RecordTransaction, context: OperationContext, parent:
 		});
 	}
 	const before = named(tx, parent, name, found);
+	refuseRemoval(at, before);
 	deleteEntry(tx, parent, name, found.cookie);
 	const parentAfter = changeDirectory(tx, at, { entries: -1, subdirectories: 0, cookies: 0 }, context.now);
 	return { inode: loseName(tx, context, before), parentAfter };
@@ -259,6 +210,7 @@ export function rmdir(tx: RecordTransaction, context: OperationContext, parent: 
 		});
 	}
 	const before = named(tx, parent, name, found);
+	refuseRemoval(at, before);
 	if (before.entryCount > 0) {
 		throw new FsError("ENOTEMPTY", "namespace.rmdir-full", `${shown(parent, name)} has ${before.entryCount} entries`, {
 			parent,
@@ -274,26 +226,32 @@ export function forget(tx: RecordTransaction, ino: Ino): void {
 	const before = inode(tx, ino);
 	assert(before.nlink === 0 && before.xattrCount === 0 && before.entryCount === 0, `inode ${ino} is not taken apart`);
 	assert(tx.get(orphanRecord, ino) !== undefined, `inode ${ino} has no orphan record`);
+	if (before.access !== 0) tx.delete(accessListRecord, ino);
 	tx.delete(inodeRecord, ino);
 	tx.delete(orphanRecord, ino);
 }
 
 // ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Clears set-id bits where an owner or group is set and no mode is. A change without any member changes nothing. */
+/** Clears set-id bits and the rights of a program where an owner or group is set and no mode is. A change without any member changes nothing. */
 export function setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode {
 	const before = inode(tx, ino);
 	if (Object.values(change).every((value) => value === undefined)) return before;
-	return putInode(tx, changedAttributes(before, change, context.now));
+	const changed = changedAttributes(before, change, context.now);
+	const strips = change.dropRights === true || change.uid !== undefined || change.gid !== undefined;
+	return putInode(tx, strips ? withoutCapability(tx, changed) : changed);
 }
 
-/** What `setAttributes` makes of an inode; alone it tells whether a change is possible before something else is done. @throws FsError EINVAL, ENOTSUP. */
+/** What `setAttributes` makes of an inode; alone it tells whether a change is possible before something else is done. @throws FsError EINVAL, ENOTSUP, EPERM. */
 export function changedAttributes(before: Inode, change: AttributeChange, now: Timestamp): Inode {
+	refuseChange(before, change);
+	if (change.flags !== undefined) checkFlags(before, change.flags);
 	return {
 		...before,
 		mode: newMode(before, change),
 		uid: newOwner(before.uid, change.uid),
 		gid: newOwner(before.gid, change.gid),
+		flags: change.flags ?? before.flags,
 		atime: newTime(before.atime, change.atime, now),
 		mtime: newTime(before.mtime, change.mtime, now),
 		ctime: newTime(now, change.ctime, now),
@@ -301,7 +259,11 @@ export function changedAttributes(before: Inode, change: AttributeChange, now: T
 }
 
 function newMode(before: Inode, change: AttributeChange): number {
-	if (change.mode === undefined) return change.uid === undefined && change.gid === undefined ? before.mode : modeAfterChown(before);
+	if (change.mode === undefined) {
+		const chowned = change.uid !== undefined || change.gid !== undefined;
+		if (chowned) return modeAfterChown(before);
+		return change.dropRights === true && before.type === "file" ? withoutSetId(before.mode) : before.mode;
+	}
 	if (before.type === "symlink")
 		throw new FsError("ENOTSUP", "namespace.symlink-mode", `inode ${before.ino} is a symlink: its mode means nothing`);
 	return change.mode & 0o7777;

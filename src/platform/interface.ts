@@ -196,6 +196,8 @@ export interface FuseChannel {
 	reply(parts: readonly Uint8Array[]): void;
 	/** Sends a notification from the notifier thread; resolves when the kernel took it; ENOENT (not cached) is success. May block for long. */
 	notify(message: Uint8Array): Promise<void>;
+	/** Whether a thread has a capability in force (capabilities(7), by number) in this moment; false when it is gone. */
+	capable(pid: number, capability: number): Promise<boolean>;
 	/** Resolves when the kernel ended the connection (unmounted or aborted). */
 	readonly ended: Promise<void>;
 	/** Frees threads and the descriptor; does not unmount. */

@@ -44,13 +44,16 @@ export interface Inode {
 	readonly nextCookie: number;
 	readonly entryCount: number;
 	readonly parent: Ino;
-	/** Directories: how many xattr records; 0 lets doors answer ENODATA without a read. */
+	/** How many xattr records there are; 0 answers ENODATA without a read. */
 	readonly xattrCount: number;
+	/** Sum of the lengths of their names, each with the NUL that a list has behind it, and of their values: what bounds them. */
+	readonly xattrNameBytes: number;
+	readonly xattrValueBytes: number;
 	/** Protection asked for by this file or inherited from its directory: 0 = the volume's default; else an id in the volume record's table. */
 	readonly protection: number;
-	/** FS_IMMUTABLE_FL etc., reserved. */
+	/** As `<linux/fs.h>` numbers them (FS_IMMUTABLE_FL …): namespace/flags.ts says which are known. */
 	readonly flags: number;
-	/** Tagged access list, reserved: 0 = none (mode bits only). */
+	/** Which access list record belongs to it: 0 = none (mode bits only), 1 = POSIX. */
 	readonly access: number;
 	readonly birthEpoch: number;
 }
@@ -73,6 +76,41 @@ export interface CookieEntry {
 /** An extended attribute; its name is in the key. */
 export interface Xattr {
 	readonly value: Uint8Array;
+	readonly birthEpoch: number;
+}
+
+/** Permission bits (4 read, 2 write, 1 execute) of a user or group by its number. */
+export interface NamedPermissions {
+	readonly id: number;
+	readonly bits: number;
+}
+
+/**
+ * What a POSIX access list says beyond the mode. The owner's and the others' bits and the mask (in the place of the group's) are the mode's: a list and a mode that
+ * contradict each other cannot be written down. Sorted by number, no number twice.
+ */
+export interface PosixAccess {
+	/** Bits of the owning group, before the mask. */
+	readonly group: number;
+	readonly users: readonly NamedPermissions[];
+	readonly groups: readonly NamedPermissions[];
+}
+
+/** A whole POSIX access list: what a directory hands down. `mask` is undefined only without named entries. */
+export interface PosixList extends PosixAccess {
+	readonly owner: number;
+	readonly other: number;
+	readonly mask: number | undefined;
+}
+
+/** The one access list of an inode, tagged with its kind. At least one of the two is there: without any there is no record. */
+export interface AccessList {
+	readonly ino: Ino;
+	readonly kind: "posix";
+	/** Undefined: mode bits only. */
+	readonly access: PosixAccess | undefined;
+	/** Directories: what new nodes in it get. */
+	readonly inherited: PosixList | undefined;
 	readonly birthEpoch: number;
 }
 
@@ -152,6 +190,8 @@ export interface Segment {
 export interface Orphan {
 	readonly ino: Ino;
 	readonly since: Timestamp;
+	/** Made without a name and may get one by `link` (O_TMPFILE without O_EXCL). */
+	readonly linkable: boolean;
 	readonly birthEpoch: number;
 }
 
@@ -196,7 +236,7 @@ export interface VolumeRecord {
 
 /**
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
- *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' ·
+ *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
  *   pendingRecord(ino, id) 'p' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.

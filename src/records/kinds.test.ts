@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom } from "../../test/support/map-records.ts";
 import { isFsError } from "../base/errors.ts";
-import type { Chunk, ExtentBlock, Inode, RecordKind, Segment, VolumeRecord } from "./interface.ts";
+import type { AccessList, Chunk, ExtentBlock, Inode, RecordKind, Segment, VolumeRecord } from "./interface.ts";
 import {
+	accessListRecord,
 	chunkRecord,
 	cookieRecord,
 	entryRecord,
@@ -45,10 +46,26 @@ const inode: Inode = {
 	entryCount: 6,
 	parent: 5,
 	xattrCount: 4,
+	xattrNameBytes: 40,
+	xattrValueBytes: 400,
 	protection: 3,
 	flags: 2,
 	access: 1,
 	birthEpoch: 77,
+};
+const accessList: AccessList = {
+	ino: 8,
+	kind: "posix",
+	access: {
+		group: 7,
+		users: [{ id: 0, bits: 7 }],
+		groups: [
+			{ id: 5, bits: 0 },
+			{ id: 0xffff_fffe, bits: 4 },
+		],
+	},
+	inherited: { owner: 7, group: 5, other: 0, mask: undefined, users: [], groups: [] },
+	birthEpoch: 2,
 };
 const block: ExtentBlock = {
 	start: 65536,
@@ -114,7 +131,11 @@ const samples: readonly Sample[] = [
 	sample(chunkRecord, chunk, 9),
 	sample(chunkRecord, { ...chunk, fingerprint: new Uint8Array(32).fill(3) }, 9),
 	sample(segmentRecord, segment, 4),
-	sample(orphanRecord, { ino: 8, since: time, birthEpoch: 2 }, 8),
+	sample(orphanRecord, { ino: 8, since: time, linkable: false, birthEpoch: 2 }, 8),
+	sample(orphanRecord, { ino: 8, since: time, linkable: true, birthEpoch: 2 }, 8),
+	sample(accessListRecord, accessList, 8),
+	sample(accessListRecord, { ...accessList, inherited: undefined }, 8),
+	sample(accessListRecord, { ...accessList, access: undefined }, 8),
 	sample(intentRecord, { id: 6, kind: "truncate", ino: 8, from: 2 ** 43, to: Number.MAX_SAFE_INTEGER, birthEpoch: 2 }, 6),
 	sample(intentRecord, { id: 6, kind: "zero", ino: 8, from: 1, to: 2, birthEpoch: 2 }, 6),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
@@ -227,7 +248,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 11);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 12);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

@@ -3,6 +3,7 @@ import { assert } from "../base/assert.ts";
 import { keyU16, readKeyU64 } from "../base/bytes.ts";
 import type { ByteReader, ByteWriter } from "../codec/binary.ts";
 import type {
+	AccessList,
 	Chunk,
 	CookieEntry,
 	DirectoryEntry,
@@ -14,8 +15,11 @@ import type {
 	Inode,
 	Intent,
 	IntentKind,
+	NamedPermissions,
 	Orphan,
 	Pending,
+	PosixAccess,
+	PosixList,
 	RecordKind,
 	Segment,
 	VolumeRecord,
@@ -25,6 +29,7 @@ import { reservedChunk } from "./interface.ts";
 import { defineKind, readIdentity } from "./kind.ts";
 import {
 	inoCountersPerGroup,
+	maximumAccessEntries,
 	maximumDataShards,
 	maximumExtentsPerBlock,
 	maximumGroups,
@@ -89,7 +94,8 @@ function writeInode(writer: ByteWriter, inode: Inode): void {
 	writer.u64(inode.ino).u8(typeCodes[inode.type]).u16(inode.mode).u32(inode.uid).u32(inode.gid).u32(inode.nlink);
 	writer.u64(inode.size).u32(inode.rdev).time(inode.atime).time(inode.mtime).time(inode.ctime).time(inode.btime);
 	writer.u64(inode.storedBytes).u64(inode.dataGeneration).u64(inode.change).u64(inode.sealedThrough);
-	writer.u64(inode.nextCookie).u64(inode.entryCount).u64(inode.parent).u32(inode.xattrCount);
+	writer.u64(inode.nextCookie).u64(inode.entryCount).u64(inode.parent);
+	writer.u32(inode.xattrCount).u32(inode.xattrNameBytes).u32(inode.xattrValueBytes);
 	writer.u32(inode.protection).u32(inode.flags).u32(inode.access);
 	if (inode.inline === undefined) return;
 	assert(inode.inline.length <= maximumInlineBytes, `inode ${inode.ino}: ${inode.inline.length} bytes inline`);
@@ -123,6 +129,8 @@ function readInode(reader: ByteReader, birthEpoch: number, hasInline: boolean, k
 		entryCount: reader.u64(),
 		parent: reader.u64(),
 		xattrCount: reader.u32(),
+		xattrNameBytes: reader.u32(),
+		xattrValueBytes: reader.u32(),
 		protection: reader.u32(),
 		flags: reader.u32(),
 		access: reader.u32(),
@@ -172,15 +180,114 @@ export const xattrRecord: RecordKind<readonly [ino: Ino, name: string], Xattr> =
 	read: (reader, head) => ({ value: readBytes(reader, maximumXattrBytes, "extended attribute"), birthEpoch: head.birthEpoch }),
 });
 
+const linkableFlag = 1;
+
 export const orphanRecord: RecordKind<readonly [ino: Ino], Orphan> = defineKind({
 	name: "orphan",
 	tag: "o",
 	parts: ["u64"],
 	sizeHint: 20,
+	knownFlags: linkableFlag,
+	flags: (orphan) => (orphan.linkable ? linkableFlag : 0),
 	epoch: (orphan) => orphan.birthEpoch,
 	write: (writer, orphan) => void writer.u64(orphan.ino).time(orphan.since),
-	read: (reader, head, key) => ({ ino: readIdentity(reader, key, 1), since: reader.time(), birthEpoch: head.birthEpoch }),
+	read: (reader, head, key) => ({
+		ino: readIdentity(reader, key, 1),
+		since: reader.time(),
+		linkable: (head.flags & linkableFlag) !== 0,
+		birthEpoch: head.birthEpoch,
+	}),
 });
+
+// ── access lists ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+const posixKind = 1;
+const accessPart = 1;
+const inheritedPart = 2;
+const namedBytes = 5;
+
+export const accessListRecord: RecordKind<readonly [ino: Ino], AccessList> = defineKind({
+	name: "access list",
+	tag: "a",
+	parts: ["u64"],
+	sizeHint: 80,
+	epoch: (list) => list.birthEpoch,
+	write(writer, list) {
+		const wrong = wrongList(list);
+		assert(wrong === undefined, `access list of inode ${list.ino}: ${wrong}`);
+		const parts = (list.access === undefined ? 0 : accessPart) | (list.inherited === undefined ? 0 : inheritedPart);
+		writer.u64(list.ino).u8(posixKind).u8(parts);
+		if (list.access !== undefined) writePosixAccess(writer, list.access);
+		if (list.inherited === undefined) return;
+		const { owner, other, mask } = list.inherited;
+		writer
+			.u8(owner)
+			.u8(other)
+			.u8(mask ?? noMask);
+		writePosixAccess(writer, list.inherited);
+	},
+	read(reader, head, key): AccessList {
+		const ino = readIdentity(reader, key, 1);
+		const kind = reader.u8();
+		if (kind !== posixKind) throw reader.corrupt(`access list of kind ${kind}`);
+		const parts = reader.u8();
+		if ((parts & ~(accessPart | inheritedPart)) !== 0) throw reader.corrupt(`parts ${parts} of an access list`);
+		const access = (parts & accessPart) === 0 ? undefined : readPosixAccess(reader);
+		const inherited = (parts & inheritedPart) === 0 ? undefined : readPosixList(reader);
+		const list: AccessList = { ino, kind: "posix", access, inherited, birthEpoch: head.birthEpoch };
+		const wrong = wrongList(list);
+		if (wrong !== undefined) throw reader.corrupt(wrong);
+		return list;
+	},
+});
+
+const noMask = 0xff;
+
+function writePosixAccess(writer: ByteWriter, access: PosixAccess): void {
+	writer.u8(access.group);
+	for (const named of [access.users, access.groups]) {
+		writer.u32(named.length);
+		for (const { id, bits } of named) writer.u32(id).u8(bits);
+	}
+}
+
+function readPosixAccess(reader: ByteReader): PosixAccess {
+	return { group: reader.u8(), users: readNamed(reader), groups: readNamed(reader) };
+}
+
+function readNamed(reader: ByteReader): NamedPermissions[] {
+	const count = readCount(reader, maximumAccessEntries, namedBytes, "entries of an access list");
+	const named: NamedPermissions[] = [];
+	for (let i = 0; i < count; i++) named.push({ id: reader.u32(), bits: reader.u8() });
+	return named;
+}
+
+function readPosixList(reader: ByteReader): PosixList {
+	const owner = reader.u8();
+	const other = reader.u8();
+	const mask = reader.u8();
+	return { owner, other, mask: mask === noMask ? undefined : mask, ...readPosixAccess(reader) };
+}
+
+function wrongList({ access, inherited }: AccessList): string | undefined {
+	if (access === undefined && inherited === undefined) return "neither access nor inherited";
+	const wrong = (access && wrongAccess(access)) ?? (inherited && wrongAccess(inherited));
+	if (wrong !== undefined || inherited === undefined) return wrong;
+	for (const bits of [inherited.owner, inherited.other, inherited.mask ?? 0]) if (bits > 7) return `permission bits ${bits}`;
+	const named = inherited.users.length + inherited.groups.length;
+	return named > 0 && inherited.mask === undefined ? `${named} named entries and no mask` : undefined;
+}
+
+function wrongAccess({ group, users, groups }: PosixAccess): string | undefined {
+	if (users.length + groups.length + 4 > maximumAccessEntries) return `${users.length + groups.length} named entries`;
+	for (const named of [users, groups]) {
+		for (const [i, { id, bits }] of named.entries()) {
+			if (bits > 7) return `permission bits ${bits}`;
+			if (id > 0xffff_fffe || id <= (named[i - 1]?.id ?? -1)) return `number ${id} in its place`;
+		}
+	}
+	return group > 7 ? `permission bits ${group}` : undefined;
+}
 
 // ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,8 @@ export const maximumTargetBytes = 4095;
 export const maximumInlineBytes = 4096;
 /** XATTR_SIZE_MAX of Linux. */
 export const maximumXattrBytes = 65_536;
+/** Entries of an access list, the four or three unnamed ones included: the kernel reads a list from FUSE into one page of 4 KiB (4 bytes, then 8 for each). */
+export const maximumAccessEntries = 511;
 /** Groups are 12 bits of an inode number, so that group and counter together stay exact in a double. */
 export const maximumGroups = 4096;
 /** 41 bits: two thousand billion inodes in a group, more than can be made at a million a second in 25 days times the 4,096 groups. */

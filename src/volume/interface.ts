@@ -19,6 +19,8 @@ export interface Caller {
 	readonly share: string | undefined;
 	/** The door checks permissions itself (FUSE with default_permissions). */
 	readonly trusted: boolean;
+	/** Taken from the mode of what the caller makes, unless the directory hands down an access list. Default 0. */
+	readonly umask?: number;
 }
 
 export interface NodeRef {
@@ -44,6 +46,8 @@ export interface Attributes {
 	readonly mtime: Timestamp;
 	readonly ctime: Timestamp;
 	readonly btime: Timestamp;
+	/** FS_IMMUTABLE_FL (0x10), FS_APPEND_FL (0x20), FS_NODUMP_FL (0x40), FS_NOATIME_FL (0x80) of `<linux/fs.h>`. */
+	readonly flags: number;
 	/** Changes with every change of the node. */
 	readonly change: number;
 }
@@ -72,6 +76,10 @@ export interface SetAttributes {
 	readonly atime?: Timestamp | "now";
 	readonly mtime?: Timestamp | "now";
 	readonly ctime?: Timestamp;
+	/** All of them anew. @throws FsError ENOTSUP (others than the four), EPERM (not the owner; the first two are root's). */
+	readonly flags?: number;
+	/** Takes set-id bits (as write(2) does) and `security.capability` from a file. */
+	readonly dropRights?: boolean;
 }
 
 export type Disposition =
@@ -98,11 +106,16 @@ export interface OpenIntent {
 	readonly lease?: "none" | "read" | "read-handle" | "read-write-handle";
 	readonly foldCase?: boolean;
 	readonly deleteOnClose?: boolean;
+	/** A file without a name, made in `at.parent` (the name does not matter); gone when it is closed, unless `linkable` and `link` gave it a name. Disposition "create". */
 	readonly unnamed?: boolean;
+	readonly linkable?: boolean;
 	readonly durableHandle?: Uint8Array;
 	/** Each write is durable before its reply. */
 	readonly sync?: boolean;
+	/** Each write goes to the end of the file. */
 	readonly append?: boolean;
+	/** The client appends and says where: only so, or with `append`, append-only files are opened for writing. */
+	readonly appending?: boolean;
 }
 
 /**
@@ -155,7 +168,7 @@ export interface Volume {
 	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName>;
 	unlink(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName>;
 	removeDirectory(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName>;
-	/** flags: 1 NOREPLACE, 2 EXCHANGE; others EINVAL. */
+	/** flags: 1 NOREPLACE, 2 EXCHANGE, 4 WHITEOUT (a character device 0:0 of the caller's stays under the old name; with 1 too); others EINVAL. */
 	rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed>;
 	readSymlink(caller: Caller, node: NodeRef): Promise<string>;
 	/** Entries behind `after` (0 = from the start, "." and ".." included), at most `limit`. Stable while the directory changes: no entry that stays is left out or shown twice. */
@@ -165,7 +178,19 @@ export interface Volume {
 	getAttributes(caller: Caller, node: NodeRef, handle?: HandleId): Promise<Attributes>;
 	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode>;
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array>;
-	setXattr(caller: Caller, node: NodeRef, name: string, value: Uint8Array, mode: "any" | "create" | "replace"): Promise<Changed>;
+	/**
+	 * `system.posix_acl_access` and `system.posix_acl_default` are the access lists, in the form of `<linux/posix_acl_xattr.h>`. `dropSetGid`: of a trusted caller who is not in
+	 * the node's group, an access list takes the set-gid bit.
+	 */
+	setXattr(
+		caller: Caller,
+		node: NodeRef,
+		name: string,
+		value: Uint8Array,
+		mode: "any" | "create" | "replace",
+		dropSetGid?: boolean,
+	): Promise<Changed>;
+	/** `trusted.*` for root alone, where the door is not trusted. */
 	listXattrs(caller: Caller, node: NodeRef): Promise<readonly string[]>;
 	removeXattr(caller: Caller, node: NodeRef, name: string): Promise<Changed>;
 

@@ -2,6 +2,7 @@
 import type { DirectoryEntry, Ino, Inode, RecordKind, RecordTransaction } from "../../src/records/interface.ts";
 import { rootIno } from "../../src/records/interface.ts";
 import {
+	accessListRecord,
 	cookieRecord,
 	entryRecord,
 	inodeRecord,
@@ -17,7 +18,9 @@ interface Found {
 	readonly orphans: ReadonlySet<Ino>;
 	readonly entries: readonly { readonly parent: Ino; readonly name: string; readonly entry: DirectoryEntry }[];
 	readonly cookies: ReadonlyMap<string, string>;
-	readonly xattrs: ReadonlyMap<Ino, number>;
+	/** Count, bytes of names, bytes of values. */
+	readonly xattrs: ReadonlyMap<Ino, readonly [number, number, number]>;
+	readonly lists: ReadonlySet<Ino>;
 }
 
 const batch = 1000;
@@ -59,9 +62,14 @@ function collect(view: <T>(fn: (tx: RecordTransaction) => T) => T): Found {
 	for (const { key, value } of all(view, any(cookieRecord))) {
 		cookies.set(`${keyNumber(key)}:${keySecondNumber(key)}`, `${value.ino} ${value.type} ${value.name}`);
 	}
-	const xattrs = new Map<Ino, number>();
-	for (const { key } of all(view, any(xattrRecord))) xattrs.set(keyNumber(key), (xattrs.get(keyNumber(key)) ?? 0) + 1);
-	return { inodes, orphans, entries, cookies, xattrs };
+	const xattrs = new Map<Ino, [number, number, number]>();
+	for (const { key, value } of all(view, any(xattrRecord))) {
+		const [count, names, values] = xattrs.get(keyNumber(key)) ?? [0, 0, 0];
+		xattrs.set(keyNumber(key), [count + 1, names + keyName(key).length + 1, values + value.value.length]);
+	}
+	const lists = new Set<Ino>();
+	for (const { value } of all(view, any(accessListRecord))) lists.add(value.ino);
+	return { inodes, orphans, entries, cookies, xattrs, lists };
 }
 
 /** N1, and the half of N4 about cookies. */
@@ -79,7 +87,7 @@ function checkEntries(found: Found, faults: string[]): void {
 	if (found.cookies.size !== found.entries.length) faults.push(`N1: ${found.cookies.size} cookie records, ${found.entries.length} entries`);
 }
 
-/** N2, N3, counts of N4 and of extended attributes. */
+/** N2, N3, N7, counts of N4. */
 function checkLinks(found: Found, faults: string[]): void {
 	const names = new Map<Ino, number>();
 	const inside = new Map<Ino, number>();
@@ -98,10 +106,13 @@ function checkLinks(found: Found, faults: string[]): void {
 		if (found.orphans.has(ino) !== (inode.nlink === 0)) faults.push(`N3: inode ${ino} with nlink ${inode.nlink} and its orphan record`);
 		if (inode.entryCount !== (inside.get(ino) ?? 0))
 			faults.push(`N4: directory ${ino} counts ${inode.entryCount}, ${inside.get(ino) ?? 0} are there`);
-		if (inode.xattrCount !== (found.xattrs.get(ino) ?? 0)) faults.push(`inode ${ino} counts ${inode.xattrCount} extended attributes`);
+		const counted = [inode.xattrCount, inode.xattrNameBytes, inode.xattrValueBytes].join();
+		const there = (found.xattrs.get(ino) ?? [0, 0, 0]).join();
+		if (counted !== there) faults.push(`N7: inode ${ino} counts ${counted} of extended attributes, ${there} are there`);
+		if ((inode.access === 1) !== found.lists.has(ino)) faults.push(`N7: inode ${ino} with access ${inode.access} and its access list`);
 		if (inode.type === "directory" && named > 1) faults.push(`N5: directory ${ino} has ${named} names`);
 	}
-	for (const ino of [...found.orphans, ...found.xattrs.keys()])
+	for (const ino of [...found.orphans, ...found.xattrs.keys(), ...found.lists])
 		if (!found.inodes.has(ino)) faults.push(`N3: records of inode ${ino}, which does not exist`);
 }
 

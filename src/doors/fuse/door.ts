@@ -2,7 +2,7 @@
 import type { BufferPool } from "../../base/buffer-pool.ts";
 import type { FsError } from "../../base/errors.ts";
 import type { Clock } from "../../platform/interface.ts";
-import type { Attributes, HandleId, Ino, Volume } from "../../volume/interface.ts";
+import type { Attributes, Changed, HandleId, Ino, Volume } from "../../volume/interface.ts";
 import type { BoundedMap } from "./bounded-map.ts";
 import { recentAttributeMs, recentWriteMs } from "./limits.ts";
 import type { ReplyWriter, RequestHeader } from "./protocol.ts";
@@ -17,6 +17,8 @@ export interface Negotiated {
 	/** The kernel leaves clearing set-id bits to us. */
 	readonly killPriv: boolean;
 	readonly setxattrExt: boolean;
+	/** The kernel leaves the umask to us. */
+	readonly dontMask: boolean;
 	/** The kernel can do without OPENDIR and RELEASEDIR. */
 	readonly noOpendir: boolean;
 }
@@ -45,6 +47,12 @@ export interface Door {
 	readonly out: ReplyWriter;
 	/** Logs that not everything was durable at the unmount. */
 	unsynced(error: FsError): void;
+	/** Notes a position for F5. */
+	changed(change: Changed): void;
+	/** Makes the kernel ask anew for what it does not know to have changed. Never blocks for long: attributes alone. */
+	forgetAttributes(ino: Ino): Promise<void>;
+	/** Whether a thread has a capability (capabilities(7), by number) now. */
+	capable(pid: number, capability: number): Promise<boolean>;
 	reply(header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void;
 }
 

@@ -8,6 +8,7 @@ import type { AllocateMode, Attributes, Caller, Changed, NodeRef, OpenIntent, Op
 import { attributeValidity } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { readDirectory } from "./directory.ts";
+import { answerIoctl } from "./ioctl.ts";
 import {
 	congestionThreshold,
 	maxBackground,
@@ -28,6 +29,7 @@ import {
 	decodeGetattr,
 	decodeGetxattrSize,
 	decodeInit,
+	decodeIoctl,
 	decodeLink,
 	decodeLseek,
 	decodeMkdir,
@@ -42,6 +44,7 @@ import {
 	encodeAttrOut,
 	encodeEntry,
 	encodeInitOut,
+	encodeIoctlOut,
 	encodeNegativeEntry,
 	encodeOpenOut,
 	encodeStatfs,
@@ -62,6 +65,8 @@ import {
 } from "./protocol.ts";
 import type { InitIn, InitOut, RequestHeader, RequestReader, SetattrIn } from "./protocol.ts";
 
+const capSysAdmin = 21;
+
 export type Handler = (header: RequestHeader, r: RequestReader) => Promise<void> | undefined;
 
 // ── INIT ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,6 +84,9 @@ const wanted =
 	initFlags.READDIRPLUS_AUTO |
 	initFlags.ASYNC_DIO |
 	initFlags.PARALLEL_DIROPS |
+	initFlags.DONT_MASK |
+	initFlags.HAS_IOCTL_DIR |
+	initFlags.POSIX_ACL |
 	initFlags.ABORT_ERROR |
 	initFlags.MAX_PAGES |
 	initFlags.CACHE_SYMLINKS |
@@ -117,6 +125,7 @@ export function negotiate(init: InitIn, keepCache: boolean): { readonly out: Ini
 			minor,
 			killPriv: (flags & initFlags.HANDLE_KILLPRIV_V2) !== 0,
 			setxattrExt: (flags & initFlags.SETXATTR_EXT) !== 0,
+			dontMask: (flags & initFlags.DONT_MASK) !== 0,
 			noOpendir: keepCache && (init.flags & initFlags.NO_OPENDIR_SUPPORT) !== 0,
 		},
 	};
@@ -152,6 +161,12 @@ function callerOf(door: Door, header: RequestHeader): Caller {
 	};
 }
 
+/** For what makes nodes. */
+function makerOf(door: Door, header: RequestHeader, umask: number): Caller {
+	const caller = callerOf(door, header);
+	return door.negotiated?.dontMask === true ? { ...caller, umask } : caller;
+}
+
 function node(door: Door, ino: number): NodeRef {
 	if (!Number.isSafeInteger(ino) || ino < 1)
 		throw refused("EINVAL", "nodeid", `the kernel named node ${ino}, which cannot be an inode number`);
@@ -167,7 +182,7 @@ function done(door: Door, header: RequestHeader): void {
 }
 
 function noted(door: Door, changed: Changed): void {
-	if (changed.position > door.position) door.position = changed.position;
+	door.changed(changed);
 }
 
 function sendEntry(door: Door, header: RequestHeader, attributes: Attributes): void {
@@ -213,20 +228,20 @@ async function handleLookup(door: Door, header: RequestHeader, r: RequestReader)
 }
 
 async function handleMkdir(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
-	const { mode, name } = decodeMkdir(r);
+	const { mode, umask, name } = decodeMkdir(r);
 	writable(door);
-	const made = await door.volume.makeDirectory(callerOf(door, header), node(door, header.nodeid), name, mode & 0o7777);
+	const made = await door.volume.makeDirectory(makerOf(door, header, umask), node(door, header.nodeid), name, mode & 0o7777);
 	noted(door, made);
 	sendEntry(door, header, made.attributes);
 }
 
 async function handleMknod(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
-	const { mode, rdev, name } = decodeMknod(r);
+	const { mode, rdev, umask, name } = decodeMknod(r);
 	writable(door);
 	const type = typeOfMode(mode);
 	if (type === undefined || type === "directory" || type === "symlink")
 		throw refused("EINVAL", "mknod-type", `mknod of mode ${mode.toString(8)} is not possible`);
-	const made = await door.volume.makeNode(callerOf(door, header), node(door, header.nodeid), name, type, mode & 0o7777, rdev);
+	const made = await door.volume.makeNode(makerOf(door, header, umask), node(door, header.nodeid), name, type, mode & 0o7777, rdev);
 	noted(door, made);
 	sendEntry(door, header, made.attributes);
 }
@@ -342,10 +357,7 @@ async function handleSetattr(door: Door, header: RequestHeader, r: RequestReader
 	const ref = node(door, header.nodeid);
 	const caller = callerOf(door, header);
 	const handle = s.handle !== undefined && door.handles.has(s.handle) ? s.handle : undefined;
-	if (killsSetId(door, s)) {
-		const mode = modeWithoutSetId(await door.volume.getAttributes(caller, ref, handle));
-		if (mode !== undefined) change.mode = mode;
-	}
+	if (killsSetId(door, s)) change.dropRights = true;
 	const changed = await door.volume.setAttributes(caller, ref, change, handle);
 	noted(door, changed);
 	if (change.size !== undefined) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
@@ -368,11 +380,6 @@ async function handleStatfs(door: Door, header: RequestHeader): Promise<void> {
 
 // ── extended attributes ──────────────────────────────────────────────────────────────────────────────────────────
 
-/** Access lists would be stored but not enforced: refused, so that nobody relies on them. */
-function xattrAllowed(name: string): void {
-	if (name.startsWith("system.")) throw refused("ENOTSUP", "xattr-system", `extended attribute ${name}: access lists are not supported`);
-}
-
 function sendSized(door: Door, header: RequestHeader, size: number, bytes: Uint8Array): void {
 	if (size === 0) {
 		door.out.reset().u32(bytes.length).u32(0);
@@ -385,34 +392,36 @@ function sendSized(door: Door, header: RequestHeader, size: number, bytes: Uint8
 async function handleGetxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const size = decodeGetxattrSize(r);
 	const name = r.name();
-	xattrAllowed(name);
 	sendSized(door, header, size, await door.volume.getXattr(callerOf(door, header), node(door, header.nodeid), name));
+}
+
+/** xattr(7): attributes that only processes with CAP_SYS_ADMIN see. */
+function isTrusted(name: string): boolean {
+	return name.startsWith("trusted.");
 }
 
 async function handleListxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const size = decodeGetxattrSize(r);
 	const names = await door.volume.listXattrs(callerOf(door, header), node(door, header.nodeid));
-	// As other file systems do: trusted.* is for root alone to see.
-	const seen = names.filter((name) => header.uid === 0 || !name.startsWith("trusted."));
+	const hidden = names.some(isTrusted) && !(await door.capable(header.pid, capSysAdmin));
+	const seen = hidden ? names.filter((name) => !isTrusted(name)) : names;
 	sendSized(door, header, size, byteStringToBytes(seen.map((name) => `${name}\0`).join("")));
 }
 
 async function handleSetxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
-	const { flags, name, value } = decodeSetxattr(r, door.negotiated?.setxattrExt === true);
+	const { flags, killSetGid, name, value } = decodeSetxattr(r, door.negotiated?.setxattrExt === true);
 	writable(door);
-	xattrAllowed(name);
 	if (value.length > maxXattrBytes)
 		throw refused("E2BIG", "xattr-large", `extended attribute of ${value.length} bytes; ${maxXattrBytes} is the most`);
 	if ((flags & ~(xattrCreate | xattrReplace)) !== 0) throw refused("EINVAL", "xattr-flags", `setxattr flags ${flags}`);
 	const mode = (flags & xattrCreate) !== 0 ? "create" : (flags & xattrReplace) !== 0 ? "replace" : "any";
-	noted(door, await door.volume.setXattr(callerOf(door, header), node(door, header.nodeid), name, value.slice(), mode));
+	noted(door, await door.volume.setXattr(callerOf(door, header), node(door, header.nodeid), name, value.slice(), mode, killSetGid));
 	done(door, header);
 }
 
 async function handleRemovexattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const name = r.name();
 	writable(door);
-	xattrAllowed(name);
 	noted(door, await door.volume.removeXattr(callerOf(door, header), node(door, header.nodeid), name));
 	done(door, header);
 }
@@ -429,7 +438,7 @@ function accessOf(flags: number): { readonly read: boolean; readonly write: bool
  * inode's lock.
  */
 function intentOf(flags: number, disposition: OpenIntent["disposition"]): OpenIntent {
-	return { disposition, access: accessOf(flags), sync: (flags & openFlags.DSYNC) !== 0 };
+	return { disposition, access: accessOf(flags), sync: (flags & openFlags.DSYNC) !== 0, appending: (flags & openFlags.APPEND) !== 0 };
 }
 
 /** close(2) of a file opened for reading has nothing to report: it needs no FLUSH. */
@@ -445,9 +454,8 @@ function roomForHandle(door: Door): void {
 async function finishOpen(door: Door, caller: Caller, opened: Opened, kill: boolean): Promise<Attributes> {
 	door.handles.set(opened.handle, { ino: opened.attributes.ino });
 	noted(door, opened);
-	const mode = kill ? modeWithoutSetId(opened.attributes) : undefined;
-	if (mode === undefined) return opened.attributes;
-	const changed = await door.volume.setAttributes(caller, node(door, opened.attributes.ino), { mode }, opened.handle);
+	if (!kill || modeWithoutSetId(opened.attributes) === undefined) return opened.attributes;
+	const changed = await door.volume.setAttributes(caller, node(door, opened.attributes.ino), { dropRights: true }, opened.handle);
 	noted(door, changed);
 	return changed.after;
 }
@@ -483,14 +491,30 @@ async function handleCreate(door: Door, header: RequestHeader, r: RequestReader)
 	const exclusive = (create.flags & openFlags.EXCL) !== 0;
 	const truncate = (create.flags & openFlags.TRUNC) !== 0;
 	const intent = intentOf(create.flags, exclusive ? "create" : truncate ? "overwrite-or-create" : "open-or-create");
-	const caller = callerOf(door, header);
+	const caller = makerOf(door, header, create.umask);
 	const at = { parent: node(door, header.nodeid), name: create.name };
 	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
 	const attributes = await opening(door, caller, opened, !opened.created && truncate && (create.openFlags & openKillSuidGid) !== 0);
+	sendCreated(door, header, attributes, opened, create.flags);
+}
+
+function sendCreated(door: Door, header: RequestHeader, attributes: Attributes, opened: Opened, flags: number): void {
 	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
 	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
-	encodeOpenOut(door.out, opened.handle, openReplyFlags(door, create.flags));
+	encodeOpenOut(door.out, opened.handle, openReplyFlags(door, flags));
 	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+/** O_TMPFILE: a file without a name. With O_EXCL it can never get one. */
+async function handleTmpfile(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const create = decodeCreate(r);
+	writable(door);
+	roomForHandle(door);
+	const caller = makerOf(door, header, create.umask);
+	const intent = { ...intentOf(create.flags, "create"), unnamed: true, linkable: (create.flags & openFlags.EXCL) === 0 };
+	const at = { parent: node(door, header.nodeid), name: "" };
+	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
+	sendCreated(door, header, await opening(door, caller, opened, false), opened, create.flags);
 }
 
 function openFile(door: Door, handle: number): OpenFile {
@@ -521,8 +545,8 @@ async function handleWrite(door: Door, header: RequestHeader, r: RequestReader):
 	door.recentWrites.set(ino, door.clock.monotonicMs());
 	door.bytesWritten += written;
 	if ((writeFlags & writeKillSuidGid) !== 0 && door.negotiated?.killPriv === true) {
-		const mode = modeWithoutSetId(attributes);
-		if (mode !== undefined) noted(door, await door.volume.setAttributes(callerOf(door, header), node(door, ino), { mode }, handle));
+		const drop = modeWithoutSetId(attributes) !== undefined;
+		if (drop) noted(door, await door.volume.setAttributes(callerOf(door, header), node(door, ino), { dropRights: true }, handle));
 	}
 	door.out.reset().u32(written).u32(0);
 	door.reply(header, door.out.finish(header, 0), undefined);
@@ -596,6 +620,13 @@ async function handleFsync(door: Door, header: RequestHeader, r: RequestReader):
 	openFile(door, handle);
 	await door.volume.fsync(handle, dataOnly);
 	done(door, header);
+}
+
+async function handleIoctl(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+	const ioctl = decodeIoctl(r);
+	const answer = await answerIoctl(door, callerOf(door, header), node(door, header.nodeid), { ...ioctl, input: ioctl.input.slice() });
+	encodeIoctlOut(door.out.reset());
+	door.reply(header, door.out.finish(header, 0, answer.length), answer);
 }
 
 // ── directories and the whole ────────────────────────────────────────────────────────────────────────────────────
@@ -680,6 +711,8 @@ export function createHandlers(door: Door): ReadonlyMap<number, Handler> {
 		[opcodes.STATFS, on(handleStatfs)],
 		[opcodes.RELEASE, on(handleRelease)],
 		[opcodes.FSYNC, on(handleFsync)],
+		[opcodes.TMPFILE, on(handleTmpfile)],
+		[opcodes.IOCTL, on(handleIoctl)],
 		[opcodes.FLUSH, on(handleFlush)],
 		[opcodes.SETXATTR, on(handleSetxattr)],
 		[opcodes.GETXATTR, on(handleGetxattr)],

@@ -144,6 +144,7 @@ const attributes: Attributes = {
 	mtime: { seconds: 2 ** 34, nanoseconds: 6 },
 	ctime: { seconds: 3, nanoseconds: 7 },
 	btime: { seconds: 4, nanoseconds: 8 },
+	flags: 0,
 	change: 1,
 };
 

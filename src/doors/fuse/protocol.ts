@@ -73,12 +73,15 @@ export const initFlags = {
 	ATOMIC_O_TRUNC: 1 << 3,
 	EXPORT_SUPPORT: 1 << 4,
 	BIG_WRITES: 1 << 5,
+	DONT_MASK: 1 << 6,
+	HAS_IOCTL_DIR: 1 << 11,
 	AUTO_INVAL_DATA: 1 << 12,
 	DO_READDIRPLUS: 1 << 13,
 	READDIRPLUS_AUTO: 1 << 14,
 	ASYNC_DIO: 1 << 15,
 	WRITEBACK_CACHE: 1 << 16,
 	PARALLEL_DIROPS: 1 << 18,
+	POSIX_ACL: 1 << 20,
 	ABORT_ERROR: 1 << 21,
 	MAX_PAGES: 1 << 22,
 	CACHE_SYMLINKS: 1 << 23,
@@ -111,6 +114,10 @@ export const openKillSuidGid = 1 << 0;
 export const fsyncDataOnly = 1;
 export const xattrCreate = 1;
 export const xattrReplace = 2;
+/** In `setxattr_flags`: who sets an access list is not in the file's group. */
+export const xattrKillSetGid = 1;
+/** `FUSE_NOTIFY_INVAL_INODE`. */
+const notifyInvalInode = 2;
 
 /** FALLOC_FL_* of linux/falloc.h. The kernel lets no other bits through to a FUSE server. */
 export const fallocFlags = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
@@ -174,6 +181,7 @@ export const errnoOf: Readonly<Record<ErrorCode, number>> = {
 	EISDIR: 21,
 	EINVAL: 22,
 	EMFILE: 24,
+	ENOTTY: 25,
 	EFBIG: 27,
 	ENOSPC: 28,
 	ESPIPE: 29,
@@ -381,18 +389,24 @@ export function decodeSetattr(r: RequestReader): SetattrIn {
 }
 
 /** `struct fuse_mknod_in` and the name. */
-export function decodeMknod(r: RequestReader): { readonly mode: number; readonly rdev: number; readonly name: string } {
+export function decodeMknod(r: RequestReader): {
+	readonly mode: number;
+	readonly rdev: number;
+	readonly umask: number;
+	readonly name: string;
+} {
 	const mode = r.u32();
 	const rdev = r.u32();
-	r.skip(8);
-	return { mode, rdev, name: r.name() };
+	const umask = r.u32();
+	r.skip(4);
+	return { mode, rdev, umask, name: r.name() };
 }
 
 /** `struct fuse_mkdir_in` and the name. */
-export function decodeMkdir(r: RequestReader): { readonly mode: number; readonly name: string } {
+export function decodeMkdir(r: RequestReader): { readonly mode: number; readonly umask: number; readonly name: string } {
 	const mode = r.u32();
-	r.skip(4);
-	return { mode, name: r.name() };
+	const umask = r.u32();
+	return { mode, umask, name: r.name() };
 }
 
 export interface RenameIn {
@@ -426,17 +440,18 @@ export function decodeOpen(r: RequestReader): { readonly flags: number; readonly
 export interface CreateIn {
 	readonly flags: number;
 	readonly mode: number;
+	readonly umask: number;
 	readonly openFlags: number;
 	readonly name: string;
 }
 
-/** `struct fuse_create_in` and the name. */
+/** `struct fuse_create_in` and the name, of CREATE and TMPFILE (whose name means nothing). */
 export function decodeCreate(r: RequestReader): CreateIn {
 	const flags = r.u32();
 	const mode = r.u32();
-	r.skip(4);
+	const umask = r.u32();
 	const openFlags = r.u32();
-	return { flags, mode, openFlags, name: r.name() };
+	return { flags, mode, umask, openFlags, name: r.name() };
 }
 
 /** `struct fuse_read_in`, of READ, READDIR and READDIRPLUS. */
@@ -525,6 +540,7 @@ export function decodeLseek(r: RequestReader): { readonly handle: number; readon
 
 export interface SetxattrIn {
 	readonly flags: number;
+	readonly killSetGid: boolean;
 	readonly name: string;
 	/** A view on the request. */
 	readonly value: Uint8Array;
@@ -534,9 +550,10 @@ export interface SetxattrIn {
 export function decodeSetxattr(r: RequestReader, extended: boolean): SetxattrIn {
 	const size = r.u32();
 	const flags = r.u32();
-	if (extended) r.skip(8);
+	const more = extended ? r.u32() : 0;
+	if (extended) r.skip(4);
 	const name = r.name();
-	return { flags, name, value: r.raw(size) };
+	return { flags, killSetGid: (more & xattrKillSetGid) !== 0, name, value: r.raw(size) };
 }
 
 /** `struct fuse_getxattr_in`; GETXATTR's name follows. */
@@ -544,6 +561,24 @@ export function decodeGetxattrSize(r: RequestReader): number {
 	const size = r.u32();
 	r.skip(4);
 	return size;
+}
+
+export interface IoctlIn {
+	readonly handle: number;
+	readonly command: number;
+	/** A view on the request. */
+	readonly input: Uint8Array;
+}
+
+/** `struct fuse_ioctl_in` and the bytes that the command brings. */
+export function decodeIoctl(r: RequestReader): IoctlIn {
+	const handle = r.u64();
+	r.skip(4);
+	const command = r.u32();
+	r.skip(8);
+	const inputBytes = r.u32();
+	r.skip(4);
+	return { handle, command, input: r.raw(inputBytes) };
 }
 
 /** `struct fuse_forget_in` and `fuse_batch_forget_in`: the nodes let go of. */
@@ -622,7 +657,7 @@ export class ReplyWriter {
 	}
 
 	/** Fills in `struct fuse_out_header`: `errno` ≥ 0; `bodyBytes` more follow in another part. The view is valid until the next reply. */
-	finish(header: RequestHeader, errno: number, bodyBytes = 0): Uint8Array {
+	finish(header: Pick<RequestHeader, "uniqueLow" | "uniqueHigh">, errno: number, bodyBytes = 0): Uint8Array {
 		this.#view.setUint32(0, this.at + bodyBytes, true);
 		this.#view.setInt32(4, -errno, true);
 		this.#view.setUint32(8, header.uniqueLow, true);
@@ -717,6 +752,18 @@ export function encodeStatxOut(w: ReplyWriter, a: Attributes, attributeMs: numbe
 /** `struct fuse_open_out`. */
 export function encodeOpenOut(w: ReplyWriter, handle: number, flags: number): void {
 	w.u64(handle).u32(flags).u32(0);
+}
+
+/** `struct fuse_ioctl_out`, before the bytes of the answer. */
+export function encodeIoctlOut(w: ReplyWriter): void {
+	w.zeros(16);
+}
+
+/** A notification: `struct fuse_out_header` (code instead of errno) and `fuse_notify_inval_inode_out` with offset -1: attributes and access lists alone. */
+export function encodeForgetAttributes(ino: number): Uint8Array {
+	const w = new ReplyWriter(outHeaderBytes + 24);
+	w.u64(ino).u64(-1).u64(0);
+	return w.finish({ uniqueLow: 0, uniqueHigh: 0 }, -notifyInvalInode);
 }
 
 export interface InitOut {

@@ -142,13 +142,17 @@ test("INIT takes of the kernel's offer what the door wants", async () => {
 	assert.deepEqual([reply.errno, reply.body.length], [0, 64]);
 	assert.deepEqual([reply.view.getUint32(0, true), reply.view.getUint32(4, true)], [7, 39]);
 	const flags = reply.view.getUint32(12, true);
-	for (const flag of ["MAX_PAGES", "PARALLEL_DIROPS", "ATOMIC_O_TRUNC", "HANDLE_KILLPRIV_V2", "DO_READDIRPLUS"] as const)
+	for (const flag of [
+		"DONT_MASK",
+		"POSIX_ACL",
+		"MAX_PAGES",
+		"PARALLEL_DIROPS",
+		"ATOMIC_O_TRUNC",
+		"HANDLE_KILLPRIV_V2",
+		"DO_READDIRPLUS",
+	] as const)
 		assert.ok(flags & initFlags[flag], flag);
-	assert.equal(
-		flags & (initFlags.WRITEBACK_CACHE | (1 << 1) | (1 << 6) | (1 << 10) | (1 << 20)),
-		0,
-		"no writeback cache, locks, dont_mask, ACL",
-	);
+	assert.equal(flags & (initFlags.WRITEBACK_CACHE | (1 << 1) | (1 << 10)), 0, "no writeback cache, no locks");
 	assert.deepEqual([reply.view.getUint32(20, true), reply.view.getUint16(28, true)], [1 << 20, 256]);
 	const old = await new Bench().send(opcodes.INIT, (w) => w.u32(7).u32(23).u32(0).u32(0));
 	assert.equal(old.errno, errnoOf.ENOTSUP);
@@ -250,11 +254,11 @@ test("open flags become intents", async () => {
 		assert.equal(reply.errno, 0);
 		return bench.volume.calls.findLast((call) => call.startsWith("open")) ?? "";
 	};
-	const intent = (read: boolean, write: boolean, sync: boolean, disposition: string): string =>
-		`open ${file.ino} ${JSON.stringify({ disposition, access: { read, write }, sync })}`;
+	const intent = (read: boolean, write: boolean, sync: boolean, disposition: string, appending = false): string =>
+		`open ${file.ino} ${JSON.stringify({ disposition, access: { read, write }, sync, appending })}`;
 	assert.equal(await open(0), intent(true, false, false, "open"));
 	assert.equal(await open(1), intent(false, true, false, "open"));
-	assert.equal(await open(2 | 0o2000), intent(true, true, false, "open"), "the kernel computes offsets of appending writes");
+	assert.equal(await open(2 | 0o2000), intent(true, true, false, "open", true), "the kernel computes offsets of appending writes");
 	assert.equal(await open(1 | 0o10000), intent(false, true, true, "open"), "O_DSYNC");
 	assert.equal(await open(1 | 0o4010000), intent(false, true, true, "open"), "O_SYNC");
 	assert.equal(await open(1 | 0o1000), intent(false, true, false, "overwrite"));
@@ -306,8 +310,8 @@ test("attributes of a file just written are believed for a moment only", async (
 
 test("extended attributes: sizes, flags, names that are refused or hidden", async () => {
 	const bench = await new Bench().init();
-	const set = (attribute: string, value: string, flags = 0): Promise<Reply> =>
-		bench.send(opcodes.SETXATTR, (w) => name(w.u32(value.length).u32(flags).u32(0).u32(0), attribute).raw(bytes(value)));
+	const set = (attribute: string, value: string, flags = 0, more = 0): Promise<Reply> =>
+		bench.send(opcodes.SETXATTR, (w) => name(w.u32(value.length).u32(flags).u32(more).u32(0), attribute).raw(bytes(value)));
 	const get = (attribute: string, size: number): Promise<Reply> => bench.send(opcodes.GETXATTR, (w) => name(w.u32(size).u32(0), attribute));
 	const list = (size: number, uid: number): Promise<Reply> => bench.send(opcodes.LISTXATTR, (w) => w.u32(size).u32(0), { uid });
 	assert.equal((await set("user.a", "value")).errno, 0);
@@ -318,11 +322,14 @@ test("extended attributes: sizes, flags, names that are refused or hidden", asyn
 	assert.equal((await set("user.a", "x", 1)).errno, errnoOf.EEXIST);
 	assert.equal((await set("user.b", "x", 2)).errno, errnoOf.ENODATA);
 	assert.equal((await set("user.a", "x", 8)).errno, errnoOf.EINVAL);
-	assert.equal((await set("system.posix_acl_access", "x")).errno, errnoOf.ENOTSUP);
-	assert.equal((await get("system.posix_acl_access", 0)).errno, errnoOf.ENOTSUP);
+	assert.equal((await set("system.posix_acl_access", "x", 0, 1)).errno, 0);
+	assert.equal(bench.volume.calls.at(-1), "setXattr system.posix_acl_access any drop");
+	assert.equal((await bench.named(opcodes.REMOVEXATTR, "system.posix_acl_access")).errno, 0);
 	assert.equal((await set("trusted.t", "")).errno, 0);
-	assert.equal(text((await list(100, 0)).body), "user.a\0trusted.t\0");
-	assert.equal(text((await list(100, 7)).body), "user.a\0");
+	assert.equal(text((await list(100, 7)).body), "user.a\0trusted.t\0");
+	bench.channel.privileged = false;
+	assert.equal(text((await list(100, 0)).body), "user.a\0");
+	bench.channel.privileged = true;
 	assert.equal((await list(0, 0)).view.getUint32(0, true), 17);
 	assert.equal((await list(5, 0)).errno, errnoOf.ERANGE);
 	assert.equal((await bench.named(opcodes.REMOVEXATTR, "user.a")).errno, 0);
@@ -428,7 +435,7 @@ test("every error code has its errno; ENOSYS and faults of the program do not ge
 		assert.equal((await bench.getattr(1)).errno, errnoOf.EIO);
 		assert.equal(bench.fatal.at(-1), error);
 	}
-	for (const opcode of [opcodes.IOCTL, opcodes.BMAP, opcodes.TMPFILE, opcodes.SETLK, 999]) {
+	for (const opcode of [opcodes.BMAP, opcodes.POLL, opcodes.SETLK, 999]) {
 		assert.equal((await bench.send(opcode, (w) => w.zeros(64))).errno, errnoOf.ENOSYS);
 	}
 	assert.equal((await bench.send(opcodes.SETATTR, (w) => w.zeros(20))).errno, errnoOf.EINVAL, "a request that ends too early");
@@ -442,6 +449,48 @@ test("an open whose second step fails leaves no handle behind", async () => {
 	bench.volume.faults.set("setAttributes", new FsError("ENOSPC", "test.full", "full"));
 	assert.equal((await bench.send(opcodes.OPEN, (w) => w.u32(0o1001).u32(1), { node: file.ino })).errno, errnoOf.ENOSPC);
 	assert.deepEqual([bench.server.counters().openHandles, bench.volume.open_.size], [1, 1]);
+	await bench.server.stop();
+});
+
+test("a file without a name: O_EXCL says whether it may get one", async () => {
+	const bench = await new Bench().init();
+	for (const [flags, linkable] of [
+		[0o20200002, true],
+		[0o20200202, false],
+	] as const) {
+		const reply = await bench.send(opcodes.TMPFILE, (w) => name(w.u32(flags).u32(0o100640).u32(0o022).u32(0), "/"));
+		assert.deepEqual([reply.errno, reply.body.length], [0, 128 + 16]);
+		assert.equal(reply.view.getUint32(40 + 64, true), 0, "nlink");
+		assert.match(bench.volume.calls.at(-1) ?? "", new RegExp(`"unnamed":true,"linkable":${linkable},"attributes":{"mode":416}`));
+	}
+	await bench.server.stop();
+});
+
+test("ioctl: flags of inodes in both forms; what is not known is ENOTTY", async () => {
+	const bench = await new Bench().init();
+	const file = await bench.create("f");
+	const ioctl = (command: number, input: readonly number[] = []): Promise<Reply> =>
+		bench.send(
+			opcodes.IOCTL,
+			(w) => {
+				w.u64(0).u32(0).u32(command).u64(0);
+				w.u32(input.length * 4).u32(28);
+				for (const word of input) w.u32(word);
+			},
+			{ node: file.ino },
+		);
+	assert.equal((await ioctl(0x4008_6602, [0x50])).errno, 0);
+	assert.equal((await ioctl(0x8008_6601)).view.getUint32(16, true), 0x50);
+	const extended = await ioctl(0x801c_581f);
+	assert.deepEqual([extended.body.length, extended.view.getUint32(16, true)], [16 + 28, 0x88]);
+	assert.equal((await ioctl(0x401c_5820, [0x10, 0, 0, 0, 0, 0, 0])).errno, 0);
+	assert.equal((await ioctl(0x8008_6601)).view.getUint32(16, true), 0x20);
+	assert.equal((await ioctl(0x8008_7601)).body.length, 20);
+	assert.equal(bench.channel.notifications.length, 2, "the kernel asks for ctime again");
+	assert.equal((await ioctl(0x401c_5820, [0x100, 0, 0, 0, 0, 0, 0])).errno, errnoOf.ENOTSUP);
+	assert.equal((await ioctl(0x401c_5820, [0, 0, 0, 5, 0, 0, 0])).errno, errnoOf.ENOTSUP);
+	assert.equal((await ioctl(0x4008_6602)).errno, errnoOf.EINVAL);
+	assert.equal((await ioctl(0x1234)).errno, errnoOf.ENOTTY);
 	await bench.server.stop();
 });
 

@@ -16,7 +16,7 @@ import { BufferPool } from "../../base/buffer-pool.ts";
 import { isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { FuseChannel, Platform } from "../../platform/interface.ts";
-import type { HandleId, Volume } from "../../volume/interface.ts";
+import type { Changed, HandleId, Volume } from "../../volume/interface.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import type { Door, OpenFile } from "./door.ts";
 import { FaultLog } from "./faults.ts";
@@ -37,6 +37,7 @@ import {
 	RequestReader,
 	decodeBatchForget,
 	decodeHeader,
+	encodeForgetAttributes,
 	errnoOf,
 	inHeaderBytes,
 	opcodes,
@@ -156,6 +157,9 @@ class Server implements FuseServer {
 			negotiated: undefined,
 			out: this.#scratch,
 			unsynced: (error) => this.#faults.unsynced(error),
+			changed: (change) => this.#changed(change),
+			forgetAttributes: (ino) => modules.channel.notify(encodeForgetAttributes(ino)),
+			capable: (pid, capability) => modules.channel.capable(pid, capability),
 			reply: (header, view, body) => this.#reply(header, view, body),
 		};
 	}
@@ -171,6 +175,10 @@ class Server implements FuseServer {
 			openHandles: this.#handles.size,
 			pauses: this.#pauses,
 		};
+	}
+
+	#changed({ position }: Changed): void {
+		if (position > this.#door.position) this.#door.position = position;
 	}
 
 	#reply(_header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void {

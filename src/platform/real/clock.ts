@@ -2,24 +2,16 @@
 import { randomBytes } from "node:crypto";
 import type { Timestamp } from "../../base/time.ts";
 import type { Clock, Random } from "../interface.ts";
+import { readRealtime } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 
 export class RealClock implements Clock {
-	#millisecond = 0;
-	/** Monotonic time at which the current millisecond of the wall clock was first seen. */
-	#seenAtMs = 0;
+	readonly #now = new BigInt64Array(2);
 
-	/** Date.now has milliseconds; within one the monotonic clock counts on, so that later is never earlier. */
+	/** With the nanoseconds of the kernel: Date.now has milliseconds, and files made one after the other would be of one time. */
 	realtime(): Timestamp {
-		const millisecond = Date.now();
-		const nowMs = performance.now();
-		if (millisecond !== this.#millisecond) {
-			this.#millisecond = millisecond;
-			this.#seenAtMs = nowMs;
-		}
-		const within = Math.min(999_999, Math.floor((nowMs - this.#seenAtMs) * 1e6));
-		const seconds = Math.floor(millisecond / 1000);
-		return { seconds, nanoseconds: (millisecond - seconds * 1000) * 1_000_000 + within };
+		readRealtime(this.#now);
+		return { seconds: Number(this.#now[0]), nanoseconds: Number(this.#now[1]) };
 	}
 
 	monotonicMs(): number {

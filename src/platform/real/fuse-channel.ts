@@ -13,6 +13,7 @@
  *  H4 The descriptors are closed after both threads have ended; nothing is read or written after that: the number may be another file's.
  */
 import { closeSync, writeSync, writevSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
 import { assert } from "../../base/assert.ts";
 import { Deferred } from "../../base/async.ts";
@@ -216,6 +217,12 @@ export class RealFuseChannel implements FuseChannel {
 				if (code !== "EINTR") throw toFsError(error, "platform.fuse-reply");
 			}
 		}
+	}
+
+	async capable(pid: number, capability: number): Promise<boolean> {
+		const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
+		const effective = /^CapEff:\s*([0-9a-f]{1,16})$/m.exec(status)?.[1];
+		return effective !== undefined && ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
 	}
 
 	notify(message: Uint8Array): Promise<void> {

@@ -8,6 +8,7 @@ interface Libc {
 	readonly posix_fadvise: (fd: number, offset: number, length: number, advice: number) => number;
 	readonly mmap: (address: unknown, length: number, protection: number, flags: number, fd: number, offset: number) => unknown;
 	readonly munmap: (address: unknown, length: number) => number;
+	readonly clock_gettime: (clock: number, into: BigInt64Array) => number;
 }
 
 const lockExclusive = 2;
@@ -33,6 +34,7 @@ function libc(): Libc {
 		posix_fadvise: library.func("int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)"),
 		mmap: library.func("void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"),
 		munmap: library.func("int munmap(void *address, size_t length)"),
+		clock_gettime: library.func("int clock_gettime(int clock, _Out_ int64_t *into)"),
 	};
 	return loaded;
 }
@@ -93,6 +95,14 @@ export function reserve(fd: number, lengthBytes: number, what: string): void {
 			`${what}: no room for ${lengthBytes} bytes (${error}); make the file system larger or free some of it`,
 		);
 	}
+}
+
+const clockRealtime = 0;
+
+/** CLOCK_REALTIME into two numbers, seconds and nanoseconds (`struct timespec` of 64-bit machines). */
+export function readRealtime(into: BigInt64Array): void {
+	if (libc().clock_gettime(clockRealtime, into) !== 0)
+		throw new FsError("EIO", "platform.clock", `the clock cannot be read: ${lastError()}`);
 }
 
 export interface Mapping {

@@ -16,6 +16,8 @@ export interface Handle {
 	readonly write: boolean;
 	readonly append: boolean;
 	readonly sync: boolean;
+	/** Flags of the inode that bind writers (namespace/flags.ts `guardedFlags`). */
+	restriction: number;
 	error: FsError | undefined;
 	/** Where a sequential reader would read next. */
 	nextRead: number;
@@ -73,6 +75,11 @@ export class HandleTable {
 
 	openCount(ino: Ino): number {
 		return this.#byIno.get(ino)?.size ?? 0;
+	}
+
+	/** The inode's flags were changed. */
+	restrict(ino: Ino, restriction: number): void {
+		for (const handle of this.#byIno.get(ino) ?? []) handle.restriction = restriction;
 	}
 
 	/** The first error stays: it is the one that explains the others. */

@@ -10,8 +10,21 @@
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
 import * as names from "../../namespace/verbs.ts";
-import { checkAccess, checkDelete, checkMove, checkXattr, creationMode, modeAfterWrite, permittedChange } from "../../namespace/access.ts";
+import {
+	type Want,
+	checkAccess,
+	checkDelete,
+	checkMove,
+	checkXattr,
+	creationMode,
+	inGroup,
+	isRoot,
+	modeAfterWrite,
+	permittedChange,
+} from "../../namespace/access.ts";
+import { guardedFlags, isAppendOnly, refuseGuarded, refuseImmutable } from "../../namespace/flags.ts";
 import type { NewNode } from "../../namespace/interface.ts";
+import { hasCapability } from "../../namespace/xattrs.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, orphanRecord } from "../../records/kinds.ts";
 import type {
@@ -175,19 +188,19 @@ export class LocalVolume implements NativeVolume {
 			mtime,
 			ctime,
 			btime: inode.btime,
+			flags: inode.flags,
 			change: inode.change + Math.max(inode.sealedThrough, dirty?.newest ?? 0),
 		};
 	}
 
-	#requireAccess(caller: Caller, inode: Inode, want: "read" | "write" | "execute"): void {
-		if (!caller.trusted) checkAccess(inode, caller, want);
+	#requireAccess(tx: RecordTransaction, caller: Caller, inode: Inode, ...wants: readonly Want[]): void {
+		if (!caller.trusted) checkAccess(tx, inode, caller, ...wants);
 	}
 
 	/** The directory, with write and search permission. */
 	#writableDirectory(tx: RecordTransaction, caller: Caller, ino: Ino): Inode {
 		const directory = names.inode(tx, ino);
-		this.#requireAccess(caller, directory, "execute");
-		this.#requireAccess(caller, directory, "write");
+		this.#requireAccess(tx, caller, directory, "execute", "write");
 		return directory;
 	}
 
@@ -196,23 +209,25 @@ export class LocalVolume implements NativeVolume {
 	lookup(caller: Caller, parent: NodeRef, name: string): Promise<Attributes> {
 		return this.#admitted(parent, "names", () =>
 			this.#core.view((tx) => {
-				if (!caller.trusted) checkAccess(names.inode(tx, parent.ino), caller, "execute");
+				if (!caller.trusted) checkAccess(tx, names.inode(tx, parent.ino), caller, "execute");
 				return this.#attributes(names.lookup(tx, parent.ino, name));
 			}),
 		);
 	}
 
 	makeDirectory(caller: Caller, parent: NodeRef, name: string, mode: number): Promise<ChangedName> {
-		return this.#make(caller, parent, name, { type: "directory", mode, uid: caller.uid, gid: caller.gid });
+		return this.#make(caller, parent, name, { type: "directory", mode, ...makerOf(caller) });
 	}
 
 	makeSymlink(caller: Caller, parent: NodeRef, name: string, target: string): Promise<ChangedName> {
-		return this.#make(caller, parent, name, { type: "symlink", mode: 0o777, uid: caller.uid, gid: caller.gid, target });
+		return this.#make(caller, parent, name, { type: "symlink", mode: 0o777, target, ...makerOf(caller) });
 	}
 
 	async makeNode(caller: Caller, parent: NodeRef, name: string, type: FileType, mode: number, rdev: number): Promise<ChangedName> {
 		if (type === "directory" || type === "symlink") throw new FsError("EINVAL", "volume.make-node", `a ${type} is not made by mknod`);
-		return this.#make(caller, parent, name, { type, mode, rdev, uid: caller.uid, gid: caller.gid });
+		const device = type === "character" || type === "block";
+		if (device && !caller.trusted && !isRoot(caller)) throw new FsError("EPERM", "volume.make-device", `only root makes a ${type} device`);
+		return this.#make(caller, parent, name, { type, mode, rdev, ...makerOf(caller) });
 	}
 
 	#make(caller: Caller, parent: NodeRef, name: string, node: NewNode): Promise<ChangedName> {
@@ -231,6 +246,8 @@ export class LocalVolume implements NativeVolume {
 	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName> {
 		return this.#changeNames(parent, (tx, context, before) => {
 			this.#writableDirectory(tx, caller, parent.ino);
+			// One without a name that nobody has open any more is on its way out.
+			if (this.#reaper.reaping(node.ino)) throw new FsError("ENOENT", "volume.link-reaped", `inode ${node.ino} does not exist any more`);
 			const made = names.link(tx, context, node.ino, parent.ino, name);
 			return {
 				attributes: this.#attributes(made.inode),
@@ -264,7 +281,7 @@ export class LocalVolume implements NativeVolume {
 	async #remove(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink): Promise<ChangedName> {
 		let removed: Inode | undefined;
 		const changed = await this.#changeNames(parent, (tx, context, before) => {
-			if (!caller.trusted) checkDelete(before, names.lookup(tx, parent.ino, name), caller);
+			if (!caller.trusted) checkDelete(tx, before, names.lookup(tx, parent.ino, name), caller);
 			const done = verb(tx, context, parent.ino, name);
 			removed = done.inode;
 			return {
@@ -282,8 +299,6 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed> {
-		if ((flags & ~3) !== 0 || flags === 3)
-			throw new FsError("EINVAL", "volume.rename-flags", `rename flags ${flags} are not supported`, { flags });
 		return this.#admitted(parent, "names", (first) =>
 			this.#admitted(newParent, "names", async (second) => {
 				await this.#sealBeforeReplace(parent.ino, name, newParent.ino, newName);
@@ -291,7 +306,7 @@ export class LocalVolume implements NativeVolume {
 					first.check();
 					second.check();
 					if (!caller.trusted) this.#checkRename(tx, caller, parent.ino, name, newParent.ino, newName);
-					return names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags);
+					return names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags, caller);
 				});
 				if (result.replaced !== undefined) this.#afterNameLost(result.replaced);
 				return { position };
@@ -301,11 +316,11 @@ export class LocalVolume implements NativeVolume {
 
 	#checkRename(tx: RecordTransaction, caller: Caller, parent: Ino, name: string, newParent: Ino, newName: string): void {
 		const source = names.lookup(tx, parent, name);
-		checkDelete(names.inode(tx, parent), source, caller);
+		checkDelete(tx, names.inode(tx, parent), source, caller);
 		const to = this.#writableDirectory(tx, caller, newParent);
-		if (parent !== newParent) checkMove(source, caller);
+		if (parent !== newParent) checkMove(tx, source, caller);
 		const target = names.entry(tx, newParent, newName);
-		if (target !== undefined) checkDelete(to, names.inode(tx, target.ino), caller);
+		if (target !== undefined) checkDelete(tx, to, names.inode(tx, target.ino), caller);
 	}
 
 	/** Replacing a name by rename is how programs save files: the new contents must not reach the disks after the new name. */
@@ -332,7 +347,7 @@ export class LocalVolume implements NativeVolume {
 			this.#core.view((tx) => {
 				const directory = names.inode(tx, node.ino);
 				if (directory.type !== "directory") throw new FsError("ENOTDIR", "volume.readdir", `inode ${node.ino} is no directory`);
-				this.#requireAccess(caller, directory, "read");
+				this.#requireAccess(tx, caller, directory, "read");
 				const items: DirectoryItem[] = [];
 				const add = (name: string, ino: Ino, type: FileType, cookie: number): void => {
 					const inode = attributes ? tx.get(inodeRecord, ino) : undefined;
@@ -359,9 +374,10 @@ export class LocalVolume implements NativeVolume {
 			const before = await this.#core.view((tx) => {
 				const inode = names.inode(tx, node.ino);
 				const writable = handle !== undefined && this.#handles.get(handle).write;
-				if (!caller.trusted && size !== undefined && !writable) checkAccess(inode, caller, "write");
+				if (size !== undefined) refuseGuarded(inode);
+				if (!caller.trusted && size !== undefined && !writable) checkAccess(tx, inode, caller, "write");
 				// What cannot or may not be done is refused before the contents are cut.
-				const permitted = caller.trusted ? rest : permittedChange(inode, caller, rest);
+				const permitted = caller.trusted ? rest : permittedChange(tx, inode, caller, rest);
 				names.changedAttributes(inode, permitted, inode.ctime);
 				return inode;
 			});
@@ -371,10 +387,11 @@ export class LocalVolume implements NativeVolume {
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
 				const inode = names.inode(tx, node.ino);
-				const permitted = caller.trusted ? rest : permittedChange(inode, caller, rest);
+				const permitted = caller.trusted ? rest : permittedChange(tx, inode, caller, rest);
 				return Object.keys(rest).length === 0 ? inode : names.setAttributes(tx, context, node.ino, permitted);
 			});
 			if (rest.mtime !== undefined) this.#core.dirty.clearTime(node.ino);
+			if (rest.flags !== undefined) this.#handles.restrict(node.ino, result.flags & guardedFlags);
 			return { before: beforeAttributes, after: this.#attributes(result), position };
 		});
 	}
@@ -382,11 +399,15 @@ export class LocalVolume implements NativeVolume {
 	/** A program that somebody else has written to must not run with its owner's rights. */
 	async #dropSetId(caller: Caller, ino: Ino): Promise<void> {
 		if (caller.trusted) return;
-		const wrong = (inode: Inode): boolean => modeAfterWrite(inode, caller) !== inode.mode;
-		if (!(await this.#core.view((tx) => wrong(requireInode(tx, ino))))) return;
-		await this.#core.transact((tx, context) => {
+		const wrong = (tx: RecordTransaction): Inode | undefined => {
 			const inode = requireInode(tx, ino);
-			if (wrong(inode)) names.setAttributes(tx, context, ino, { mode: modeAfterWrite(inode, caller) });
+			return modeAfterWrite(inode, caller) !== inode.mode || hasCapability(tx, inode) ? inode : undefined;
+		};
+		if ((await this.#core.view(wrong)) === undefined) return;
+		await this.#core.transact((tx, context) => {
+			const inode = wrong(tx);
+			// Root's write leaves the bits (CAP_FSETID) and takes the capability.
+			if (inode !== undefined) names.setAttributes(tx, context, ino, { mode: modeAfterWrite(inode, caller), dropRights: true });
 		});
 	}
 
@@ -402,23 +423,36 @@ export class LocalVolume implements NativeVolume {
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array> {
 		return this.#admitted(node, "attributes", () =>
 			this.#core.view((tx) => {
-				if (!caller.trusted) checkXattr(names.inode(tx, node.ino), caller, name, "read");
+				if (!caller.trusted) checkXattr(tx, names.inode(tx, node.ino), caller, name, "read");
 				return names.getXattr(tx, node.ino, name);
 			}),
 		);
 	}
 
-	setXattr(caller: Caller, node: NodeRef, name: string, value: Uint8Array, mode: "any" | "create" | "replace"): Promise<Changed> {
+	setXattr(
+		caller: Caller,
+		node: NodeRef,
+		name: string,
+		value: Uint8Array,
+		mode: "any" | "create" | "replace",
+		dropSetGid = false,
+	): Promise<Changed> {
 		const copy = value.slice();
-		return this.#changeXattrs(caller, node, name, (tx, context) => names.setXattr(tx, context, node.ino, name, copy, mode));
+		return this.#changeXattrs(caller, node, name, (tx, context) => {
+			const outsider = !caller.trusted && !isRoot(caller) && !inGroup(caller, names.inode(tx, node.ino).gid);
+			names.setXattr(tx, context, node.ino, name, copy, mode, dropSetGid || outsider);
+		});
 	}
 
 	removeXattr(caller: Caller, node: NodeRef, name: string): Promise<Changed> {
 		return this.#changeXattrs(caller, node, name, (tx, context) => names.removeXattr(tx, context, node.ino, name));
 	}
 
-	listXattrs(_caller: Caller, node: NodeRef): Promise<readonly string[]> {
-		return this.#admitted(node, "attributes", () => this.#core.view((tx) => names.listXattrs(tx, node.ino)));
+	listXattrs(caller: Caller, node: NodeRef): Promise<readonly string[]> {
+		const all = caller.trusted || isRoot(caller);
+		return this.#admitted(node, "attributes", () =>
+			this.#core.view((tx) => names.listXattrs(tx, node.ino).filter((name) => all || !name.startsWith("trusted."))),
+		);
 	}
 
 	#changeXattrs(
@@ -430,7 +464,7 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(node, "attributes", async (admission) => {
 			const { position } = await this.#core.transact((tx, context) => {
 				admission.check();
-				if (!caller.trusted) checkXattr(names.inode(tx, node.ino), caller, name, "write");
+				if (!caller.trusted) checkXattr(tx, names.inode(tx, node.ino), caller, name, "write");
 				fn(tx, context);
 			});
 			return { position };
@@ -456,6 +490,7 @@ export class LocalVolume implements NativeVolume {
 				write: intent.access.write,
 				append: intent.append ?? false,
 				sync: intent.sync ?? false,
+				restriction: inode.flags & guardedFlags,
 			});
 			let after = inode;
 			const empties = intent.disposition === "overwrite" || intent.disposition === "overwrite-or-create";
@@ -486,24 +521,36 @@ export class LocalVolume implements NativeVolume {
 	): { inode: Inode; created: boolean; parentAfter: Inode | undefined } {
 		if ("node" in at) {
 			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `inode ${at.node.ino} exists`);
-			return { inode: this.#openable(names.inode(tx, at.node.ino), caller, intent), created: false, parentAfter: undefined };
+			return { inode: this.#openable(tx, names.inode(tx, at.node.ino), caller, intent), created: false, parentAfter: undefined };
 		}
-		this.#requireAccess(caller, names.inode(tx, at.parent.ino), "execute");
+		if (intent.unnamed === true) return this.#createUnnamed(tx, context, caller, at.parent.ino, intent);
+		this.#requireAccess(tx, caller, names.inode(tx, at.parent.ino), "execute");
 		const dots = at.name === "." || at.name === "..";
 		const entry = dots ? names.lookup(tx, at.parent.ino, at.name) : names.entry(tx, at.parent.ino, at.name);
 		if (entry !== undefined) {
 			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `the name exists already`);
-			return { inode: this.#openable(names.inode(tx, entry.ino), caller, intent), created: false, parentAfter: undefined };
+			return { inode: this.#openable(tx, names.inode(tx, entry.ino), caller, intent), created: false, parentAfter: undefined };
 		}
 		if (intent.disposition === "open" || intent.disposition === "overwrite")
 			throw new FsError("ENOENT", "volume.open-absent", "no such file");
 		this.#writableDirectory(tx, caller, at.parent.ino);
-		const { mode = 0o600, uid = caller.uid, gid = caller.gid } = intent.attributes ?? {};
-		const made = names.create(tx, context, at.parent.ino, at.name, { type: "file", mode, uid, gid });
+		const made = names.create(tx, context, at.parent.ino, at.name, newFile(caller, intent));
 		return { inode: made.inode, created: true, parentAfter: made.parentAfter };
 	}
 
-	#openable(inode: Inode, caller: Caller, intent: OpenIntent): Inode {
+	#createUnnamed(
+		tx: RecordTransaction,
+		context: OperationContext,
+		caller: Caller,
+		parent: Ino,
+		intent: OpenIntent,
+	): { inode: Inode; created: boolean; parentAfter: undefined } {
+		this.#writableDirectory(tx, caller, parent);
+		const inode = names.createUnnamed(tx, context, parent, newFile(caller, intent), intent.linkable === true);
+		return { inode, created: true, parentAfter: undefined };
+	}
+
+	#openable(tx: RecordTransaction, inode: Inode, caller: Caller, intent: OpenIntent): Inode {
 		if (inode.type === "directory" && (intent.access.write || intent.disposition !== "open")) {
 			throw new FsError("EISDIR", "volume.open-directory", `inode ${inode.ino} is a directory`);
 		}
@@ -514,8 +561,11 @@ export class LocalVolume implements NativeVolume {
 				ino: inode.ino,
 			});
 		}
-		if (intent.access.read) this.#requireAccess(caller, inode, "read");
-		if (intent.access.write) this.#requireAccess(caller, inode, "write");
+		if (intent.access.read) this.#requireAccess(tx, caller, inode, "read");
+		if (intent.access.write) this.#requireAccess(tx, caller, inode, "write");
+		const appends = intent.append === true || intent.appending === true;
+		if (intent.access.write) refuseImmutable(inode);
+		if ((intent.access.write && !appends) || intent.disposition.startsWith("overwrite")) refuseGuarded(inode);
 		return inode;
 	}
 
@@ -534,6 +584,15 @@ export class LocalVolume implements NativeVolume {
 		checkRange(offset, bytes.length);
 		if (offset + bytes.length > limits.maximumFileBytes)
 			throw new FsError("EFBIG", "volume.write", `a file has at most ${limits.maximumFileBytes} bytes`);
+		if (handle.restriction !== 0) {
+			const copy = bytes.slice();
+			await this.#checkRestricted(handle, offset);
+			return this.#write(handle, offset, copy);
+		}
+		return this.#write(handle, offset, bytes);
+	}
+
+	#write(handle: Handle, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
 			const fits = this.#takeSpace(bytes.length);
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
@@ -550,6 +609,13 @@ export class LocalVolume implements NativeVolume {
 			const attributes = await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino)));
 			return { written: bytes.length, attributes };
 		});
+	}
+
+	/** Flags bind those who have the file open already. @throws FsError EPERM. */
+	async #checkRestricted(handle: Handle, offset: number): Promise<void> {
+		const inode = await this.#core.view((tx) => requireInode(tx, handle.ino));
+		refuseImmutable(inode);
+		if (isAppendOnly(inode) && !handle.append && offset < this.#data.sizeOf(inode)) refuseGuarded(inode);
 	}
 
 	/** One call for the usual sizes; larger writes go piece by piece so that they fit the ring. */
@@ -806,6 +872,15 @@ export class LocalVolume implements NativeVolume {
 	}
 }
 
+function makerOf(caller: Caller): Pick<NewNode, "uid" | "gid" | "umask"> {
+	return { uid: caller.uid, gid: caller.gid, umask: caller.umask ?? 0 };
+}
+
+function newFile(caller: Caller, intent: OpenIntent): NewNode {
+	const { mode = 0o600, uid = caller.uid, gid = caller.gid } = intent.attributes ?? {};
+	return { type: "file", mode, uid, gid, umask: caller.umask ?? 0 };
+}
+
 /** Fields of the rich open that belong to doors to come are refused, never ignored. */
 function refuseUnsupported(intent: OpenIntent): void {
 	const wanted: string[] = [];
@@ -814,7 +889,6 @@ function refuseUnsupported(intent: OpenIntent): void {
 	if (intent.verifier !== undefined) wanted.push("exclusive-create verifiers");
 	if (intent.foldCase === true) wanted.push("case folding");
 	if (intent.deleteOnClose === true) wanted.push("delete on close");
-	if (intent.unnamed === true) wanted.push("unnamed files");
 	if (intent.durableHandle !== undefined) wanted.push("durable handles");
 	if (wanted.length > 0) throw new FsError("ENOTSUP", "volume.open-intent", `not supported: ${wanted.join(", ")}`);
 }

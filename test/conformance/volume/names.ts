@@ -216,7 +216,7 @@ function renameTests(check: Check): void {
 		await rejects("ENOENT", rename(c, "absent", "y"));
 		await rejects("EEXIST", rename(c, "f", "a", 1));
 		await rejects("ENOENT", rename(c, "f", "absent", 2));
-		for (const flags of [3, 4, 8, -1]) await rejects("EINVAL", rename(c, "f", "y", flags), `flags ${flags}`);
+		for (const flags of [3, 6, 7, 8, -1]) await rejects("EINVAL", rename(c, "f", "y", flags), `flags ${flags}`);
 		await rejects("EBUSY", rename(c, ".", "y"));
 		await rejects("EBUSY", rename(c, "f", ".."));
 		await rejects("ENAMETOOLONG", rename(c, "f", "x".repeat(256)));

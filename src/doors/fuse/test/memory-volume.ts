@@ -40,6 +40,7 @@ interface Node {
 	mtime: Timestamp;
 	ctime: Timestamp;
 	parent: Ino;
+	flags: number;
 	change: number;
 	readonly entries: Map<string, { readonly ino: Ino; readonly cookie: number }>;
 	readonly xattrs: Map<string, Uint8Array>;
@@ -83,6 +84,7 @@ export class MemoryVolume implements Volume {
 			data: new Uint8Array(0),
 			size: 0,
 			target: "",
+			flags: 0,
 			change: 1,
 			atime: now,
 			mtime: now,
@@ -147,6 +149,7 @@ export class MemoryVolume implements Volume {
 			mtime: node.mtime,
 			ctime: node.ctime,
 			btime: node.ctime,
+			flags: node.flags,
 			change: node.change,
 		};
 	}
@@ -306,6 +309,8 @@ export class MemoryVolume implements Volume {
 		const before = this.#attributes(node);
 		const position = this.#touched(node);
 		node.mode = change.mode ?? node.mode;
+		if (change.dropRights === true && node.type === "file") node.mode &= (node.mode & 0o10) !== 0 ? 0o1777 : 0o3777;
+		node.flags = change.flags ?? node.flags;
 		node.uid = change.uid ?? node.uid;
 		node.gid = change.gid ?? node.gid;
 		if (change.size !== undefined) this.#resize(node, change.size);
@@ -331,8 +336,15 @@ export class MemoryVolume implements Volume {
 		return value;
 	}
 
-	async setXattr(_caller: Caller, ref: NodeRef, name: string, value: Uint8Array, mode: "any" | "create" | "replace"): Promise<Changed> {
-		await this.#enter("setXattr", `${name} ${mode}`);
+	async setXattr(
+		_caller: Caller,
+		ref: NodeRef,
+		name: string,
+		value: Uint8Array,
+		mode: "any" | "create" | "replace",
+		dropSetGid = false,
+	): Promise<Changed> {
+		await this.#enter("setXattr", `${name} ${mode}${dropSetGid ? " drop" : ""}`);
 		const node = this.#node(ref);
 		if (mode === "create" && node.xattrs.has(name)) throw fail("EEXIST", name);
 		if (mode === "replace" && !node.xattrs.has(name)) throw fail("ENODATA", name);
@@ -354,6 +366,7 @@ export class MemoryVolume implements Volume {
 
 	async open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened> {
 		await this.#enter("open", `${"node" in at ? at.node.ino : at.name} ${JSON.stringify(intent)}`);
+		if (intent.unnamed === true && "parent" in at) return this.#openUnnamed(caller, at.parent, intent);
 		const found = "node" in at ? this.#node(at.node) : this.#find(this.#directory(at.parent), at.name);
 		if (found !== undefined && intent.disposition === "create") throw fail("EEXIST", "open");
 		const node = found ?? this.#createFile(caller, at, intent);
@@ -362,6 +375,15 @@ export class MemoryVolume implements Volume {
 		const handle = this.#nextHandle++;
 		this.open_.set(handle, node);
 		return { position: ++this.#position, handle, attributes: this.#attributes(node), created: found === undefined, parentAfter: undefined };
+	}
+
+	#openUnnamed(caller: Caller, parent: NodeRef, intent: OpenIntent): Opened {
+		const node = this.#make(this.#nextIno++, "file", intent.attributes?.mode ?? 0, caller.uid, caller.gid, parent.ino);
+		node.nlink = 0;
+		this.#nodes.set(node.ino, node);
+		const handle = this.#nextHandle++;
+		this.open_.set(handle, node);
+		return { position: ++this.#position, handle, attributes: this.#attributes(node), created: true, parentAfter: undefined };
 	}
 
 	#createFile(caller: Caller, at: At, intent: OpenIntent): Node {

@@ -57,6 +57,9 @@ function decodeReply(bytes: Uint8Array): Reply {
 export class FakeChannel implements FuseChannel {
 	readonly ended: Promise<void>;
 	readonly replies: Reply[] = [];
+	readonly notifications: Uint8Array[] = [];
+	/** What `capable` answers. */
+	privileged = true;
 	paused = false;
 	closed = false;
 	readonly #end = new Deferred<void>();
@@ -103,7 +106,13 @@ export class FakeChannel implements FuseChannel {
 		this.paused = false;
 	}
 
-	async notify(): Promise<void> {}
+	async notify(message: Uint8Array): Promise<void> {
+		this.notifications.push(message.slice());
+	}
+
+	async capable(): Promise<boolean> {
+		return this.privileged;
+	}
 
 	unmount(): void {
 		this.#end.resolve();
