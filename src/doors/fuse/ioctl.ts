@@ -29,12 +29,7 @@ const extendedFlags: readonly (readonly [flag: number, extended: number])[] = [
 ];
 
 /** The answer's bytes. @throws FsError ENOTTY (not known), ENOTSUP (flags that are not kept), EINVAL. */
-export async function answerIoctl(
-	door: Door,
-	caller: Caller,
-	node: NodeRef,
-	{ command, input }: IoctlIn,
-): Promise<Uint8Array> {
+export async function answerIoctl(door: Door, caller: Caller, node: NodeRef, { command, input }: IoctlIn): Promise<Uint8Array> {
 	const known = (Object.keys(commands) as Command[]).find((name) => (commands[name] as readonly number[]).includes(command));
 	if (known === undefined) throw new FsError("ENOTTY", "fuse.ioctl", `ioctl 0x${command.toString(16)} is not known here`);
 	switch (known) {

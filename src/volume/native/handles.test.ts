@@ -14,7 +14,7 @@ function reader(): (offset: number, lengthBytes: number) => string {
 		share: undefined,
 		trusted: true,
 	} as const;
-	const handle = new HandleTable().add({ ino: 2, caller, read: true, write: false, append: false, sync: false });
+	const handle = new HandleTable().add({ ino: 2, caller, read: true, write: false, append: false, sync: false, restriction: 0 });
 	return (offset, lengthBytes) => readPattern(handle, offset, lengthBytes);
 }
 

@@ -686,6 +686,9 @@ export class LocalVolume implements NativeVolume {
 		if (lengthBytes === 0) throw new FsError("EINVAL", "volume.allocate", "an empty range cannot be allocated");
 		checkEnd(offset + lengthBytes, "volume.allocate");
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
+			// On append-only files space may be set aside, and nothing else (fallocate(2)).
+			const asWriteAt = mode === "allocate" || mode === "allocate-keep-size" ? Number.POSITIVE_INFINITY : 0;
+			if (handle.restriction !== 0) await this.#checkRestricted(handle, asWriteAt);
 			await this.#dropSetId(handle.caller, handle.ino);
 			await this.#ranges.allocate(handle.ino, mode, offset, lengthBytes);
 			admission.check();
@@ -728,6 +731,7 @@ export class LocalVolume implements NativeVolume {
 		checkEnd(targetOffset + length, "volume.copy");
 		if (source.ino === target.ino && Math.abs(sourceOffset - targetOffset) < length)
 			throw new FsError("EINVAL", "volume.copy", "source and target overlap in one file");
+		if (target.restriction !== 0) await this.#checkRestricted(target, targetOffset);
 		await this.#dropSetId(target.caller, target.ino);
 		if (!(await this.#ranges.copiesBytes(source.ino, sourceOffset, length, target.ino))) {
 			const shared = await this.#ranges.share(source.ino, sourceOffset, target.ino, targetOffset, length);
