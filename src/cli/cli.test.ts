@@ -231,6 +231,17 @@ describe("a daemon that was killed", () => {
 		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
 	});
 
+	test("and takes its time to die: mount waits until the old mount is dead", async () => {
+		const machine = await mounted(22);
+		const bytes = await writeFile(machine, "film", 100_000);
+		machine.kill();
+		machine.hangsUntilMs = machine.world.nowMs + 8_000;
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		assert.equal(machine.mounts.length, 1);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+	});
+
 	test("umount takes a dead mount away", async () => {
 		const machine = await mounted(9);
 		machine.kill();

@@ -46,6 +46,8 @@ export class Machine {
 	readonly volumes = new Map<number, NativeVolume>();
 	readonly daemons = new Map<number, Daemon>();
 	readonly lines: string[] = [];
+	/** Until then (virtual time) looks at mount points of dead daemons hang: their last threads are still in the kernel. */
+	hangsUntilMs = 0;
 	/** A program has files open below a mount point. */
 	busy = false;
 	fuseMissing: string | undefined;
@@ -214,7 +216,10 @@ export class Machine {
 			remove: (path) => files.remove(path),
 			makeFolder: (path) => files.makeFolder(path),
 			kind: async (path) => {
-				if (this.mounts.some((one) => one.mountpoint === path && one.dead)) throw new FsError("ENOTCONN", "test.dead", "not connected");
+				if (this.mounts.some((one) => one.mountpoint === path && one.dead)) {
+					await this.world.sleep(Math.max(0, this.hangsUntilMs - this.world.nowMs));
+					throw new FsError("ENOTCONN", "test.dead", "not connected");
+				}
 				// Disks are folders of the host.
 				if (this.world.disks().some((disk) => disk.path === path)) return "directory";
 				return files.kind(path);

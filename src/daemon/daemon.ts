@@ -10,7 +10,7 @@
  */
 import { Deferred } from "../base/async.ts";
 import { utf8ToLatin1 } from "../base/bytes.ts";
-import { FsError, toFsError } from "../base/errors.ts";
+import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { FuseServer, FuseServerModules, FuseServerOptions } from "../doors/fuse/server.ts";
 import type { FuseHost, Platform } from "../platform/interface.ts";
@@ -18,7 +18,7 @@ import type { NativeVolume, OpenOptions, VolumeModules } from "../volume/native/
 import { ControlServer } from "./control.ts";
 import { exitCodes } from "./exit-codes.ts";
 import type { Home } from "./home.ts";
-import { detachedUsersMs, maxReadBytes, socketWatchMs } from "./limits.ts";
+import { detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
 import {
 	checkMountpoint,
 	type MountModules,
@@ -114,6 +114,8 @@ export class Daemon {
 			await removeDeadMounts(name, this.#mountModules());
 			await checkMountpoint(mountpoint, this.#mountModules());
 			this.#volume = await this.#openVolume();
+			// A daemon that was dying while it mounted has its mount in the table by now: it had the disks until its end.
+			await removeDeadMounts(name, this.#mountModules());
 			await this.#remember();
 			await this.#mount(this.#volume);
 		} catch (error) {
@@ -144,10 +146,24 @@ export class Daemon {
 		}
 	}
 
-	async #openVolume(): Promise<NativeVolume> {
+	/** As soon as a daemon that was killed a moment ago is wholly gone. */
+	async #openUnlocked(): Promise<NativeVolume> {
 		const { platform, logger, openVolume } = this.#modules;
 		const { name, diskPaths, acceptLoss } = this.#options;
-		const volume = await openVolume({ name, diskPaths, acceptLoss }, { platform, logger });
+		const endMs = platform.clock.monotonicMs() + lockPatienceMs;
+		for (;;) {
+			try {
+				return await openVolume({ name, diskPaths, acceptLoss }, { platform, logger });
+			} catch (error) {
+				if (!isFsError(error, "EBUSY") || platform.clock.monotonicMs() >= endMs) throw error;
+				await platform.clock.sleep(lockRetryMs);
+			}
+		}
+	}
+
+	async #openVolume(): Promise<NativeVolume> {
+		const { logger } = this.#modules;
+		const volume = await this.#openUnlocked();
 		void volume.failed.then((error) => {
 			this.#failure = error;
 			logger.error("the volume has failed: nothing more is acknowledged", { error: printable(error.message) });

@@ -21,6 +21,16 @@ export const socketWatchMs = 5_000;
 /** A mount point that does not answer within this time belongs to a file system that hangs. */
 export const mountpointAnswerMs = 3_000;
 
+/**
+ * A daemon that was killed keeps its mount hanging until its last thread is back from the kernel, where it may wait for a slow disk: for so long a new one waits
+ * for the mount to turn dead.
+ */
+export const dyingDaemonMs = 20_000;
+
+/** Its locks on the disks go with its last thread too. Somebody else's daemon on these disks is told of after this time. */
+export const lockPatienceMs = 5_000;
+export const lockRetryMs = 250;
+
 /** How long answers under way may still be written when the daemon ends. */
 export const controlDrainMs = 2_000;
 

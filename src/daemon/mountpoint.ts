@@ -3,7 +3,7 @@ import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { Clock, FuseHost, HostFiles } from "../platform/interface.ts";
-import { mountpointAnswerMs } from "./limits.ts";
+import { dyingDaemonMs, mountpointAnswerMs } from "./limits.ts";
 
 export const mountSubtype = "cairn";
 export const mountType = `fuse.${mountSubtype}`;
@@ -34,19 +34,20 @@ export async function cairnMounts(fuse: FuseHost): Promise<CairnMount[]> {
 export async function mountState(
 	mountpoint: string,
 	{ files, clock }: Pick<MountModules, "files" | "clock">,
+	answerMs = mountpointAnswerMs,
 ): Promise<"alive" | "dead" | "hangs"> {
 	const look = files.kind(mountpoint).then(
 		() => "alive" as const,
 		(error: unknown) => (isFsError(error, "ENOTCONN") ? ("dead" as const) : ("alive" as const)),
 	);
-	return Promise.race([look, clock.sleep(mountpointAnswerMs).then(() => "hangs" as const)]);
+	return Promise.race([look, clock.sleep(answerMs).then(() => "hangs" as const)]);
 }
 
 /** Takes away what a dead daemon of this volume left mounted, wherever it is. Mounts that answer are not touched. */
 export async function removeDeadMounts(name: string, modules: MountModules): Promise<string[]> {
 	const removed: string[] = [];
 	for (const { mountpoint, name: other } of (await cairnMounts(modules.fuse)).reverse()) {
-		if (other !== name || (await mountState(mountpoint, modules)) !== "dead") continue;
+		if (other !== name || (await mountState(mountpoint, modules, dyingDaemonMs)) !== "dead") continue;
 		await removeMount(mountpoint, modules.fuse);
 		modules.logger.info("took away the mount of a daemon that is gone", { mountpoint });
 		removed.push(mountpoint);
