@@ -233,7 +233,7 @@ describe("a daemon that was killed", () => {
 
 	test("and takes its time to die: mount waits until the old mount is dead", async () => {
 		const machine = await mounted(22);
-		const bytes = await writeFile(machine, "film", 100_000);
+		const bytes = await writeFile(machine, "film", 3_000_000);
 		machine.kill();
 		machine.hangsUntilMs = machine.world.nowMs + 8_000;
 		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
