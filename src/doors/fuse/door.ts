@@ -9,6 +9,8 @@ import type { ReplyWriter, RequestHeader } from "./protocol.ts";
 
 export interface OpenFile {
 	readonly ino: Ino;
+	/** Open for reading and writing: it can be mapped shared, and written to without our knowledge. */
+	readonly mappable: boolean;
 }
 
 /** What INIT settled. */
@@ -34,6 +36,8 @@ export interface Door {
 	readonly negativeMs: number;
 	readonly handles: Map<HandleId, OpenFile>;
 	readonly maxHandles: number;
+	/** How many mappable handles a file has. */
+	readonly mappable: Map<Ino, number>;
 	readonly readBuffers: BufferPool;
 	readonly removed: BoundedMap<Ino, Attributes>;
 	/** When a file was last written, monotonic ms. */
@@ -45,6 +49,8 @@ export interface Door {
 	negotiated: Negotiated | undefined;
 	/** For replies; free again when `reply` returns. */
 	readonly out: ReplyWriter;
+	/** Makes the kernel send what mappings have changed from `offset` on. False: it is not known that it did, within the time that is given to it. */
+	writeOut(ino: Ino, offset: number): Promise<boolean>;
 	/** Logs that not everything was durable at the unmount. */
 	unsynced(error: FsError): void;
 	/** Notes a position for F5. */
@@ -63,4 +69,18 @@ export function attributeValidity(door: Door, ino: Ino): number {
 	if (door.clock.monotonicMs() - at < recentWriteMs) return Math.min(door.attributeMs, recentAttributeMs);
 	door.recentWrites.delete(ino);
 	return door.attributeMs;
+}
+
+export function keepHandle(door: Door, handle: HandleId, file: OpenFile): void {
+	door.handles.set(handle, file);
+	if (file.mappable) door.mappable.set(file.ino, (door.mappable.get(file.ino) ?? 0) + 1);
+}
+
+export function dropHandle(door: Door, handle: HandleId): void {
+	const file = door.handles.get(handle);
+	door.handles.delete(handle);
+	if (file?.mappable !== true) return;
+	const left = (door.mappable.get(file.ino) ?? 1) - 1;
+	if (left === 0) door.mappable.delete(file.ino);
+	else door.mappable.set(file.ino, left);
 }

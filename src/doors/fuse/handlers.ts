@@ -5,7 +5,7 @@
  */
 import { FsError, isFsError } from "../../base/errors.ts";
 import type { AllocateMode, Attributes, Caller, Changed, NodeRef, OpenIntent, Opened, SetAttributes } from "../../volume/interface.ts";
-import { attributeValidity } from "./door.ts";
+import { attributeValidity, dropHandle, keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { readDirectory } from "./directory.ts";
 import { answerIoctl } from "./ioctl.ts";
@@ -452,7 +452,6 @@ function roomForHandle(door: Door): void {
 }
 
 async function finishOpen(door: Door, caller: Caller, opened: Opened, kill: boolean): Promise<Attributes> {
-	door.handles.set(opened.handle, { ino: opened.attributes.ino });
 	noted(door, opened);
 	if (!kill || modeWithoutSetId(opened.attributes) === undefined) return opened.attributes;
 	const changed = await door.volume.setAttributes(caller, node(door, opened.attributes.ino), { dropRights: true }, opened.handle);
@@ -461,11 +460,12 @@ async function finishOpen(door: Door, caller: Caller, opened: Opened, kill: bool
 }
 
 /** When what follows an open fails, the kernel never learns of the handle: it is closed again. */
-async function opening(door: Door, caller: Caller, opened: Opened, kill: boolean): Promise<Attributes> {
+async function opening(door: Door, caller: Caller, opened: Opened, flags: number, kill: boolean): Promise<Attributes> {
+	keepHandle(door, opened.handle, { ino: opened.attributes.ino, mappable: (flags & openFlags.ACCMODE) === openFlags.RDWR });
 	try {
 		return await finishOpen(door, caller, opened, kill);
 	} catch (error) {
-		door.handles.delete(opened.handle);
+		dropHandle(door, opened.handle);
 		await door.volume.close(opened.handle);
 		throw error;
 	}
@@ -478,7 +478,7 @@ async function handleOpen(door: Door, header: RequestHeader, r: RequestReader): 
 	roomForHandle(door);
 	const caller = callerOf(door, header);
 	const opened = await door.volume.open(caller, { node: node(door, header.nodeid) }, intentOf(open.flags, truncate ? "overwrite" : "open"));
-	await opening(door, caller, opened, truncate && (open.openFlags & openKillSuidGid) !== 0);
+	await opening(door, caller, opened, open.flags, truncate && (open.openFlags & openKillSuidGid) !== 0);
 	if (truncate) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
 	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
 	door.reply(header, door.out.finish(header, 0), undefined);
@@ -494,8 +494,8 @@ async function handleCreate(door: Door, header: RequestHeader, r: RequestReader)
 	const caller = makerOf(door, header, create.umask);
 	const at = { parent: node(door, header.nodeid), name: create.name };
 	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
-	const attributes = await opening(door, caller, opened, !opened.created && truncate && (create.openFlags & openKillSuidGid) !== 0);
-	sendCreated(door, header, attributes, opened, create.flags);
+	const kill = !opened.created && truncate && (create.openFlags & openKillSuidGid) !== 0;
+	sendCreated(door, header, await opening(door, caller, opened, create.flags, kill), opened, create.flags);
 }
 
 function sendCreated(door: Door, header: RequestHeader, attributes: Attributes, opened: Opened, flags: number): void {
@@ -514,7 +514,7 @@ async function handleTmpfile(door: Door, header: RequestHeader, r: RequestReader
 	const intent = { ...intentOf(create.flags, "create"), unnamed: true, linkable: (create.flags & openFlags.EXCL) === 0 };
 	const at = { parent: node(door, header.nodeid), name: "" };
 	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
-	sendCreated(door, header, await opening(door, caller, opened, false), opened, create.flags);
+	sendCreated(door, header, await opening(door, caller, opened, create.flags, false), opened, create.flags);
 }
 
 function openFile(door: Door, handle: number): OpenFile {
@@ -591,13 +591,25 @@ async function handleCopyFileRange(door: Door, header: RequestHeader, r: Request
 	door.reply(header, door.out.finish(header, 0), undefined);
 }
 
+/**
+ * The kernel asks without writing out what a shared mapping has stored: a copy by data and holes would leave that out. So it is made to, where a mapping is possible; if it cannot be made to, everything is
+ * data.
+ */
 async function handleLseek(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const { handle, offset, whence } = decodeLseek(r);
-	openFile(door, handle);
+	const { ino } = openFile(door, handle);
 	if (whence !== seekWhence.DATA && whence !== seekWhence.HOLE) throw refused("EINVAL", "whence", `lseek from ${whence}`);
-	const found = await door.volume.seek(handle, offset, whence === seekWhence.DATA ? "data" : "hole");
+	const what = whence === seekWhence.DATA ? "data" : "hole";
+	const known = !door.mappable.has(ino) || (await door.writeOut(ino, Math.min(offset, Number.MAX_SAFE_INTEGER)));
+	const found = known ? await door.volume.seek(handle, offset, what) : await withoutHoles(door, header, handle, offset, what);
 	door.out.reset().u64(found);
 	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function withoutHoles(door: Door, header: RequestHeader, handle: number, offset: number, what: "data" | "hole"): Promise<number> {
+	const { size } = await attributesOf(door, header, handle);
+	if (offset >= size) throw new FsError("ENXIO", "fuse.seek", `the file ends at ${size}`);
+	return what === "data" ? offset : size;
 }
 
 async function handleFlush(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
@@ -610,7 +622,7 @@ async function handleFlush(door: Door, header: RequestHeader, r: RequestReader):
 async function handleRelease(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const handle = decodeFh(r);
 	openFile(door, handle);
-	door.handles.delete(handle);
+	dropHandle(door, handle);
 	await door.volume.close(handle);
 	done(door, header);
 }

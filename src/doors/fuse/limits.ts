@@ -42,6 +42,11 @@ export const maxDirectoryBatch = 512;
 /** Largest directory reply: the kernel asks for a page to 1 MiB. */
 export const maxDirectoryReplyBytes = 1 << 20;
 
+/**
+ * How long the kernel has for writing out what a mapping changed before a search for holes answers that there are none: it can take long only while hundreds of requests are waiting here.
+ */
+export const writeOutMs = 5000;
+
 /** Largest xattr value and list (xattr(7)). */
 export const maxXattrBytes = 65_536;
 

@@ -766,6 +766,16 @@ export function encodeForgetAttributes(ino: number): Uint8Array {
 	return w.finish({ uniqueLow: 0, uniqueHigh: 0 }, -notifyInvalInode);
 }
 
+/**
+ * The same with an offset: the kernel drops its pages from there to the end of the file, after it has written out those that a shared
+ * mapping has made dirty.
+ */
+export function encodeForgetContents(ino: number, offset: number): Uint8Array {
+	const w = new ReplyWriter(outHeaderBytes + 24);
+	w.u64(ino).u64(offset).u64(0);
+	return w.finish({ uniqueLow: 0, uniqueHigh: 0 }, -notifyInvalInode);
+}
+
 export interface InitOut {
 	readonly minor: number;
 	readonly maxReadAhead: number;

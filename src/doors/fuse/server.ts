@@ -31,6 +31,7 @@ import {
 	defaultTimeoutMs,
 	keptReadBytes,
 	pooledReadBytes,
+	writeOutMs,
 } from "./limits.ts";
 import {
 	ReplyWriter,
@@ -38,6 +39,7 @@ import {
 	decodeBatchForget,
 	decodeHeader,
 	encodeForgetAttributes,
+	encodeForgetContents,
 	errnoOf,
 	inHeaderBytes,
 	opcodes,
@@ -149,6 +151,8 @@ class Server implements FuseServer {
 			handles: this.#handles,
 			maxHandles,
 			readBuffers: new BufferPool({ fromBytes: pooledReadBytes, keptBytes: keptReadBytes, shared: false }),
+			mappable: new Map(),
+			writeOut: (ino, offset) => this.#writeOut(ino, offset),
 			removed: new BoundedMap(maxRemovedNodes),
 			recentWrites: new BoundedMap(maxRecentWrites),
 			position: 0,
@@ -266,6 +270,22 @@ class Server implements FuseServer {
 			this.#channel.resume();
 		}
 		if (this.#inFlight === 0) this.#idle.notifyAll();
+	}
+
+	/**
+	 * The notification waits, in the kernel, for the WRITEs that it causes. Those are answered here like any others, but not while the door is full: hence the time limit.
+	 */
+	#writeOut(ino: number, offset: number): Promise<boolean> {
+		return new Promise((resolve) => {
+			const cancel = this.#door.clock.after(writeOutMs, () => resolve(false));
+			void this.#channel
+				.notify(encodeForgetContents(ino, offset))
+				.then(
+					() => resolve(true),
+					() => resolve(false),
+				)
+				.finally(cancel);
+		});
 	}
 
 	// ── errors ─────────────────────────────────────────────────────────────────────────────────────────────────
