@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { SimWorld } from "../../src/platform/sim/world.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
-import { canonical, diskPaths, Ledger, makeWorldVolume, openSim, readTree, type Step, script } from "./scenario.ts";
+import { recount } from "../support/recount.ts";
+import { canonical, diskPaths, Ledger, makeWorldVolume, openSim, readTree, simMemory, type Step, script } from "./scenario.ts";
 
 export interface Run {
 	readonly seed: number;
@@ -51,6 +52,10 @@ export async function play(run: Run): Promise<Outcome> {
 	recovering.powerCut();
 	const second = await recover(world, again.boot());
 	assert.equal(canonical(second.found), canonical(first.found), "two recoveries agree");
+	await world.run(async () => {
+		await second.volume.shutdown();
+		await recount(again.boot(), diskPaths, simMemory);
+	});
 	return { firstStep, lastStep, syncSites: world.syncSites };
 }
 
@@ -74,12 +79,15 @@ async function live(volume: NativeVolume | undefined, ledger: Ledger, inWork: Se
 	ledger.settleAll();
 }
 
-async function recover(world: SimWorld, platform: Parameters<typeof openSim>[0]): Promise<{ found: Map<string, string> }> {
+async function recover(
+	world: SimWorld,
+	platform: Parameters<typeof openSim>[0],
+): Promise<{ found: Map<string, string>; volume: NativeVolume }> {
 	return world.run(async () => {
 		const volume = await openSim(platform, diskPaths);
 		const found = await readTree(volume);
 		await volume.syncAll();
-		return { found };
+		return { found, volume };
 	});
 }
 

@@ -6,7 +6,8 @@ import type { Commit } from "../../src/kv/interface.ts";
 import { LocalEngine } from "../../src/kv/local/engine.ts";
 import { SimWorld } from "../../src/platform/sim/world.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
-import { caller, makeWorldVolume, openSim, pattern } from "./scenario.ts";
+import { recount } from "../support/recount.ts";
+import { caller, diskPaths, makeWorldVolume, openSim, pattern, simMemory } from "./scenario.ts";
 
 async function openFile(volume: NativeVolume, name: string): Promise<number> {
 	const intent = { disposition: "open-or-create", access: { read: true, write: true }, attributes: { mode: 0o644 } } as const;
@@ -126,6 +127,112 @@ test("an unlinked file that cannot be taken apart at once gives its space back w
 		for (let i = 0; i < 100 && (await taken()) > 500_000; i++) await world.sleep(1_000);
 		assert((await taken()) <= 500_000, `${await taken()} bytes are still taken`);
 		await volume.shutdown();
+	});
+});
+
+for (const [mode, name] of [
+	["punch", "a hole"],
+	["zero", "zeros with space"],
+] as const) {
+	test(`${name} over more than one transaction: whole after it failed half way, after a kill, after a power cut`, async (t) => {
+		for (const end of ["goes on", "kill", "power cut"] as const) {
+			const world = new SimWorld({ seed: 740 });
+			await makeWorldVolume(world);
+			const node = world.node();
+			await world.run(async () => {
+				let volume = await openSim(node.boot());
+				const handle = await openFile(volume, "file");
+				// A segment for each block, and a hole behind each: more than one transaction can change.
+				const count = 300;
+				for (let i = 0; i < count; i++) {
+					await volume.write(handle, i * 16_384, pattern(i, 8192));
+					if (i % 3 === 0) await volume.syncAll();
+				}
+				await volume.syncAll();
+				const expected = await contents(volume, "file");
+				const [from, to] = [3 * 8192 + 5, count * 16_384 - 20_000];
+				expected.fill(0, from, to);
+				const full = failCommitsAfter(t, 1);
+				await assert.rejects(volume.allocate(handle, mode, from, to - from), { code: "ENOSPC" });
+				full.restore();
+				if (end === "goes on") {
+					// Whatever comes next finds the work done, and what it writes stays.
+					await volume.write(handle, from + 1000, pattern(7, 100));
+					expected.set(pattern(7, 100), from + 1000);
+				} else {
+					if (end === "kill") node.kill();
+					else {
+						await volume.syncAll();
+						node.powerCut();
+					}
+					volume = await openSim(node.boot());
+				}
+				assert(Buffer.compare(await contents(volume, "file"), expected) === 0, `${end}: not what it should be`);
+				const { storedBytes } = await volume.lookup(caller, volume.root, "file");
+				if (mode === "punch") assert(storedBytes < 40 * 8192, `${end}: ${storedBytes} bytes are stored`);
+				else assert(storedBytes > to - from, `${end}: only ${storedBytes} bytes are stored`);
+				await volume.shutdown();
+				await recount(node.boot(), diskPaths, simMemory);
+			});
+		}
+	});
+}
+
+test("a reservation over more than one transaction is whole after a kill, and counted", async (t) => {
+	const world = new SimWorld({ seed: 745 });
+	await makeWorldVolume(world, 2 ** 31);
+	const node = world.node();
+	await world.run(async () => {
+		let volume = await openSim(node.boot());
+		const handle = await openFile(volume, "file");
+		await volume.write(handle, 2 ** 30, pattern(1, 8192));
+		const length = 3 * 2 ** 30;
+		const free = (await volume.space()).freeBytes;
+		const full = failCommitsAfter(t, 2);
+		await assert.rejects(volume.allocate(handle, "allocate-keep-size", 0, length), { code: "ENOSPC" });
+		full.restore();
+		node.kill();
+		volume = await openSim(node.boot());
+		const { storedBytes, size } = await volume.lookup(caller, volume.root, "file");
+		assert.deepEqual([storedBytes, size], [length, 2 ** 30 + 8192]);
+		assert(free - (await volume.space()).freeBytes >= length - 8192, "what is reserved is not free");
+		await volume.shutdown();
+		const counted = await recount(node.boot(), diskPaths, simMemory);
+		assert.equal(counted.reservedBytes, length - 8192);
+	});
+});
+
+test("a chunk that several files share goes with the last of them, and its space comes back", async () => {
+	const world = new SimWorld({ seed: 750 });
+	await makeWorldVolume(world);
+	const node = world.node();
+	await world.run(async () => {
+		let volume = await openSim(node.boot());
+		const bytes = pattern(1, 700_000);
+		const first = await openFile(volume, "f0");
+		for (let at = 0; at < bytes.length; at += 100_000) await volume.write(first, at, bytes.subarray(at, at + 100_000));
+		await volume.syncAll();
+		const used = (await volume.status()).usedBytes;
+		for (let i = 1; i < 10; i++) {
+			const handle = await openFile(volume, `f${i}`);
+			// Each a piece of the one before, at odd places.
+			const { copied } = await volume.copyRange(first, i, handle, 0, bytes.length - i);
+			assert.equal(copied, bytes.length - i);
+			await volume.close(handle);
+		}
+		await volume.close(first);
+		assert.equal((await volume.status()).usedBytes, used, "copies take no space");
+		for (let i = 0; i < 9; i++) await volume.unlink(caller, volume.root, `f${i}`);
+		await volume.shutdown();
+		const counted = await recount(node.boot(), diskPaths, simMemory);
+		assert.equal(counted.inodes, 2, "the root and the last file");
+		assert(counted.chunks > 0 && counted.shared === 0);
+		volume = await openSim(node.boot());
+		assert(Buffer.compare(await contents(volume, "f9"), bytes.subarray(9)) === 0, "the last copy");
+		await volume.unlink(caller, volume.root, "f9");
+		await volume.shutdown();
+		const empty = await recount(node.boot(), diskPaths, simMemory);
+		assert.deepEqual([empty.inodes, empty.chunks, empty.segments], [1, 0, 0]);
 	});
 });
 

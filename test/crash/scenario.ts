@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { FsError } from "../../src/base/errors.ts";
 import { silentLogger } from "../../src/base/telemetry.ts";
 import type { SimWorld } from "../../src/platform/sim/world.ts";
-import type { Attributes, Caller, NodeRef, Volume } from "../../src/volume/interface.ts";
+import type { AllocateMode, Attributes, Caller, NodeRef, Volume } from "../../src/volume/interface.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
 
@@ -87,8 +87,8 @@ export function pattern(seed: number, length: number): Uint8Array {
 	return bytes;
 }
 
-export async function makeWorldVolume(world: SimWorld): Promise<void> {
-	for (const path of diskPaths) world.addDisk(path, { capacityBytes: 256 * 1024 * 1024 });
+export async function makeWorldVolume(world: SimWorld, capacityBytes = 256 * 1024 * 1024): Promise<void> {
+	for (const path of diskPaths) world.addDisk(path, { capacityBytes });
 	const platform = world.node().boot();
 	await world.run(
 		createVolume(
@@ -108,14 +108,13 @@ export async function makeWorldVolume(world: SimWorld): Promise<void> {
 	);
 }
 
+export const simMemory = { logTailBytes: 1 << 20, dirtyRingBytes: 2 << 20 };
+
 export function openSim(
 	platform: Parameters<typeof openVolume>[1]["platform"],
 	paths: readonly string[] = diskPaths,
 ): Promise<NativeVolume> {
-	return openVolume(
-		{ name: "sim", diskPaths: paths, acceptLoss: false, memory: { logTailBytes: 1 << 20, dirtyRingBytes: 2 << 20 } },
-		{ platform, logger: silentLogger },
-	);
+	return openVolume({ name: "sim", diskPaths: paths, acceptLoss: false, memory: simMemory }, { platform, logger: silentLogger });
 }
 
 /** One step of the script: what it does to the volume and what the ledger may believe afterwards. */
@@ -181,6 +180,38 @@ export function script(): Step[] {
 			await volume.setAttributes(caller, node, { size });
 		});
 	};
+	/** Versions of contents that a change may pass through, then what it ends with. */
+	const becomes = (ledger: Ledger, path: string, ...versions: readonly Uint8Array[]): void => {
+		for (const version of versions) ledger.change(path, version);
+		contents.set(path, versions[versions.length - 1] as Uint8Array);
+	};
+	const allocate = (path: string, mode: AllocateMode, offset: number, length: number): void => {
+		step(`${mode} ${path} ${offset}+${length}`, [path], async (volume, ledger) => {
+			const before = contents.get(path) ?? new Uint8Array(0);
+			const grows = mode === "allocate" || mode === "zero";
+			const after = new Uint8Array(grows ? Math.max(before.length, offset + length) : before.length);
+			after.set(before);
+			if (!mode.startsWith("allocate")) after.fill(0, offset, offset + length);
+			becomes(ledger, path, after);
+			await withFile(volume, path, (handle) => volume.allocate(handle, mode, offset, length));
+		});
+	};
+	/** In one call: small enough for one transaction, so that it happens whole or not at all. */
+	const copy = (from: string, fromOffset: number, to: string, toOffset: number, length: number): void => {
+		step(`copy ${from} ${fromOffset}+${length} to ${to} ${toOffset}`, [to], async (volume, ledger) => {
+			const bytes = (contents.get(from) as Uint8Array).slice(fromOffset, fromOffset + length);
+			const before = contents.get(to);
+			const after = new Uint8Array(Math.max(before?.length ?? 0, toOffset + length));
+			if (before === undefined) ledger.change(to, new Uint8Array(0));
+			else after.set(before);
+			after.set(bytes, toOffset);
+			becomes(ledger, to, after);
+			const { copied } = await withFile(volume, from, (source) =>
+				withFile(volume, to, (target) => volume.copyRange(source, fromOffset, target, toOffset, length)),
+			);
+			assert.equal(copied, length);
+		});
+	};
 	const rename = (from: string, to: string): void => {
 		step(`rename ${from} ${to}`, [from, to], async (volume, ledger) => {
 			const moved = contents.get(from) as Uint8Array;
@@ -240,6 +271,30 @@ export function script(): Step[] {
 	truncate("tiny", 10);
 	syncAll();
 	unlink("again");
+	syncAll();
+	// What is shared outlives its first file, what is reserved and punched stays so.
+	copy("dir/large", 5_000, "shared", 100, 200_000);
+	sync("shared");
+	allocate("dir/large", "punch", 20_000, 100_000);
+	sync("dir/large");
+	write("shared", 11, 50_000, 9_000);
+	copy("shared", 0, "shared", 300_000, 120_000);
+	sync("shared");
+	allocate("shared", "zero", 390_000, 60_000);
+	allocate("reserved", "allocate-keep-size", 0, 3_000_000);
+	sync("reserved");
+	write("reserved", 12, 1_000, 400_000);
+	syncAll();
+	unlink("dir/large");
+	syncAll();
+	write("again", 13, 0, 300_000);
+	sync("again");
+	sync("shared");
+	truncate("reserved", 200_000);
+	copy("shared", 100, "tiny", 5, 30);
+	sync("tiny");
+	unlink("shared");
+	syncAll();
 	write("last", 10, 0, 40_000);
 	sync("last");
 	return steps;

@@ -26,8 +26,15 @@ class Bench {
 	nowMs = 1000;
 	#unique = 2;
 
+	/** Called instead of after the time. */
+	readonly timers: (() => void)[] = [];
+
 	constructor(options: FuseServerOptions = {}) {
-		const clock = { monotonicMs: () => this.nowMs } as Clock;
+		const after = (_ms: number, fn: () => void) => {
+			this.timers.push(fn);
+			return () => void this.timers.splice(this.timers.indexOf(fn), 1);
+		};
+		const clock = { monotonicMs: () => this.nowMs, after } as Partial<Clock> as Clock;
 		const logger: Logger = { debug() {}, info() {}, warn() {}, error: (message) => this.logged.push(message) };
 		const all = { onFatal: (error: unknown) => this.fatal.push(error), ...options };
 		this.server = serveFuse(all, { volume: this.volume, channel: this.channel, platform: { clock }, logger });
@@ -442,6 +449,96 @@ test("every error code has its errno; ENOSYS and faults of the program do not ge
 	await bench.server.stop();
 });
 
+/** `struct fuse_fallocate_in`, `fuse_copy_file_range_in`, `fuse_lseek_in`. */
+function fallocate(bench: Bench, handle: number, mode: number, offset: number, length: number): Promise<Reply> {
+	return bench.send(opcodes.FALLOCATE, (w) =>
+		wide(wide(w.u64(handle), offset), length)
+			.u32(mode)
+			.u32(0),
+	);
+}
+
+function copy(bench: Bench, opcode: number, from: number, to: number, length: number, flags = 0): Promise<Reply> {
+	return bench.send(opcode, (w) => wide(w.u64(from).u64(10).u64(99).u64(to).u64(20), length).u32(flags).u32(0));
+}
+
+function lseek(bench: Bench, handle: number, offset: number, whence: number, node = 2): Promise<Reply> {
+	return bench.send(opcodes.LSEEK, (w) => wide(w.u64(handle), offset).u32(whence).u32(0), { node });
+}
+
+test("fallocate: each mode that the kernel lets through, and refusals", async () => {
+	const bench = await new Bench().init();
+	const { handle, ino } = await bench.create("f");
+	for (const mode of [0, 1, 3, 0x10, 0x11]) assert.equal((await fallocate(bench, handle, mode, 5, 4096)).errno, 0);
+	assert.deepEqual(
+		bench.volume.calls.filter((call) => call.startsWith("allocate")),
+		["allocate", "allocate-keep-size", "punch", "zero", "zero-keep-size"].map((mode) => `allocate ${mode} 5 4096`),
+	);
+	for (const mode of [2, 8, 0x20, 0x40, 0x12]) assert.equal((await fallocate(bench, handle, mode, 0, 10)).errno, errnoOf.ENOTSUP);
+	assert.equal((await fallocate(bench, handle, 0, 2 ** 53, 10)).errno, errnoOf.EFBIG);
+	assert.equal((await fallocate(bench, handle + 1, 0, 0, 10)).errno, errnoOf.EBADF);
+	assert.equal(u64(await bench.getattr(ino), 16 + 8), 4101, "size");
+	await bench.server.stop();
+});
+
+test("copy_file_range: both forms, and refusals", async () => {
+	const bench = await new Bench().init();
+	const from = await bench.create("from");
+	const to = await bench.create("to");
+	await bench.write(from.handle, 0, bytes("0123456789abcdef"));
+	const narrow = await copy(bench, opcodes.COPY_FILE_RANGE, from.handle, to.handle, 2 ** 32);
+	assert.deepEqual([narrow.errno, narrow.body.length, narrow.view.getUint32(0, true)], [0, 8, 6]);
+	const wideReply = await copy(bench, opcodes.COPY_FILE_RANGE_64, from.handle, to.handle, 2 ** 62);
+	assert.deepEqual([wideReply.errno, wideReply.body.length, u64(wideReply, 0)], [0, 8, 6]);
+	assert.deepEqual(
+		bench.volume.calls.filter((call) => call.startsWith("copyRange")),
+		[`copyRange 10 20 ${0xffff_f000}`, `copyRange 10 20 ${2 ** 52}`],
+	);
+	assert.equal((await copy(bench, opcodes.COPY_FILE_RANGE, from.handle, to.handle, 5, 1)).errno, errnoOf.EINVAL);
+	assert.equal((await copy(bench, opcodes.COPY_FILE_RANGE, 77, to.handle, 5)).errno, errnoOf.EBADF);
+	assert.equal((await copy(bench, opcodes.COPY_FILE_RANGE, from.handle, 77, 5)).errno, errnoOf.EBADF);
+	await bench.server.stop();
+});
+
+test("lseek: the kernel writes out what mappings changed first, where there may be any; if it does not, everything is data", async () => {
+	const bench = await new Bench().init();
+	const file = await bench.create("f", 1);
+	await bench.write(file.handle, 0, bytes("0123456789"));
+	const hole = (): Promise<Reply> => lseek(bench, file.handle, 3, 4);
+	assert.deepEqual([(await hole()).errno, u64(await hole(), 0), bench.channel.notifications.length], [0, 10, 0]);
+	const mappable = (await bench.send(opcodes.OPEN, (w) => w.u32(2).u32(0), { node: file.ino })).view;
+	assert.equal(u64(await hole(), 0), 10);
+	const message = bench.channel.notifications[0] as Uint8Array;
+	const view = new DataView(message.buffer);
+	assert.deepEqual(
+		[view.getUint32(0, true), view.getInt32(4, true), view.getBigUint64(16, true), view.getBigInt64(24, true), view.getBigInt64(32, true)],
+		[40, 2, BigInt(file.ino), 3n, 0n],
+	);
+	assert.equal(bench.timers.length, 0, "the time limit is cancelled");
+	// The kernel does not answer in time, or refuses.
+	const gate = new Deferred<void>();
+	bench.channel.notifyGate = gate.promise;
+	const seeks = bench.volume.calls.filter((call) => call.startsWith("seek")).length;
+	const late = [lseek(bench, file.handle, 3, 3), lseek(bench, file.handle, 3, 4), lseek(bench, file.handle, 10, 3)];
+	for (const fire of [...bench.timers]) fire();
+	const answers = await Promise.all(late);
+	assert.deepEqual(
+		answers.map((reply) => (reply.errno === 0 ? u64(reply, 0) : reply.errno)),
+		[3, 10, errnoOf.ENXIO],
+	);
+	gate.reject(new FsError("EAGAIN", "test.full", "full"));
+	assert.equal(u64(await lseek(bench, file.handle, 4, 3), 0), 4);
+	assert.equal(bench.volume.calls.filter((call) => call.startsWith("seek")).length, seeks, "the volume was not asked");
+	bench.channel.notifyGate = Promise.resolve();
+	await bench.send(opcodes.RELEASE, (w) => w.u64(Number(mappable.getBigUint64(0, true))).zeros(16));
+	const before = bench.channel.notifications.length;
+	assert.equal((await hole()).errno, 0);
+	assert.equal(bench.channel.notifications.length, before, "no mapping is possible any more");
+	assert.equal((await lseek(bench, file.handle, 0, 0)).errno, errnoOf.EINVAL);
+	assert.equal((await lseek(bench, 99, 0, 3)).errno, errnoOf.EBADF);
+	await bench.server.stop();
+});
+
 test("an open whose second step fails leaves no handle behind", async () => {
 	const bench = await new Bench().init();
 	const file = await bench.create("f");
@@ -510,6 +607,8 @@ test("a read-only door refuses every change and no read", async () => {
 		await bench.send(opcodes.SETXATTR, (w) => name(w.u32(0).u32(0).u32(0).u32(0), "user.a")),
 		await bench.send(opcodes.CREATE, (w) => name(w.u32(0).u32(0).u32(0).u32(0), "a")),
 		await bench.write(1, 0, bytes("x")),
+		await fallocate(bench, 1, 0, 0, 10),
+		await copy(bench, opcodes.COPY_FILE_RANGE, 1, 2, 10),
 	];
 	assert.deepEqual(
 		refused.map((reply) => reply.errno),

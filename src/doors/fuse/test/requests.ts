@@ -106,8 +106,12 @@ export class FakeChannel implements FuseChannel {
 		this.paused = false;
 	}
 
-	async notify(message: Uint8Array): Promise<void> {
+	/** What notifications wait for. */
+	notifyGate: Promise<void> = Promise.resolve();
+
+	notify(message: Uint8Array): Promise<void> {
 		this.notifications.push(message.slice());
+		return this.notifyGate;
 	}
 
 	async capable(): Promise<boolean> {

@@ -1,0 +1,106 @@
+/**
+ * An independent look at the metadata of a volume that nobody has open: every reference is counted again from the extent maps alone, and
+ * compared with what the records say. Finds leaks (chunks or segments that nobody names), double counts, and work that was left undone.
+ */
+import assert from "node:assert/strict";
+import { silentLogger } from "../../src/base/telemetry.ts";
+import { openLocalEngine } from "../../src/kv/local/engine.ts";
+import { openDiskSet } from "../../src/log/disk-set.ts";
+import type { Platform } from "../../src/platform/interface.ts";
+import { type Ino, type RecordKind, reservedChunk } from "../../src/records/interface.ts";
+import {
+	chunkRecord,
+	extentBlockRecord,
+	inodeRecord,
+	intentRecord,
+	keyNumber,
+	pendingRecord,
+	segmentRecord,
+	volumeRecord,
+} from "../../src/records/kinds.ts";
+import { memoryNames } from "../../src/volume/native/memory-names.ts";
+
+export interface Recounted {
+	readonly inodes: number;
+	readonly chunks: number;
+	/** Chunks that more than one extent names. */
+	readonly shared: number;
+	readonly segments: number;
+	readonly reservedBytes: number;
+	readonly intents: number;
+}
+
+type All = <Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>) => Promise<[key: string, value: Value][]>;
+
+/** The volume was shut down cleanly. Sizes as it was opened with. */
+export async function recount(platform: Platform, paths: readonly string[], memory: { readonly logTailBytes: number }): Promise<Recounted> {
+	const modules = { platform, logger: silentLogger };
+	const disks = await openDiskSet({ paths, acceptLoss: false }, modules);
+	const name = memoryNames(disks.roster.volume).log;
+	const tail = await platform.openMemory(name, memory.logTailBytes);
+	const engine = await openLocalEngine({ acceptLoss: false }, { ...modules, disks, memory: tail });
+	const all: All = async (kind) => {
+		const entries = await engine.range({ start: kind.tag, end: String.fromCharCode(kind.tag.charCodeAt(0) + 1), limit: 1_000_000 });
+		return entries.map((entry) => [entry.key, kind.decode(entry.value, entry.key)]);
+	};
+	try {
+		return await count(all);
+	} finally {
+		await engine.close();
+		await tail.close();
+		await platform.removeMemory(name);
+		await disks.close();
+	}
+}
+
+async function count(all: All): Promise<Recounted> {
+	const inodes = new Map((await all(inodeRecord)).map(([, inode]) => [inode.ino, inode]));
+	const named = new Map<number, { references: number; bytes: number }>();
+	const stored = new Map<Ino, number>();
+	let reservedBytes = 0;
+	for (const [key, block] of await all(extentBlockRecord)) {
+		const inode = inodes.get(keyNumber(key));
+		assert.ok(inode !== undefined, `a map block of inode ${keyNumber(key)}, which does not exist`);
+		assert.equal(inode.inline, undefined, `inode ${inode.ino} has a map beside inline contents`);
+		for (const extent of block.extents) {
+			stored.set(inode.ino, (stored.get(inode.ino) ?? 0) + extent.length);
+			if (extent.chunk === reservedChunk) {
+				reservedBytes += extent.length;
+				continue;
+			}
+			assert.ok(
+				extent.offset + extent.length <= inode.size,
+				`inode ${inode.ino} has ${inode.size} bytes, and data up to ${extent.offset + extent.length}`,
+			);
+			const so = named.get(extent.chunk) ?? { references: 0, bytes: 0 };
+			named.set(extent.chunk, { references: so.references + 1, bytes: so.bytes + extent.length });
+		}
+	}
+	for (const inode of inodes.values()) {
+		const expected = inode.inline?.length ?? stored.get(inode.ino) ?? 0;
+		if (inode.type === "file") assert.equal(inode.storedBytes, expected, `stored bytes of inode ${inode.ino}`);
+	}
+	const chunks = await all(chunkRecord);
+	const live = new Map<number, number>();
+	for (const [, chunk] of chunks) {
+		const so = named.get(chunk.id);
+		assert.deepEqual({ references: chunk.references, bytes: chunk.referencedBytes }, so, `references of chunk ${chunk.id}`);
+		named.delete(chunk.id);
+		live.set(chunk.segment, (live.get(chunk.segment) ?? 0) + Math.min(chunk.length, chunk.referencedBytes));
+	}
+	assert.deepEqual([...named.keys()], [], "extents name chunks that do not exist");
+	const segments = await all(segmentRecord);
+	for (const [, segment] of segments) {
+		assert.equal(segment.liveBytes, live.get(segment.id), `live bytes of segment ${segment.id}`);
+		live.delete(segment.id);
+	}
+	assert.deepEqual([...live.keys()], [], "chunks name segments that do not exist");
+	const volumes = (await all(volumeRecord)).map(([, volume]) => volume.reservedBytes);
+	assert.deepEqual(volumes, [reservedBytes], "reserved bytes");
+	for (const [, pending] of await all(pendingRecord))
+		assert.ok(inodes.has(pending.ino), `pending bytes of inode ${pending.ino}, which does not exist`);
+	const intents = (await all(intentRecord)).length;
+	assert.equal(intents, 0, "work was left undone");
+	const shared = chunks.filter(([, chunk]) => chunk.references > 1).length;
+	return { inodes: inodes.size, chunks: chunks.length, shared, segments: segments.length, reservedBytes, intents };
+}
