@@ -451,7 +451,9 @@ class MirroredLog implements Log {
 			return;
 		}
 		this.#unfit.delete(id);
-		if (this.#epoch && this.#epoch.members.length < mirrorCount(this.#modules.disks.roster)) this.#growWanted = true;
+		// Not the members of an epoch that a lost mirror has ended: the next one may have been chosen before this disk came.
+		const mirrors = this.#epoch?.members.filter((member) => this.#mirrors.has(member)).length;
+		if (mirrors !== undefined && mirrors < mirrorCount(this.#modules.disks.roster)) this.#growWanted = true;
 		this.#wake.notifyAll();
 	}
 

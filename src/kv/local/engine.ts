@@ -233,9 +233,14 @@ export class LocalEngine implements Engine {
 		return this.#log.members.filter((id) => this.#store.homes.includes(id));
 	}
 
-	/** How many disks hold all of it: of the log, which may be on others than the runs, and of the runs. */
+	/**
+	 * How many disks hold all of it: the runs, and the log in each of its epochs that no checkpoint covers yet; what was written in an earlier one lies on the mirrors of that
+	 * time alone.
+	 */
 	get copies(): number {
-		return Math.min(this.#log.members.length, this.#store.homes.length);
+		const { disks } = this.#parts;
+		const mirrors = disks.roster.logEpochs.map(({ members }) => members.filter((id) => disks.readable(id) !== undefined).length);
+		return Math.min(this.#store.homes.length, ...mirrors);
 	}
 
 	/** Undefined while all is well; otherwise why nothing is acknowledged any more. */
@@ -554,6 +559,8 @@ export class LocalEngine implements Engine {
 			this.#moveWanted = false;
 			try {
 				await this.#store.relocate();
+				// There is space now, or the checkpoint will say so again: what an earlier try found must not keep it from being made.
+				this.#noSpace = undefined;
 				if (await this.#checkpoint()) await this.#cut();
 			} catch (error) {
 				this.#moveWanted = true;

@@ -50,6 +50,14 @@ interface Fault {
 	left: number;
 }
 
+interface ReadLie {
+	readonly how: "stale" | "misdirected";
+	readonly matches: (name: string) => boolean;
+	/** What the disk held when the lie was asked for. */
+	readonly before: ReadonlyMap<string, SimFile>;
+	left: number;
+}
+
 interface NameChange {
 	readonly name: string;
 	/** undefined = removed. */
@@ -83,6 +91,7 @@ export class SimDevice {
 	#faults: Fault[] = [];
 	#starves: (name: string) => boolean = () => false;
 	#lie: { readonly how: "lost" | "misplaced"; readonly matches: (name: string) => boolean } | undefined;
+	#readLie: ReadLie | undefined;
 
 	constructor(path: string, options: SimDiskOptions, random: Prng) {
 		assert(options.capacityBytes > 0, `capacity of ${path}`);
@@ -144,11 +153,20 @@ export class SimDevice {
 		this.#starves = matches;
 	}
 
-	/** Takes back `fail`, `lieNextWrite`, `starve`, `full` and `readOnly`. */
+	/**
+	 * The next `count` reads of files whose name `matches` give other bytes and report success: those that lay there when this was called (`stale`), or those of another
+	 * place of the file (`misdirected`).
+	 */
+	lieNextReads(how: "stale" | "misdirected", count: number, matches: (name: string) => boolean = () => true): void {
+		this.#readLie = { how, matches, before: this.snapshot().files, left: count };
+	}
+
+	/** Takes back `fail`, `lieNextWrite`, `lieNextReads`, `starve`, `full` and `readOnly`. */
 	heal(): void {
 		this.#faults = [];
 		this.#starves = () => false;
 		this.#lie = undefined;
+		this.#readLie = undefined;
 		this.isFull = false;
 		this.isReadOnly = false;
 	}
@@ -239,6 +257,16 @@ export class SimDevice {
 	peek(name: string): Uint8Array {
 		const file = this.#named(name);
 		return file.read(0, file.size);
+	}
+
+	/** A part of it. */
+	peekRange(name: string, offset: number, lengthBytes: number): Uint8Array {
+		return this.#named(name).read(offset, lengthBytes);
+	}
+
+	/** Numbers of the pages of a file that take space. */
+	pagesOf(name: string): number[] {
+		return this.#named(name).pageNumbers();
 	}
 
 	/** A number over names and contents: equal worlds have equal digests. */
@@ -335,8 +363,24 @@ export class SimDevice {
 		if (lie === undefined || !lie.matches(name)) return wanted;
 		this.#lie = undefined;
 		if (lie.how === "lost") return undefined;
-		const pages = 1 + this.random.below(16);
-		return wanted >= pages * pageBytes && this.random.chance(0.5) ? wanted - pages * pageBytes : wanted + pages * pageBytes;
+		return this.#elsewhere(wanted);
+	}
+
+	read(file: SimFile, name: string, offset: number, lengthBytes: number): Uint8Array {
+		const bytes = file.read(offset, lengthBytes);
+		const lie = this.#readLie;
+		if (lie === undefined || lie.left === 0 || !lie.matches(name)) return bytes;
+		lie.left--;
+		const other = lie.how === "stale" ? lie.before.get(name)?.read(offset, lengthBytes) : file.read(this.#elsewhere(offset), lengthBytes);
+		// As long as the true answer: a disk that lies does not say so by a short read.
+		const told = new Uint8Array(bytes.length);
+		if (other !== undefined) told.set(other.subarray(0, bytes.length));
+		return told;
+	}
+
+	#elsewhere(offset: number): number {
+		const distance = (1 + this.random.below(16)) * pageBytes;
+		return offset >= distance && this.random.chance(0.5) ? offset - distance : offset + distance;
 	}
 
 	/** Truncation and discarding. */

@@ -266,7 +266,7 @@ class SimDiskFile implements DiskFile {
 
 	async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
 		checkRange(this.name, offset, lengthBytes);
-		return await this.#call("read", { execute: () => this.#file.read(offset, lengthBytes) });
+		return await this.#call("read", { execute: () => this.#disk.device.read(this.#file, this.name, offset, lengthBytes) });
 	}
 
 	/** What is used after it was given back is noise. */

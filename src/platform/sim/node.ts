@@ -51,11 +51,19 @@ export class SimNode {
 	readonly #memories = new Map<string, Uint8Array>();
 	readonly #devices = new Set<SimDevice>();
 	#boots = 0;
+	/** How far its wall clock is ahead. */
+	#clockOffsetMs: number;
 
 	constructor(world: NodeWorld, name: string, options: SimNodeOptions) {
 		this.#world = world;
 		this.name = name;
 		this.#options = options;
+		this.#clockOffsetMs = options.clockOffsetMs ?? 0;
+	}
+
+	/** Somebody sets the wall clock. */
+	jumpClock(byMs: number): void {
+		this.#clockOffsetMs += byMs;
 	}
 
 	get alive(): boolean {
@@ -121,9 +129,8 @@ export class SimNode {
 	#clock(owner: Owner): Clock {
 		const { scheduler } = this.#world;
 		const rate = this.#options.clockRate ?? 1;
-		const offsetMs = this.#options.clockOffsetMs ?? 0;
 		return {
-			realtime: () => toTimestamp(offsetMs + scheduler.nowMs * rate),
+			realtime: () => toTimestamp(this.#clockOffsetMs + scheduler.nowMs * rate),
 			monotonicMs: () => scheduler.nowMs * rate,
 			sleep: (ms) => scheduler.delay(Math.max(0, ms) / rate, owner),
 			after: (ms, fn) => (owner.alive ? scheduler.at(Math.max(0, ms) / rate, owner, fn) : () => {}),

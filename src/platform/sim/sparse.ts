@@ -64,7 +64,7 @@ export class SparseBytes {
 			const inPage = (offset + at) % pageBytes;
 			const count = Math.min(pageBytes - inPage, length - at);
 			const page = this.#pages.get(Math.floor((offset + at) / pageBytes));
-			if (page !== undefined) result.set(page.bytes.subarray(inPage, inPage + count), at);
+			if (page !== undefined && page !== zeroPage) result.set(page.bytes.subarray(inPage, inPage + count), at);
 			at += count;
 		}
 		return result;

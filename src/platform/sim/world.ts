@@ -126,6 +126,11 @@ export class SimWorld {
 		return this.#endAtStep(step, "kill");
 	}
 
+	/** The end that was asked for last does not come any more. */
+	forgetEnd(): void {
+		this.#endAt = undefined;
+	}
+
 	/** Settles when the power cut or kill that was asked for last has happened. */
 	get onCut(): Promise<void> {
 		return this.#ended.promise;

@@ -19,7 +19,7 @@ import type { Ino, OperationContext, RecordTransaction, Segment } from "../../re
 import { headKey, segmentRecord, volumeRecord } from "../../records/kinds.ts";
 import type { NumberBlocks } from "../../records/numbers.ts";
 import { Records } from "../../records/transaction.ts";
-import type { DirtyStore, Redundancy, SegmentStore, StorageEffects } from "../../storage/interface.ts";
+import type { DirtyStore, Redundancy, SegmentHealth, SegmentStore, StorageEffects } from "../../storage/interface.ts";
 import { limits } from "./limits.ts";
 
 export interface CoreModules {
@@ -215,6 +215,20 @@ export class Core {
 			if (batch.length < limits.scanBatch) return;
 			after = batch[batch.length - 1]?.key;
 			await this.platform.clock.yield();
+		}
+	}
+
+	/**
+	 * Reads and verifies all of a segment as its record is now: a record that was read earlier may name places that were given back since, which is no damage.
+	 * Undefined: it is gone.
+	 */
+	async checkSegment(id: number): Promise<SegmentHealth | undefined> {
+		const unpin = this.store.pin(id);
+		try {
+			const segment = await this.view((tx) => tx.get(segmentRecord, id));
+			return segment === undefined ? undefined : await this.store.check(segment);
+		} finally {
+			unpin();
 		}
 	}
 

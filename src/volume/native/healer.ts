@@ -133,7 +133,8 @@ export class Healer {
 		const damaged = new Set(this.#core.store.takeDamaged());
 		const work: SegmentHealth[] = [];
 		for await (const segment of this.#core.segments()) {
-			const health = damaged.has(segment.id) ? await this.#core.store.check(segment) : this.#core.store.assess(segment);
+			const health = damaged.has(segment.id) ? await this.#core.checkSegment(segment.id) : this.#core.store.assess(segment);
+			if (health === undefined) continue;
 			if (health.lost) totals.lostBytes += segment.liveBytes;
 			else if (!health.full) work.push(health);
 		}
@@ -148,6 +149,7 @@ export class Healer {
 		const unpin = this.#core.store.pin(segment.id);
 		let retired: readonly FragmentPlace[] = [];
 		try {
+			if (!(await this.#isCurrent(segment))) return;
 			const rebuilt = await this.#core.store.rebuild(health);
 			if (rebuilt === undefined) {
 				totals.remainingBytes += segment.liveBytes;
@@ -174,6 +176,12 @@ export class Healer {
 			unpin();
 		}
 		if (retired.length > 0) await this.#core.store.release(retired, segment);
+	}
+
+	/** What died while its turn came has given its places back: reading them would find damage where there is none. */
+	async #isCurrent(segment: Segment): Promise<boolean> {
+		const current = await this.#core.view((tx) => tx.get(segmentRecord, segment.id));
+		return current !== undefined && samePlaces(current.fragments, segment.fragments);
 	}
 
 	/** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */

@@ -5,7 +5,7 @@ import { Semaphore } from "../../base/async.ts";
 import { readKeyU64 } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Ino, RecordTransaction } from "../../records/interface.ts";
-import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord, segmentRecord } from "../../records/kinds.ts";
+import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord } from "../../records/kinds.ts";
 import { lookup } from "../../namespace/verbs.ts";
 import { map as mapExtents } from "../../storage/extents.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
@@ -42,16 +42,13 @@ export async function verifyVolume(
 	for await (const segment of core.segments()) {
 		const check = gate
 			.run(async () => {
-				const unpin = core.store.pin(segment.id);
-				try {
-					const health = await core.store.check(segment);
+				const health = await core.checkSegment(segment.id);
+				if (health !== undefined) {
 					found.checkedFragments += health.fragments.filter((one) => one.state !== "missing").length;
 					found.corrupt += health.fragments.filter((one) => one.state === "corrupt").length;
 					found.missing += health.fragments.filter((one) => one.state === "missing").length;
 					if (health.lost) lost.add(segment.id);
 					else if (health.fragments.some((one) => one.state !== "ok")) broken.add(segment.id);
-				} finally {
-					unpin();
 				}
 				doneBytes += segment.payloadBytes;
 				onProgress({ doneBytes, totalBytes: Math.max(totalBytes, doneBytes) });
@@ -72,10 +69,8 @@ async function repair(core: Core, healer: Healer, broken: ReadonlySet<number>): 
 	const bad = async (): Promise<number> => {
 		let count = 0;
 		for (const id of broken) {
-			const segment = await core.view((tx) => tx.get(segmentRecord, id));
-			if (segment === undefined) continue;
-			const health = await core.store.check(segment);
-			count += health.fragments.filter((one) => one.state !== "ok").length;
+			const health = await core.checkSegment(id);
+			count += (health?.fragments ?? []).filter((one) => one.state !== "ok").length;
 		}
 		return count;
 	};

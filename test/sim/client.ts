@@ -1,0 +1,293 @@
+/**
+ * One client of the volume, as a door would be one: it does one thing after the other, knows its own open files, and holds every answer against the model.
+ */
+import type { FsError } from "../../src/base/errors.ts";
+import { isFsError } from "../../src/base/errors.ts";
+import type { Prng } from "../../src/platform/sim/prng.ts";
+import type { Caller, HandleId, NodeRef } from "../../src/volume/interface.ts";
+import type { NativeVolume } from "../../src/volume/native/interface.ts";
+import { type Content, type Source, strangeByte } from "./content.ts";
+import type { FileModel } from "./file-model.ts";
+import { describeNode, errorOfOpening, maybe, type NameOperation, type Tree, type TreeNode } from "./tree.ts";
+import type { Life, Simulation } from "./simulation.ts";
+
+export interface OpenFile {
+	readonly handle: HandleId;
+	readonly file: FileModel;
+	readonly append: boolean;
+	readonly sync: boolean;
+}
+
+/** Changes of one file side by side: enough for races, few enough that every order can be followed. */
+const changesAtOnce = 2;
+const contentsKept = 24;
+
+export class Client {
+	readonly number: number;
+	readonly caller: Caller;
+	readonly random: Prng;
+	readonly sim: Simulation;
+	readonly life: Life;
+	readonly open: OpenFile[] = [];
+
+	constructor(sim: Simulation, life: Life, number: number, random: Prng) {
+		this.sim = sim;
+		this.life = life;
+		this.number = number;
+		this.random = random;
+		this.caller = {
+			uid: 0,
+			gid: 0,
+			groups: [],
+			principal: undefined,
+			door: "test",
+			clientInstance: `client${number}`,
+			share: undefined,
+			trusted: number % 3 !== 2,
+		};
+	}
+
+	get volume(): NativeVolume {
+		return this.life.volume;
+	}
+
+	node(ino: number): NodeRef {
+		return this.volume.node(ino);
+	}
+
+	/** The answer, when the daemon still lives and the event in which it came is over; otherwise never. */
+	async answer<T>(call: Promise<T>): Promise<{ readonly value: T } | { readonly error: FsError }> {
+		let result: { readonly value: T } | { readonly error: FsError };
+		try {
+			result = { value: await call };
+		} catch (error) {
+			if (!isFsError(error)) {
+				// Of the dead nothing is heard, not even their assertions.
+				if (!this.life.alive) return new Promise(() => {});
+				throw error;
+			}
+			result = { error };
+		}
+		if (!this.life.alive) return new Promise(() => {});
+		return result;
+	}
+
+	complain(what: string): never {
+		this.sim.fail(`client ${this.number}: ${what}`);
+	}
+
+	/** An error that the state of the world explains. */
+	tolerated(error: FsError): boolean {
+		return error.code === "ENOSPC" && this.life.spaceTight;
+	}
+
+	// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** A change of names. `call` answers its position and, of a creation, the inode. */
+	async change(
+		what: string,
+		operation: NameOperation,
+		call: () => Promise<{ readonly position: number; readonly made?: number; readonly changed?: boolean }>,
+	): Promise<{ readonly made: number } | undefined> {
+		const { names } = this.sim;
+		const pending = names.begin(operation);
+		const promise = call();
+		let answered = false;
+		void promise.then(
+			({ position, made = 0, changed = true }) => {
+				// In the very event of the commit, so that positions and answers can be put in order.
+				if (!this.life.alive || !changed) return;
+				answered = true;
+				if (made > 0) this.sim.fileOf(made);
+				names.done(pending, position, made, (wrong) => this.complain(`${what}: ${wrong}`));
+			},
+			() => {},
+		);
+		const result = await this.answer(promise);
+		await this.sim.nextEvent(this.life);
+		if ("error" in result) {
+			this.sim.note(`${this.number} ${what} → ${result.error.code} ${result.error.site}`);
+			if (this.tolerated(result.error)) {
+				names.dropped(pending);
+				return undefined;
+			}
+			const wrong = names.ended(pending, result.error.code);
+			if (wrong !== undefined) this.complain(`${what}: ${wrong} (${result.error.site}: ${result.error.message})`);
+			return undefined;
+		}
+		const { position, made = 0 } = result.value;
+		this.sim.note(`${this.number} ${what} → ${answered ? `position ${position}` : "nothing to do"}${made > 0 ? ` inode ${made}` : ""}`);
+		names.settle();
+		if (!answered) {
+			const wrong = names.ended(pending, "");
+			if (wrong !== undefined) this.complain(`${what}: ${wrong}`);
+		}
+		return { made };
+	}
+
+	/** Something that only looks at names and attributes. */
+	async look(what: string, expect: (tree: Tree) => string, call: () => Promise<string>): Promise<void> {
+		const { names } = this.sim;
+		const look = names.look(expect);
+		const result = await this.answer(call());
+		await this.sim.nextEvent(this.life);
+		const answer = "error" in result ? result.error.code.replace("ESTALE", "ENOENT") : result.value;
+		this.sim.note(`${this.number} ${what} → ${answer.slice(0, 80)}`);
+		const wrong = names.looked(look, answer);
+		if (wrong !== undefined && answer !== "ENOENT") this.complain(`${what}: ${wrong}`);
+		if (wrong !== undefined && ![...look.answers].includes(maybe)) this.complain(`${what}: ${wrong}`);
+	}
+
+	// ── contents ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** True when one more change of the file can be followed. */
+	mayChange(file: FileModel): boolean {
+		return file.busy < changesAtOnce && (file.busy === 0 || file.possible().length < contentsKept);
+	}
+
+	/** A change of a file's contents. */
+	async alter(what: string, file: FileModel, apply: (content: Content) => Content, call: () => Promise<unknown>): Promise<boolean> {
+		const change = { id: this.sim.nextNumber(), apply };
+		file.begin(change);
+		const result = await this.answer(call());
+		file.end(change, !("error" in result));
+		if ("error" in result) {
+			this.sim.note(`${this.number} ${what} → ${result.error.code} ${result.error.site}`);
+			if (!this.tolerated(result.error)) this.complain(`${what}: ${result.error.code} ${result.error.site}: ${result.error.message}`);
+		} else this.sim.note(`${this.number} ${what}`);
+		await this.sim.nextEvent(this.life);
+		return !("error" in result);
+	}
+
+	/** Reads a range and compares; the size too. */
+	async read(open: OpenFile, offset: number, lengthBytes: number): Promise<void> {
+		const { file } = open;
+		const watch = file.watch();
+		const result = await this.answer(this.volume.read(open.handle, offset, lengthBytes));
+		file.unwatch(watch);
+		const what = `read inode ${file.ino} ${offset}+${lengthBytes}`;
+		if ("error" in result) {
+			this.sim.note(`${this.number} ${what} → ${result.error.code} ${result.error.site}`);
+			this.complain(`${what}: ${result.error.code} ${result.error.site}: ${result.error.message}`);
+		}
+		const bytes = result.value;
+		this.sim.note(`${this.number} ${what} → ${bytes.length} bytes`);
+		this.sim.stats.bytesRead += bytes.length;
+		const expected = (content: Content): number => Math.max(0, Math.min(lengthBytes, content.size - offset));
+		const possible = [...watch.seen.values()];
+		const fitting = possible.filter((content) => expected(content) === bytes.length);
+		if (fitting.length === 0) {
+			const sizes = [...new Set(possible.map((content) => content.size))].join(", ");
+			this.complain(`${what} gave ${bytes.length} bytes; possible sizes of the file: ${sizes}`);
+		}
+		const matches = (content: Content): boolean =>
+			expected(content) === bytes.length && Buffer.compare(this.sim.ink.range(content, offset, offset + bytes.length), bytes) === 0;
+		if (!fitting.some(matches)) {
+			const at = strangeByte(this.sim.ink, fitting, offset, bytes);
+			this.complain(
+				`${what}: ${at === undefined ? "a mixture of several contents" : `byte ${at} is ${bytes[at - offset]}, which it cannot be`}: ${fitting.map((one) => one.key).join(" or ")}`,
+			);
+		}
+		if (watch.quiet) file.narrow(matches);
+		await this.sim.nextEvent(this.life);
+	}
+
+	async size(open: OpenFile): Promise<void> {
+		const { file } = open;
+		const watch = file.watch();
+		const result = await this.answer(this.volume.getAttributes(this.caller, this.node(file.ino), open.handle));
+		file.unwatch(watch);
+		if ("error" in result) this.complain(`attributes of inode ${file.ino}: ${result.error.code} ${result.error.message}`);
+		const sizes = [...watch.seen.values()].map((content) => content.size);
+		const { size } = result.value;
+		this.sim.note(`${this.number} size of inode ${file.ino} → ${size}`);
+		if (!sizes.includes(size)) this.complain(`inode ${file.ino} says it has ${size} bytes; possible: ${sizes.join(", ")}`);
+		await this.sim.nextEvent(this.life);
+	}
+
+	/** Everything that was answered before is durable when `call` resolves; of `files` the contents too. */
+	async persist(what: string, files: readonly FileModel[], call: () => Promise<unknown>): Promise<void> {
+		this.sim.names.settle();
+		const position = this.sim.names.lastPosition;
+		const ticks = files.map((file) => [file, file.tick] as const);
+		const result = await this.answer(call());
+		if ("error" in result) {
+			this.sim.note(`${this.number} ${what} → ${result.error.code} ${result.error.site}`);
+			if (!this.tolerated(result.error)) this.complain(`${what}: ${result.error.code} ${result.error.site}: ${result.error.message}`);
+		} else {
+			this.sim.note(`${this.number} ${what}`);
+			this.sim.names.durable(position);
+			for (const [file, tick] of ticks) file.durableSince(tick);
+		}
+		await this.sim.nextEvent(this.life);
+	}
+
+	/** Opens a name, making a file when there is none. */
+	async openName(
+		parent: TreeNode,
+		name: string,
+		flags: { readonly append: boolean; readonly sync: boolean; readonly empty: boolean },
+	): Promise<void> {
+		const mode = 0o600 + this.random.below(0o100);
+		const operation: NameOperation = {
+			kind: "create",
+			parent: parent.ino,
+			name,
+			type: "file",
+			mode,
+			uid: 0,
+			gid: 0,
+			rdev: 0,
+			target: undefined,
+			orOpen: true,
+		};
+		const there = this.sim.names.tree.child(parent.ino, name);
+		const file = there?.type === "file" ? this.sim.fileOf(there.ino) : undefined;
+		// What is emptied must be known beforehand.
+		const empty = flags.empty && file !== undefined && this.mayChange(file) && this.sim.names.underWay === 0;
+		const intent = {
+			disposition: empty ? "overwrite-or-create" : "open-or-create",
+			access: { read: true, write: true },
+			attributes: { mode },
+			append: flags.append,
+			sync: flags.sync,
+		} as const;
+		const what = `open ${parent.ino}/${name}${empty ? " emptied" : ""}`;
+		const change =
+			empty && file !== undefined ? { id: this.sim.nextNumber(), apply: (content: Content) => content.truncate(0) } : undefined;
+		if (change !== undefined) file?.begin(change);
+		let opened: { readonly handle: HandleId; readonly ino: number; readonly created: boolean } | undefined;
+		await this.change(what, operation, async () => {
+			const answer = await this.volume.open(this.caller, { parent: this.node(parent.ino), name }, intent);
+			opened = { handle: answer.handle, ino: answer.attributes.ino, created: answer.created };
+			return { position: answer.position, made: answer.created ? answer.attributes.ino : 0, changed: answer.created };
+		});
+		if (change !== undefined) file?.end(change, opened !== undefined && opened.ino === file.ino && !opened.created);
+		if (opened !== undefined)
+			this.open.push({ handle: opened.handle, file: this.sim.fileOf(opened.ino), append: flags.append, sync: flags.sync });
+	}
+
+	async close(open: OpenFile): Promise<void> {
+		this.open.splice(this.open.indexOf(open), 1);
+		const result = await this.answer(this.volume.close(open.handle));
+		if ("error" in result) this.complain(`close: ${result.error.code} ${result.error.message}`);
+		this.sim.note(`${this.number} close inode ${open.file.ino}`);
+		await this.sim.nextEvent(this.life);
+	}
+
+	newSource(base: number): Source {
+		return { id: this.sim.nextNumber(), base };
+	}
+}
+
+/** What a look at a name answers. */
+export function lookupAnswer(tree: Tree, parent: number, name: string): string {
+	const at = tree.get(parent);
+	if (at === undefined) return "ENOENT";
+	if (at.entries === undefined) return "ENOTDIR";
+	if (at.nlink === 0) return maybe;
+	const child = tree.child(parent, name);
+	return child === undefined ? "ENOENT" : describeNode(child);
+}
+
+export { errorOfOpening };

@@ -1,0 +1,130 @@
+/** `npm run sim`: one seed, or a range of seeds on all cores. */
+import { type ChildProcess, fork } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { type Outcome, shrink, simulate } from "./run.ts";
+import { Statistics } from "./statistics.ts";
+
+const usage = `Usage: npm run sim -- --seed N [--steps 2000] [--replay]
+       npm run sim -- --seeds A..B [--steps 300] [--jobs J]
+
+  --seed N      one simulation; prints what it did and its digest
+  --seeds A..B  all of them, on all cores; stops at the first failure, looks for the fewest steps, reports what was covered
+  --steps S     operations of all clients together in one simulation
+  --replay      prints every line of the trace
+  --jobs J      processes; default: one for each core
+
+A failure prints the seed, the last lines of the trace and the command that repeats it. Exit codes: 0 all right, 1 failed, 2 usage.`;
+
+const progressMs = 10_000;
+
+/** @returns the exit code. */
+export async function simCommand(words: readonly string[], say: (line: string) => void): Promise<number> {
+	const options = parse(words);
+	if (options === undefined) {
+		say(usage);
+		return 2;
+	}
+	if (options.help) {
+		say(usage);
+		return 0;
+	}
+	const { first, last, steps, jobs, replay } = options;
+	if (first === last) return await one(first, steps ?? 2000, replay ? say : undefined, say);
+	return await many(first, last, steps ?? 300, jobs, say);
+}
+
+interface Options {
+	readonly help: boolean;
+	readonly first: number;
+	readonly last: number;
+	readonly steps: number | undefined;
+	readonly jobs: number;
+	readonly replay: boolean;
+}
+
+function parse(words: readonly string[]): Options | undefined {
+	const text = { type: "string" } as const;
+	const flag = { type: "boolean", default: false } as const;
+	try {
+		const { values } = parseArgs({
+			args: [...words],
+			options: { seed: text, seeds: text, steps: text, jobs: text, replay: flag, help: flag },
+		});
+		const { help, replay } = values;
+		if (help) return { help, first: 0, last: 0, steps: undefined, jobs: 1, replay };
+		const range = /^(\d+)(?:\.\.(\d+))?$/.exec(values.seed ?? values.seeds ?? "");
+		if (range === null || (values.seed === undefined) === (values.seeds === undefined)) return undefined;
+		const first = Number(range[1]);
+		const last = Number(range[2] ?? range[1]);
+		const steps = values.steps === undefined ? undefined : Number(values.steps);
+		const jobs = Number(values.jobs ?? availableParallelism());
+		const sane =
+			[first, last, steps ?? 1, jobs].every((number) => Number.isSafeInteger(number)) && first <= last && jobs > 0 && (steps ?? 1) > 0;
+		return sane ? { help, first, last, steps, jobs, replay } : undefined;
+	} catch {
+		return undefined;
+	}
+}
+
+async function one(
+	seed: number,
+	steps: number,
+	onLine: ((line: string) => void) | undefined,
+	say: (line: string) => void,
+): Promise<number> {
+	const outcome = await simulate({ seed, steps, ...(onLine === undefined ? {} : { onLine }) });
+	say(outcome.failure ?? outcome.statistics.report());
+	if (outcome.digest !== undefined) say(`digest: ${outcome.digest}`);
+	return outcome.failure === undefined ? 0 : 1;
+}
+
+async function many(first: number, last: number, steps: number, jobs: number, say: (line: string) => void): Promise<number> {
+	const started = performance.now();
+	const seconds = (): number => Math.round((performance.now() - started) / 1000);
+	const total = new Statistics();
+	const failures: Outcome[] = [];
+	let next = first;
+	let done = 0;
+	let shown = started;
+	const lane = async (): Promise<void> => {
+		const child = fork(fileURLToPath(new URL("./worker.js", import.meta.url)));
+		try {
+			while (next <= last && failures.length === 0) {
+				const outcome = await ask(child, next++, steps);
+				total.add(outcome.statistics);
+				done++;
+				if (outcome.failure !== undefined) failures.push(outcome);
+				if (performance.now() - shown < progressMs) continue;
+				shown = performance.now();
+				say(`${done} of ${last - first + 1} seeds, ${seconds()} s`);
+			}
+		} finally {
+			child.kill();
+		}
+	};
+	await Promise.all(Array.from({ length: Math.min(jobs, last - first + 1) }, lane));
+	say(total.report());
+	const [failure] = failures.sort((a, b) => a.seed - b.seed);
+	if (failure === undefined) {
+		say(`${done} seeds, all right, ${seconds()} s`);
+		return 0;
+	}
+	say(`\nseed ${failure.seed} failed after ${done} seeds; looking for the fewest steps`);
+	say((await shrink({ seed: failure.seed, steps }, failure)).failure ?? "");
+	return 1;
+}
+
+function ask(child: ChildProcess, seed: number, steps: number): Promise<Outcome> {
+	return new Promise((resolve) => {
+		const died = (): void => resolve({ seed, digest: undefined, failure: `seed ${seed}: the process died`, statistics: new Statistics() });
+		child.once("exit", died);
+		child.once("message", (message) => {
+			child.off("exit", died);
+			const outcome = message as Outcome & { statistics: object };
+			resolve({ ...outcome, statistics: Statistics.fromJSON(outcome.statistics) });
+		});
+		child.send({ seed, steps });
+	});
+}

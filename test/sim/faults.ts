@@ -1,0 +1,178 @@
+/**
+ * What goes wrong with disks and clocks, as one table, and the rule that keeps it survivable: no more disks are hurt than the volume tolerates until everything is whole
+ * again. So whatever is refused, lost or not healed is the volume's fault.
+ */
+import type { Prng } from "../../src/platform/sim/prng.ts";
+import type { DiskSnapshot } from "../../src/platform/sim/device.ts";
+import type { Life, Simulation } from "./simulation.ts";
+
+export interface Fault {
+	readonly name: string;
+	readonly weight: number;
+	/** It can lose contents or a disk: one of the tolerated. */
+	readonly hurts: boolean;
+	/** Only while no daemon runs. */
+	readonly offline?: boolean;
+	strike(faults: Faults, path: string, random: Prng): void;
+}
+
+const inPacks = (name: string): boolean => name.startsWith("pack/");
+const inLog = (name: string): boolean => name.startsWith("log/");
+const inRuns = (name: string): boolean => name.startsWith("kv/");
+const anywhere = (): boolean => true;
+
+export const faultTable: readonly Fault[] = [
+	{ name: "hang", weight: 1, hurts: true, strike: (faults, path, random) => faults.hang(path, random.pick([50, 3_000, 60_000])) },
+	{ name: "sync-fails-once", weight: 2, hurts: true, strike: ({ world }, path) => world.failNextSync(path) },
+	{ name: "names-sync-fails", weight: 1, hurts: true, strike: ({ world }, path) => world.fail(path, ["syncNames"], "EIO", 1) },
+	{
+		name: "writes-fail",
+		weight: 1,
+		hurts: true,
+		strike: ({ world }, path, random) => world.fail(path, ["write"], "EIO", 1 + random.below(3)),
+	},
+	{
+		name: "reads-fail",
+		weight: 2,
+		hurts: true,
+		strike: ({ world }, path, random) => world.fail(path, ["read"], "EIO", 1 + random.below(20)),
+	},
+	{ name: "vanish", weight: 1, hurts: true, strike: ({ world }, path) => world.vanish(path) },
+	{ name: "unlinked", weight: 1, hurts: true, strike: ({ world }, path) => world.vanish(path, { unlinked: true }) },
+	{ name: "read-only", weight: 1, hurts: true, strike: ({ world }, path) => world.readOnly(path) },
+	{ name: "full", weight: 1, hurts: true, strike: (faults, path, random) => faults.fill(path, random.pick([100, 5_000])) },
+	{
+		name: "rot",
+		weight: 3,
+		hurts: true,
+		strike: ({ world }, path, random) =>
+			void world.rot(path, random.pick([0.001, 0.05, 1]), random.pick([inPacks, inPacks, inLog, inRuns, anywhere])),
+	},
+	{
+		name: "write-lost",
+		weight: 1,
+		hurts: true,
+		strike: ({ world }, path, random) => world.lieNextWrite(path, "lost", random.pick([inPacks, inLog, inRuns])),
+	},
+	{
+		name: "write-misdirected",
+		weight: 1,
+		hurts: true,
+		strike: ({ world }, path, random) => world.lieNextWrite(path, "misplaced", random.pick([inPacks, inLog, inRuns])),
+	},
+	{
+		name: "read-stale",
+		weight: 2,
+		hurts: true,
+		strike: ({ world }, path, random) => world.disk(path).lieNextReads("stale", 1 + random.below(4), inPacks),
+	},
+	{
+		name: "read-misdirected",
+		weight: 2,
+		hurts: true,
+		strike: ({ world }, path, random) => world.disk(path).lieNextReads("misdirected", 1 + random.below(4), random.pick([inPacks, inRuns])),
+	},
+	{
+		name: "slow",
+		weight: 2,
+		hurts: false,
+		strike: (faults, path, random) => faults.slow(path, random.pick([5, 60]), random.pick([500, 10_000])),
+	},
+	{ name: "clock-jump", weight: 2, hurts: false, strike: (faults, _path, random) => faults.jump(random) },
+	{ name: "old-contents", weight: 2, hurts: true, offline: true, strike: (faults, path) => faults.comeBackOld(path) },
+	{ name: "wiped", weight: 1, hurts: true, offline: true, strike: ({ world }, path) => world.wipe(path) },
+	{ name: "absent", weight: 1, hurts: true, offline: true, strike: ({ world }, path) => world.vanish(path) },
+	{
+		name: "offline-rot",
+		weight: 2,
+		hurts: true,
+		offline: true,
+		strike: ({ world }, path, random) => void world.rot(path, random.pick([0.001, 0.1, 1])),
+	},
+];
+
+export class Faults {
+	readonly #sim: Simulation;
+	readonly #random: Prng;
+	/** Hurt since everything was last seen whole. */
+	readonly hurt = new Set<string>();
+	readonly #old = new Map<string, DiskSnapshot>();
+
+	constructor(sim: Simulation, random: Prng) {
+		this.#sim = sim;
+		this.#random = random;
+	}
+
+	get world() {
+		return this.#sim.world;
+	}
+
+	/** One fault, if the rule allows it. */
+	strike(life: Life | undefined): void {
+		const { plan } = this.#sim;
+		const random = this.#random;
+		const possible = faultTable.filter((fault) => (fault.offline ?? false) === (life === undefined));
+		const fault = this.#sim.pickWeighted(possible, random);
+		if (fault === undefined) return;
+		const path = this.#target(fault, plan.tolerance);
+		if (path === undefined || !this.world.disk(path).present) return;
+		if (fault.hurts) this.hurt.add(path);
+		this.#sim.note(`fault ${fault.name} on ${path}`);
+		this.#sim.stats.count("faults", fault.name);
+		fault.strike(this, path, random);
+	}
+
+	/** A disk that was hurt already may always be hurt again. */
+	#target(fault: Fault, tolerance: number): string | undefined {
+		const candidates = !fault.hurts || this.hurt.size < tolerance ? this.#sim.paths : [...this.hurt];
+		return candidates.length === 0 ? undefined : this.#random.pick(candidates);
+	}
+
+	hang(path: string, forMs: number): void {
+		this.world.hang(path);
+		this.#later(forMs, () => this.world.unhang(path));
+	}
+
+	fill(path: string, forMs: number): void {
+		this.world.full(path);
+		this.#sim.spaceIsTight();
+		this.#later(forMs, () => this.world.full(path, false));
+	}
+
+	slow(path: string, mostMs: number, forMs: number): void {
+		const { latencyMs } = this.world.disk(path);
+		this.world.latency(path, 0.1, mostMs);
+		this.#later(forMs, () => this.world.latency(path, Math.min(latencyMs[0], 0.05), 0.5));
+	}
+
+	jump(random: Prng): void {
+		this.#sim.node.jumpClock(random.pick([-3_600_000, -5_000, 5_000, 86_400_000]));
+	}
+
+	comeBackOld(path: string): void {
+		const old = this.#old.get(path);
+		if (old !== undefined) this.world.restore(path, old);
+	}
+
+	/** What a disk may come back with later. */
+	remember(): void {
+		for (const path of this.#sim.paths) {
+			if (this.world.disk(path).present && this.#random.chance(0.2)) this.#old.set(path, this.world.snapshot(path));
+		}
+	}
+
+	/** No fault acts on any more; what was damaged stays so. */
+	end(): void {
+		for (const path of this.#sim.paths) {
+			const device = this.world.disk(path);
+			device.heal();
+			if (device.hung) this.world.unhang(path);
+			if (!device.present) this.world.reappear(path);
+			this.world.latency(path, 0.05, 0.5);
+		}
+	}
+
+	#later(ms: number, fn: () => void): void {
+		void this.world.sleep(ms).then(fn);
+	}
+}

@@ -1,0 +1,428 @@
+/**
+ * Everything that clients do, as one table: an operation is a name, a weight, and a function that does it once and holds the answer against the model. A new verb of the
+ * volume gets a row here.
+ */
+import type { Prng } from "../../src/platform/sim/prng.ts";
+import type { Attributes } from "../../src/volume/interface.ts";
+import { type Client, lookupAnswer, type OpenFile } from "./client.ts";
+import type { Content } from "./content.ts";
+import { describeNode, maybe, type Tree, type TreeNode } from "./tree.ts";
+
+export interface Operation {
+	readonly name: string;
+	readonly weight: number;
+	run(client: Client): Promise<void>;
+}
+
+const handlesPerClient = 4;
+const fileNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+// ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function directories(client: Client): TreeNode[] {
+	client.sim.names.settle();
+	return client.sim.names.tree.living().filter((node) => node.entries !== undefined);
+}
+
+function someDirectory(client: Client): TreeNode {
+	return client.random.pick(directories(client));
+}
+
+/** A name in a directory: one that is there, or any. */
+function someName(client: Client, directory: TreeNode): string {
+	const names = [...(directory.entries?.keys() ?? [])];
+	if (names.length > 0 && client.random.chance(0.7)) return client.random.pick(names);
+	return freshName(client.random);
+}
+
+function freshName(random: Prng): string {
+	if (random.chance(0.02)) return "x".repeat(200) + random.pick(fileNames);
+	return random.pick(fileNames) + (random.chance(0.5) ? random.pick(fileNames) : "");
+}
+
+function someNode(client: Client): TreeNode {
+	client.sim.names.settle();
+	return client.random.pick(client.sim.names.tree.living());
+}
+
+/** The tree is as large as it should get. */
+function crowded(client: Client): boolean {
+	return client.sim.names.tree.living().length >= client.sim.plan.nodes;
+}
+
+function someOpen(client: Client): OpenFile | undefined {
+	return client.open.length === 0 ? undefined : client.random.pick(client.open);
+}
+
+/** An open file, opened now if there is none. */
+async function ensureOpen(client: Client): Promise<OpenFile | undefined> {
+	if (client.open.length < handlesPerClient && (client.open.length === 0 || client.random.chance(0.2))) await openFile.run(client);
+	return someOpen(client);
+}
+
+// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function make(client: Client, type: "directory" | "file" | "fifo" | "symlink" | "character"): Promise<void> {
+	const parent = someDirectory(client);
+	const name = client.random.chance(0.8) ? freshName(client.random) : someName(client, parent);
+	const mode = 0o600 + client.random.below(0o100);
+	const target = type === "symlink" ? `../${freshName(client.random)}` : undefined;
+	const rdev = type === "character" ? 259 + client.random.below(100) : 0;
+	const { volume, caller } = client;
+	const at = client.node(parent.ino);
+	const shownMode = type === "symlink" ? 0o777 : mode;
+	await client.change(
+		`make ${type} ${parent.ino}/${name}`,
+		{ kind: "create", parent: parent.ino, name, type, mode: shownMode, uid: 0, gid: 0, rdev, target, orOpen: false },
+		async () => {
+			const made =
+				type === "directory"
+					? await volume.makeDirectory(caller, at, name, mode)
+					: type === "symlink"
+						? await volume.makeSymlink(caller, at, name, target as string)
+						: await volume.makeNode(caller, at, name, type, mode, rdev);
+			return { position: made.position, made: made.attributes.ino };
+		},
+	);
+}
+
+const makeSomething: Operation = {
+	name: "make",
+	weight: 8,
+	async run(client) {
+		if (crowded(client)) return removeSomething.run(client);
+		await make(client, client.random.pick(["directory", "directory", "file", "fifo", "symlink", "character"]));
+	},
+};
+
+const openFile: Operation = {
+	name: "open",
+	weight: 12,
+	async run(client) {
+		if (client.open.length >= handlesPerClient) return closeFile.run(client);
+		const { random } = client;
+		const parent = someDirectory(client);
+		const files = [...(parent.entries ?? [])].filter(([, ino]) => client.sim.names.tree.get(ino)?.type === "file").map(([name]) => name);
+		const name = files.length > 0 && (crowded(client) || random.chance(0.6)) ? random.pick(files) : freshName(random);
+		await client.openName(parent, name, { append: random.chance(0.2), sync: random.chance(0.1), empty: random.chance(0.15) });
+	},
+};
+
+const closeFile: Operation = {
+	name: "close",
+	weight: 6,
+	async run(client) {
+		const open = someOpen(client);
+		if (open !== undefined) await client.close(open);
+	},
+};
+
+const removeSomething: Operation = {
+	name: "remove",
+	weight: 7,
+	async run(client) {
+		const parent = someDirectory(client);
+		const name = someName(client, parent);
+		const child = client.sim.names.tree.child(parent.ino, name);
+		const { volume, caller } = client;
+		const isDirectory = (child?.type === "directory") !== client.random.chance(0.05);
+		const kind = isDirectory ? "rmdir" : "unlink";
+		await client.change(`${kind} ${parent.ino}/${name}`, { kind, parent: parent.ino, name }, () =>
+			isDirectory ? volume.removeDirectory(caller, client.node(parent.ino), name) : volume.unlink(caller, client.node(parent.ino), name),
+		);
+	},
+};
+
+const link: Operation = {
+	name: "link",
+	weight: 5,
+	async run(client) {
+		const node = someNode(client);
+		const parent = someDirectory(client);
+		const name = freshName(client.random);
+		await client.change(`link ${node.ino} as ${parent.ino}/${name}`, { kind: "link", ino: node.ino, parent: parent.ino, name }, () =>
+			client.volume.link(client.caller, client.node(node.ino), client.node(parent.ino), name),
+		);
+	},
+};
+
+const rename: Operation = {
+	name: "rename",
+	weight: 10,
+	async run(client) {
+		const { sim, random } = client;
+		const from = someDirectory(client);
+		const to = random.chance(0.5) ? from : someDirectory(client);
+		const name = someName(client, from);
+		const newName = someName(client, to);
+		const flags = random.pick([0, 0, 0, 1, 2]);
+		const source = sim.names.tree.child(from.ino, name);
+		const target = sim.names.tree.child(to.ino, newName);
+		const saved = flags !== 1 && target !== undefined && source?.type === "file" ? sim.fileOf(source.ino) : undefined;
+		const tick = saved?.tick ?? 0;
+		// What else is under way may change what the names mean: then nothing is promised of the contents.
+		const alone = sim.names.underWay === 0;
+		const operation = { kind: "rename", parent: from.ino, name, newParent: to.ino, newName, flags } as const;
+		let position = 0;
+		const done = await client.change(`rename ${from.ino}/${name} to ${to.ino}/${newName} flags ${flags}`, operation, async () => {
+			const answer = await client.volume.rename(client.caller, client.node(from.ino), name, client.node(to.ino), newName, flags);
+			position = answer.position;
+			return answer;
+		});
+		if (done !== undefined && saved !== undefined && alone && source?.ino !== target?.ino) sim.saved(saved, tick, position);
+	},
+};
+
+// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+const setAttributes: Operation = {
+	name: "attributes",
+	weight: 4,
+	async run(client) {
+		const node = someNode(client);
+		const { random } = client;
+		const change: { mode?: number; uid?: number; gid?: number } = {};
+		if (node.type !== "symlink" && random.chance(0.6)) change.mode = random.below(0o1000);
+		if (change.mode === undefined || random.chance(0.3)) change.uid = random.below(5);
+		if (random.chance(0.3)) change.gid = random.below(5);
+		await client.change(`attributes of ${node.ino} ${JSON.stringify(change)}`, { kind: "setattr", ino: node.ino, ...change }, () =>
+			client.volume.setAttributes(client.caller, client.node(node.ino), change),
+		);
+	},
+};
+
+const xattrs: Operation = {
+	name: "xattrs",
+	weight: 4,
+	async run(client) {
+		const { random, volume, caller } = client;
+		const node = someNode(client);
+		if (node.type !== "file" && node.type !== "directory") return;
+		const name = `user.${random.pick(["a", "b", "c"])}`;
+		const at = client.node(node.ino);
+		if (random.chance(0.3)) {
+			await client.change(`remove ${name} of ${node.ino}`, { kind: "removexattr", ino: node.ino, name }, () =>
+				volume.removeXattr(caller, at, name),
+			);
+			return;
+		}
+		const mode = random.pick(["any", "any", "create", "replace"] as const);
+		const text = `${client.sim.nextNumber()}-`.repeat(1 + random.below(random.pick([2, 100, 4000])));
+		const value = new TextEncoder().encode(text);
+		// The model keeps what tells two values apart.
+		const known = `${value.length}:${text.slice(0, 12)}`;
+		await client.change(
+			`set ${name} of ${node.ino}, ${value.length} bytes, ${mode}`,
+			{ kind: "setxattr", ino: node.ino, name, value: known, mode },
+			() => volume.setXattr(caller, at, name, value, mode),
+		);
+	},
+};
+
+// ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export function describeAttributes(attributes: Attributes): string {
+	const { ino, type, mode, uid, gid, nlink, rdev } = attributes;
+	return describeNode({ ino, type, mode, uid, gid, nlink, rdev } as TreeNode);
+}
+
+const lookup: Operation = {
+	name: "lookup",
+	weight: 4,
+	async run(client) {
+		const parent = someDirectory(client);
+		const name = someName(client, parent);
+		await client.look(
+			`lookup ${parent.ino}/${name}`,
+			(tree) => lookupAnswer(tree, parent.ino, name),
+			async () => describeAttributes(await client.volume.lookup(client.caller, client.node(parent.ino), name)),
+		);
+	},
+};
+
+const list: Operation = {
+	name: "list",
+	weight: 4,
+	async run(client) {
+		const directory = someDirectory(client);
+		const expect = (tree: Tree): string => {
+			const node = tree.get(directory.ino);
+			if (node?.entries === undefined) return "ENOENT";
+			if (node.nlink === 0) return maybe;
+			return [...node.entries]
+				.map(([name, ino]) => `${name}=${ino}`)
+				.sort()
+				.join(" ");
+		};
+		await client.look(`list ${directory.ino}`, expect, async () => {
+			const items = await client.volume.readDirectory(client.caller, client.node(directory.ino), 2, 10_000, true);
+			return items
+				.map((item) => `${item.name}=${item.ino}`)
+				.sort()
+				.join(" ");
+		});
+	},
+};
+
+// ── contents ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Where changes of this file tend to happen: at its start, inside, at its end, far behind it. */
+function someOffset(client: Client, open: OpenFile): number {
+	const { random } = client;
+	const size = open.file.possible()[0]?.size ?? 0;
+	const kind = random.below(20);
+	if (kind < 6) return random.below(size + 1);
+	if (kind < 11) return size;
+	if (kind < 14) return 0;
+	if (kind < 19) return random.below(300_000);
+	return random.chance(0.3) ? 2 ** 40 + random.below(10_000) : random.below(8_000_000);
+}
+
+const write: Operation = {
+	name: "write",
+	weight: 30,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined || !client.mayChange(open.file)) return;
+		const { random, sim } = client;
+		const lengthBytes = 1 + random.below(random.pick([20, 3_000, sim.plan.writeBytes, sim.plan.writeBytes]));
+		const offset = someOffset(client, open);
+		const source = client.newSource(open.append ? 0 : offset);
+		const bytes = sim.ink.bytes(source, lengthBytes);
+		const apply = (content: Content): Content => {
+			if (!open.append) return content.write(offset, lengthBytes, source);
+			return content.write(content.size, lengthBytes, { id: source.id, base: content.size });
+		};
+		const { file } = open;
+		const what = `${open.append ? "append to" : "write"} inode ${file.ino} ${open.append ? "" : offset}+${lengthBytes}${open.sync ? " sync" : ""} (${source.id})`;
+		sim.stats.bytesWritten += lengthBytes;
+		sim.names.settle();
+		const position = sim.names.lastPosition;
+		const before = file.tick;
+		const aloneBefore = file.busy === 0;
+		const written = await client.alter(what, file, apply, async () => {
+			const answer = await client.volume.write(open.handle, offset, bytes);
+			if (answer.written !== lengthBytes) client.complain(`${what}: ${answer.written} bytes were taken`);
+		});
+		if (!written || !open.sync) return;
+		sim.names.durable(position);
+		// Alone, the write is in all that is possible now; beside others, something before them may be what was synced.
+		const alone = aloneBefore && file.tick === before + 2;
+		file.durableSince(alone ? file.tick : before);
+	},
+};
+
+const read: Operation = {
+	name: "read",
+	weight: 14,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined) return;
+		const { random } = client;
+		const size = open.file.possible()[0]?.size ?? 0;
+		if (size < 2_000_000 && random.chance(0.5)) await client.read(open, 0, size + 1);
+		else await client.read(open, someOffset(client, open), 1 + random.below(random.pick([100, 20_000, 200_000])));
+	},
+};
+
+const size: Operation = {
+	name: "size",
+	weight: 3,
+	async run(client) {
+		const open = someOpen(client);
+		if (open !== undefined) await client.size(open);
+	},
+};
+
+const truncate: Operation = {
+	name: "truncate",
+	weight: 8,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined || !client.mayChange(open.file)) return;
+		const { random } = client;
+		const now = open.file.possible()[0]?.size ?? 0;
+		const to = random.pick([0, random.below(now + 1), random.below(now + 1), now + random.below(100_000)]);
+		const { file } = open;
+		await client.alter(
+			`truncate inode ${file.ino} to ${to}`,
+			file,
+			(content) => content.truncate(to),
+			() => client.volume.setAttributes(client.caller, client.node(file.ino), { size: to }, open.handle),
+		);
+	},
+};
+
+// ── making durable ───────────────────────────────────────────────────────────────────────────────────────────────
+
+const fsync: Operation = {
+	name: "fsync",
+	weight: 12,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined) return;
+		const dataOnly = client.random.chance(0.5);
+		await client.persist(`fsync inode ${open.file.ino}`, [open.file], () => client.volume.fsync(open.handle, dataOnly));
+	},
+};
+
+const syncAll: Operation = {
+	name: "syncfs",
+	weight: 2,
+	async run(client) {
+		await client.persist("syncfs", client.sim.files(), () => client.volume.syncAll());
+	},
+};
+
+const durable: Operation = {
+	name: "durable",
+	weight: 2,
+	async run(client) {
+		const position = client.sim.names.lastPosition;
+		if (position > 0 && Number.isFinite(position)) await client.persist(`durable ${position}`, [], () => client.volume.durable(position));
+	},
+};
+
+const rest: Operation = {
+	name: "rest",
+	weight: 2,
+	async run(client) {
+		await client.sim.world.sleep(client.random.below(client.random.pick([50, 3_000])));
+		await client.sim.nextEvent(client.life);
+	},
+};
+
+const space: Operation = {
+	name: "space",
+	weight: 2,
+	async run(client) {
+		const result = await client.answer(client.volume.space());
+		if ("error" in result) return client.complain(`space: ${result.error.code} ${result.error.message}`);
+		const { capacityBytes, freeBytes } = result.value;
+		if (freeBytes < 0 || freeBytes > capacityBytes) client.complain(`space: ${freeBytes} of ${capacityBytes} bytes are free`);
+		client.sim.note(`${client.number} space ${freeBytes} of ${capacityBytes}`);
+		await client.sim.nextEvent(client.life);
+	},
+};
+
+export const operations: readonly Operation[] = [
+	makeSomething,
+	openFile,
+	closeFile,
+	removeSomething,
+	link,
+	rename,
+	setAttributes,
+	xattrs,
+	lookup,
+	list,
+	write,
+	read,
+	size,
+	truncate,
+	fsync,
+	syncAll,
+	durable,
+	rest,
+	space,
+];

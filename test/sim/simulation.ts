@@ -1,0 +1,517 @@
+/**
+ * One seed: a volume on simulated disks, clients that work on it side by side, deaths, faults, and the model that every answer is held against.
+ *
+ * Everything that happens follows from the seed. A simulation has lives: mount, look at everything, let clients work, die (or shut down), and again; at the end all faults
+ * stop, everything must become whole, and what lies on the disks is counted anew (audit.ts).
+ *
+ * Nothing here is shared between simulations, and a node is an object: several nodes and a network fit in as further objects.
+ */
+import { Deferred } from "../../src/base/async.ts";
+import { FsError } from "../../src/base/errors.ts";
+import type { Logger } from "../../src/base/telemetry.ts";
+import type { SimNode } from "../../src/platform/sim/node.ts";
+import { hash32, Prng } from "../../src/platform/sim/prng.ts";
+import { SimWorld } from "../../src/platform/sim/world.ts";
+import type { Caller } from "../../src/volume/interface.ts";
+import type { NativeVolume, VolumeModules } from "../../src/volume/native/interface.ts";
+import { createVolume, openVolume } from "../../src/volume/native/open.ts";
+import { audit } from "./audit.ts";
+import { Client } from "./client.ts";
+import { Content, Ink } from "./content.ts";
+import { Faults } from "./faults.ts";
+import { FileModel } from "./file-model.ts";
+import { allowedAfter, type Found, readContents, readNames } from "./inspect.ts";
+import { NamesModel } from "./names-model.ts";
+import { operations } from "./operations.ts";
+import { pickWeighted, type Plan, planOf } from "./plan.ts";
+import { Statistics } from "./statistics.ts";
+import { Tree } from "./tree.ts";
+
+/** Something that must not be. */
+export class Failure extends Error {}
+
+export interface SimulationOptions {
+	readonly seed: number;
+	readonly steps: number;
+	/** Every line of the trace, as it comes. */
+	readonly onLine?: (line: string) => void;
+}
+
+/** One incarnation of the daemon that serves. */
+export interface Life {
+	alive: boolean;
+	readonly volume: NativeVolume;
+	/** ENOSPC may be an honest answer. */
+	spaceTight: boolean;
+	/** It is being shut down: no more faults. */
+	closing: boolean;
+}
+
+/** How the last life ended: what may be missing after it. */
+type Ending = "clean" | "kill" | "cut";
+
+/** A file that replaced a name by rename: its contents of then go with the new name. */
+interface Saved {
+	readonly position: number;
+	readonly file: FileModel;
+	readonly tick: number;
+}
+
+const root: Caller = {
+	uid: 0,
+	gid: 0,
+	groups: [],
+	principal: undefined,
+	door: "test",
+	clientInstance: "simulator",
+	share: undefined,
+	trusted: true,
+};
+const linesKept = 60;
+/** Virtual time that anything may take, with hung disks. */
+const patienceMs = 3_600_000;
+/** From the end of all faults until everything is whole. */
+const repairMs = 900_000;
+const never: Promise<never> = new Promise(() => {});
+
+export class Simulation {
+	readonly plan: Plan;
+	readonly world: SimWorld;
+	readonly node: SimNode;
+	readonly ink = new Ink();
+	readonly stats = new Statistics();
+	readonly names: NamesModel;
+	readonly paths: readonly string[];
+	readonly #faults: Faults;
+	readonly #random: Prng;
+	readonly #files = new Map<number, FileModel>();
+	readonly #onLine: ((line: string) => void) | undefined;
+	readonly #lines: string[] = [];
+	readonly #failure = new Deferred<never>();
+	#saved: Saved[] = [];
+	#stepsLeft: number;
+	#step = 0;
+	#number = 0;
+	#hash = 0;
+	#life: Life | undefined;
+	#repairing = false;
+
+	constructor(options: SimulationOptions) {
+		this.plan = planOf(options.seed, options.steps);
+		this.#stepsLeft = options.steps;
+		this.#onLine = options.onLine;
+		this.#random = new Prng(options.seed, "simulation");
+		this.world = new SimWorld({ seed: options.seed });
+		this.paths = Array.from({ length: this.plan.diskCount }, (_, i) => `/d${i + 1}`);
+		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
+		this.node = this.world.node({ clockRate: this.plan.clockRate });
+		this.#faults = new Faults(this, new Prng(options.seed, "faults"));
+		const entries = new Map<string, number>();
+		const attributes = { type: "directory", mode: 0o755, uid: 0, gid: 0, rdev: 0, target: undefined, nlink: 2 } as const;
+		this.names = new NamesModel(new Tree([[1, { ino: 1, ...attributes, parent: 1, entries, xattrs: new Map() }]]));
+		this.#failure.promise.catch(() => {});
+	}
+
+	// ── what clients and faults need ─────────────────────────────────────────────────────────────────────────────
+
+	/** A line of the trace; part of the digest. */
+	note(line: string): void {
+		const full = `${this.world.nowMs.toFixed(2)} ${line}`;
+		this.#hash = Math.imul(this.#hash ^ hash32(full), 0x0100_0193);
+		this.#keep(full);
+	}
+
+	#keep(line: string): void {
+		this.#lines.push(line);
+		if (this.#lines.length > 2 * linesKept) this.#lines.splice(0, linesKept);
+		this.#onLine?.(line);
+	}
+
+	/** Ends the simulation. */
+	fail(what: string): never {
+		const failure = new Failure(what);
+		this.#failure.reject(failure);
+		throw failure;
+	}
+
+	nextNumber(): number {
+		return ++this.#number;
+	}
+
+	fileOf(ino: number): FileModel {
+		let file = this.#files.get(ino);
+		if (file === undefined) {
+			file = new FileModel(ino, Content.empty);
+			this.#files.set(ino, file);
+		}
+		return file;
+	}
+
+	files(): FileModel[] {
+		return [...this.#files.values()];
+	}
+
+	saved(file: FileModel, tick: number, position: number): void {
+		this.#saved.push({ file, tick, position });
+	}
+
+	spaceIsTight(): void {
+		if (this.#life !== undefined) this.#life.spaceTight = true;
+	}
+
+	pickWeighted<T extends { readonly name: string; readonly weight: number }>(items: readonly T[], random: Prng): T | undefined {
+		return pickWeighted(items, this.plan, random);
+	}
+
+	/** All that the present event causes has happened. Of a dead life: never. */
+	async nextEvent(life: Life): Promise<void> {
+		await this.world.sleep(0);
+		if (!life.alive) await never;
+	}
+
+	// ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** @returns the digest. @throws Failure, or whatever broke. */
+	async run(): Promise<string> {
+		try {
+			return await this.world.run(() => Promise.race([this.#live(), this.#failure.promise]), { limitMs: 100 * patienceMs });
+		} catch (error) {
+			throw this.#explain(error);
+		}
+	}
+
+	#explain(error: unknown): Error {
+		const what =
+			error instanceof FsError ? `${error.code} ${error.site}: ${error.message}` : error instanceof Error ? error.message : String(error);
+		const { seed, steps } = this.plan;
+		const text = `seed ${seed}, step ${this.#step} of ${steps}: ${what}\n${this.#lines.slice(-linesKept).join("\n")}\nagain: npm run sim -- --seed ${seed} --steps ${steps} --replay`;
+		return new Failure(text, { cause: error });
+	}
+
+	async #live(): Promise<string> {
+		await this.#create();
+		let ending: Ending = "clean";
+		while (this.#stepsLeft > 0) ending = await this.#oneLife(ending);
+		return this.#end(ending);
+	}
+
+	#modules(): VolumeModules {
+		return { platform: this.node.boot(), logger: this.#logger() };
+	}
+
+	/** The volume's own words: in the trace, not in the digest, so that a better message is no other run. */
+	#logger(): Logger {
+		const say = (level: string) => (message: string, data?: Record<string, unknown>) =>
+			this.#keep(`${this.world.nowMs.toFixed(2)}   ${level}: ${message}${data === undefined ? "" : ` ${JSON.stringify(data)}`}`);
+		return { debug() {}, info: say("info"), warn: say("warn"), error: say("error") };
+	}
+
+	async #create(): Promise<void> {
+		const { redundancy, logSegmentBytes, logSegmentCount, diskCount, tolerance, clients } = this.plan;
+		this.note(`${redundancy} on ${diskCount} disks, ${tolerance} may be lost, ${clients} clients`);
+		const shape = { redundancy, logSegmentBytes, logSegmentCount, sameDevice: false, allowDegraded: false, uid: 0, gid: 0 };
+		await createVolume({ name: "sim", diskPaths: this.paths, ...shape }, this.#modules());
+	}
+
+	// ── a life ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async #oneLife(before: Ending): Promise<Ending> {
+		const { plan } = this;
+		if (plan.faultEveryMs > 0 && this.#random.chance(0.4)) this.#faults.strike(undefined);
+		const mounted = await this.#mount(before, plan.mountDeaths);
+		const life = mounted.life;
+		await this.#look(life, mounted.ending);
+		const quota = Math.min(this.#stepsLeft, 1 + this.#random.below(2 * plan.stepsPerLife));
+		let left = quota;
+		const over = new Deferred<void>();
+		const death = this.#chooseDeath();
+		const clients = Array.from({ length: plan.clients }, (_, i) => new Client(this, life, i, this.#stream("client")));
+		const work = clients.map((client) =>
+			this.#work(client, () => {
+				if (left-- <= 0) over.resolve();
+				return left >= 0;
+			}),
+		);
+		void Promise.all(work).then(() => over.resolve());
+		void this.#trouble(life);
+		void life.volume.failed.then((error) => {
+			if (life.alive)
+				this.#failure.reject(new Failure(`the volume gave up although no more disks are hurt than it tolerates: ${error.message}`));
+		});
+		const ending = await this.#die(life, death, over.promise, work);
+		this.#stepsLeft -= quota;
+		this.#faults.remember();
+		return ending;
+	}
+
+	#stream(what: string): Prng {
+		return new Prng(this.#random.u32(), what);
+	}
+
+	async #work(client: Client, next: () => boolean): Promise<void> {
+		const { world, plan } = this;
+		await world.sleep(client.random.below(10));
+		for (;;) {
+			if (!client.life.alive) return never;
+			if (!next()) return;
+			const operation = this.pickWeighted(operations, client.random);
+			if (operation === undefined) return;
+			this.#step++;
+			this.stats.count("operations", operation.name);
+			try {
+				await operation.run(client);
+			} catch (error) {
+				this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
+				return never;
+			}
+			await world.sleep(client.random.float() * plan.thinkMs);
+		}
+	}
+
+	/** Faults and repairs while the volume serves. */
+	async #trouble(life: Life): Promise<void> {
+		const { plan, world } = this;
+		if (plan.faultEveryMs === 0) return;
+		const random = this.#stream("trouble");
+		for (;;) {
+			await world.sleep(random.float() * 2 * plan.faultEveryMs);
+			if (!life.alive || life.closing) return;
+			if (this.#faults.hurt.size < plan.tolerance || random.chance(0.5)) this.#faults.strike(life);
+			else if (random.chance(0.4))
+				await this.#repair(life).catch((error: unknown) => {
+					if (life.alive) this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
+				});
+		}
+	}
+
+	// ── deaths ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	#chooseDeath(): { readonly how: Ending; readonly atStep: boolean; readonly delay: number } {
+		const how = this.#random.pick(["clean", "kill", "kill", "cut", "cut"] as const);
+		return { how, atStep: this.#random.chance(0.5), delay: this.#random.below(this.#random.pick([1, 20, 300])) };
+	}
+
+	/** Ends a life when its operations are used up, in the middle of whatever goes on then. */
+	async #die(
+		life: Life,
+		death: { readonly how: Ending; readonly atStep: boolean; readonly delay: number },
+		over: Promise<void>,
+		work: readonly Promise<void>[],
+	): Promise<Ending> {
+		const { world } = this;
+		await over;
+		let { how } = death;
+		let shuttingDown: Promise<boolean> | undefined;
+		if (how === "clean") {
+			await Promise.all(work);
+			life.closing = true;
+			while (this.#repairing) await world.sleep(100);
+			shuttingDown = this.#shutdown(life);
+			// Some shutdowns are interrupted.
+			if (this.#random.chance(0.7)) {
+				how = (await shuttingDown) ? "clean" : "kill";
+				this.#ended(life, how);
+				return how;
+			}
+			how = this.#random.pick(["kill", "cut"] as const);
+		}
+		if (death.atStep) {
+			const step = world.steps + 1 + death.delay;
+			const cut = how === "cut" ? world.cutAt(step) : world.killAt(step);
+			await Promise.race([cut, world.sleep(5_000)]);
+		} else await world.sleep(death.delay * this.#random.float());
+		this.#ended(life, how);
+		return how;
+	}
+
+	/** False: it could not seal everything, and says so. */
+	async #shutdown(life: Life): Promise<boolean> {
+		try {
+			await life.volume.shutdown();
+			return true;
+		} catch (error) {
+			if (!(error instanceof FsError) || !life.alive) throw error;
+			this.note(`shutdown → ${error.code} ${error.site}`);
+			if (!life.spaceTight) this.#failure.reject(new Failure(`shutdown failed: ${error.code} ${error.site}: ${error.message}`));
+			return false;
+		}
+	}
+
+	#ended(life: Life, how: Ending): void {
+		life.alive = false;
+		this.#life = undefined;
+		this.#repairing = false;
+		this.world.forgetEnd();
+		// Whatever is left of the process; after a death at a step nothing is.
+		if (how === "cut") this.node.powerCut();
+		else this.node.kill();
+		this.note(`${how} at step ${this.world.steps} of the disks`);
+		this.stats.count("deaths", how);
+	}
+
+	// ── mounting and looking ─────────────────────────────────────────────────────────────────────────────────────
+
+	/** Mounts; some mounts die on the way. */
+	async #mount(before: Ending, deathChance: number): Promise<{ readonly life: Life; readonly ending: Ending }> {
+		let ending = before;
+		for (;;) {
+			const dies = this.#random.chance(deathChance);
+			const opening = openVolume({ name: "sim", diskPaths: this.paths, acceptLoss: false, memory: this.plan.memory }, this.#modules());
+			this.stats.mounts++;
+			if (!dies) {
+				const volume = await this.#opened(opening);
+				if (volume !== undefined) return { life: this.#born(volume), ending };
+				continue;
+			}
+			const how = this.#random.pick(["kill", "cut"] as const);
+			const step = this.world.steps + 1 + this.#random.below(60);
+			const ended = how === "cut" ? this.world.cutAt(step) : this.world.killAt(step);
+			const volume = await Promise.race([this.#opened(opening), ended.then(() => "dead" as const)]);
+			this.world.forgetEnd();
+			if (volume === undefined) continue;
+			if (volume !== "dead") return { life: this.#born(volume), ending };
+			this.note(`${how} during the mount`);
+			this.stats.count("deaths", `mount ${how}`);
+			if (how === "cut") this.node.powerCut();
+			else this.node.kill();
+			// A clean volume stays so; what was only acknowledged is gone with the power.
+			if (how === "cut" && ending === "kill") ending = "cut";
+		}
+	}
+
+	/** Undefined: a full disk kept it from mounting, and has space again now. */
+	async #opened(opening: Promise<NativeVolume>): Promise<NativeVolume | undefined> {
+		const full = this.paths.some((path) => this.world.disk(path).isFull);
+		try {
+			return await opening;
+		} catch (error) {
+			if (!(error instanceof FsError) || error.code !== "ENOSPC" || !full) throw error;
+			this.note(`mount → ${error.code} ${error.site}`);
+			this.node.kill();
+			for (const path of this.paths) this.world.full(path, false);
+			return undefined;
+		}
+	}
+
+	#born(volume: NativeVolume): Life {
+		const spaceTight = this.paths.some((path) => this.world.disk(path).isFull);
+		const life = { alive: true, volume, spaceTight, closing: false };
+		this.#life = life;
+		this.note("mounted");
+		return life;
+	}
+
+	/** Everything that is there, held against what may be there. */
+	async #look(life: Life, ending: Ending): Promise<void> {
+		const { volume } = life;
+		const found = await readNames(volume, root);
+		const result = this.names.recovered(found.tree, ending === "cut");
+		if ("wrong" in result) this.fail(`after ${ending}: ${result.wrong}`);
+		const barriers = new Map<FileModel, number>();
+		for (const { file, tick, position } of this.#saved) {
+			if (position <= result.position) barriers.set(file, Math.max(tick, barriers.get(file) ?? 0));
+		}
+		this.#saved = [];
+		for (const [ino, size] of found.sizes) await this.#lookAtFile(volume, ino, size, ending, barriers);
+		for (const ino of this.#files.keys()) if (!found.sizes.has(ino)) this.#files.delete(ino);
+		this.names.mounted(0);
+		this.#noteState(found);
+	}
+
+	async #lookAtFile(
+		volume: NativeVolume,
+		ino: number,
+		size: number,
+		ending: Ending,
+		barriers: ReadonlyMap<FileModel, number>,
+	): Promise<void> {
+		const file = this.fileOf(ino);
+		const allowed = allowedAfter(file, ending === "cut" ? "cut" : "kill", barriers.get(file) ?? 0);
+		const number = this.nextNumber();
+		const read = await readContents(volume, root, this.ink, { ino, size, allowed, mixed: ending === "cut", number });
+		if ("wrong" in read) this.fail(`after ${ending}: ${read.wrong}`);
+		file.found(read.content, ending !== "kill");
+	}
+
+	/** What is there now, as one number. */
+	#noteState(found: Found): void {
+		const lines = [...found.tree.nodes.values()].map(
+			(node) => `${node.ino} ${node.type} ${node.nlink} ${[...(node.entries ?? [])].join()}`,
+		);
+		for (const [ino] of found.sizes) lines.push(`${ino} ${this.fileOf(ino).possible()[0]?.key}`);
+		const state = (hash32(lines.sort().join("\n")) >>> 0).toString(16);
+		this.stats.states.add(state);
+		this.note(`state ${state}, ${found.tree.nodes.size} nodes`);
+	}
+
+	// ── becoming whole ───────────────────────────────────────────────────────────────────────────────────────────
+
+	/** All faults stop; disks that are out are given back or replaced; then everything must become whole in time. */
+	async #repair(life: Life): Promise<void> {
+		this.#repairing = true;
+		this.note("faults end");
+		this.#faults.end();
+		const { world } = this;
+		const endMs = world.nowMs + repairMs;
+		for (;;) {
+			const why = await this.#whatLacks(life);
+			if (why === undefined) break;
+			if (world.nowMs > endMs) this.fail(`${repairMs} ms after the end of all faults not everything is whole: ${why}`);
+			await world.sleep(1_000);
+			if (!life.alive) await never;
+		}
+		this.#faults.hurt.clear();
+		this.stats.repairs++;
+		this.#repairing = false;
+		this.note("everything is whole");
+	}
+
+	async #whatLacks(life: Life): Promise<string | undefined> {
+		const { volume } = life;
+		const before = await volume.status();
+		for (const disk of before.disks) {
+			if (disk.state === "healthy") continue;
+			if (this.#random.chance(0.5) || disk.reason.includes("empty")) this.world.wipe(disk.path);
+			await volume.replaceDisk(disk.id, undefined).catch((error: unknown) => {
+				if (!(error instanceof FsError)) throw error;
+				this.note(`replace ${disk.id} → ${error.code} ${error.site}`);
+			});
+		}
+		const found = await volume.verify({ dryRun: false, lost: true }, () => {});
+		if (found.unrecoverable > 0) this.fail(`verify: ${found.unrecoverable} segments cannot be read: ${found.lostPaths.join(", ")}`);
+		await volume.heal(() => {});
+		const status = await volume.status();
+		if (!life.alive) await never;
+		if (status.protection.lostBytes > 0) this.fail(`status: ${status.protection.lostBytes} bytes are lost`);
+		const bad = found.corrupt + found.missing;
+		if (bad > 0) return `verify found ${found.corrupt} damaged and ${found.missing} missing fragments`;
+		const { state, protection, metadataCopies } = status;
+		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
+	}
+
+	async #end(before: Ending): Promise<string> {
+		const { life, ending } = await this.#mount(before, 0);
+		await this.#look(life, ending);
+		await this.#repair(life);
+		await this.#settle(life);
+		const usedBytes = (await life.volume.status()).usedBytes;
+		await life.volume.shutdown();
+		this.#ended(life, "clean");
+		const wrong = await audit({ world: this.world, paths: this.paths, modules: this.#modules(), memory: this.plan.memory, usedBytes });
+		if (wrong.length > 0) this.fail(`what lies on the disks is wrong:\n  ${wrong.slice(0, 20).join("\n  ")}`);
+		this.node.kill();
+		const last = await this.#mount("clean", 0);
+		await this.#look(last.life, "clean");
+		await last.life.volume.shutdown();
+		this.#ended(last.life, "clean");
+		this.stats.virtualMs = this.world.nowMs;
+		return (this.#hash >>> 0).toString(16).padStart(8, "0");
+	}
+
+	/** Nothing is left to be done in the background. */
+	async #settle(life: Life): Promise<void> {
+		await life.volume.syncAll();
+		await this.world.sleep(3_000);
+		await life.volume.syncAll();
+	}
+}
