@@ -5,7 +5,7 @@ import { simCommand } from "./command.ts";
 import { simulate } from "./run.ts";
 import { Statistics } from "./statistics.ts";
 
-const steps = 80;
+const steps = 60;
 const halves = [
 	[1, 150],
 	[151, 300],
