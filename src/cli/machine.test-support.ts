@@ -215,11 +215,13 @@ export class Machine {
 			list: (path) => files.list(path),
 			remove: (path) => files.remove(path),
 			makeFolder: (path) => files.makeFolder(path),
-			kind: async (path) => {
+			probe: async (path) => {
 				if (this.mounts.some((one) => one.mountpoint === path && one.dead)) {
 					await this.world.sleep(Math.max(0, this.hangsUntilMs - this.world.nowMs));
 					throw new FsError("ENOTCONN", "test.dead", "not connected");
 				}
+			},
+			kind: async (path) => {
 				// Disks are folders of the host.
 				if (this.world.disks().some((disk) => disk.path === path)) return "directory";
 				return files.kind(path);

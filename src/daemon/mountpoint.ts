@@ -36,7 +36,8 @@ export async function mountState(
 	{ files, clock }: Pick<MountModules, "files" | "clock">,
 	answerMs = mountpointAnswerMs,
 ): Promise<"alive" | "dead" | "hangs"> {
-	const look = files.kind(mountpoint).then(
+	// The kernel goes on answering stat(2) from its cache for a while after the daemon's end.
+	const look = files.probe(mountpoint).then(
 		() => "alive" as const,
 		(error: unknown) => (isFsError(error, "ENOTCONN") ? ("dead" as const) : ("alive" as const)),
 	);

@@ -137,6 +137,8 @@ export interface HostFiles {
 	/** A file or an empty folder; absent is fine. */
 	remove(path: string): Promise<void>;
 	kind(path: string): Promise<"file" | "directory" | "socket" | "other" | undefined>;
+	/** Asks the file system there for its figures, which no cache of the kernel answers. @throws FsError ENOENT; ENOTCONN: a FUSE file system without its daemon. */
+	probe(path: string): Promise<void>;
 	/** Makes the folder and its parents. */
 	makeFolder(path: string): Promise<void>;
 }

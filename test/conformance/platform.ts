@@ -384,6 +384,8 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			await files.makeFolder(`${home}/m/n`);
 			await files.makeFolder(`${home}/m/n`);
 			assert.equal(await files.kind(`${home}/m/n`), "directory");
+			await files.probe(`${home}/m/n`);
+			await assert.rejects(files.probe(`${home}/m/none`), code("ENOENT"));
 			await assert.rejects(files.write(`${home}/m/n`, pattern(1, 1)), code("EISDIR"));
 			await assert.rejects(files.read(`${home}/m/n`), code("EISDIR"));
 		});

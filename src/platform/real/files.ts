@@ -53,6 +53,14 @@ export class RealHostFiles implements HostFiles {
 		});
 	}
 
+	async probe(path: string): Promise<void> {
+		try {
+			await fs.statfs(path);
+		} catch (error) {
+			throw toFsError(error, "platform.host-probe");
+		}
+	}
+
 	async makeFolder(path: string): Promise<void> {
 		try {
 			const first = await fs.mkdir(resolve(path), { recursive: true, mode: 0o700 });

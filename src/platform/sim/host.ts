@@ -67,6 +67,10 @@ export class SimHostFiles implements HostFiles {
 		this.#host.sockets.delete(at);
 	}
 
+	async probe(path: string): Promise<void> {
+		if (this.#host.kind(await this.#turn(path)) === undefined) throw new FsError("ENOENT", "platform.sim-probe", `${path} does not exist`);
+	}
+
 	async kind(path: string): Promise<"file" | "directory" | "socket" | "other" | undefined> {
 		return this.#host.kind(await this.#turn(path));
 	}
