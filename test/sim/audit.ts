@@ -10,6 +10,7 @@ import { markClean, openDiskSet, type OpenDiskSet } from "../../src/log/disk-set
 import { wasReplaced } from "../../src/log/roster.ts";
 import { pageBytes } from "../../src/platform/sim/limits.ts";
 import type { SimWorld } from "../../src/platform/sim/world.ts";
+import { reservedChunk } from "../../src/records/interface.ts";
 import type {
 	Chunk,
 	CookieEntry,
@@ -21,6 +22,7 @@ import type {
 	VolumeRecord,
 } from "../../src/records/interface.ts";
 import {
+	accessListRecord,
 	chunkRecord,
 	cookieRecord,
 	entryRecord,
@@ -81,6 +83,7 @@ class Audit {
 	readonly #world: SimWorld;
 	readonly #wrong: string[] = [];
 	readonly #inodes = new Map<number, Inode>();
+	#reservedBytes = 0;
 
 	constructor(records: ReadonlyMap<string, Uint8Array>, disks: OpenDiskSet, world: SimWorld) {
 		this.#records = records;
@@ -114,7 +117,17 @@ class Audit {
 	}
 
 	#nothingUnknown(): void {
-		const kinds = [inodeRecord, entryRecord, cookieRecord, xattrRecord, extentBlockRecord, chunkRecord, segmentRecord, volumeRecord];
+		const kinds = [
+			inodeRecord,
+			entryRecord,
+			cookieRecord,
+			xattrRecord,
+			extentBlockRecord,
+			chunkRecord,
+			segmentRecord,
+			volumeRecord,
+			accessListRecord,
+		];
 		const tags = new Set(kinds.map((kind) => kind.tag));
 		for (const key of this.#records.keys()) {
 			const known =
@@ -152,7 +165,14 @@ class Audit {
 		}
 		for (const key of cookies.keys()) this.#say(`position ${keySecondNumber(key)} of directory ${keyNumber(key)} has no name`);
 		const attributes = new Map<number, number>();
-		for (const [key] of this.#all(xattrRecord)) add(attributes, keyNumber(key));
+		const bytes = new Map<number, { names: number; values: number }>();
+		for (const [key, xattr] of this.#all(xattrRecord)) {
+			const ino = keyNumber(key);
+			add(attributes, ino);
+			const sum = bytes.get(ino) ?? { names: 0, values: 0 };
+			bytes.set(ino, { names: sum.names + keyName(key).length + 1, values: sum.values + xattr.value.length });
+		}
+		const lists = new Set(this.#all(accessListRecord).map(([key]) => keyNumber(key)));
 		for (const [ino, inode] of this.#inodes) {
 			const isDirectory = inode.type === "directory";
 			const counted = isDirectory ? 2 + (subdirectories.get(ino) ?? 0) : (links.get(ino) ?? 0);
@@ -161,8 +181,12 @@ class Audit {
 			if (isDirectory && (links.get(ino) ?? 0) > 1) this.#say(`directory ${ino} has ${links.get(ino)} names`);
 			this.#same(`entries of inode ${ino}`, inode.entryCount, entries.get(ino) ?? 0);
 			this.#same(`extended attributes of inode ${ino}`, inode.xattrCount, attributes.get(ino) ?? 0);
+			this.#same(`bytes of names of attributes of inode ${ino}`, inode.xattrNameBytes, bytes.get(ino)?.names ?? 0);
+			this.#same(`bytes of values of attributes of inode ${ino}`, inode.xattrValueBytes, bytes.get(ino)?.values ?? 0);
+			this.#same(`access lists of inode ${ino}`, inode.access, lists.delete(ino) ? 1 : 0);
 			for (const map of [links, entries, attributes]) map.delete(ino);
 		}
+		for (const ino of lists) this.#say(`inode ${ino} does not exist and has an access list`);
 		for (const ino of [...entries.keys(), ...attributes.keys()]) this.#say(`inode ${ino} does not exist and has entries or attributes`);
 		this.#noCycles();
 	}
@@ -202,6 +226,12 @@ class Audit {
 				if (extent.offset < at || extent.offset + extent.length > block.start + block.span)
 					this.#say(`extents of inode ${ino} overlap or leave their block at ${extent.offset}`);
 				at = extent.offset + extent.length;
+				stored.set(ino, (stored.get(ino) ?? 0) + extent.length);
+				if (extent.chunk === reservedChunk) {
+					this.#reservedBytes += extent.length;
+					continue;
+				}
+				if (inode !== undefined && at > inode.size) this.#say(`inode ${ino} has extents to ${at} and ${inode.size} bytes`);
 				const chunk = chunks.get(extent.chunk) ?? { references: 0, bytes: 0 };
 				chunks.set(extent.chunk, chunk);
 				chunk.references++;
@@ -210,10 +240,8 @@ class Audit {
 				if (record === undefined) this.#say(`inode ${ino} refers to chunk ${extent.chunk}, which does not exist`);
 				else if (extent.chunkOffset + extent.length > record.length)
 					this.#say(`inode ${ino} refers beyond the end of chunk ${extent.chunk}`);
-				stored.set(ino, (stored.get(ino) ?? 0) + extent.length);
 			}
 			ends.set(ino, at);
-			if (inode !== undefined && at > inode.size) this.#say(`inode ${ino} has extents to ${at} and ${inode.size} bytes`);
 		}
 		for (const [ino, inode] of this.#inodes) {
 			if (inode.type === "file")
@@ -331,6 +359,7 @@ class Audit {
 			return;
 		}
 		const volume: VolumeRecord = volumeRecord.decode(value, key);
+		this.#same("reserved bytes", volume.reservedBytes, this.#reservedBytes);
 		for (const [, chunk] of this.#all(chunkRecord)) if (chunk.id >= volume.nextChunk) this.#say(`chunk ${chunk.id} was never numbered`);
 		for (const [, segment] of this.#all(segmentRecord))
 			if (segment.id >= volume.nextSegment) this.#say(`segment ${segment.id} was never numbered`);

@@ -142,12 +142,18 @@ export class Client {
 
 	/** True when one more change of the file can be followed. */
 	mayChange(file: FileModel): boolean {
-		return file.busy < changesAtOnce && (file.busy === 0 || file.possible().length < contentsKept);
+		return file.pins === 0 && file.busy < changesAtOnce && (file.busy === 0 || file.possible().length < contentsKept);
 	}
 
 	/** A change of a file's contents. */
-	async alter(what: string, file: FileModel, apply: (content: Content) => Content, call: () => Promise<unknown>): Promise<boolean> {
-		const change = { id: this.sim.nextNumber(), apply };
+	async alter(
+		what: string,
+		file: FileModel,
+		apply: (content: Content) => Content,
+		call: () => Promise<unknown>,
+		divisible = false,
+	): Promise<boolean> {
+		const change = { id: this.sim.nextNumber(), apply, divisible };
 		file.begin(change);
 		const result = await this.answer(call());
 		file.end(change, !("error" in result));
@@ -176,6 +182,7 @@ export class Client {
 		const expected = (content: Content): number => Math.max(0, Math.min(lengthBytes, content.size - offset));
 		const possible = [...watch.seen.values()];
 		const fitting = possible.filter((content) => expected(content) === bytes.length);
+		if (fitting.length === 0 && watch.mixed) return this.sim.nextEvent(this.life);
 		if (fitting.length === 0) {
 			const sizes = [...new Set(possible.map((content) => content.size))].join(", ");
 			this.complain(`${what} gave ${bytes.length} bytes; possible sizes of the file: ${sizes}`);
@@ -183,6 +190,7 @@ export class Client {
 		const matches = (content: Content): boolean =>
 			expected(content) === bytes.length && Buffer.compare(this.sim.ink.range(content, offset, offset + bytes.length), bytes) === 0;
 		if (!fitting.some(matches)) {
+			if (watch.mixed && strangeByte(this.sim.ink, fitting, offset, bytes) === undefined) return this.sim.nextEvent(this.life);
 			const at = strangeByte(this.sim.ink, fitting, offset, bytes);
 			this.complain(
 				`${what}: ${at === undefined ? "a mixture of several contents" : `byte ${at} is ${bytes[at - offset]}, which it cannot be`}: ${fitting.map((one) => one.key).join(" or ")}`,
@@ -201,7 +209,7 @@ export class Client {
 		const sizes = [...watch.seen.values()].map((content) => content.size);
 		const { size } = result.value;
 		this.sim.note(`${this.number} size of inode ${file.ino} → ${size}`);
-		if (!sizes.includes(size)) this.complain(`inode ${file.ino} says it has ${size} bytes; possible: ${sizes.join(", ")}`);
+		if (!sizes.includes(size) && !watch.mixed) this.complain(`inode ${file.ino} says it has ${size} bytes; possible: ${sizes.join(", ")}`);
 		await this.sim.nextEvent(this.life);
 	}
 
@@ -265,6 +273,20 @@ export class Client {
 		if (change !== undefined) file?.end(change, opened !== undefined && opened.ino === file.ino && !opened.created);
 		if (opened !== undefined)
 			this.open.push({ handle: opened.handle, file: this.sim.fileOf(opened.ino), append: flags.append, sync: flags.sync });
+	}
+
+	/** O_TMPFILE. */
+	async openUnnamed(parent: TreeNode, linkable: boolean): Promise<void> {
+		const mode = 0o600 + this.random.below(0o100);
+		const operation: NameOperation = { kind: "unnamed", parent: parent.ino, mode, uid: 0, gid: 0, linkable };
+		let opened: { readonly handle: HandleId; readonly ino: number } | undefined;
+		await this.change(`open without a name in ${parent.ino}`, operation, async () => {
+			const intent = { disposition: "create", access: { read: true, write: true }, attributes: { mode }, unnamed: true, linkable } as const;
+			const answer = await this.volume.open(this.caller, { parent: this.node(parent.ino), name: "" }, intent);
+			opened = { handle: answer.handle, ino: answer.attributes.ino };
+			return { position: answer.position, made: answer.attributes.ino };
+		});
+		if (opened !== undefined) this.open.push({ handle: opened.handle, file: this.sim.fileOf(opened.ino), append: false, sync: false });
 	}
 
 	async close(open: OpenFile): Promise<void> {

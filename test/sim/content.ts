@@ -70,7 +70,7 @@ export class Content {
 
 	/** Equal for equal contents that came about in the same way. */
 	get key(): string {
-		this.#key ??= `${this.size}|${this.pieces.map((piece) => `${piece.from}-${piece.to}:${piece.source.id}`).join()}`;
+		this.#key ??= `${this.size}|${this.pieces.map((piece) => `${piece.from}-${piece.to}:${piece.source.id}@${piece.source.base}`).join()}`;
 		return this.#key;
 	}
 
@@ -90,9 +90,24 @@ export class Content {
 		return new Content(this.size, this.#without(offset, end));
 	}
 
-	/** Another size with the same bytes: zeros where it grows. */
-	resize(size: number): Content {
-		return size < this.size ? this.truncate(size) : new Content(size, this.pieces);
+	/** As punch, and as long as that at least. */
+	zero(offset: number, end: number, grows: boolean): Content {
+		return new Content(grows ? Math.max(this.size, end) : this.size, this.#without(offset, end));
+	}
+
+	/** Its [offset, offset + length) becomes what is at `from` in `source`, as far as that reaches. */
+	copy(offset: number, source: Content, from: number, lengthBytes: number): Content {
+		const length = Math.min(lengthBytes, source.size - from);
+		if (length <= 0) return this;
+		const shift = offset - from;
+		const copied = source.pieces.flatMap((piece) => {
+			const start = Math.max(piece.from, from);
+			const end = Math.min(piece.to, from + length);
+			if (start >= end) return [];
+			return [{ from: start + shift, to: end + shift, source: { ...piece.source, base: piece.source.base + shift } }];
+		});
+		const pieces = [...this.#without(offset, offset + length), ...copied].sort((a, b) => a.from - b.from);
+		return new Content(Math.max(this.size, offset + length), pieces);
 	}
 
 	#without(from: number, to: number): Piece[] {

@@ -10,6 +10,8 @@ import type { Content } from "./content.ts";
 export interface Change {
 	readonly id: number;
 	readonly apply: (content: Content) => Content;
+	/** While it is under way a part of it may have taken effect. */
+	readonly divisible?: boolean;
 }
 
 interface Config {
@@ -29,6 +31,8 @@ export interface Watch {
 	readonly seen: Map<string, Content>;
 	/** Nothing changed meanwhile: what was read is what there is. */
 	quiet: boolean;
+	/** A divisible change was under way: parts of several contents may be seen together. */
+	mixed: boolean;
 }
 
 export class FileModel {
@@ -39,6 +43,8 @@ export class FileModel {
 	readonly #window = new Map<string, Remembered>();
 	readonly #watches = new Set<Watch>();
 	#tick = 0;
+	/** How many wait for it to stay as it is. */
+	pins = 0;
 
 	constructor(ino: number, content: Content) {
 		this.ino = ino;
@@ -60,6 +66,10 @@ export class FileModel {
 		return [...new Map(this.#closure.map(({ content }) => [content.key, content])).values()];
 	}
 
+	get mixed(): boolean {
+		return this.#open.some((change) => change.divisible);
+	}
+
 	begin(change: Change): void {
 		this.#open.push(change);
 		this.#changed();
@@ -74,7 +84,7 @@ export class FileModel {
 	}
 
 	watch(): Watch {
-		const watch: Watch = { seen: new Map(), quiet: this.#open.length === 0 };
+		const watch: Watch = { seen: new Map(), quiet: this.#open.length === 0, mixed: this.mixed };
 		for (const content of this.possible()) watch.seen.set(content.key, content);
 		this.#watches.add(watch);
 		return watch;
@@ -121,7 +131,10 @@ export class FileModel {
 			else known.lastTick = this.#tick;
 			for (const watch of this.#watches) watch.seen.set(content.key, content);
 		}
-		for (const watch of this.#watches) if (this.#open.length > 0) watch.quiet = false;
+		for (const watch of this.#watches) {
+			if (this.#open.length > 0) watch.quiet = false;
+			if (this.mixed) watch.mixed = true;
+		}
 	}
 
 	#close(): Config[] {

@@ -5,7 +5,7 @@
 import type { Prng } from "../../src/platform/sim/prng.ts";
 import type { Attributes } from "../../src/volume/interface.ts";
 import { type Client, lookupAnswer, type OpenFile } from "./client.ts";
-import type { Content } from "./content.ts";
+import { Content } from "./content.ts";
 import { describeNode, maybe, type Tree, type TreeNode } from "./tree.ts";
 
 export interface Operation {
@@ -353,6 +353,111 @@ const truncate: Operation = {
 	},
 };
 
+const allocate: Operation = {
+	name: "allocate",
+	weight: 6,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined || !client.mayChange(open.file)) return;
+		const { random } = client;
+		const mode = random.pick(["allocate", "allocate-keep-size", "punch", "punch", "zero", "zero-keep-size"] as const);
+		const offset = someOffset(client, open);
+		const lengthBytes = 1 + random.below(random.pick([5_000, 200_000]));
+		const end = offset + lengthBytes;
+		const grows = mode === "allocate" || mode === "zero";
+		const apply = (content: Content): Content => {
+			if (mode === "allocate") return new Content(Math.max(content.size, end), content.pieces);
+			return mode === "allocate-keep-size" ? content : content.zero(offset, end, grows);
+		};
+		const { file } = open;
+		const call = () => client.volume.allocate(open.handle, mode, offset, lengthBytes);
+		await client.alter(`${mode} inode ${file.ino} ${offset}+${lengthBytes}`, file, apply, call, true);
+	},
+};
+
+const copy: Operation = {
+	name: "copy",
+	weight: 6,
+	async run(client) {
+		const source = await ensureOpen(client);
+		const target = someOpen(client);
+		if (source === undefined || target === undefined || target.append || source.file === target.file) return;
+		const [content, ...others] = source.file.possible();
+		// What is copied must be known, and stay.
+		if (content === undefined || others.length > 0 || source.file.busy > 0 || !client.mayChange(target.file)) return;
+		const { random } = client;
+		const from = random.below(content.size + 1);
+		const lengthBytes = Math.min(content.size - from, 1 + random.below(random.pick([5_000, 2_000_000])));
+		if (lengthBytes <= 0) return;
+		const to = someOffset(client, target);
+		source.file.pins++;
+		const call = async (): Promise<void> => {
+			for (let done = 0; done < lengthBytes; ) {
+				const { copied } = await client.volume.copyRange(source.handle, from + done, target.handle, to + done, lengthBytes - done);
+				if (copied === 0) client.complain(`a copy of inode ${source.file.ino} ended after ${done} of ${lengthBytes} bytes`);
+				done += copied;
+			}
+		};
+		const what = `copy inode ${source.file.ino} ${from}+${lengthBytes} to inode ${target.file.ino} ${to}`;
+		await client.alter(what, target.file, (before) => before.copy(to, content, from, lengthBytes), call, true);
+		source.file.pins--;
+	},
+};
+
+const seek: Operation = {
+	name: "seek",
+	weight: 3,
+	async run(client) {
+		const open = someOpen(client);
+		if (open === undefined) return;
+		const watch = open.file.watch();
+		const offset = someOffset(client, open);
+		const what = client.random.pick(["data", "hole"] as const);
+		const result = await client.answer(client.volume.seek(open.handle, offset, what));
+		open.file.unwatch(watch);
+		const answer = "error" in result ? result.error.code : result.value;
+		client.sim.note(`${client.number} seek ${what} in inode ${open.file.ino} from ${offset} → ${answer}`);
+		const [content, ...others] = [...watch.seen.values()];
+		if (watch.quiet && content !== undefined && others.length === 0) {
+			const wrong = wrongSeek(content, what, offset, answer);
+			if (wrong !== undefined) client.complain(`seek ${what} in inode ${open.file.ino} from ${offset} answers ${answer}: ${wrong}`);
+		}
+		await client.sim.nextEvent(client.life);
+	},
+};
+
+/** Data that is passed over would be lost by every program that copies sparsely. Zeros that are shown as data harm nobody. */
+function wrongSeek(content: Content, what: "data" | "hole", offset: number, answer: number | string): string | undefined {
+	if (typeof answer === "string") {
+		if (answer !== "ENXIO") return "no such error";
+		if (what === "hole") return offset < content.size ? "the end is a hole" : undefined;
+		return content.pieces.some((piece) => piece.to > offset) ? "there is data" : undefined;
+	}
+	if (answer < offset || answer > content.size) return "outside";
+	if (what === "data")
+		return content.pieces.some((piece) => Math.max(piece.from, offset) < Math.min(piece.to, answer)) ? "data is passed over" : undefined;
+	return content.pieces.some((piece) => piece.from <= answer && piece.to > answer) ? "there is data" : undefined;
+}
+
+const unnamed: Operation = {
+	name: "unnamed",
+	weight: 3,
+	async run(client) {
+		const { random } = client;
+		const candidate = client.open.find((open) => client.sim.names.tree.get(open.file.ino)?.nlink === 0);
+		if (candidate !== undefined && random.chance(0.6)) {
+			const parent = someDirectory(client);
+			const name = freshName(random);
+			const { ino } = candidate.file;
+			await client.change(`link ${ino} as ${parent.ino}/${name}`, { kind: "link", ino, parent: parent.ino, name }, () =>
+				client.volume.link(client.caller, client.node(ino), client.node(parent.ino), name),
+			);
+			return;
+		}
+		if (client.open.length < handlesPerClient && !crowded(client)) await client.openUnnamed(someDirectory(client), random.chance(0.7));
+	},
+};
+
 // ── making durable ───────────────────────────────────────────────────────────────────────────────────────────────
 
 const fsync: Operation = {
@@ -420,6 +525,10 @@ export const operations: readonly Operation[] = [
 	read,
 	size,
 	truncate,
+	allocate,
+	copy,
+	seek,
+	unnamed,
 	fsync,
 	syncAll,
 	durable,

@@ -428,7 +428,8 @@ export class Simulation {
 		const file = this.fileOf(ino);
 		const allowed = allowedAfter(file, ending === "cut" ? "cut" : "kill", barriers.get(file) ?? 0);
 		const number = this.nextNumber();
-		const read = await readContents(volume, root, this.ink, { ino, size, allowed, mixed: ending === "cut", number });
+		const mixed = ending === "cut" || file.mixed;
+		const read = await readContents(volume, root, this.ink, { ino, size, allowed, mixed, number });
 		if ("wrong" in read) this.fail(`after ${ending}: ${read.wrong}`);
 		file.found(read.content, ending !== "kill");
 	}

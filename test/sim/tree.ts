@@ -14,6 +14,8 @@ export interface TreeNode {
 	/** Directories. */
 	readonly entries: ReadonlyMap<string, number> | undefined;
 	readonly xattrs: ReadonlyMap<string, string>;
+	/** Without a name, it may get one. */
+	readonly linkable?: boolean;
 }
 
 export type NameOperation =
@@ -29,6 +31,14 @@ export type NameOperation =
 			readonly target: string | undefined;
 			/** An existing file is as good. */
 			readonly orOpen: boolean;
+	  }
+	| {
+			readonly kind: "unnamed";
+			readonly parent: number;
+			readonly mode: number;
+			readonly uid: number;
+			readonly gid: number;
+			readonly linkable: boolean;
 	  }
 	| { readonly kind: "link"; readonly ino: number; readonly parent: number; readonly name: string }
 	| { readonly kind: "unlink" | "rmdir"; readonly parent: number; readonly name: string }
@@ -106,9 +116,14 @@ export class Tree {
 				if (there !== undefined && op.orOpen && there.type !== "file") errors.push(errorOfOpening(there.type));
 				break;
 			}
+			case "unnamed":
+				parent(op.parent);
+				break;
 			case "link": {
 				const found = this.nodes.get(op.ino);
-				if (found === undefined || found.nlink === 0) errors.push("ENOENT");
+				// It goes when it is closed.
+				if (found?.nlink === 0 && found.linkable) errors.push(maybe);
+				else if (found === undefined || found.nlink === 0) errors.push("ENOENT");
 				parent(op.parent);
 				if (this.child(op.parent, op.name) !== undefined) errors.push("EEXIST");
 				if (found?.type === "directory") errors.push("EPERM");
@@ -182,9 +197,15 @@ export class Tree {
 			case "create":
 				this.#create(op, made);
 				break;
+			case "unnamed": {
+				const { parent, mode, uid, gid, linkable } = op;
+				const rest = { type: "file", rdev: 0, target: undefined, nlink: 0, entries: undefined, xattrs: new Map() } as const;
+				this.#put({ ino: made, parent, mode, uid, gid, linkable, ...rest });
+				break;
+			}
 			case "link": {
 				const node = this.#mustGet(op.ino);
-				this.#put({ ...node, nlink: node.nlink + 1 });
+				this.#put({ ...node, nlink: node.nlink + 1, linkable: false });
 				this.#setEntry(op.parent, op.name, op.ino);
 				break;
 			}
