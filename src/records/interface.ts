@@ -144,6 +144,12 @@ export interface Chunk {
 	/** Offset in the segment's payload. */
 	readonly offset: number;
 	readonly length: number;
+	/**
+	 * The file it was written for and where its first byte lay there: a hint, for whoever wants to find the extents that refer to it. Extents move and are shared, files
+	 * go: what is not found there may be anywhere.
+	 */
+	readonly owner: Ino;
+	readonly ownerOffset: number;
 	/** Extents that refer to it, of all files, and the sum of their lengths: more than `length` where ranges are shared. 0 extents = the record is gone, in the same transaction. */
 	readonly references: number;
 	readonly referencedBytes: number;
@@ -164,6 +170,12 @@ export interface FragmentPlace {
 	readonly headerChecksum: number;
 }
 
+/** Numbers [first, first + count). */
+export interface NumberRange {
+	readonly first: number;
+	readonly count: number;
+}
+
 /** A pack of chunks, the unit of redundancy. */
 export interface Segment {
 	readonly id: number;
@@ -181,6 +193,11 @@ export interface Segment {
 	 * very transaction.
 	 */
 	readonly liveBytes: number;
+	/**
+	 * Every chunk of the segment has its number in here, so that its chunks can be found; numbers of other segments' chunks and of none may be too. In order, apart from each
+	 * other, at most maximumChunkRanges.
+	 */
+	readonly chunks: readonly NumberRange[];
 	/** One per index at the most; an index may be absent (lost, to be healed). */
 	readonly fragments: readonly FragmentPlace[];
 	readonly birthEpoch: number;

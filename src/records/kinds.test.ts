@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom } from "../../test/support/map-records.ts";
 import { isFsError } from "../base/errors.ts";
-import type { AccessList, Chunk, ExtentBlock, Inode, RecordKind, Segment, VolumeRecord } from "./interface.ts";
+import type { AccessList, Chunk, ExtentBlock, Inode, NumberRange, RecordKind, Segment, VolumeRecord } from "./interface.ts";
 import {
 	accessListRecord,
 	chunkRecord,
@@ -81,6 +81,8 @@ const chunk: Chunk = {
 	segment: 4,
 	offset: 100,
 	length: 4096,
+	owner: 2 ** 41 + 7,
+	ownerOffset: 65_536,
 	references: 2,
 	referencedBytes: 8192,
 	fingerprint: undefined,
@@ -95,6 +97,10 @@ const segment: Segment = {
 	shardBytes: 2 ** 19,
 	liveBytes: 5,
 	birthEpoch: 1,
+	chunks: [
+		{ first: 9, count: 1000 },
+		{ first: 2 ** 50, count: 1 },
+	],
 	fragments: [{ index: 5, generation: 1, disk: 2, pack: 3, offset: 8192, headerChecksum: 0xdead_beef }],
 };
 const volume: VolumeRecord = {
@@ -269,6 +275,9 @@ test("encoders refuse what decoders would", () => {
 		/reach/,
 	);
 	assert.throws(() => segmentRecord.encode({ ...segment, fragments: [...segment.fragments, ...segment.fragments] }), /twice/);
+	const adjoining = { first: 1009, count: 2 };
+	assert.throws(() => segmentRecord.encode({ ...segment, chunks: [segment.chunks[0] as NumberRange, adjoining] }), /chunk numbers/);
+	assert.throws(() => segmentRecord.encode({ ...segment, chunks: [...segment.chunks].reverse() }), /chunk numbers/);
 	assert.throws(() => inodeRecord.encode({ ...inode, mode: 0o10000 }), /mode/);
 	assert.throws(() => inodeRecord.encode({ ...inode, inline: new Uint8Array(5000) }), /inline/);
 	assert.throws(() => xattrRecord.encode({ value: new Uint8Array(65537), birthEpoch: 1 }), /attribute/);

@@ -16,6 +16,7 @@ import type {
 	Intent,
 	IntentKind,
 	NamedPermissions,
+	NumberRange,
 	Orphan,
 	Pending,
 	PosixAccess,
@@ -30,6 +31,7 @@ import { defineKind, readIdentity } from "./kind.ts";
 import {
 	inoCountersPerGroup,
 	maximumAccessEntries,
+	maximumChunkRanges,
 	maximumDataShards,
 	maximumExtentsPerBlock,
 	maximumGroups,
@@ -348,12 +350,13 @@ export const chunkRecord: RecordKind<readonly [id: number], Chunk> = defineKind(
 	name: "chunk",
 	tag: "k",
 	parts: ["u64"],
-	sizeHint: 80,
+	sizeHint: 96,
 	knownFlags: fingerprintFlag,
 	flags: (chunk) => (chunk.fingerprint === undefined ? 0 : fingerprintFlag),
 	epoch: (chunk) => chunk.birthEpoch,
 	write(writer, chunk) {
-		writer.u64(chunk.id).u64(chunk.segment).u64(chunk.offset).u32(chunk.length).u32(chunk.references).u64(chunk.referencedBytes);
+		writer.u64(chunk.id).u64(chunk.segment).u64(chunk.offset).u32(chunk.length).u64(chunk.owner).u64(chunk.ownerOffset);
+		writer.u32(chunk.references).u64(chunk.referencedBytes);
 		if (chunk.fingerprint === undefined) return;
 		assert(chunk.fingerprint.length === fingerprintBytes, `a fingerprint of ${chunk.fingerprint.length} bytes`);
 		writer.raw(chunk.fingerprint);
@@ -363,6 +366,8 @@ export const chunkRecord: RecordKind<readonly [id: number], Chunk> = defineKind(
 		segment: reader.u64(),
 		offset: reader.u64(),
 		length: reader.u32(),
+		owner: reader.u64(),
+		ownerOffset: reader.u64(),
 		references: reader.u32(),
 		referencedBytes: reader.u64(),
 		fingerprint: (head.flags & fingerprintFlag) !== 0 ? reader.raw(fingerprintBytes).slice() : undefined,
@@ -384,6 +389,8 @@ export const segmentRecord: RecordKind<readonly [id: number], Segment> = defineK
 		writer.u64(segment.id).u8(segment.dataShards).u8(segment.parityShards).text(segment.target);
 		writer.u64(segment.payloadBytes).u64(segment.shardBytes).u64(segment.liveBytes).u32(segment.fragments.length);
 		for (const place of segment.fragments) writePlace(writer, place);
+		writer.u8(segment.chunks.length);
+		for (const { first, count } of segment.chunks) writer.u64(first).u32(count);
 	},
 	read(reader, head, key) {
 		const id = readIdentity(reader, key, 1);
@@ -396,7 +403,10 @@ export const segmentRecord: RecordKind<readonly [id: number], Segment> = defineK
 		const count = readCount(reader, maximumDataShards + maximumParityShards, fragmentBytes, "fragments");
 		const fragments: FragmentPlace[] = [];
 		for (let i = 0; i < count; i++) fragments.push(readPlace(reader));
-		const segment = { id, dataShards, parityShards, target, payloadBytes, shardBytes, liveBytes, fragments, birthEpoch: head.birthEpoch };
+		const chunks: NumberRange[] = [];
+		for (let left = reader.u8(); left > 0; left--) chunks.push({ first: reader.u64(), count: reader.u32() });
+		const sizes = { payloadBytes, shardBytes, liveBytes };
+		const segment = { id, dataShards, parityShards, target, ...sizes, chunks, fragments, birthEpoch: head.birthEpoch };
 		const wrong = wrongSegment(segment);
 		if (wrong !== undefined) throw reader.corrupt(wrong);
 		return segment;
@@ -428,6 +438,16 @@ function wrongSegment(segment: Segment): string | undefined {
 		if (place.index >= dataShards + parityShards) return `fragment ${place.index} of ${dataShards}+${parityShards}`;
 		if (seen.has(place.index)) return `fragment ${place.index} twice`;
 		seen.add(place.index);
+	}
+	return wrongRanges(segment.chunks);
+}
+
+function wrongRanges(ranges: readonly NumberRange[]): string | undefined {
+	if (ranges.length > maximumChunkRanges) return `${ranges.length} ranges of chunk numbers`;
+	let end = -1;
+	for (const { first, count } of ranges) {
+		if (count === 0 || first <= end) return `chunk numbers ${first} + ${count} behind ${end}`;
+		end = first + count;
 	}
 	return undefined;
 }

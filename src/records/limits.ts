@@ -22,6 +22,8 @@ export const maximumSpan = 64 * 1024 * 1024;
 /** k ≤ 32 data shards and m ≤ 8 parity shards or further copies (codec/interface.ts). */
 export const maximumDataShards = 32;
 export const maximumParityShards = 8;
+/** A new segment has one range of chunk numbers or two; one that was compacted from others has theirs, the nearest ones joined. The record is rewritten with every death of a chunk: it stays small. */
+export const maximumChunkRanges = 64;
 /** "rs:32+8", "replicate:9": room to spare for future names of schemes. */
 export const maximumTargetTextBytes = 64;
 /** A pending record must fit a commit (512 KiB) together with the inode and the head. */

@@ -10,8 +10,8 @@ import type { StorageEffects } from "./interface.ts";
 import { extentLimits } from "./limits.ts";
 
 /** Estimates from above of what records take in a transaction, keys included. */
-const chunkBytes = 140;
-const segmentBytes = (segment: Segment): number => 180 + 25 * segment.fragments.length;
+const chunkBytes = 160;
+const segmentBytes = (segment: Segment): number => 180 + 25 * segment.fragments.length + 12 * segment.chunks.length;
 const blockBytes = (extentCount: number): number => 80 + 20 * extentCount;
 
 interface ChunkChange {
@@ -132,6 +132,7 @@ export class ExtentChanges {
 		}
 		if (next.liveBytes > 0) {
 			this.#tx.put(segmentRecord, next, base.id);
+			effects.deadBytes += Math.max(0, -delta);
 			return;
 		}
 		this.#tx.delete(segmentRecord, base.id);

@@ -119,16 +119,17 @@ export function newSegment(id: number, payloadBytes: number): Segment {
 		payloadBytes,
 		shardBytes: 4096,
 		liveBytes: 0,
+		chunks: [{ first: 1, count: 1_000_000 }],
 		fragments,
 		birthEpoch: 1,
 	};
 }
 
 export function newChunk(id: number, segment: Segment, offset: number, length: number): Chunk {
-	return addChunk(new Attempt(new Map()), context, segment, { id, offset, length });
+	return addChunk(new Attempt(new Map()), context, segment, { id, offset, length, owner: 7, ownerOffset: offset });
 }
 
-export const noEffects = (): StorageEffects => ({ freed: [], reservedDelta: 0 });
+export const noEffects = (): StorageEffects => ({ freed: [], reservedDelta: 0, deadBytes: 0 });
 
 /** Runs one verb in a transaction of its own. */
 export function run<T>(

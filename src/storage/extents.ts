@@ -8,6 +8,7 @@
  *  E2 chunk.references / referencedBytes = number / sum of lengths of the extents that name it; the record is gone at 0.
  *  E3 segment.liveBytes = Σ min(length, referencedBytes) of its chunks; the record is gone at 0 and is then in effects.freed.
  *  E4 A block has at most 1,024 extents (else it splits in halves) and is deleted when it has none.
+ *  E5 The number of every chunk is in `chunks` of its segment.
  *
  * How a seal composes them. SegmentStore.write gives a segment with liveBytes 0, `addChunk` makes its chunks with references 0. Nobody
  * puts these: the first `write` of a chunk puts both records together with the first extent, so that no committed state has a chunk or a
@@ -21,14 +22,26 @@
  * `extentLimits.minimumBudget`.
  */
 import { assert } from "../base/assert.ts";
+import { FsError } from "../base/errors.ts";
 import type { Chunk, Extent, ExtentBlock, Ino, OperationContext, RecordTransaction, Segment } from "../records/interface.ts";
 import { reservedChunk } from "../records/interface.ts";
 import { chunkRecord, extentBlockRecord, segmentRecord } from "../records/kinds.ts";
 import { maximumExtentsPerBlock, minimumSpan } from "../records/limits.ts";
+import { inRanges } from "../records/number-ranges.ts";
 import { cut, endOf, findBlock, firstBehind, freePlace, nextBlock, replacement } from "./extent-blocks.ts";
 import type { Replacement } from "./extent-blocks.ts";
 import { danglingExtent, ExtentChanges } from "./extent-changes.ts";
-import type { Coverage, ExtentPiece, ExtentsWritten, ExtentVerbs, MappedRange, StorageEffects, Truncated } from "./interface.ts";
+import type {
+	ChunkPart,
+	ChunkPlace,
+	Coverage,
+	ExtentPiece,
+	ExtentsWritten,
+	ExtentVerbs,
+	MappedRange,
+	StorageEffects,
+	Truncated,
+} from "./interface.ts";
 import { extentLimits } from "./limits.ts";
 
 // ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,19 +138,15 @@ function resolve(tx: RecordTransaction, ino: Ino, extent: Extent): MappedRange {
 
 /**
  * A new chunk of `segment`, for `write`, which puts it. `place.offset` is in the segment's payload.
- * @param place.id never used before
+ * @param place.id never used before, and in `segment.chunks`
  */
-export function addChunk(
-	tx: RecordTransaction,
-	context: OperationContext,
-	segment: Segment,
-	place: { readonly id: number; readonly offset: number; readonly length: number },
-): Chunk {
+export function addChunk(tx: RecordTransaction, context: OperationContext, segment: Segment, place: ChunkPlace): Chunk {
 	assert(tx.get(chunkRecord, place.id) === undefined, `chunk number ${place.id} is new`);
 	assert(
 		place.length > 0 && place.offset >= 0 && place.offset + place.length <= segment.payloadBytes,
 		`chunk ${place.id} lies in its segment`,
 	);
+	assert(inRanges(segment.chunks, place.id), `segment ${segment.id} knows chunk number ${place.id} as its own`);
 	return { ...place, segment: segment.id, references: 0, referencedBytes: 0, fingerprint: undefined, birthEpoch: context.epoch };
 }
 
@@ -290,7 +299,111 @@ function release(
 	return { doneTo, storedDelta: editor.changes.storedDelta };
 }
 
-export const extentVerbs: ExtentVerbs = { map, addChunk, write, writeAll, truncate, punch, reserve, share, coverage, seek };
+export function moveChunk(
+	tx: RecordTransaction,
+	effects: StorageEffects,
+	id: number,
+	from: number,
+	to: Segment,
+	payloadOffset: number,
+): Segment | undefined {
+	const chunk = tx.get(chunkRecord, id);
+	if (chunk === undefined || chunk.segment !== from) return undefined;
+	assert(from !== to.id && inRanges(to.chunks, id), `segment ${to.id} knows chunk number ${id} as its own`);
+	assert(payloadOffset >= 0 && payloadOffset + chunk.length <= to.payloadBytes, `chunk ${id} lies inside segment ${to.id}`);
+	const source = tx.get(segmentRecord, from);
+	if (source === undefined) throw lostSegment(chunk);
+	const live = Math.min(chunk.length, chunk.referencedBytes);
+	const left = { ...source, liveBytes: source.liveBytes - live };
+	if (left.liveBytes < 0) throw miscounted(source, left.liveBytes);
+	const target = tx.get(segmentRecord, to.id) ?? { ...to, liveBytes: 0 };
+	const next = { ...target, liveBytes: target.liveBytes + live };
+	tx.put(chunkRecord, { ...chunk, segment: to.id, offset: payloadOffset }, id);
+	tx.put(segmentRecord, next, to.id);
+	if (left.liveBytes > 0) tx.put(segmentRecord, left, from);
+	else {
+		tx.delete(segmentRecord, from);
+		effects.freed.push(left);
+	}
+	return next;
+}
+
+export function movePart(
+	tx: RecordTransaction,
+	context: OperationContext,
+	effects: StorageEffects,
+	part: ChunkPart,
+	to: Segment,
+	place: ChunkPlace,
+	budget: number,
+): { readonly doneTo: number; readonly segment: Segment } {
+	const end = part.offset + part.length;
+	let segment = tx.get(segmentRecord, to.id) ?? { ...to, liveBytes: 0 };
+	const room = budget + tx.changeCount;
+	for (const range of map(tx, part.ino, part.offset, part.length)) {
+		const chunkOffset = range.payloadOffset - range.chunk.offset;
+		if (range.chunk.id !== part.chunk || chunkOffset - range.offset !== part.chunkOffset - part.offset) continue;
+		const chunk = tx.get(chunkRecord, place.id) ?? addChunk(tx, context, segment, place);
+		const at = range.offset - place.ownerOffset;
+		const left = room - tx.changeCount;
+		if (left < extentLimits.minimumBudget && tx.changeCount > 0) return { doneTo: range.offset, segment };
+		const written = write(tx, context, effects, part.ino, range.offset, range.length, chunk, segment, at, left);
+		assert(written.storedDelta === 0, "bytes that move stay as many");
+		segment = written.segment;
+		if (written.doneTo < range.offset + range.length) return { doneTo: written.doneTo, segment };
+	}
+	return { doneTo: end, segment };
+}
+
+export function chunksOf(
+	tx: RecordTransaction,
+	segment: Segment,
+	from: number,
+	limit: number,
+): { readonly chunks: Chunk[]; readonly next: number | undefined } {
+	const chunks: Chunk[] = [];
+	let left = limit;
+	for (const { first, count } of segment.chunks) {
+		const start = Math.max(first, from);
+		const end = first + count;
+		if (start >= end) continue;
+		if (left <= 0) return { chunks, next: start };
+		// `after` is exclusive: the key before the first.
+		const after = start === 0 ? {} : { after: chunkRecord.key(start - 1) };
+		const batch = tx.scan(chunkRecord, chunkRecord.prefix(), { limit: left, ...after });
+		for (const { value } of batch) if (value.id < end && value.segment === segment.id) chunks.push(value);
+		const last = batch[batch.length - 1]?.value.id;
+		if (batch.length === left && last !== undefined && last < end - 1) return { chunks, next: last + 1 };
+		left -= batch.length;
+	}
+	return { chunks, next: undefined };
+}
+
+function lostSegment(chunk: Chunk): FsError {
+	const message = `chunk ${chunk.id} lies in segment ${chunk.segment}, which metadata does not have; nothing was changed, run verify`;
+	return new FsError("CORRUPT", "storage.dangling-chunk", message, { chunk: chunk.id, segment: chunk.segment });
+}
+
+function miscounted(segment: Segment, liveBytes: number): FsError {
+	const message = `segment ${segment.id} would have ${liveBytes} live bytes: its count was wrong before; nothing was changed, run verify`;
+	return new FsError("CORRUPT", "storage.live-bytes", message, { segment: segment.id, liveBytes: segment.liveBytes });
+}
+
+export const extentVerbs: ExtentVerbs = {
+	moveChunk,
+	movePart,
+	chunksOf,
+	map,
+	addChunk,
+	write,
+	writeAll,
+	truncate,
+	punch,
+	reserve,
+	share,
+	coverage,
+	seek,
+};
 
 // ── one block at a time ──────────────────────────────────────────────────────────────────────────────────────────
 

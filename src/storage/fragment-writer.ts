@@ -4,7 +4,7 @@ import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import { createErasureCode } from "../codec/erasure.ts";
 import type { FragmentPlace } from "../records/interface.ts";
 import { blockTable, encodeHeader, fragmentLength, shardLength, splitPayload } from "./fragment.ts";
-import type { Redundancy, SegmentStore } from "./interface.ts";
+import type { Redundancy, SegmentStore, WritePurpose } from "./interface.ts";
 import type { DiskPacks, PackModules } from "./pack.ts";
 import type { Candidate } from "./placement.ts";
 
@@ -13,8 +13,8 @@ export interface FragmentWriterModules extends PackModules {
 	readonly volume: Uint8Array;
 	readonly packs: (disk: number) => DiskPacks;
 	readonly counters: SegmentStore["counters"];
-	/** Bytes that a disk keeps free of data. */
-	readonly reserve: (disk: number) => number;
+	/** Bytes that a disk keeps free of what is written for that purpose. */
+	readonly reserve: (disk: number, purpose: WritePurpose) => number;
 	/** How many disks of the volume lie on the device of this one. */
 	readonly sharers: (disk: number) => number;
 	readonly domainOf: (disk: number) => string;
@@ -74,12 +74,12 @@ export class FragmentWriter {
 	}
 
 	/** Disks that can be written now, with what is free for data on them (0 on a full one). */
-	candidates(): Candidate[] {
+	candidates(purpose: WritePurpose = "data"): Candidate[] {
 		const found: Candidate[] = [];
 		for (const { id } of this.#modules.disks.slots()) {
 			const packs = this.#modules.packs(id);
 			if (!packs.prepared) continue;
-			const freeBytes = packs.full ? 0 : Math.max(0, packs.freeBytes - this.#modules.reserve(id));
+			const freeBytes = packs.full ? 0 : Math.max(0, packs.freeBytes - this.#modules.reserve(id, purpose));
 			found.push({ id, domain: this.#modules.domainOf(id), freeBytes, capacityBytes: packs.capacityBytes });
 		}
 		return found;

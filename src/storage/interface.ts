@@ -49,16 +49,19 @@ export interface StorageSpace {
 /** Random reads gain nothing from what lies around them. */
 export type ReadPattern = "usual" | "random";
 
+/** Compaction may draw deeper on what is kept free than data ("data" is what is meant when nothing is said): it gives back more than it takes. */
+export type WritePurpose = "data" | "compaction";
+
 export interface SegmentStore {
 	/** Before anything else: every live segment record, to know what space is used. */
 	load(segments: Iterable<Segment>): void;
 	/**
 	 * Packs `payload` into fragments of the best feasible shape for `target`, on distinct domains, writes them in parallel and syncs them (one sync serves all segments
 	 * written meanwhile on a disk). A disk that fails during this is reported and the segment is written anew on what is left. Returns the record, with liveBytes 0: the
-	 * caller's transaction fills that. The payload must not change until it settles. When the transaction is not committed: `abandon`.
+	 * caller's transaction fills that, and without `chunks`: the caller knows them. The payload must not change until it settles. When the transaction is not committed: `abandon`.
 	 * @throws FsError ENOSPC (no room in that shape), EIO (fewer disks than any feasible shape needs).
 	 */
-	write(id: number, payload: Uint8Array, target: Redundancy, epoch: number): Promise<Segment>;
+	write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose?: WritePurpose): Promise<Segment>;
 	abandon(segment: Segment): void;
 	/** Verified bytes [offset, offset + length) of the payload; from data shards when they are good, else decoded. Damage found is reported and listed for healing. @throws FsError EIO `storage.lost`. */
 	read(segment: Segment, offset: number, length: number): Promise<Uint8Array>;
@@ -111,6 +114,8 @@ export interface StorageEffects {
 	readonly freed: Segment[];
 	/** Change of the bytes in reserved extents: whoever opened the transaction adds it to the volume record in it. */
 	reservedDelta: number;
+	/** Bytes that died in segments that live on: compaction gives them back. */
+	deadBytes: number;
 }
 
 /** A part of a file that lies in a chunk. */
@@ -136,6 +141,18 @@ export interface ExtentPiece {
 	readonly offset: number;
 	readonly length: number;
 	readonly chunk: Chunk;
+	readonly chunkOffset: number;
+}
+
+/** What a new chunk is: its number, one of the segment's `chunks`; offset and length in the segment's payload; whom it is written for. */
+export type ChunkPlace = Pick<Chunk, "id" | "offset" | "length" | "owner" | "ownerOffset">;
+
+/** A range of a file that refers to a part of a chunk. */
+export interface ChunkPart {
+	readonly ino: Ino;
+	readonly offset: number;
+	readonly length: number;
+	readonly chunk: number;
 	readonly chunkOffset: number;
 }
 
@@ -169,12 +186,7 @@ export interface ExtentVerbs {
 	/** Parts of [offset, offset + length) that lie in chunks, in order; what is not mentioned reads as zeros (a hole, or reserved). */
 	map(tx: RecordTransaction, ino: Ino, offset: number, length: number): MappedRange[];
 	/** A new chunk of `segment`, for `write`, which puts it: a value with references 0. `offset` is in the payload. */
-	addChunk(
-		tx: RecordTransaction,
-		context: OperationContext,
-		segment: Segment,
-		place: { readonly id: number; readonly offset: number; readonly length: number },
-	): Chunk;
+	addChunk(tx: RecordTransaction, context: OperationContext, segment: Segment, place: ChunkPlace): Chunk;
 	/**
 	 * Makes [offset, offset + length) of the file be bytes [chunkOffset, …) of `chunk`, letting go of what was there. Puts the records of a chunk with references 0 and of a segment
 	 * with liveBytes 0 together with the first extent; the caller puts neither. Returns the file offset up to which it is done, the change of stored bytes, and chunk and segment as they
@@ -251,6 +263,39 @@ export interface ExtentVerbs {
 		end: number,
 		what: "data" | "hole",
 	): { readonly found: boolean; readonly doneTo: number };
+	/** Chunks of the segment with numbers from `from` on, in order; reads about `limit` records, and says from which number on to ask again. */
+	chunksOf(
+		tx: RecordTransaction,
+		segment: Segment,
+		from: number,
+		limit: number,
+	): { readonly chunks: Chunk[]; readonly next: number | undefined };
+	/**
+	 * The bytes of a chunk have been copied to another segment: from now on it lies there, whoever refers to it. Puts the record of a segment that has none yet. Takes four changes.
+	 * Undefined: the chunk is gone or lies somewhere else already; nothing was changed. Nobody may still add extents to a chunk of `from` by a value that was read before.
+	 */
+	moveChunk(
+		tx: RecordTransaction,
+		effects: StorageEffects,
+		id: number,
+		from: number,
+		to: Segment,
+		payloadOffset: number,
+	): Segment | undefined;
+	/**
+	 * The part of a chunk that a range of a file refers to was copied to a place of its own, `place`, whose owner is that file and whose ownerOffset the range began at: extents that still
+	 * refer to it refer to the copy from now on. Returns how far in the file it is done (what is left goes to the next transaction, with `offset` and `length` cut and the same
+	 * place) and the segment as it is now.
+	 */
+	movePart(
+		tx: RecordTransaction,
+		context: OperationContext,
+		effects: StorageEffects,
+		part: ChunkPart,
+		to: Segment,
+		place: ChunkPlace,
+		budget: number,
+	): { readonly doneTo: number; readonly segment: Segment };
 }
 
 // ── dirty data ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,8 @@ export const limits = {
 	 * with when it was acknowledged.
 	 */
 	writableReserve: 0.5,
+	/** The same for compaction, which takes little at a time and gives back more than it took. */
+	compactionReserve: 0.125,
 	/** Part of a disk that stays free when data whose disks are lost is copied in a shape that takes more room than the one it has. */
 	interimHeadroom: 1 / 16,
 	/** Eight digits in the name of a pack. */

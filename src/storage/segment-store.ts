@@ -19,7 +19,7 @@ import type { FragmentReaderModules } from "./fragment-reader.ts";
 import { encodeShards, FragmentWriter } from "./fragment-writer.ts";
 import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer.ts";
 import { Healer } from "./healer.ts";
-import type { Redundancy, SegmentHealth, SegmentStore, StorageSpace, ReadPattern } from "./interface.ts";
+import type { Redundancy, SegmentHealth, SegmentStore, StorageSpace, ReadPattern, WritePurpose } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { DiskPacks } from "./pack.ts";
 import type { PackModules } from "./pack.ts";
@@ -80,7 +80,10 @@ export class NativeSegmentStore implements SegmentStore {
 			packs: (disk) => this.#packsOf(disk),
 			counters: this.counters,
 			onDamage: (segment) => this.#addDamaged(segment),
-			reserve: (disk) => Math.floor(this.#reserve(disk) * limits.writableReserve),
+			reserve: (disk, purpose) => {
+				const share = purpose === "compaction" ? limits.compactionReserve : limits.writableReserve;
+				return Math.floor(this.#reserve(disk) * share);
+			},
 			sharers: (disk) => this.#sharers(disk),
 			domainOf: (disk) => this.#domainOf(disk),
 		};
@@ -144,13 +147,13 @@ export class NativeSegmentStore implements SegmentStore {
 
 	// ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-	async write(id: number, payload: Uint8Array, target: Redundancy, epoch: number): Promise<Segment> {
+	async write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose: WritePurpose = "data"): Promise<Segment> {
 		assert(this.#loaded, "segments are loaded before one is written");
 		assert(payload.length > 0 && payload.length <= limits.maxPayloadBytes, `a payload of ${payload.length} bytes`);
-		return this.#writes.run(() => this.#write(id, payload, target, epoch));
+		return this.#writes.run(() => this.#write(id, payload, target, epoch, purpose));
 	}
 
-	async #write(id: number, payload: Uint8Array, target: Redundancy, epoch: number): Promise<Segment> {
+	async #write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose: WritePurpose): Promise<Segment> {
 		const wanted = wantedShape(target, payload.length);
 		const excluded = new Set<number>();
 		let encoded: { readonly shape: Redundancy; readonly shards: Shard[] } | undefined;
@@ -158,7 +161,7 @@ export class NativeSegmentStore implements SegmentStore {
 		let refreshed = false;
 		for (let attempt = 0; attempt < limits.writeAttempts; attempt++) {
 			await this.#writer.ready();
-			const candidates = this.#writer.candidates().filter((candidate) => !excluded.has(candidate.id));
+			const candidates = this.#writer.candidates(purpose).filter((candidate) => !excluded.has(candidate.id));
 			const shape = feasibleShape(wanted, domainCount(candidates));
 			if (!shape) throw noDisks(id, failures);
 			const shardBytes = shardLength(payload.length, shape.dataShards);
@@ -175,7 +178,16 @@ export class NativeSegmentStore implements SegmentStore {
 			if (put.failures.length === 0) {
 				const { dataShards, parityShards } = shape;
 				const sizes = { payloadBytes: payload.length, shardBytes, liveBytes: 0 };
-				return { id, dataShards, parityShards, target: formatRedundancy(target), ...sizes, fragments: put.places, birthEpoch: epoch };
+				return {
+					id,
+					dataShards,
+					parityShards,
+					target: formatRedundancy(target),
+					...sizes,
+					chunks: [],
+					fragments: put.places,
+					birthEpoch: epoch,
+				};
 			}
 			failures = put.failures;
 			for (const { disk, error } of failures) if (error.code !== "ENOSPC") excluded.add(disk);

@@ -191,11 +191,34 @@ export class BadWorld {
 		const before = this.contents.get(path);
 		if (before === undefined) this.#change(path, new Uint8Array(0));
 		const piece = pattern(this.fresh(), length);
-		const after = new Uint8Array(Math.max(before?.length ?? 0, offset + length));
-		if (before !== undefined) after.set(before);
-		after.set(piece, offset);
+		const after = partly(before, piece, offset);
 		const acknowledge = this.#change(path, after);
-		await this.withFile(path, (handle, volume) => volume.write(handle, offset, piece));
+		await this.withFile(path, async (handle, volume) => {
+			for (let done = 0; done < length; ) {
+				const { written } = await volume.write(handle, offset + done, piece.subarray(done));
+				assert(written > 0, `seed ${this.seed}: a write that takes nothing says why`);
+				done += written;
+				// At the end of the space a write may take a part; what comes next may be refused.
+				if (done < length) this.#change(path, partly(before, piece.subarray(0, done), offset))();
+			}
+		});
+		acknowledge();
+	}
+
+	/** copy_file_range into a file that is not there yet. */
+	async copy(from: string, offset: number, to: string, length: number): Promise<void> {
+		const bytes = (this.contents.get(from) as Uint8Array).slice(offset, offset + length);
+		this.#change(to, new Uint8Array(0));
+		const acknowledge = this.#change(to, bytes);
+		await this.withFile(to, (target, volume) =>
+			this.withFile(from, async (source) => {
+				for (let done = 0; done < bytes.length; ) {
+					const { copied } = await volume.copyRange(source, offset + done, target, done, bytes.length - done);
+					assert(copied > 0, `seed ${this.seed}: a copy that takes nothing says why`);
+					done += copied;
+				}
+			}),
+		);
 		acknowledge();
 	}
 
@@ -349,6 +372,14 @@ export class BadWorld {
 		);
 		assert(found.checkedFragments > 0, `seed ${this.seed}, ${what}: fragments were read`);
 	}
+}
+
+/** What a file holds when `piece` was written to it. */
+function partly(before: Uint8Array | undefined, piece: Uint8Array, offset: number): Uint8Array {
+	const after = new Uint8Array(Math.max(before?.length ?? 0, offset + piece.length));
+	if (before !== undefined) after.set(before);
+	after.set(piece, offset);
+	return after;
 }
 
 export function awayIn(status: VolumeStatus): string[] {

@@ -7,7 +7,7 @@ import { silentLogger } from "../../src/base/telemetry.ts";
 import { openLocalEngine } from "../../src/kv/local/engine.ts";
 import { openDiskSet } from "../../src/log/disk-set.ts";
 import type { Platform } from "../../src/platform/interface.ts";
-import { type Ino, type RecordKind, reservedChunk } from "../../src/records/interface.ts";
+import { type Ino, type RecordKind, reservedChunk, type Segment } from "../../src/records/interface.ts";
 import {
 	chunkRecord,
 	extentBlockRecord,
@@ -26,6 +26,11 @@ export interface Recounted {
 	/** Chunks that more than one extent names. */
 	readonly shared: number;
 	readonly segments: number;
+	/** Of all segments: what they hold, and how much of it lives. */
+	readonly payloadBytes: number;
+	readonly liveBytes: number;
+	/** What segments were asked to be. */
+	readonly targets: readonly string[];
 	readonly reservedBytes: number;
 	readonly intents: number;
 }
@@ -81,20 +86,26 @@ async function count(all: All): Promise<Recounted> {
 		if (inode.type === "file") assert.equal(inode.storedBytes, expected, `stored bytes of inode ${inode.ino}`);
 	}
 	const chunks = await all(chunkRecord);
+	const segments = await all(segmentRecord);
+	const byId = new Map(segments.map(([, segment]) => [segment.id, segment]));
 	const live = new Map<number, number>();
 	for (const [, chunk] of chunks) {
 		const so = named.get(chunk.id);
 		assert.deepEqual({ references: chunk.references, bytes: chunk.referencedBytes }, so, `references of chunk ${chunk.id}`);
 		named.delete(chunk.id);
+		const segment = byId.get(chunk.segment);
+		assert.ok(segment !== undefined && chunk.offset + chunk.length <= segment.payloadBytes, `chunk ${chunk.id} lies outside its segment`);
+		const isFound = segment.chunks.some(({ first, count: numbers }) => chunk.id >= first && chunk.id < first + numbers);
+		assert.ok(isFound, `segment ${segment.id} does not know chunk ${chunk.id}`);
 		live.set(chunk.segment, (live.get(chunk.segment) ?? 0) + Math.min(chunk.length, chunk.referencedBytes));
 	}
 	assert.deepEqual([...named.keys()], [], "extents name chunks that do not exist");
-	const segments = await all(segmentRecord);
 	for (const [, segment] of segments) {
 		assert.equal(segment.liveBytes, live.get(segment.id), `live bytes of segment ${segment.id}`);
 		live.delete(segment.id);
 	}
 	assert.deepEqual([...live.keys()], [], "chunks name segments that do not exist");
+	noOverlaps([...byId.values()]);
 	const volumes = (await all(volumeRecord)).map(([, volume]) => volume.reservedBytes);
 	assert.deepEqual(volumes, [reservedBytes], "reserved bytes");
 	for (const [, pending] of await all(pendingRecord))
@@ -102,5 +113,29 @@ async function count(all: All): Promise<Recounted> {
 	const intents = (await all(intentRecord)).length;
 	assert.equal(intents, 0, "work was left undone");
 	const shared = chunks.filter(([, chunk]) => chunk.references > 1).length;
-	return { inodes: inodes.size, chunks: chunks.length, shared, segments: segments.length, reservedBytes, intents };
+	const sum = (of: (segment: Segment) => number): number => segments.reduce((total, [, segment]) => total + of(segment), 0);
+	return {
+		inodes: inodes.size,
+		chunks: chunks.length,
+		shared,
+		segments: segments.length,
+		payloadBytes: sum((segment) => segment.payloadBytes),
+		liveBytes: sum((segment) => segment.liveBytes),
+		targets: [...new Set(segments.map(([, segment]) => segment.target))].sort(),
+		reservedBytes,
+		intents,
+	};
+}
+
+/** No two fragments claim the same bytes of a disk. */
+function noOverlaps(segments: readonly Segment[]): void {
+	const places = segments.flatMap(({ id, shardBytes, fragments }) =>
+		fragments.map(({ disk, pack, offset }) => ({ id, disk, pack, offset, end: offset + shardBytes })),
+	);
+	places.sort((a, b) => a.disk - b.disk || a.pack - b.pack || a.offset - b.offset);
+	for (const [i, place] of places.entries()) {
+		const next = places[i + 1];
+		if (next === undefined || next.disk !== place.disk || next.pack !== place.pack) continue;
+		assert.ok(next.offset >= place.end, `segments ${place.id} and ${next.id} overlap on d${place.disk}`);
+	}
 }

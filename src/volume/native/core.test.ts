@@ -15,6 +15,7 @@ const segment: Segment = {
 	payloadBytes: 4096,
 	shardBytes: 4096,
 	liveBytes: 4096,
+	chunks: [{ first: 1, count: 1 }],
 	fragments: [],
 	birthEpoch: 1,
 };

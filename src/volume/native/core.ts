@@ -64,6 +64,8 @@ export class Core {
 	#releasing = false;
 	#releaseDone: Promise<void> = Promise.resolve();
 	#stopped = false;
+	/** Bytes that have died in segments that live on, since the process began: how much there may be for a compaction. */
+	deadBytes = 0;
 
 	constructor(options: CoreOptions, modules: CoreModules) {
 		this.options = options;
@@ -96,9 +98,9 @@ export class Core {
 	}
 
 	async #transactOnce<T>(fn: Operation<T>): Promise<{ result: T; position: number }> {
-		let effects = { freed: [] as Segment[], reservedDelta: 0 };
+		let effects: StorageEffects = { freed: [], reservedDelta: 0, deadBytes: 0 };
 		const outcome = await this.#raw((tx) => {
-			effects = { freed: [], reservedDelta: 0 };
+			effects = { freed: [], reservedDelta: 0, deadBytes: 0 };
 			const records = new Records(tx);
 			const result = fn(records, this.#context(), effects);
 			countReserved(records, effects.reservedDelta);
@@ -107,6 +109,7 @@ export class Core {
 		this.reservedBytes += effects.reservedDelta;
 		for (const segment of effects.freed) this.#freed.push({ segment, position: outcome.position });
 		if (effects.freed.length > 0) this.#startRelease();
+		this.deadBytes += effects.deadBytes;
 		return outcome;
 	}
 
@@ -134,6 +137,22 @@ export class Core {
 
 	async ensureNumbers(): Promise<void> {
 		if (this.#numbers.low) await this.#numbers.ensure((refill) => this.#raw((tx) => refill(new Records(tx))));
+	}
+
+	/** Fresh numbers for the chunks of a segment, in rising order. Those of an attempt that needed more than were in memory are lost. */
+	async chunkNumbers(count: number): Promise<number[]> {
+		for (;;) {
+			await this.ensureNumbers();
+			try {
+				return Array.from({ length: count }, () => this.#numbers.chunk());
+			} catch (error) {
+				if (!(error instanceof FsError) || error.site !== "records.numbers-out") throw error;
+			}
+		}
+	}
+
+	isPacking(id: number): boolean {
+		return this.#packing.has(id);
 	}
 
 	/** The segment may still get chunks until the returned function is called: its space is not given back meanwhile. */

@@ -17,6 +17,7 @@ import { compareTime, type Timestamp } from "../../base/time.ts";
 import type { Chunk, Ino, Inode, Intent, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, pendingRecord } from "../../records/kinds.ts";
 import {
+	addChunk,
 	map as mapExtents,
 	punch as punchExtents,
 	reserve as reserveExtents,
@@ -216,7 +217,7 @@ export class FileData {
 	}
 
 	async #placeAndCommit(captured: Captured, pieces: readonly DirtyPiece[], wasInline: boolean): Promise<void> {
-		const placed = await this.#packer.place(pieces);
+		const placed = await this.#packer.place(captured.ino, this.#core.options.redundancy, pieces);
 		const used = new Set<number>();
 		try {
 			await this.#commitPlaced(captured, placed, wasInline, used);
@@ -482,7 +483,7 @@ function commitStep(
 	while (index < placed.length && room() > 0) {
 		const one = placed[index] as Placed;
 		const end = one.offset + one.length;
-		const { chunk, segment } = begun ?? { chunk: newChunk(context, one), segment: one.segment };
+		const { chunk, segment } = begun ?? { chunk: addChunk(tx, context, one.segment, one.place), segment: one.segment };
 		const written = writeExtents(tx, context, effects, captured.ino, doneTo, end - doneTo, chunk, segment, doneTo - one.offset, room());
 		storedDelta += written.storedDelta;
 		if (written.doneTo < end) {
@@ -503,19 +504,6 @@ function commitStep(
 	if (finished) finishSeal(tx, captured, next);
 	else putInode(tx, next);
 	return { progress: { index, doneTo, begun }, finished };
-}
-
-function newChunk(context: OperationContext, placed: Placed): Chunk {
-	return {
-		id: context.numbers.chunk(),
-		segment: placed.segment.id,
-		offset: placed.payloadOffset,
-		length: placed.length,
-		references: 0,
-		referencedBytes: 0,
-		fingerprint: undefined,
-		birthEpoch: context.epoch,
-	};
 }
 
 /** End of the committed bytes: of the piece in work up to where it is done, else of the piece before. */

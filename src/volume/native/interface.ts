@@ -61,6 +61,14 @@ export interface HealingStatus {
 	readonly etaSeconds: number | null;
 }
 
+/** What compaction has done since the mount. */
+export interface CompactionStatus {
+	readonly active: boolean;
+	/** Live bytes copied, dead bytes given back by that. */
+	readonly movedBytes: number;
+	readonly freedBytes: number;
+}
+
 /** `status NAME --json` without pid and mounts. Byte strings in it are Latin-1; the daemon prints them as UTF-8. */
 export interface VolumeStatus {
 	readonly volume: string;
@@ -81,6 +89,7 @@ export interface VolumeStatus {
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };
 	readonly disks: readonly DiskStatus[];
 	readonly healing: HealingStatus;
+	readonly compaction: CompactionStatus;
 	/** Acknowledged and not yet sealed. */
 	readonly dirtyBytes: number;
 	/** Sentences for the operator: several disks on one device, disks missing, … */

@@ -7,6 +7,8 @@ export const limits = {
 	inlineBytes: 2048,
 	/** Payload of a segment: large enough to amortise six syncs, small enough that a 4+2 rebuild reads little for one file. */
 	segmentBytes: 2 * MiB,
+	/** Chunks in a segment: their numbers come from one refill (numberLowWater in records/limits.ts), and compaction holds all of them in memory. */
+	segmentChunks: 1000,
 	/** A chunk is the unit of reference; larger ones would keep more dead bytes alive after an overwrite. */
 	chunkBytes: 1 * MiB,
 	/** Dirty bytes of one fsync that go into the log rather than into a segment: one parallel sync of three mirrors instead of six. */
@@ -62,6 +64,29 @@ export const limits = {
 	/** Freed segments wait this long for company before the log is synced for them. */
 	releaseDelayMs: 200,
 	releaseRetryMs: 5000,
+	/**
+	 * Segments of which less than this part lives are compacted; when space is short, those of which a little is dead. Above a half, so that it does not hang on the sizes of neighbours whether
+	 * the space of every second file comes back; 5 bytes are copied for 3 that come back at the most.
+	 */
+	compactBelow: 5 / 8,
+	compactBelowShort: 15 / 16,
+	/** Space is short when less than this part of the volume is free. */
+	shortOfSpace: 1 / 16,
+	/** Compaction looks for work when so much has died, or something has died and the longer time has gone by since it looked last. */
+	compactTickMs: 1000,
+	compactSoonBytes: 64 * MiB,
+	compactIdleMs: 10_000,
+	/** A look at all segment records takes at most this part of the time. */
+	compactScanShare: 1 / 50,
+	/** The best that one look remembers: 8 GiB of segments. */
+	compactCandidates: 4096,
+	/** Segments that become one: their chunks' numbers, as ranges, must fit its record. */
+	compactGroup: 64,
+	/** In the background compaction rests as long as it worked. When it finds no room it goes on with smaller segments, down to this. */
+	compactLeastBytes: 128 * 1024,
+	/** How long a writer waits for compaction before it is told that there is no space, and how much is enough to go on. */
+	makeRoomMs: 20_000,
+	makeRoomBytes: 32 * MiB,
 	reapsAtOnce: 4,
 	/** An unlinked file that could not be taken apart (no space for metadata, disks failing) is tried again this soon, then less and less often. */
 	reapRetryMs: 1000,
@@ -72,6 +97,8 @@ export const limits = {
 	/** Damage that a read found is healed this soon; what could not be healed is tried again after the second time. */
 	healTickMs: 1000,
 	healRetryMs: 60_000,
+	/** Less than this is called full: headers and paddings of what is written last take more than they do of whole segments. */
+	leastFreeBytes: 64 * 1024,
 	/** Free space is asked of the disks again after this time. */
 	spaceRefreshMs: 500,
 	/** Segment records read per step of a scan. */

@@ -7,7 +7,7 @@
  *  O3 An orphan is reaped only when no handle is open on it; while it is being reaped it cannot be opened.
  *  O4 After `shutdown` resolved, nothing of this volume touches a disk.
  */
-import { FsError, toFsError } from "../../base/errors.ts";
+import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
 import * as names from "../../namespace/verbs.ts";
 import {
@@ -45,6 +45,7 @@ import type {
 	SetAttributes,
 	VolumeSpace,
 } from "../interface.ts";
+import { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
@@ -90,6 +91,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #sealer: Sealer;
 	readonly #reaper: Reaper;
 	readonly #healer: Healer;
+	readonly #compactor: Compactor;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
 	/** Space that operations under way are going to reserve. */
@@ -104,11 +106,16 @@ export class LocalVolume implements NativeVolume {
 		this.name = options.name;
 		this.failed = modules.failed;
 		this.root = this.node(1);
-		this.#data = new FileData(this.#core, new Packer(this.#core), () => this.#sealer.trouble);
+		this.#data = new FileData(
+			this.#core,
+			new Packer(this.#core, (lengthBytes) => this.#compactor.makeRoom(lengthBytes)),
+			() => this.#sealer.trouble,
+		);
 		this.#ranges = new FileRanges(this.#core, this.#data, (bytes) => this.#claimSpace(bytes));
 		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
 		this.#reaper = new Reaper(this.#core);
 		this.#healer = new Healer(this.#core);
+		this.#compactor = new Compactor(this.#core);
 	}
 
 	/** Finishes what a crash left half done, then starts the background work. */
@@ -119,6 +126,7 @@ export class LocalVolume implements NativeVolume {
 		this.#core.disks.onChange(() => this.#healer.trigger());
 		this.#healer.start();
 		this.#healer.trigger();
+		this.#compactor.start();
 	}
 
 	async #finishIntents(): Promise<void> {
@@ -594,20 +602,21 @@ export class LocalVolume implements NativeVolume {
 
 	#write(handle: Handle, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
-			const fits = this.#takeSpace(bytes.length);
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
+			const fits = this.#takeSpace(bytes.length);
+			let written = bytes.length;
 			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
 			else {
 				const copy = bytes.slice();
-				if (!fits) await this.#findSpace(await this.#unreserved(handle, offset, copy.length));
+				if (!fits) written = await this.#findSpaceForWrite(handle, offset, copy.length);
 				await this.#dropSetId(handle.caller, handle.ino);
-				await this.#writePieces(handle, offset, copy);
+				await this.#writePieces(handle, offset, copy.subarray(0, written));
 			}
 			admission.check();
 			this.#sealer.afterWrite(handle.ino);
 			if (handle.sync) await this.#syncHandle(handle);
 			const attributes = await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino)));
-			return { written: bytes.length, attributes };
+			return { written, attributes };
 		});
 	}
 
@@ -645,8 +654,7 @@ export class LocalVolume implements NativeVolume {
 
 	#noteSpace(): void {
 		this.#spaceAskedMs = this.#core.platform.clock.monotonicMs();
-		const { store, dirty, reservedBytes } = this.#core;
-		this.#freeBytes = store.space().freeBytes - dirty.bytes - reservedBytes - this.#claimedBytes;
+		this.#freeBytes = this.#available();
 	}
 
 	/** Bytes of a write that have no space reserved for them. */
@@ -664,17 +672,59 @@ export class LocalVolume implements NativeVolume {
 		};
 	}
 
-	/** Asks the disks, and gives back what was freed: a disk may have been taken in, or something deleted, just now. @throws FsError ENOSPC. */
+	/** What may still be written: both what df says and what writers get. */
+	#available(): number {
+		const { store, dirty, reservedBytes } = this.#core;
+		const freeBytes = store.space().freeBytes - dirty.bytes - reservedBytes - this.#claimedBytes;
+		return freeBytes < limits.leastFreeBytes ? 0 : freeBytes;
+	}
+
+	/** How many of the bytes may be written: at the very end of the space not all. @throws FsError ENOSPC. */
+	async #findSpaceForWrite(handle: Handle, offset: number, lengthBytes: number): Promise<number> {
+		const needed = await this.#unreserved(handle, offset, lengthBytes);
+		try {
+			await this.#findSpace(needed);
+			return lengthBytes;
+		} catch (error) {
+			const some = Math.floor(this.#freeBytes / 4096) * 4096;
+			if (!isFsError(error, "ENOSPC") || needed < lengthBytes || some <= 0 || !this.#takeSpace(some)) throw error;
+			return some;
+		}
+	}
+
+	/** There seems to be no room: looks again after each thing that may give some, the quickest first. @throws FsError ENOSPC. */
 	async #findSpace(lengthBytes: number): Promise<void> {
 		if (lengthBytes === 0) return;
-		if (this.#core.freedWaiting > 0) await this.#core.releaseFreed();
-		await this.#core.store.refreshSpace();
-		this.#noteSpace();
-		if (this.#takeSpace(lengthBytes)) return;
-		this.#spaceAskedMs = Number.NEGATIVE_INFINITY;
+		const remedies: (() => Promise<void>)[] = [
+			() => this.#core.releaseFreed(),
+			// What is being sealed counts twice until it is sealed: as dirty, and as taken.
+			() => this.#sealer.sealAll(),
+			() => this.#removed(),
+			() => this.#compactor.makeRoom(lengthBytes),
+		];
+		for (const remedy of remedies) {
+			await this.#inTime(remedy()).catch((error: unknown) =>
+				this.#core.logger.warn("looking for room", { error: toFsError(error, "volume.find-space").message }),
+			);
+			await this.#core.store.refreshSpace();
+			this.#noteSpace();
+			if (this.#takeSpace(lengthBytes)) return;
+		}
 		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, {
 			freeBytes: this.#freeBytes,
 		});
+	}
+
+	/** Nobody waits for ever for room. */
+	async #inTime(work: Promise<void>): Promise<void> {
+		await Promise.race([work, this.#core.platform.clock.sleep(limits.makeRoomMs)]);
+	}
+
+	/** What was removed is on its way: its space comes back. */
+	async #removed(): Promise<void> {
+		if (this.#reaper.waiting === 0) return;
+		await this.#reaper.idle();
+		await this.#core.releaseFreed();
 	}
 
 	// ── ranges ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -807,7 +857,7 @@ export class LocalVolume implements NativeVolume {
 	async space(): Promise<VolumeSpace> {
 		await this.#core.store.refreshSpace();
 		const space = this.#core.store.space();
-		const freeBytes = Math.max(0, space.freeBytes - this.#core.dirty.bytes - this.#core.reservedBytes);
+		const freeBytes = this.#available();
 		// Inodes take metadata space, a kilobyte each at the most: what is free bounds them.
 		const freeInodes = Math.floor(freeBytes / 1024);
 		const used = Math.floor(space.usedBytes / 1024);
@@ -826,6 +876,7 @@ export class LocalVolume implements NativeVolume {
 			{
 				core: this.#core,
 				healer: this.#healer,
+				compactor: this.#compactor,
 				metadataBytes: this.#modules.metadataBytes,
 				metadataMembers: this.#modules.metadataMembers,
 				metadataCopies: this.#modules.metadataCopies,
@@ -860,6 +911,7 @@ export class LocalVolume implements NativeVolume {
 		// What is admitted already could still come after the last seal, and would be acknowledged and lost.
 		this.#data.refuseWrites(this.#closingError());
 		await this.#sealer.stop();
+		await this.#compactor.stop();
 		await this.#healer.stop();
 		await this.#reaper.stop();
 		let failure: unknown;

@@ -8,24 +8,28 @@
  */
 import { assert } from "../../base/assert.ts";
 import { Deferred, Semaphore } from "../../base/async.ts";
-import type { Segment } from "../../records/interface.ts";
-import type { DirtyPiece } from "../../storage/interface.ts";
+import { isFsError } from "../../base/errors.ts";
+import type { Ino, Segment } from "../../records/interface.ts";
+import { rangesOf } from "../../records/number-ranges.ts";
+import type { ChunkPlace, DirtyPiece, Redundancy } from "../../storage/interface.ts";
+import { formatRedundancy } from "../../storage/redundancy.ts";
 import type { Core } from "./core.ts";
 import { limits } from "./limits.ts";
 
-/** A piece of a file that now lies, durable, in a segment no record names yet. */
+/** A piece of a file that now lies, durable, in a segment no record names yet: one chunk. */
 export interface Placed {
 	/** Offset in the file. */
 	readonly offset: number;
 	readonly length: number;
 	readonly segment: Segment;
-	/** Offset in the segment's payload. */
-	readonly payloadOffset: number;
+	/** As `addChunk` wants it. */
+	readonly place: ChunkPlace;
 	/** To be called exactly once. */
 	settle(committed: boolean): void;
 }
 
 interface Item {
+	readonly ino: Ino;
 	readonly offset: number;
 	readonly length: number;
 	readonly payloadOffset: number;
@@ -33,6 +37,7 @@ interface Item {
 }
 
 interface Builder {
+	readonly target: Redundancy;
 	readonly payload: Uint8Array;
 	length: number;
 	readonly items: Item[];
@@ -41,21 +46,25 @@ interface Builder {
 export class Packer {
 	readonly #core: Core;
 	readonly #writes = new Semaphore(limits.segmentWrites);
-	#builder: Builder | undefined;
+	readonly #makeRoom: (lengthBytes: number) => Promise<void>;
+	/** By target: a segment is protected as a whole. */
+	readonly #builders = new Map<string, Builder>();
 	#closing = false;
 	/** Buffers to be used again: fresh ones for each segment would grow faster than they are collected. */
 	readonly #spare: Uint8Array[] = [];
 
-	constructor(core: Core) {
+	/** `makeRoom` looks for space that can be given back. */
+	constructor(core: Core, makeRoom: (lengthBytes: number) => Promise<void>) {
 		this.#core = core;
+		this.#makeRoom = makeRoom;
 	}
 
-	/** Resolves when all pieces are durable in segments; on an error everything placed so far is let go. */
-	async place(pieces: readonly DirtyPiece[]): Promise<Placed[]> {
+	/** Resolves when all pieces of the file are durable in segments of that target; on an error everything placed so far is let go. */
+	async place(ino: Ino, target: Redundancy, pieces: readonly DirtyPiece[]): Promise<Placed[]> {
 		const waits: Promise<Placed>[] = [];
 		for (const piece of pieces) {
 			for (let at = 0; at < piece.bytes.length; at += limits.chunkBytes) {
-				waits.push(this.#add(piece.offset + at, piece.bytes.subarray(at, at + limits.chunkBytes)));
+				waits.push(this.#add(ino, target, piece.offset + at, piece.bytes.subarray(at, at + limits.chunkBytes)));
 			}
 		}
 		const results = await Promise.allSettled(waits);
@@ -66,17 +75,26 @@ export class Packer {
 		throw failed.reason;
 	}
 
-	#add(offset: number, bytes: Uint8Array): Promise<Placed> {
-		if (this.#builder !== undefined && this.#builder.length + bytes.length > limits.segmentBytes) this.#close();
-		this.#builder ??= { payload: this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(limits.segmentBytes)), length: 0, items: [] };
-		const builder = this.#builder;
-		const item: Item = { offset, length: bytes.length, payloadOffset: builder.length, placed: new Deferred() };
+	#add(ino: Ino, target: Redundancy, offset: number, bytes: Uint8Array): Promise<Placed> {
+		const builder = this.#builderFor(target, bytes.length);
+		const item: Item = { ino, offset, length: bytes.length, payloadOffset: builder.length, placed: new Deferred() };
 		builder.payload.set(bytes, builder.length);
 		builder.length += bytes.length;
 		builder.items.push(item);
-		if (builder.length === limits.segmentBytes) this.#close();
+		if (builder.length === limits.segmentBytes || builder.items.length === limits.segmentChunks) this.#close(builder);
 		else this.#closeSoon();
 		return item.placed.promise;
+	}
+
+	#builderFor(target: Redundancy, lengthBytes: number): Builder {
+		const name = formatRedundancy(target);
+		const open = this.#builders.get(name);
+		if (open !== undefined && open.length + lengthBytes <= limits.segmentBytes) return open;
+		if (open !== undefined) this.#close(open);
+		const payload = this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(limits.segmentBytes));
+		const builder: Builder = { target, payload, length: 0, items: [] };
+		this.#builders.set(name, builder);
+		return builder;
 	}
 
 	#closeSoon(): void {
@@ -84,29 +102,25 @@ export class Packer {
 		this.#closing = true;
 		void this.#core.platform.clock.yield().then(() => {
 			this.#closing = false;
-			this.#close();
+			for (const builder of [...this.#builders.values()]) this.#close(builder);
 		});
 	}
 
-	#close(): void {
-		const builder = this.#builder;
-		if (builder === undefined) return;
-		this.#builder = undefined;
+	#close(builder: Builder): void {
+		this.#builders.delete(formatRedundancy(builder.target));
 		void this.#writes.run(() => this.#write(builder));
 	}
 
 	async #write(builder: Builder): Promise<void> {
 		try {
-			await this.#core.ensureNumbers();
+			const chunks = await this.#core.chunkNumbers(builder.items.length);
 			const id = this.#core.nextSegmentId();
 			const letGo = this.#core.holdForPacking(id);
-			const segment = await this.#core.store
-				.write(id, builder.payload.subarray(0, builder.length), this.#core.options.redundancy, this.#core.options.epoch)
-				.catch((error: unknown) => {
-					letGo();
-					throw error;
-				});
-			this.#handOut(builder, segment, letGo);
+			const written = await this.#store(id, builder).catch((error: unknown) => {
+				letGo();
+				throw error;
+			});
+			this.#handOut(builder, { ...written, chunks: rangesOf(chunks) }, chunks, letGo);
 		} catch (error) {
 			for (const item of builder.items) item.placed.reject(error);
 		} finally {
@@ -114,16 +128,30 @@ export class Packer {
 		}
 	}
 
-	#handOut(builder: Builder, segment: Segment, letGo: () => void): void {
+	/** Written bytes were acknowledged while there was space for them: what can be given back is given back before they are refused. */
+	async #store(id: number, builder: Builder): Promise<Segment> {
+		const payload = builder.payload.subarray(0, builder.length);
+		const write = (): Promise<Segment> => this.#core.store.write(id, payload, builder.target, this.#core.options.epoch);
+		try {
+			return await write();
+		} catch (error) {
+			if (!isFsError(error, "ENOSPC")) throw error;
+			await this.#makeRoom(builder.length);
+			return await write();
+		}
+	}
+
+	#handOut(builder: Builder, segment: Segment, chunks: readonly number[], letGo: () => void): void {
 		let open = builder.items.length;
 		let used = false;
-		for (const item of builder.items) {
+		for (const [i, item] of builder.items.entries()) {
 			let settled = false;
+			const { ino: owner, offset: ownerOffset, length } = item;
 			item.placed.resolve({
 				offset: item.offset,
-				length: item.length,
+				length,
 				segment,
-				payloadOffset: item.payloadOffset,
+				place: { id: chunks[i] as number, offset: item.payloadOffset, length, owner, ownerOffset },
 				settle: (committed) => {
 					assert(!settled, "a placed piece is settled once");
 					settled = true;

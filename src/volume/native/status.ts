@@ -1,6 +1,7 @@
 /** The truth about a volume in one structure (contracts: `status --json`). */
 import type { FsError } from "../../base/errors.ts";
 import { tolerance, parseRedundancy } from "../../storage/redundancy.ts";
+import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, VolumeState, VolumeStatus } from "./interface.ts";
@@ -12,6 +13,7 @@ export const sameDeviceWarning =
 export interface StatusModules {
 	readonly core: Core;
 	readonly healer: Healer;
+	readonly compactor: Compactor;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
 	readonly metadataCopies: () => number;
@@ -60,6 +62,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		metadataCopies: { wanted, present },
 		disks,
 		healing,
+		compaction: modules.compactor.status,
 		dirtyBytes: core.dirty.bytes,
 		warnings,
 	};
