@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isFsError } from "../../src/base/errors.ts";
 import type { VolumeHarness } from "./volume.ts";
-import { Case, pattern, root, sameBytes } from "./volume/support.ts";
+import { Case, pattern, rejects, root, sameBytes } from "./volume/support.ts";
 import { makeNativeHarness } from "./volume-native-harness.ts";
 
 const mebibyte = 1024 * 1024;
@@ -101,4 +101,28 @@ test("renaming, linking and removing names need no room worth speaking of", () =
 		}
 		for (let i = 0; i < 200; i++) await c.volume.removeDirectory(root, c.dir, `e${i}`);
 		await c.volume.syncAll();
+	}));
+
+test("what was reserved can be written when everybody else is told that the volume is full", () =>
+	on(async (c) => {
+		const size = 6 * mebibyte;
+		const node = await c.file("reserved");
+		const handle = await c.openNode(node);
+		await c.volume.allocate(handle, "allocate", 0, size);
+		const count = await fill(c);
+		await rejects("ENOSPC", c.volume.allocate(handle, "allocate-keep-size", size, 16 * mebibyte), "more than is left");
+		// In pieces that are neither aligned nor in order, some of them synced by themselves.
+		const expected = pattern(size, 77);
+		const piece = 100_000;
+		const offsets = Array.from({ length: Math.ceil(size / piece) }, (_, i) => ((i * 37) % Math.ceil(size / piece)) * piece);
+		for (const [i, offset] of offsets.entries()) {
+			await c.volume.write(handle, offset, expected.subarray(offset, offset + piece));
+			if (i % 16 === 0) await c.volume.fsync(handle, false);
+		}
+		await c.volume.fsync(handle, false);
+		await c.volume.syncAll();
+		assert.equal((await c.attributes(node)).storedBytes, size);
+		await c.harness.reopen();
+		sameBytes(await c.get("reserved"), expected, "the reserved file");
+		await checkFiles(c, count, "beside the reserved file");
 	}));
