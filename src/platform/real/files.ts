@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import fs from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
-import { toFsError } from "../../base/errors.ts";
+import { FsError, toFsError } from "../../base/errors.ts";
 import type { HostFiles } from "../interface.ts";
 
 /** What a write that was cut leaves behind; such names are not shown. */
@@ -57,6 +57,9 @@ export class RealHostFiles implements HostFiles {
 		try {
 			await fs.statfs(path);
 		} catch (error) {
+			// What was asked while the daemon died ends with ECONNABORTED; what is asked later with ENOTCONN.
+			const isGone = (error as NodeJS.ErrnoException).code === "ECONNABORTED";
+			if (isGone) throw new FsError("ENOTCONN", "platform.host-probe", `${path} has lost its daemon`, { path }, error);
 			throw toFsError(error, "platform.host-probe");
 		}
 	}

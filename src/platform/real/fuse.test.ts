@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { closeSync, openSync } from "node:fs";
+import { mkdtemp, rmdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { isFsError } from "../../base/errors.ts";
+import { RealHostFiles } from "./files.ts";
 import { decodeNodeName, encodeNodeName, plainSource } from "./fuse-device.ts";
 import { asPlain, createFuseHost, isConnected, parseMountInfo } from "./fuse.ts";
 
@@ -63,4 +67,39 @@ test("a descriptor without a mount is told from one with", { skip: (await host.u
 	const fd = openSync("/dev/fuse", "r+");
 	assert.equal(isConnected(fd), false);
 	closeSync(fd);
+});
+
+/** Version 7.31, no features. */
+function initReply(request: Uint8Array): Uint8Array {
+	const reply = new Uint8Array(16 + 64);
+	const view = new DataView(reply.buffer);
+	view.setUint32(0, reply.length, true);
+	reply.set(request.subarray(8, 16), 8);
+	view.setUint32(16, 7, true);
+	view.setUint32(20, 31, true);
+	view.setUint32(36, 4096, true);
+	return reply;
+}
+
+test("who asks a daemon that dies is told the same as who asks a dead one", { skip: (await host.unavailable()) ?? false }, async () => {
+	const files = new RealHostFiles();
+	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
+	try {
+		const channel = await host.mount(folder, options);
+		const asked = new Promise<void>((resolve) => {
+			channel.start((request) => {
+				const isInit = request[4] === 26;
+				if (isInit) channel.reply([initReply(request)]);
+				else resolve();
+			});
+		});
+		const during = assert.rejects(files.probe(folder), { code: "ENOTCONN" });
+		await asked;
+		await channel.close();
+		await during;
+		await assert.rejects(files.probe(folder), { code: "ENOTCONN" });
+	} finally {
+		await host.unmount(folder, true);
+		await rmdir(folder);
+	}
 });
