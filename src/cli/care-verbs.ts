@@ -41,7 +41,7 @@ export interface VerifyFlags {
 export async function verify(context: Context, name: string, flags: VerifyFlags): Promise<Outcome> {
 	const given = { dryRun: flags.dryRun === true, lost: flags.lost === true };
 	const result = await callWithBar<VerifyResult & { readonly lostPathsTotal: number }>(context, name, "verify", given, "verifying");
-	const whole = result.unrecoverable === 0 && result.repaired >= result.corrupt + result.missing;
+	const whole = result.unrecoverable === 0 && result.miscounted === 0 && result.repaired >= result.corrupt + result.missing;
 	return {
 		exitCode: whole ? exitCodes.done : exitCodes.degraded,
 		json: result,
@@ -59,6 +59,7 @@ function verifyText(
 	const lines = [
 		`${checkedFragments} fragments read: ${corrupt} corrupt, ${missing} missing, ${mended}, ${unrecoverable} segments beyond recovery`,
 	];
+	if (result.miscounted > 0) lines.push(`${result.miscounted} chunks and segments are counted wrongly; the daemon's log names them`);
 	if (lost) {
 		lines.push(result.lostPathsTotal === 0 ? "no file has lost anything" : `${result.lostPathsTotal} files have lost contents:`);
 		for (const path of result.lostPaths) lines.push(`  ${path}`);
@@ -75,6 +76,8 @@ function verifyAdvice(name: string, result: VerifyResult, { dryRun, lost }: { dr
 		advice.push(
 			`not everything could be repaired now: see cairn status ${name} for disks that are missing, then cairn heal ${name} --wait`,
 		);
+	if (result.miscounted > 0)
+		advice.push("wrong counts leak space or give it back too early: copy what matters to another volume before you delete anything here");
 	if (result.unrecoverable > 0 && !lost) advice.push(`cairn verify ${name} --lost names the files with lost contents`);
 	return advice;
 }

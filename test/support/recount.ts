@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { silentLogger } from "../../src/base/telemetry.ts";
+import type { Engine } from "../../src/kv/interface.ts";
 import { openLocalEngine } from "../../src/kv/local/engine.ts";
 import { openDiskSet } from "../../src/log/disk-set.ts";
 import type { Platform } from "../../src/platform/interface.ts";
@@ -38,18 +39,29 @@ export interface Recounted {
 type All = <Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>) => Promise<[key: string, value: Value][]>;
 
 /** The volume was shut down cleanly. Sizes as it was opened with. */
-export async function recount(platform: Platform, paths: readonly string[], memory: { readonly logTailBytes: number }): Promise<Recounted> {
+export function recount(platform: Platform, paths: readonly string[], memory: { readonly logTailBytes: number }): Promise<Recounted> {
+	return withEngine(platform, paths, memory, (engine) =>
+		count(async (kind) => {
+			const entries = await engine.range({ start: kind.tag, end: String.fromCharCode(kind.tag.charCodeAt(0) + 1), limit: 1_000_000 });
+			return entries.map((entry) => [entry.key, kind.decode(entry.value, entry.key)]);
+		}),
+	);
+}
+
+/** The metadata of a volume that nobody has open, for reading and for damaging it. */
+export async function withEngine<T>(
+	platform: Platform,
+	paths: readonly string[],
+	memory: { readonly logTailBytes: number },
+	use: (engine: Engine) => Promise<T>,
+): Promise<T> {
 	const modules = { platform, logger: silentLogger };
 	const disks = await openDiskSet({ paths, acceptLoss: false }, modules);
 	const name = memoryNames(disks.roster.volume).log;
 	const tail = await platform.openMemory(name, memory.logTailBytes);
 	const engine = await openLocalEngine({ acceptLoss: false }, { ...modules, disks, memory: tail });
-	const all: All = async (kind) => {
-		const entries = await engine.range({ start: kind.tag, end: String.fromCharCode(kind.tag.charCodeAt(0) + 1), limit: 1_000_000 });
-		return entries.map((entry) => [entry.key, kind.decode(entry.value, entry.key)]);
-	};
 	try {
-		return await count(all);
+		return await use(engine);
 	} finally {
 		await engine.close();
 		await tail.close();

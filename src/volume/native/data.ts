@@ -304,13 +304,17 @@ export class FileData {
 	}
 
 	/**
-	 * Runs `fn` with `flow` of the inode held, its writers waiting, and earlier work on it finished. With `beside`, `flow` of that inode is held too: nothing of it is
+	 * Runs `fn` with `flow` of the inode held, its writers waiting, and earlier work on it finished. With `beside`, `flow` of that inode is held too, and its earlier work finished: nothing of it is
 	 * sealed meanwhile, but it may be written to. (Flows are taken in order of inode numbers, so that two copies in opposite directions do not wait for each other.)
 	 */
 	exclusive<T>(ino: Ino, fn: () => Promise<T>, beside: Ino = ino): Promise<T> {
 		const { flow } = this.#core;
 		if (beside === ino) return flow.run(ino, () => this.#frozenWhile(ino, fn));
-		return flow.run(Math.min(ino, beside), () => flow.run(Math.max(ino, beside), () => this.#frozenWhile(ino, fn)));
+		const both = async (): Promise<T> => {
+			await this.#finishEarlier(beside);
+			return this.#frozenWhile(ino, fn);
+		};
+		return flow.run(Math.min(ino, beside), () => flow.run(Math.max(ino, beside), both));
 	}
 
 	async #frozenWhile<T>(ino: Ino, fn: () => Promise<T>): Promise<T> {

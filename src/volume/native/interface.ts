@@ -118,6 +118,8 @@ export interface VerifyResult {
 	readonly repaired: number;
 	/** Segments that can no longer be read. */
 	readonly unrecoverable: number;
+	/** Chunks and segments whose counts of references are not what the maps of all files say: space that leaks, or is given back too early. */
+	readonly miscounted: number;
 	/** Files (byte-string paths) with bytes in those segments. */
 	readonly lostPaths: readonly string[];
 }

@@ -103,6 +103,14 @@ export const limits = {
 	spaceRefreshMs: 500,
 	/** Segment records read per step of a scan. */
 	scanBatch: 256,
+	/** Chunk records that one pass over all maps is compared with: 24 bytes each. */
+	recountChunks: 1_000_000,
+	/** Extent blocks read in one step: up to 1,024 extents each. */
+	recountBlocks: 16,
+	/** What does not add up is remembered up to this: more is as bad. */
+	recountSuspects: 10_000,
+	/** Passes over a window before a volume is too busy to be judged. */
+	recountAttempts: 3,
 	lostPaths: 10_000,
 	explainSegments: 10_000,
 } as const;

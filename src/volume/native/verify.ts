@@ -1,5 +1,5 @@
 /**
- * Reads everything there is and says what is true: every fragment of every segment, every block of metadata; mends what can be mended; names the files that cannot.
+ * Reads everything there is and says what is true: every fragment of every segment, every block of metadata, every reference; mends what can be mended; names the files that cannot.
  */
 import { Semaphore } from "../../base/async.ts";
 import { readKeyU64 } from "../../base/bytes.ts";
@@ -14,6 +14,7 @@ import type { FileData } from "./data.ts";
 import type { Healer } from "./healer.ts";
 import type { Explanation, Progress, VerifyResult } from "./interface.ts";
 import { limits } from "./limits.ts";
+import { checkReferences } from "./references.ts";
 
 export interface MetadataCheck {
 	/** Blocks read on all metadata disks. */
@@ -61,7 +62,9 @@ export async function verifyVolume(
 	let repaired = metadata.repaired;
 	if (!options.dryRun && broken.size > 0) repaired += await repair(core, healer, broken);
 	const lostPaths = lost.size > 0 && options.lost ? await findLostPaths(core, lost) : [];
-	return { ...found, unrecoverable: found.unrecoverable + lost.size, repaired, lostPaths };
+	// Where metadata itself is lost, every count would be wrong for that reason.
+	const miscounted = metadata.unrecoverable > 0 ? 0 : (await checkReferences(core)).wrong;
+	return { ...found, unrecoverable: found.unrecoverable + lost.size, repaired, miscounted, lostPaths };
 }
 
 /** Number of bad fragments that are good afterwards, proven by reading them again. */
