@@ -1,5 +1,4 @@
-/** heal, verify, disk replace: what makes a volume whole again. */
-import { FsError } from "../base/errors.ts";
+/** heal, verify: what makes a volume whole again. */
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { HealingStatus, HealResult, VerifyResult } from "../volume/native/interface.ts";
 import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
@@ -80,21 +79,4 @@ function verifyAdvice(name: string, result: VerifyResult, { dryRun, lost }: { dr
 		advice.push("wrong counts leak space or give it back too early: copy what matters to another volume before you delete anything here");
 	if (result.unrecoverable > 0 && !lost) advice.push(`cairn verify ${name} --lost names the files with lost contents`);
 	return advice;
-}
-
-export async function diskReplace(context: Context, name: string, disk: string, newPath: string | undefined): Promise<Outcome> {
-	const path = newPath === undefined ? undefined : await context.processes.canonical(newPath);
-	const byId = /^d\d+$/.test(disk);
-	const which = byId ? disk : await context.processes.canonical(disk).catch(() => disk);
-	const place = path ?? (byId ? undefined : which);
-	if (place !== undefined && (await context.platform.files.kind(place)) === undefined) {
-		throw new FsError("NOTFOUND", "cli.replace-place", `${place} does not exist: mount the new disk there, or make the directory`);
-	}
-	const given = { disk: which, ...(path === undefined ? {} : { newPath: path }) };
-	const result = await callDaemon<{ readonly id: string; readonly path: string }>(context, name, "disk-replace", given);
-	return {
-		exitCode: exitCodes.done,
-		json: result,
-		text: `${result.id} (${result.path}) takes the place of ${disk}; healing has begun (cairn heal ${name} --wait waits for it)\n`,
-	};
 }

@@ -63,7 +63,8 @@ describe("the grammar", () => {
 		for (const verb of ["create", "mount", "umount", "status", "volumes", "destroy", "heal", "verify", "explain"]) {
 			expectCode(await machine.cairn(verb, "--help"), 0, /Examples:\n {2}cairn/);
 		}
-		for (const verb of ["list", "replace"]) expectCode(await machine.cairn("disk", verb, "--help"), 0, /Examples:\n {2}cairn disk/);
+		for (const verb of ["list", "add", "drain", "remove", "replace"])
+			expectCode(await machine.cairn("disk", verb, "--help"), 0, /Examples:\n {2}cairn disk/);
 	});
 
 	test("what is no verb or flag is a usage error with a hint", async () => {
@@ -79,7 +80,6 @@ describe("the grammar", () => {
 	test("verbs of later versions are absent", async () => {
 		for (const verb of ["ledger", "set", "install", "locks", "export", "profile"])
 			expectCode(await machine.cairn(verb), 2, /unknown command/);
-		for (const verb of ["add", "drain", "remove"]) expectCode(await machine.cairn("disk", verb, "demo"), 2, /unknown command/);
 	});
 
 	test("wrong names, shapes and options are usage errors, as JSON too", async () => {
@@ -188,6 +188,8 @@ describe("create, mount, umount, destroy", () => {
 			["heal", "demo"],
 			["verify", "demo"],
 			["disk", "replace", "demo", "d1"],
+			["disk", "drain", "demo", "d1"],
+			["disk", "remove", "demo", "d1"],
 		]) {
 			expectCode(await machine.cairn(...words), 6, /mount it first/);
 		}
@@ -291,10 +293,67 @@ describe("a daemon that serves", () => {
 			["explain", { path: 7 }],
 			["heal", { wait: "yes" }],
 			["disk-replace", {}],
+			["disk-add", {}],
+			["disk-add", { paths: [] }],
+			["disk-add", { paths: ["/d9", 7] }],
+			["disk-drain", { disk: "d1", wait: 1 }],
+			["disk-remove", {}],
 			["__proto__", {}],
 		] as const) {
 			assert.equal((await machine.call("demo", verb, given)).data["exitCode"], 2, verb);
 		}
+	});
+});
+
+describe("disks that come and go", () => {
+	test("added, drained, removed, exchanged; every step says what it would do, and what keeps it from being done", async () => {
+		const machine = await mounted(30);
+		for (const path of ["/d7", "/d8"]) machine.world.addDisk(path, { capacityBytes: 1 << 30 });
+		const bytes = await writeFile(machine, "film", 5_000_000);
+		expectCode(await machine.cairn("disk", "add", "demo", "/d7", "/d7"), 2, /twice/);
+		expectCode(await machine.cairn("disk", "add", "demo", "/nowhere"), 3, /does not exist/);
+		expectCode(await machine.cairn("disk", "add", "demo", "/d1"), 4, /already is a disk/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d2"), 4, /too few for rs:4\+2.*--allow-degraded/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d2", "--cancel", "--wait"), 2, /no other option/);
+		expectCode(await machine.cairn("disk", "remove", "demo", "d2"), 4, /in use.*fragments/);
+		const plan = await machine.cairn("disk", "add", "demo", "/d7", "--dry-run", "--json");
+		expectCode(plan, 0);
+		assert.equal(plan.json.dryRun, true);
+		assert.ok(plan.json.capacityBytes.after > plan.json.capacityBytes.now);
+		expectCode(await machine.cairn("disk", "add", "demo", "/d7", "--dry-run"), 0, /nothing was changed/);
+		const before = await machine.cairn("status", "demo", "--json");
+		assert.equal(before.json.disks.length, 6);
+
+		expectCode(await machine.cairn("disk", "add", "demo", "/d7"), 0, /added d7 \(\/d7/);
+		const would = await machine.cairn("disk", "drain", "demo", "/d2", "--dry-run", "--json");
+		assert.deepEqual([would.json.id, would.json.fits, would.json.shapes[0].becomes], ["d2", true, "rs:4+2"]);
+		assert.ok(would.json.moveBytes > 0 && would.json.fragments > 0);
+		expectCode(await machine.cairn("disk", "drain", "demo", "/d2", "--dry-run"), 0, /stays as it is/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "/d2", "--wait"), 0, /d2 \(\/d2\) is empty/);
+		expectCode(await machine.cairn("disk", "list", "demo"), 0, /d2\s+draining/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d2", "--cancel"), 0, /used again/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d2"), 0, /is being emptied/);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		const stopped = await machine.cairn("status", "demo", "--json");
+		assert.equal(stopped.json.disks[1].state, "draining");
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d2", "--wait"), 0);
+		expectCode(await machine.cairn("disk", "remove", "demo", "d2", "--dry-run"), 0, /could leave now/);
+		const removed = await machine.cairn("disk", "remove", "demo", "d2", "--json");
+		assert.deepEqual(removed.json, { id: "d2", path: "/d2", cleared: true });
+		expectCode(await machine.cairn("disk", "remove", "demo", "d2"), 3, /no disk d2/);
+
+		expectCode(await machine.cairn("disk", "replace", "demo", "d3", "/d8"), 0, /d8 \(\/d8\) takes over from d3/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d3", "--wait"), 0, /is empty|has left/);
+		await machine.world.advance(5_000);
+		const ids = (await machine.cairn("disk", "list", "demo", "--json")).json.map((disk: { id: string }) => disk.id);
+		assert.deepEqual(ids, ["d1", "d4", "d5", "d6", "d7", "d8"]);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		// What this machine remembers follows: the places that were left may serve another volume.
+		expectCode(await machine.cairn("create", "other", "--disk", "/d2", "/d3", "--same-device"), 0);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		assert.deepEqual(await readFile(machine, "film"), bytes);
 	});
 });
 

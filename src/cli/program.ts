@@ -3,8 +3,9 @@ import { Command, CommanderError } from "commander";
 import { FsError, toFsError } from "../base/errors.ts";
 import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
 import { printable } from "../daemon/text.ts";
-import { diskReplace, heal, type VerifyFlags, verify } from "./care-verbs.ts";
+import { heal, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
+import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun } from "./disk-verbs.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
 import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
 
@@ -134,16 +135,17 @@ function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: 
 }
 
 function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {
-	const disk = program.command("disk").description("The disks of a volume: list, replace");
+	const disk = program.command("disk").description("The disks of a volume: list, add, drain, remove, replace");
 	verb(disk, "list", "List the disks of a volume", ["cairn disk list demo"])
 		.argument("<name>")
 		.action(async (name: string) => run.print(await diskList(context, name)));
-	verb(disk, "replace", "Put an empty disk in the place of a lost one; healing begins by itself", [
-		"cairn disk replace demo d3                  # the same place, now empty",
-		"cairn disk replace demo /mnt/c /mnt/new",
+	addDiskChanges(disk, verb, context, run);
+	verb(disk, "replace", "Put an empty disk in the place of another; healing or moving begins by itself", [
+		"cairn disk replace demo d3                  # lost: the same place, now empty",
+		"cairn disk replace demo /mnt/c /mnt/new     # lost or working: one that works is a source until it is empty, and then leaves",
 	])
 		.argument("<name>")
-		.argument("<disk>", "id (d3) or path of the lost disk")
+		.argument("<disk>", "id (d3) or path of the disk that goes")
 		.argument("[newpath]", "where the new disk is; default: the same place")
 		.action(async (name: string, which: string, newPath: string | undefined) =>
 			run.print(await diskReplace(context, name, which, newPath)),
@@ -164,4 +166,35 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 	verb(program, "explain", "Show where the contents of a file lie and what protects them", ["cairn explain /mnt/demo/film.mkv"])
 		.argument("<path>")
 		.action(async (path: string) => run.print(await explain(context, path)));
+}
+
+function addDiskChanges(disk: Command, verb: AddVerb, context: Context, run: Run): void {
+	verb(disk, "add", "Take empty disks into a mounted volume; they are used at once, and under-protected data is healed onto them", [
+		"cairn disk add demo /mnt/g /mnt/h",
+		"cairn disk add demo /mnt/g --dry-run        # what would change",
+	])
+		.argument("<name>")
+		.argument("<paths...>", "empty directories that become disks")
+		.option("--dry-run", "only say what would change")
+		.action(async (name: string, paths: string[], flags: DryRun) => run.print(await diskAdd(context, name, paths, flags)));
+	verb(disk, "drain", "Move everything off a disk, while the volume is in use and over restarts, with no less protection meanwhile", [
+		"cairn disk drain demo d3 --dry-run          # bytes to move, and whether they fit",
+		"cairn disk drain demo d3 --wait",
+		"cairn disk drain demo d3 --cancel",
+	])
+		.argument("<name>")
+		.argument("<disk>", "id (d3) or path")
+		.option("--wait", "return when the disk is empty, or when nothing more can be moved (exit code 5)")
+		.option("--dry-run", "only say what would move")
+		.option("--cancel", "use the disk again; what has moved stays where it is")
+		.option("--allow-degraded", "too few disks stay for the redundancy asked for: keep the data in a shape that survives as many losses")
+		.action(async (name: string, which: string, flags: DrainFlags) => run.print(await diskDrain(context, name, which, flags)));
+	verb(disk, "remove", "Let a drained (or lost) disk go; refused while it holds anything that is needed", [
+		"cairn disk remove demo d3 --dry-run         # what it still holds",
+		"cairn disk remove demo d3",
+	])
+		.argument("<name>")
+		.argument("<disk>", "id (d3) or path")
+		.option("--dry-run", "only say whether it could go")
+		.action(async (name: string, which: string, flags: DryRun) => run.print(await diskRemove(context, name, which, flags)));
 }

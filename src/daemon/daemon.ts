@@ -164,6 +164,7 @@ export class Daemon {
 	async #openVolume(): Promise<NativeVolume> {
 		const { logger } = this.#modules;
 		const volume = await this.#openUnlocked();
+		volume.disks.onMembers(() => void this.#remember());
 		void volume.failed.then((error) => {
 			this.#failure = error;
 			logger.error("the volume has failed: nothing more is acknowledged", { error: printable(error.message) });
@@ -229,7 +230,6 @@ export class Daemon {
 			failure: this.#failure,
 			logger: this.#modules.logger,
 			umount: () => this.#umount(),
-			remember: () => this.#remember(),
 		};
 	}
 

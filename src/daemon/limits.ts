@@ -15,6 +15,9 @@ export const callsPerConnection = 8;
 /** Damaged files named in one answer: more would not fit the line, and nobody reads them; the count is exact anyway. */
 export const lostPathsInReply = 10_000;
 
+/** Disks that one call may add: more than a volume has. */
+export const pathsInCall = 256;
+
 /** How often the daemon looks whether its socket is still there: tidy-up scripts remove "old" sockets. */
 export const socketWatchMs = 5_000;
 

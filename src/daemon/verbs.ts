@@ -4,7 +4,7 @@ import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { NativeVolume, Progress, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
-import { lostPathsInReply } from "./limits.ts";
+import { lostPathsInReply, pathsInCall } from "./limits.ts";
 import { printable } from "./text.ts";
 
 /** What a verb sees of the daemon at the moment of the call. */
@@ -19,8 +19,6 @@ export interface DaemonState {
 	readonly failure: Error | undefined;
 	readonly logger: Logger;
 	umount(): Promise<unknown>;
-	/** Writes where the disks are into the cache under `$CAIRN_HOME`. */
-	remember(): Promise<void>;
 }
 
 type ProgressSink = (value: unknown) => void;
@@ -33,6 +31,10 @@ const verbs: Readonly<Record<string, Verb>> = {
 	heal: (given, progress, state) => heal(flag(given, "wait"), progress, state),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
+	"disk-add": (given, _progress, state) => addDisks(given, state),
+	"disk-drain": (given, progress, state) => drainDisk(given, progress, state),
+	"disk-drain-cancel": (given, _progress, state) => need(state).disks.cancelDrain(text(given, "disk")),
+	"disk-remove": (given, _progress, state) => removeDisk(given, state),
 	"disk-replace": (given, _progress, state) => replaceDisk(given, state),
 };
 
@@ -62,6 +64,13 @@ function text(given: Arguments, name: string): string {
 	const value = given[name];
 	if (typeof value === "string") return value;
 	throw new FsError("EINVAL", "control.argument-text", `${name} must be text`);
+}
+
+function texts(given: Arguments, name: string): readonly string[] {
+	const value = given[name];
+	if (Array.isArray(value) && value.length > 0 && value.length <= pathsInCall && value.every((one) => typeof one === "string"))
+		return value as string[];
+	throw new FsError("EINVAL", "control.argument-texts", `${name} must be a list of 1 to ${pathsInCall} texts`);
 }
 
 /** The contract's status; what is not known while the volume starts is null. */
@@ -100,7 +109,26 @@ async function verify(
 
 async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {
 	const newPath = given["newPath"] === undefined ? undefined : text(given, "newPath");
-	const result = await need(state).replaceDisk(text(given, "disk"), newPath);
-	await state.remember();
-	return result;
+	return need(state).disks.replace(text(given, "disk"), newPath);
+}
+
+async function addDisks(given: Arguments, state: DaemonState): Promise<unknown> {
+	const { disks } = need(state);
+	const paths = texts(given, "paths");
+	return flag(given, "dryRun") ? disks.planAdd(paths) : disks.add(paths);
+}
+
+async function drainDisk(given: Arguments, progress: ProgressSink, state: DaemonState): Promise<unknown> {
+	const { disks } = need(state);
+	const disk = text(given, "disk");
+	const wait = flag(given, "wait");
+	if (flag(given, "dryRun")) return { plan: await disks.planDrain(disk) };
+	const plan = await disks.drain(disk, { allowDegraded: flag(given, "allowDegraded") });
+	return wait ? { plan, result: await disks.drained(disk, percent(progress)) } : { plan };
+}
+
+async function removeDisk(given: Arguments, state: DaemonState): Promise<unknown> {
+	const { disks } = need(state);
+	const disk = text(given, "disk");
+	return flag(given, "dryRun") ? disks.planRemove(disk) : disks.remove(disk);
 }

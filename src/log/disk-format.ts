@@ -9,6 +9,18 @@ import type { Roster, RosterDisk, VolumeConfig } from "./interface.ts";
 import { diskCallMs, maximumDisks } from "./limits.ts";
 import { readSuperblock, rosterFault, SuperblockFile, superblockName } from "./superblock.ts";
 
+/** Everything that a volume puts on a disk beside the superblock, which goes last, so that an interrupted removal is still recognised. */
+export const diskFolders = ["pack", "kv", "log"] as const;
+
+/** Removes what a volume has put on a disk, durably, and nothing else. */
+export async function clearDisk(disk: Disk): Promise<void> {
+	for (const folder of diskFolders) {
+		for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
+	}
+	await disk.remove(superblockName);
+	await disk.syncNames("", "log.disk-cleared");
+}
+
 /** Made by locking a place before anything of a volume is in it; made by mkfs.ext4. */
 const harmless: readonly string[] = ["lock", "lost+found/"];
 
@@ -35,8 +47,7 @@ export async function refuseUnlessBlank(disk: Disk): Promise<void> {
 		);
 	}
 	const allowed = found.kind === "absent" && found.hasFile ? [superblockName, ...harmless] : harmless;
-	const names = await disk.list("");
-	const stranger = names.find((name) => !allowed.includes(name));
+	const stranger = await findStranger(disk, allowed);
 	if (stranger === undefined) return;
 	throw new FsError(
 		"REFUSED",
@@ -46,12 +57,26 @@ export async function refuseUnlessBlank(disk: Disk): Promise<void> {
 	);
 }
 
+/** Empty folders of ours are what an interrupted removal leaves. */
+async function findStranger(disk: Disk, allowed: readonly string[]): Promise<string | undefined> {
+	for (const name of await disk.list("")) {
+		if (allowed.includes(name)) continue;
+		const folder = diskFolders.find((one) => name === `${one}/`);
+		if (folder === undefined || (await disk.list(folder)).length > 0) return name;
+	}
+	return undefined;
+}
+
 function bytesName(roster: Roster): string {
 	return `${roster.name} (${roster.volume})`;
 }
 
 /** Two disks of one device fail together. @throws FsError REFUSED unless `sameDevice`. */
-export function refuseSharedDomain(disks: readonly { readonly path: string; readonly domain: string }[], sameDevice: boolean): void {
+export function refuseSharedDomain(
+	disks: readonly { readonly path: string; readonly domain: string }[],
+	sameDevice: boolean,
+	hint = "or say --same-device",
+): void {
 	if (sameDevice) return;
 	const byDomain = new Map<string, string>();
 	for (const { path, domain } of disks) {
@@ -60,7 +85,7 @@ export function refuseSharedDomain(disks: readonly { readonly path: string; read
 			throw new FsError(
 				"REFUSED",
 				"log.same-device",
-				`${other} and ${path} are on one device and would fail together: use another device, or say --same-device`,
+				`${other} and ${path} are on one device and would fail together: use another device, ${hint}`,
 				{
 					paths: [other, path],
 				},
@@ -132,7 +157,7 @@ function firstRoster(options: CreateOptions, disks: readonly Disk[], platform: P
 }
 
 export function rosterEntry(disk: Disk, id: number, uuid: string): RosterDisk {
-	return { id, uuid, path: utf8ToLatin1(disk.path), membership: "in", domain: utf8ToLatin1(disk.domain), reason: "" };
+	return { id, uuid, path: utf8ToLatin1(disk.path), membership: "in", duty: "use", domain: utf8ToLatin1(disk.domain), reason: "" };
 }
 
 /** @throws FsError REFUSED when somebody else has it. */

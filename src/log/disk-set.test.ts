@@ -39,7 +39,7 @@ test("quorums", () => {
 	for (let disks = 1; disks <= 12; disks++) {
 		for (let tolerance = 0; tolerance <= 8; tolerance++) {
 			const roster = { config: { tolerance }, logEpochs: [], manifestDisks: [], name: "v", epoch: 1, incarnation: 1 } as unknown as Roster;
-			const all = Array.from({ length: disks }, (_, i) => ({ id: i + 1, membership: "in", path: "/p" }));
+			const all = Array.from({ length: disks }, (_, i) => ({ id: i + 1, membership: "in", duty: "use", path: "/p" }));
 			for (let missing = 0; missing <= disks; missing++) {
 				const found = new Set(all.slice(missing).map(({ id }) => id));
 				const refused = mountRefusal({ ...roster, disks: all } as unknown as Roster, found) !== undefined;
@@ -296,4 +296,90 @@ test("clean mark: set by the last change, gone after the next mount", async () =
 	assert.deepEqual([again.opened.clean, again.roster.clean], [true, false]);
 	at.node.kill();
 	assert.equal((await open(at)).opened.clean, false);
+});
+
+test("add: all places or none, refused where they are not fit; a duty outlives the mount; what leaves is forgotten and cleared", async () => {
+	const at = machine(14, 3);
+	await createVolume(at, { tolerance: 1 });
+	const disks = await open(at);
+	for (const path of ["/d4", "/d5"]) at.world.addDisk(path, { capacityBytes: 1 << 24 });
+	at.world.addDisk("/d1b", { capacityBytes: 1 << 24, domain: at.world.disk("/d1").domain });
+	await assert.rejects(at.world.run(disks.add(["/d4", "/d1"])), refusal("log.already-disk"));
+	await assert.rejects(at.world.run(disks.add(["/d4", "/d1b"])), refusal("log.same-device"));
+	await assert.rejects(at.world.run(disks.add(["/d4", "/nowhere"])), (error) => isFsError(error, "ENOENT"));
+	assert.deepEqual(at.world.disk("/d4").files(), [], "all or none");
+	assert.deepEqual(await at.world.run(disks.add(["/d4", "/d5"])), [4, 5]);
+	assert.equal(memberships(disks.roster), "d1:in d2:in d3:in d4:in d5:in");
+	await assert.rejects(at.world.run(disks.remove(4)), refusal("log.remove-needed"));
+	await at.world.run(disks.setDuty(4, "drain"));
+	assert.ok(disks.readable(4) && disks.clearable(4) && !disks.writable(4));
+	for (let i = 0; i < suspectErrors; i++) disks.report(4, new FsError("EIO", "t.t", "bad"), "read");
+	assert.equal(disks.slot(4)?.state, "draining");
+	await at.world.run(disks.close());
+	const again = await open(at, ["/d1"]);
+	assert.match(states(again), /d3:healthy d4:draining d5:healthy/);
+	assert.deepEqual(await at.world.run(again.remove(4)), { path: "/d4", cleared: true });
+	assert.deepEqual([memberships(again.roster), at.world.disk("/d4").files()], ["d1:in d2:in d3:in d5:in", []]);
+	assert.equal(again.slot(4), undefined);
+	// One that cannot be told is a stranger all the same, and may join again as another disk.
+	await at.world.run(again.setDuty(5, "leave"));
+	const old = at.world.snapshot("/d5");
+	at.world.vanish("/d5");
+	await at.world.advance(3_000);
+	assert.deepEqual(await at.world.run(again.remove(5)), { path: "/d5", cleared: false });
+	at.world.reappear("/d5");
+	at.world.restore("/d5", old);
+	await at.world.run(again.close());
+	const last = await open(at, [...at.paths, "/d5"]);
+	assert.equal(states(last), "d1:healthy d2:healthy d3:healthy");
+	assert.deepEqual(await at.world.run(last.add(["/d5"])), [6]);
+	// A disk that knows more than this mount is not cleared, whatever it is.
+	at.world.addDisk("/d7", { capacityBytes: 1 << 24 });
+	await at.world.run(last.add(["/d7"]));
+	const newer = at.world.snapshot("/d7");
+	await at.world.run(last.setDuty(7, "leave"));
+	await at.world.run(last.remove(7));
+	await at.world.run(last.close());
+	const forked = await open(at, ["/d1"]);
+	at.world.restore("/d7", newer);
+	assert.deepEqual(await at.world.run(forked.add(["/d7"])), [8], "older: cleared and taken");
+});
+
+test("a power cut at any step of add, duty and remove: the disks agree on one of the states on the way, and no later one is lost", async () => {
+	const stages = ["d1:use d2:use d3:use", "d1:use d2:use d3:use d4:use", "d1:use d2:drain d3:use d4:use", "d1:use d3:use d4:use"];
+	const run = async (at: TestMachine, known: { stage: number }): Promise<void> => {
+		const platform = at.node.boot();
+		const disks = await openDiskSet({ paths: at.paths, acceptLoss: false, callMs: 2_000 }, { platform, logger: silentLogger });
+		await disks.add(["/d4"]);
+		known.stage = 1;
+		await disks.setDuty(2, "drain");
+		known.stage = 2;
+		await disks.remove(2);
+		known.stage = 3;
+	};
+	const make = async (): Promise<TestMachine> => {
+		const at = machine(15, 3);
+		at.world.addDisk("/d4", { capacityBytes: 1 << 24 });
+		await createVolume(at, { tolerance: 1 });
+		return at;
+	};
+	const rehearsal = await make();
+	const before = rehearsal.world.steps;
+	await rehearsal.world.run(run(rehearsal, { stage: 0 }));
+	for (let step = before + 1; step <= rehearsal.world.steps; step++) {
+		for (const lost of [undefined, "/d1", "/d3", "/d4"]) {
+			const at = await make();
+			const known = { stage: 0 };
+			const ended = at.world.cutAt(step);
+			await at.world.run(Promise.race([run(at, known), ended]));
+			if (lost !== undefined) at.world.vanish(lost);
+			const disks = await open(at, [...at.paths, "/d4"]);
+			const found = disks.roster.disks.map(({ id, duty }) => `d${id}:${duty}`).join(" ");
+			const stage = stages.indexOf(found);
+			assert.ok(
+				stage === known.stage || stage === known.stage + 1,
+				`seed 15, step ${step}, ${lost} lost: ${found}, stage ${known.stage} known`,
+			);
+		}
+	}
 });

@@ -9,18 +9,19 @@
  *  D4 Every change that is made puts all disks that are failed at that moment out. `settled()` is the wait for it, and nothing is
  *     acknowledged before.
  *  D5 Every open disk is locked against other daemons.
+ *  D6 A disk whose duty is not `use` is never healthy: nothing new is put on it, whatever else happens to it.
  */
 import { assert } from "../base/assert.ts";
-import { Mutex } from "../base/async.ts";
+import { allSettledOrThrow, Mutex } from "../base/async.ts";
 import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { openDiskWithDeadlines } from "../platform/deadline.ts";
 import type { Disk, Platform } from "../platform/interface.ts";
 import { type Candidate, closeAll, closeQuietly, type FinderModules, findDisks, newestRoster } from "./disk-finder.ts";
-import { lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
-import type { DiskErrors, DiskId, DiskSet, DiskSlot, DiskState, OpenedFrom, Roster, RosterDisk } from "./interface.ts";
-import { diskCallMs, maximumDisks, probeMs, suspectErrors } from "./limits.ts";
+import { clearDisk, lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
+import type { DiskDuty, DiskErrors, DiskId, DiskPlace, DiskSet, DiskSlot, DiskState, OpenedFrom, Roster, RosterDisk } from "./interface.ts";
+import { diskCallMs, maximumDisks, probeMs, rosterGrowthBytes, superblockSlotBytes, suspectErrors } from "./limits.ts";
 import {
 	changeCounts,
 	changeDisk,
@@ -29,11 +30,14 @@ import {
 	mirrorCount,
 	mountedRoster,
 	mountRefusal,
+	rosterNeeds,
 	wasReplaced,
 	withDiskOut,
+	withDiskRemoved,
+	withDisksAdded,
 	withReplacement,
 } from "./roster.ts";
-import { readSuperblock, reasonText, rosterFault, SuperblockFile } from "./superblock.ts";
+import { encodeSuperblock, readSuperblock, reasonText, rosterFault, SuperblockFile, superblockName } from "./superblock.ts";
 
 export { type CreateOptions, createDiskSet } from "./disk-format.ts";
 
@@ -156,6 +160,11 @@ class ManagedDisks implements OpenDiskSet {
 	writable(id: DiskId): Disk | undefined {
 		const slot = this.#slots.get(id);
 		return slot?.state === "healthy" && !this.#readOnly ? slot.disk : undefined;
+	}
+
+	clearable(id: DiskId): Disk | undefined {
+		const slot = this.#slots.get(id);
+		return slot?.state === "draining" && !this.#readOnly ? slot.disk : this.writable(id);
 	}
 
 	// ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,8 +335,16 @@ class ManagedDisks implements OpenDiskSet {
 		slot.superblock = open.superblock;
 		slot.path = open.path;
 		slot.domain = open.disk.domain;
-		slot.state = "healthy";
-		slot.reason = "";
+		this.#stand(slot, this.#roster.disks.find((entry) => entry.id === id)?.duty ?? "use");
+	}
+
+	/** The state of a disk that is there, by its duty and its errors (D6). */
+	#stand(slot: Slot, duty: DiskDuty): void {
+		const distrusted = slot.errors.read >= suspectErrors;
+		slot.state = duty !== "use" ? "draining" : distrusted ? "suspect" : "healthy";
+		if (duty === "drain") slot.reason = "what is on it moves to other disks";
+		else if (duty === "leave") slot.reason = "what is on it moves to other disks, then it leaves the volume";
+		else slot.reason = distrusted ? `${slot.errors.read} read errors` : "";
 	}
 
 	/** What was found where a missing disk should be: tells the operator more than "missing". */
@@ -373,7 +390,7 @@ class ManagedDisks implements OpenDiskSet {
 			throw new FsError("REFUSED", "log.adopt-replaced", `d${replaces} was replaced already`);
 		}
 		if (old.disk) await old.disk.probe().catch((error: unknown) => this.report(replaces, error, "read"));
-		if (old.state === "healthy") {
+		if (old.state === "healthy" || old.state === "draining") {
 			throw new FsError(
 				"REFUSED",
 				"log.adopt-healthy",
@@ -393,11 +410,12 @@ class ManagedDisks implements OpenDiskSet {
 		const found = await readSuperblock(disk);
 		const { volume } = this.#roster;
 		const same = found.kind === "valid" && found.superblock.roster.volume === volume && found.superblock.diskUuid === old.uuid;
-		if (!same) await refuseUnlessBlank(disk);
+		const leftovers = same ? [] : await this.#refuseUnfit([disk]);
 		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot !== old ? [slot.disk] : []));
-		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice);
+		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice, "the volume was made without --same-device");
 		await lockDisk(disk);
-		if (!same) return this.#takeNew(old, { path, disk, superblock: await SuperblockFile.format(disk) });
+		for (const leftover of leftovers) await clearDisk(leftover);
+		if (!same) return this.#takeNew(old, path, disk);
 		await this.#takeBack(old, { path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
 		return old.id;
 	}
@@ -413,8 +431,10 @@ class ManagedDisks implements OpenDiskSet {
 		this.#joined(slot, open.disk);
 	}
 
-	async #takeNew(old: Slot, open: OpenDisk): Promise<DiskId> {
-		const { id: _id, ...entry } = rosterEntry(open.disk, 0, newUuid(this.#platform));
+	async #takeNew(old: Slot, path: string, disk: Disk): Promise<DiskId> {
+		const { id: _id, ...entry } = rosterEntry(disk, 0, newUuid(this.#platform));
+		const [superblock] = await formatAll([disk], [entry.uuid], this.#roster);
+		const open: OpenDisk = { path, disk, superblock: superblock as SuperblockFile };
 		const id = this.#roster.nextDiskId;
 		const added = { ...entry, path: utf8ToLatin1(open.path) };
 		const slot = emptySlot({ ...added, id });
@@ -442,7 +462,154 @@ class ManagedDisks implements OpenDiskSet {
 	#joined(slot: Slot, disk: Disk): void {
 		if (slot.disk !== disk) throw new FsError("EIO", "log.adopt-failed", `${slot.path} failed while it was taken in: ${slot.reason}`);
 		this.#probeLater(slot, disk);
-		for (const listener of [...this.#listeners]) listener(slot.id, "healthy");
+		for (const listener of [...this.#listeners]) listener(slot.id, slot.state);
+	}
+
+	// ── disks that come and go by the operator's will ────────────────────────────────────────────────────────────
+
+	add(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskId[]> {
+		return this.#changing.run(() => this.#add(paths, leaving));
+	}
+
+	async examine(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskPlace[]> {
+		const opened: Disk[] = [];
+		try {
+			for (const path of paths) opened.push(await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs }));
+			await this.#refuseUnfit(opened);
+			this.#refuseShared(opened, leaving);
+			const spaces = await Promise.all(opened.map((disk) => disk.space()));
+			return opened.map((disk, at) => ({ path: paths[at] as string, domain: disk.domain, ...(spaces[at] as (typeof spaces)[number]) }));
+		} finally {
+			for (const disk of opened) closeQuietly(disk, this.#logger);
+		}
+	}
+
+	#refuseShared(opened: readonly Disk[], leaving: DiskId | undefined): void {
+		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot.id !== leaving ? [slot.disk] : []));
+		refuseSharedDomain([...others, ...opened], this.#roster.config.sameDevice, "the volume was made without --same-device");
+	}
+
+	async #add(paths: readonly string[], leaving: DiskId | undefined): Promise<readonly DiskId[]> {
+		const opened: Disk[] = [];
+		try {
+			for (const path of paths) opened.push(await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs }));
+			return await this.#addDisks(paths, opened, leaving);
+		} catch (error) {
+			const taken = new Set([...this.#slots.values()].map((slot) => slot.disk));
+			for (const disk of opened) if (!taken.has(disk)) closeQuietly(disk, this.#logger);
+			throw error;
+		}
+	}
+
+	async #addDisks(paths: readonly string[], opened: readonly Disk[], leaving: DiskId | undefined): Promise<readonly DiskId[]> {
+		const leftovers = await this.#refuseUnfit(opened);
+		this.#refuseShared(opened, leaving);
+		for (const disk of opened) await lockDisk(disk);
+		const added = opened.map((disk, at) => {
+			const { id: _id, ...entry } = rosterEntry(disk, 0, newUuid(this.#platform));
+			return { ...entry, path: utf8ToLatin1(paths[at] as string) };
+		});
+		this.#refuseFullRoster(withDisksAdded(this.#roster, added, leaving));
+		for (const disk of leftovers) await clearDisk(disk);
+		const uuids = added.map((entry) => entry.uuid);
+		const superblocks = await formatAll(opened, uuids, this.#roster);
+		const slots = added.map((entry, at) => {
+			const slot = emptySlot({ ...entry, id: this.#roster.nextDiskId + at });
+			this.#slots.set(slot.id, slot);
+			this.attach(slot.id, { path: paths[at] as string, disk: opened[at] as Disk, superblock: superblocks[at] as SuperblockFile });
+			return slot;
+		});
+		try {
+			await this.#change("disks added", (roster) => withDisksAdded(roster, added, leaving), true);
+		} catch (error) {
+			if (this.#broken === undefined) for (const { id } of slots) this.#slots.delete(id);
+			throw error;
+		}
+		if (leaving !== undefined) this.#changeDuty(leaving, "leave");
+		for (const [at, slot] of slots.entries()) this.#joined(slot, opened[at] as Disk);
+		return slots.map((slot) => slot.id);
+	}
+
+	/** Answers those that hold what an interrupted addition or removal left there of this very volume. */
+	async #refuseUnfit(opened: readonly Disk[]): Promise<readonly Disk[]> {
+		const leftovers: Disk[] = [];
+		for (const disk of opened) {
+			const found = await readSuperblock(disk);
+			if (found.kind === "valid" && this.#isLeftover(found.superblock)) leftovers.push(disk);
+			else await refuseUnlessBlank(disk);
+		}
+		return leftovers;
+	}
+
+	/** A disk that this roster does not know, and that knows nothing newer: it was never taken in, or let go. What counts is elsewhere. */
+	#isLeftover({ roster, diskUuid }: { readonly roster: Roster; readonly diskUuid: string }): boolean {
+		if (roster.volume !== this.#roster.volume || roster.epoch > this.#roster.epoch) return false;
+		return !this.#roster.disks.some((entry) => entry.uuid === diskUuid);
+	}
+
+	#refuseFullRoster(roster: Roster): void {
+		const fault = rosterFault(roster);
+		const bytes = encodeSuperblock({ diskUuid: roster.volume, roster }).length;
+		if (fault === undefined && bytes <= superblockSlotBytes - rosterGrowthBytes) return;
+		const message = `the volume cannot have ${roster.disks.length} disks: ${fault ?? "the list of them would not fit a superblock; shorter paths help"}`;
+		throw new FsError("E2BIG", "log.roster-full", message, { disks: roster.disks.length, bytes });
+	}
+
+	setDuty(id: DiskId, duty: DiskDuty): Promise<void> {
+		return this.#changing.run(async () => {
+			const slot = this.#known(id);
+			if (!slot.disk) {
+				throw new FsError("REFUSED", "log.duty-away", `d${id} (${slot.path}) is ${slot.state}: ${slot.reason}`, { disk: id });
+			}
+			await this.#change(`duty of d${id}: ${duty}`, (roster) => changeDisk(roster, id, { duty }), true);
+			this.#changeDuty(id, duty);
+		});
+	}
+
+	#known(id: DiskId): Slot {
+		const slot = this.#slots.get(id);
+		if (slot) return slot;
+		throw new FsError("NOTFOUND", "log.disk-unknown", `volume ${latin1ToUtf8(this.#roster.name)} has no disk d${id}`);
+	}
+
+	#changeDuty(id: DiskId, duty: DiskDuty): void {
+		const slot = this.#known(id);
+		if (!slot.disk) return;
+		this.#stand(slot, duty);
+		this.#setState(slot, slot.state, slot.reason);
+	}
+
+	async remove(id: DiskId): Promise<{ readonly path: string; readonly cleared: boolean }> {
+		const slot = await this.#changing.run(() => this.#letGo(id));
+		const { disk, path } = slot;
+		slot.disk = slot.superblock = undefined;
+		if (!disk) return { path, cleared: false };
+		try {
+			await clearDisk(disk);
+			return { path, cleared: true };
+		} catch (error) {
+			this.#logger.warn("a disk that left the volume could not be cleared", { path, error: String(error) });
+			return { path, cleared: false };
+		} finally {
+			closeQuietly(disk, this.#logger);
+		}
+	}
+
+	/** From here on no mount takes it for a member: the roster that counts, its own copy included, does not know it. */
+	async #letGo(id: DiskId): Promise<Slot> {
+		const slot = this.#known(id);
+		const refuse = (why: string): FsError =>
+			new FsError("REFUSED", "log.remove-needed", `d${id} (${slot.path}) cannot leave the volume: ${why}`, { disk: id });
+		if (slot.disk && slot.state !== "draining") throw refuse("it is in use; drain it first");
+		const needed = rosterNeeds(this.#roster, id);
+		if (needed !== undefined) throw refuse(`it still holds ${needed} of the volume`);
+		if (!disksIn(this.#roster).some((entry) => entry.id !== id)) throw refuse("it is the last one");
+		await this.#change(`d${id} removed`, (roster) => withDiskRemoved(roster, id), true);
+		slot.cancelProbe();
+		this.#slots.delete(id);
+		slot.state = "missing";
+		for (const listener of [...this.#listeners]) listener(id, "missing");
+		return slot;
 	}
 
 	async close(): Promise<void> {
@@ -454,6 +621,25 @@ class ManagedDisks implements OpenDiskSet {
 			await Promise.allSettled(open.map((slot) => slot.disk?.close()));
 			for (const slot of open) slot.disk = slot.superblock = undefined;
 		});
+	}
+}
+
+/**
+ * Each disk gets its identity, with the roster that does not know it yet, before any other disk hears of it: when power fails in the middle of the change that
+ * takes it in, whoever knows it finds it.
+ */
+async function formatAll(disks: readonly Disk[], uuids: readonly string[], roster: Roster): Promise<SuperblockFile[]> {
+	try {
+		return await allSettledOrThrow(
+			disks.map(async (disk, at) => {
+				const file = await SuperblockFile.format(disk);
+				await file.write({ diskUuid: uuids[at] as string, roster });
+				return file;
+			}),
+		);
+	} catch (error) {
+		await Promise.allSettled(disks.map((disk) => disk.remove(superblockName)));
+		throw error;
 	}
 }
 
@@ -573,7 +759,7 @@ function chooseDisks(roster: Roster, candidates: readonly Locked[], given: reado
 		const entry = byUuid.get(candidate.superblock.diskUuid);
 		if (entry && !wasReplaced(entry)) chosen.set(entry.id, candidate);
 		else {
-			if (given.includes(candidate.path)) logger.warn("this disk was replaced and is left alone", { path: candidate.path });
+			if (given.includes(candidate.path)) logger.warn("this disk was replaced or removed and is left alone", { path: candidate.path });
 			closeQuietly(candidate.disk, logger);
 		}
 		if (candidate.damagedSlots > 0)

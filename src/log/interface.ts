@@ -16,6 +16,12 @@ export type DiskId = number;
 /** What the roster says of a disk. `out`: lost or thrown out; it does not count, and what it holds is used only where a checksum in metadata vouches for it. */
 export type DiskMembership = "in" | "out";
 
+/**
+ * What the operator wants of a disk. `use`: everything. `drain`: nothing new is put on it, and what is there moves to others. `leave`: the same, and once
+ * it is empty it leaves the volume by itself (another one takes its place). It counts for quorums until it has left.
+ */
+export type DiskDuty = "use" | "drain" | "leave";
+
 export interface RosterDisk {
 	readonly id: DiskId;
 	/** Identity in the disk's own superblock, formatted uuid. */
@@ -23,6 +29,7 @@ export interface RosterDisk {
 	/** Where it was last seen (byte string). */
 	readonly path: string;
 	readonly membership: DiskMembership;
+	readonly duty: DiskDuty;
 	/** Failure domain when it was last seen. */
 	readonly domain: string;
 	/** Operator's words: why it is out. */
@@ -88,8 +95,8 @@ export interface OpenedFrom {
 // ── the set of disks ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * healthy: used. suspect: read, not written (too many errors, operator). failed: not used (an I/O error on write or sync, hung, vanished). missing: not
- * found at mount. draining belongs to later verbs.
+ * healthy: used. suspect: read, not written (too many errors). draining: works, read, not written, what is on it moves away. failed: not used (an I/O error
+ * on write or sync, hung, vanished). missing: not found at mount.
  */
 export type DiskState = "healthy" | "degraded" | "suspect" | "draining" | "failed" | "missing";
 
@@ -114,6 +121,14 @@ export interface DiskSlot {
 	readonly domain: string;
 }
 
+/** A place that could become a disk. */
+export interface DiskPlace {
+	readonly path: string;
+	readonly domain: string;
+	readonly capacityBytes: number;
+	readonly freeBytes: number;
+}
+
 export interface DiskSet {
 	readonly roster: Roster;
 	slots(): readonly DiskSlot[];
@@ -122,6 +137,8 @@ export interface DiskSet {
 	readable(id: DiskId): Disk | undefined;
 	/** The open disk, or undefined when it must not be written now (only healthy disks are). */
 	writable(id: DiskId): Disk | undefined;
+	/** The open disk, or undefined when not even space may be given back on it (healthy and draining ones may). */
+	clearable(id: DiskId): Disk | undefined;
 	/**
 	 * Whoever got an error from a disk says so here, at once, whatever it does next. Write, sync, ENODEV and time-out errors (not ENOSPC) make the disk
 	 * `failed`: no call reaches it any more, listeners are told, and a roster change that takes it out is started.
@@ -141,6 +158,21 @@ export interface DiskSet {
 	settled(): Promise<void>;
 	/** Writes a fresh superblock on an empty place and takes it in under a new DiskId (or the old id when it is the same disk coming back). */
 	adopt(path: string, replaces: DiskId): Promise<DiskId>;
+	/**
+	 * Takes empty places in as new disks, all of them or none. `leaving`: the disk that goes in exchange, in the same change: its duty is `leave` afterwards.
+	 * What an interrupted addition or removal left there of this volume is cleared first.
+	 * @throws FsError REFUSED (not empty, in use, same device as another disk), E2BIG (too many disks), and what disks throw.
+	 */
+	add(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskId[]>;
+	/** What `add` would find, or refuse, there; nothing is changed. */
+	examine(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskPlace[]>;
+	/** @throws FsError REFUSED `log.duty-away` when the disk is not there. */
+	setDuty(id: DiskId, duty: DiskDuty): Promise<void>;
+	/**
+	 * Lets a disk go for good: it leaves the roster, and what the volume put on it is removed as far as it can be reached. The caller has made sure that no record names
+	 * a fragment on it. @throws FsError REFUSED `log.remove-needed`: the roster still needs it for the log or the metadata, or it is in use.
+	 */
+	remove(id: DiskId): Promise<{ readonly path: string; readonly cleared: boolean }>;
 	/** Undefined while all is well; otherwise why nothing can be acknowledged any more. */
 	readonly broken: Error | undefined;
 	/** What was found at open. Absent only in fakes. */

@@ -2,6 +2,8 @@
 
 /** One slot of the superblock: room for the roster of `maximumDisks` disks with usual paths; encoding checks the real size. */
 export const superblockSlotBytes = 64 * 1024;
+/** A disk is taken in only while this much of a slot is left: reasons, log epochs and metadata disks come and go without anybody being asked. */
+export const rosterGrowthBytes = 8 * 1024;
 /** More disks than a slot has room for cannot be named by it. */
 export const maximumDisks = 256;
 /** PATH_MAX of Linux. */

@@ -32,9 +32,10 @@ function enough(roster: Roster, written: ReadonlySet<DiskId>): boolean {
 	return disks.filter((disk) => written.has(disk.id)).length >= rosterQuorum(disks.length, roster.config.tolerance);
 }
 
-/** How many disks mirror the log (W): one more than the losses that are survived, at least three where there are so many. */
+/** How many disks mirror the log (W): one more than the losses that are survived, at least three where there are so many. Disks that are to be emptied mirror nothing. */
 export function mirrorCount(roster: Roster): number {
-	return Math.min(Math.max(3, roster.config.tolerance + 1), disksIn(roster).length);
+	const usable = disksIn(roster).filter((disk) => disk.duty === "use").length;
+	return Math.min(Math.max(3, roster.config.tolerance + 1), usable);
 }
 
 export function currentLogEpoch(roster: Roster): LogEpoch | undefined {
@@ -112,6 +113,22 @@ export function withDiskOut(roster: Roster, id: DiskId, reason: string): Roster 
 
 export function changeDisk(roster: Roster, id: DiskId, change: Partial<RosterDisk>): Roster {
 	return { ...roster, disks: roster.disks.map((disk) => (disk.id === id ? { ...disk, ...change } : disk)) };
+}
+
+export function withDisksAdded(roster: Roster, added: readonly Omit<RosterDisk, "id">[], leaving: DiskId | undefined): Roster {
+	const disks = [...roster.disks, ...added.map((disk, at) => ({ ...disk, id: roster.nextDiskId + at }))];
+	const next = { ...roster, disks, nextDiskId: roster.nextDiskId + added.length };
+	return leaving === undefined ? next : changeDisk(next, leaving, { duty: "leave" });
+}
+
+export function withDiskRemoved(roster: Roster, id: DiskId): Roster {
+	return { ...roster, disks: roster.disks.filter((disk) => disk.id !== id) };
+}
+
+/** The roster needs the disk for what is not elsewhere yet; undefined when it does not. */
+export function rosterNeeds(roster: Roster, id: DiskId): string | undefined {
+	if (roster.manifestDisks.includes(id)) return "metadata";
+	return roster.logEpochs.some((epoch) => epoch.members.includes(id)) ? "a mirror of the log" : undefined;
 }
 
 /** Puts a new disk in the place of another. The oldest replaced ones are forgotten when the list would grow beyond `maximum`. */

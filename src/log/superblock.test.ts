@@ -33,6 +33,7 @@ function sample(epoch: number, disks = 3): Superblock {
 			uuid: uuid(i + 1),
 			path: `/disks/\xc3\xa9/${i}`,
 			membership: i === 1 ? ("out" as const) : ("in" as const),
+			duty: (["use", "drain", "leave"] as const)[i % 3] as "use" | "drain" | "leave",
 			domain: "8:1",
 			reason: i === 1 ? "it hung" : "",
 		})),

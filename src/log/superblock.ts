@@ -16,7 +16,7 @@ import { FsError, isFsError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 import type { Disk, DiskFile } from "../platform/interface.ts";
-import type { LogEpoch, Roster, RosterDisk, VolumeConfig } from "./interface.ts";
+import type { DiskDuty, LogEpoch, Roster, RosterDisk, VolumeConfig } from "./interface.ts";
 import {
 	maximumDisks,
 	maximumLogEpochs,
@@ -35,6 +35,8 @@ const magic = "CAIRNSB1";
 const version = 1;
 const headBytes = 24;
 const checksumAt = 20;
+/** By their number on disk. */
+const duties: readonly DiskDuty[] = ["use", "drain", "leave"];
 /** Slots are written in whole pages: a page is the unit in which devices read, change and write. */
 const pageBytes = 4096;
 
@@ -127,7 +129,8 @@ function encodeRoster(out: ByteWriter, roster: Roster): void {
 		out
 			.u32(disk.id)
 			.raw(parseUuid(disk.uuid))
-			.u8(disk.membership === "in" ? 1 : 0);
+			.u8(disk.membership === "in" ? 1 : 0)
+			.u8(duties.indexOf(disk.duty));
 		out.text(disk.path).text(disk.domain).text(disk.reason);
 	}
 	out.u16(roster.logEpochs.length);
@@ -203,7 +206,10 @@ function decodeDisk(input: ByteReader): RosterDisk {
 	const id = input.u32();
 	const uuid = formatUuid(input.raw(16));
 	const membership = decodeFlag(input) ? "in" : "out";
-	return { id, uuid, membership, path: input.text(), domain: input.text(), reason: input.text() };
+	const number = input.u8();
+	const duty = duties[number];
+	if (duty === undefined) throw input.corrupt(`duty ${number} of d${id}`);
+	return { id, uuid, membership, duty, path: input.text(), domain: input.text(), reason: input.text() };
 }
 
 function decodeEpoch(input: ByteReader): LogEpoch {

@@ -38,6 +38,8 @@ interface Situation {
 	readonly kept: readonly FragmentPlace[];
 	/** Believed good, on the domain of a kept one. */
 	readonly crowded: readonly FragmentPlace[];
+	/** Believed good, on disks that are to be emptied. */
+	readonly leaving: readonly FragmentPlace[];
 	/** Indexes without a good fragment. */
 	readonly missing: readonly number[];
 	/** Disks that can be written, without those that failed during this rebuild. */
@@ -77,16 +79,22 @@ export class Healer {
 		const fragments: FragmentState[] = [];
 		const domains = new Set<string>();
 		let good = 0;
+		let leaving = 0;
 		for (let index = 0; index < width(shapeOf(segment)); index++) {
 			const place = segment.fragments.find((candidate) => candidate.index === index);
 			const state = stateOf(place);
 			fragments.push({ index, disk: place?.disk, state });
 			if (state !== "ok" || !place) continue;
 			good++;
+			if (this.#isLeaving(place)) leaving++;
 			domains.add(this.#modules.domainOf(place.disk));
 		}
 		const whole = good === fragments.length && domains.size === good;
-		return { segment, fragments, lost: good < segment.dataShards, full: whole && hasTargetShape(segment) };
+		return { segment, fragments, lost: good < segment.dataShards, full: whole && hasTargetShape(segment), leaving };
+	}
+
+	#isLeaving(place: FragmentPlace): boolean {
+		return this.#modules.disks.slot(place.disk)?.state === "draining";
 	}
 
 	/** See SegmentStore.rebuild. */
@@ -125,12 +133,17 @@ export class Healer {
 	#situation(segment: Segment, bad: ReadonlySet<number>, excluded: ReadonlySet<number>): Situation {
 		const kept: FragmentPlace[] = [];
 		const crowded: FragmentPlace[] = [];
+		const leaving: FragmentPlace[] = [];
 		const missing: number[] = [];
 		const domains = new Set<string>();
 		for (let index = 0; index < width(shapeOf(segment)); index++) {
 			const place = segment.fragments.find((candidate) => candidate.index === index);
 			if (!place || bad.has(index) || !this.#modules.disks.readable(place.disk)) {
 				missing.push(index);
+				continue;
+			}
+			if (this.#isLeaving(place)) {
+				leaving.push(place);
 				continue;
 			}
 			const domain = this.#modules.domainOf(place.disk);
@@ -140,18 +153,21 @@ export class Healer {
 		const candidates = this.#modules.writer.candidates().filter((candidate) => !excluded.has(candidate.id));
 		const fresh = candidates.filter((candidate) => !domains.has(candidate.domain));
 		const wanted = wantedShape(parseRedundancy(segment.target), segment.payloadBytes);
-		return { segment, wanted, kept, crowded, missing, candidates, fresh };
+		return { segment, wanted, kept, crowded, leaving, missing, candidates, fresh };
 	}
 
 	/** What to write where. Undefined: nothing can be bettered; "full": it could, if there were room. */
 	#plan(situation: Situation): Plan | "full" | undefined {
-		const { segment, wanted, kept, crowded, missing, candidates, fresh } = situation;
+		const { segment, wanted, kept, crowded, leaving, missing, candidates, fresh } = situation;
 		const shape = shapeOf(segment);
-		const mendable = Math.min(missing.length + crowded.length, domainCount(fresh));
+		const mendable = Math.min(missing.length + crowded.length + leaving.length, domainCount(fresh));
+		// What stays on a disk that is to be emptied does not count for the future, but it protects now.
 		const survives = kept.length + mendable - shape.dataShards;
+		const survivesNow = kept.length + leaving.length - shape.dataShards;
 		const best = feasibleShape(wanted, domainCount(candidates));
 		// Another shape costs a copy of everything: only for what was asked for, or where it survives more losses.
-		const worthwhile = best && (best.parityShards > survives || (!hasTargetShape(segment) && sameShape(best, wanted)));
+		const better = best && (best.parityShards > survives || (!hasTargetShape(segment) && sameShape(best, wanted)));
+		const worthwhile = better && best.parityShards >= Math.min(survivesNow, wanted.parityShards);
 		let full = false;
 		if (best && worthwhile && !sameShape(best, shape)) {
 			const length = fragmentLength(shardLength(segment.payloadBytes, best.dataShards));
@@ -162,7 +178,7 @@ export class Healer {
 			if (move) return move;
 			full = true;
 		}
-		const order = [...missing, ...crowded.map((place) => place.index)];
+		const order = [...missing, ...[...crowded, ...leaving].map((place) => place.index)];
 		for (let count = mendable; count > 0; count--) {
 			const disks = chooseDisks(fresh, count, fragmentLength(segment.shardBytes), segment.id);
 			if (disks) return { shape, indexes: order.slice(0, count), disks };
@@ -175,7 +191,8 @@ export class Healer {
 	async #shards(situation: Situation, plan: Plan, bad: Set<number>): Promise<ShardSet | undefined> {
 		const { segment } = situation;
 		const damagedBefore = bad.size;
-		const shards = await this.#sources(situation, bad);
+		const moved = await this.#moved(situation, plan.indexes);
+		const shards = moved ?? (await this.#sources(situation, bad));
 		if (bad.size > damagedBefore) return undefined;
 		const generation = 1 + segment.fragments.reduce((most, place) => Math.max(most, place.generation), 0);
 		const common = { segment: segment.id, generation, shape: plan.shape, payloadBytes: segment.payloadBytes };
@@ -191,11 +208,26 @@ export class Healer {
 		return { ...common, shardBytes: shardLength(payload.length, plan.shape.dataShards), shards: encodeShards(payload, plan.shape) };
 	}
 
+	/** Fragments that only change their place are copied; undefined when one of them has to be made from the others. */
+	async #moved(situation: Situation, indexes: readonly number[] | undefined): Promise<(Uint8Array | undefined)[] | undefined> {
+		const { segment, kept, crowded, leaving } = situation;
+		const places = [...kept, ...crowded, ...leaving].filter((place) => indexes?.includes(place.index));
+		if (indexes === undefined || places.length < indexes.length) return undefined;
+		const shards: (Uint8Array | undefined)[] = new Array(width(shapeOf(segment))).fill(undefined);
+		try {
+			for (const place of places) shards[place.index] = await this.#modules.fragments.shard(segment, place, () => true);
+			return shards;
+		} catch (error) {
+			passAssertions(error);
+			return undefined;
+		}
+	}
+
 	/** dataShards verified shards by index. What turns out damaged is added to `bad`. @throws FsError EIO `storage.lost`. */
 	async #sources(situation: Situation, bad: Set<number>): Promise<(Uint8Array | undefined)[]> {
-		const { segment, kept, crowded } = situation;
+		const { segment, kept, crowded, leaving } = situation;
 		const { disks, fragments, platform } = this.#modules;
-		const places = [...kept, ...crowded].sort((a, b) => a.index - b.index);
+		const places = [...kept, ...crowded, ...leaving].sort((a, b) => a.index - b.index);
 		const failures = new Map<number, string>();
 		const sources = places.map(
 			(place): Source<Uint8Array> =>

@@ -31,6 +31,8 @@ export interface SegmentHealth {
 	readonly lost: boolean;
 	/** Everything there, on distinct domains, in the target's shape. */
 	readonly full: boolean;
+	/** Good fragments on disks that are to be emptied. */
+	readonly leaving: number;
 }
 
 export interface StorageSpace {
@@ -51,6 +53,18 @@ export type ReadPattern = "usual" | "random";
 
 /** Compaction may draw deeper on what is kept free than data ("data" is what is meant when nothing is said): it gives back more than it takes. */
 export type WritePurpose = "data" | "compaction";
+
+/** Disks that come and go, in thought. */
+export interface SpaceChange {
+	readonly without?: number;
+	readonly added?: readonly { readonly domain: string; readonly capacityBytes: number; readonly freeBytes: number }[];
+}
+
+export interface SpacePreview {
+	readonly space: StorageSpace;
+	/** Failure domains of the disks that can then be written. */
+	readonly domains: number;
+}
 
 export interface SegmentStore {
 	/** Before anything else: every live segment record, to know what space is used. */
@@ -76,8 +90,9 @@ export interface SegmentStore {
 	/** What the record and the states of the disks say, without reading. */
 	assess(segment: Segment): SegmentHealth;
 	/**
-	 * Brings a segment to its target's shape, or to the best feasible: only missing or corrupt fragments are made anew (generation + 1), or all of them where the shape changes. The new
+	 * Brings a segment to its target's shape, or to the best feasible, and off disks that are to be emptied: only missing, corrupt or leaving fragments are made anew (generation + 1), or all of them where the shape changes. The new
 	 * fragments are durable when it resolves; the caller commits `segment` if the record is still the one given and then releases `retired`. Undefined: nothing can be bettered now.
+	 * What it gives never survives fewer losses than before, unless the target asks for no more.
 	 * @throws FsError EIO when the data is lost, ENOSPC.
 	 */
 	rebuild(
@@ -92,8 +107,10 @@ export interface SegmentStore {
 	/** How many segments `takeDamaged` would list. */
 	readonly damagedCount: number;
 	/** Bytes that each disk keeps free for metadata: `space` leaves them out; writing what is acknowledged already may use a part of them (limits.ts). */
-	setReserve(bytesPerDisk: (disk: number) => number): void;
+	setReserve(bytesPerDisk: (disk: number, capacityBytes: number) => number): void;
 	space(): StorageSpace;
+	/** What `space` would say after such a change, everything moved. Undefined: what a disk holds has no room on the others. */
+	spaceIf(change: SpaceChange): SpacePreview | undefined;
 	/** Asks the disks again how much they hold. */
 	refreshSpace(): Promise<void>;
 	readonly counters: {

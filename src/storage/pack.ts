@@ -280,9 +280,9 @@ export class DiskPacks {
 		this.allocator.free(position, lengthBytes);
 	}
 
-	/** Punches a place and makes it free. On a disk that cannot be written now it is only made free: nobody writes there. */
+	/** Punches a place and makes it free. On a disk where that cannot be done now it is only made free: nobody writes there. */
 	async release(position: Position, lengthBytes: number): Promise<void> {
-		const disk = this.#modules.disks.writable(this.id);
+		const disk = this.#modules.disks.clearable(this.id);
 		if (this.allocator.contested(position, lengthBytes)) {
 			this.#modules.logger.warn("a place that two segment records claim stays taken until the next mount", { disk: this.id, ...position });
 			return;
@@ -312,7 +312,7 @@ export class DiskPacks {
 	}
 
 	async #removePack(pack: number): Promise<void> {
-		const disk = this.#modules.disks.writable(this.id);
+		const disk = this.#modules.disks.clearable(this.id);
 		const opening = this.#opening;
 		if (!disk || !opening || opening.disk !== disk) return;
 		const handle = opening.handles.get(pack);

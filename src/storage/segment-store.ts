@@ -19,7 +19,16 @@ import type { FragmentReaderModules } from "./fragment-reader.ts";
 import { encodeShards, FragmentWriter } from "./fragment-writer.ts";
 import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer.ts";
 import { Healer } from "./healer.ts";
-import type { Redundancy, SegmentHealth, SegmentStore, StorageSpace, ReadPattern, WritePurpose } from "./interface.ts";
+import type {
+	ReadPattern,
+	Redundancy,
+	SegmentHealth,
+	SegmentStore,
+	SpaceChange,
+	SpacePreview,
+	StorageSpace,
+	WritePurpose,
+} from "./interface.ts";
 import { limits } from "./limits.ts";
 import { DiskPacks } from "./pack.ts";
 import type { PackModules } from "./pack.ts";
@@ -27,7 +36,7 @@ import { chooseDisks, domainCount } from "./placement.ts";
 import type { Candidate } from "./placement.ts";
 import { feasibleShape, formatRedundancy, sameShape, wantedShape, width } from "./redundancy.ts";
 import { SegmentReader } from "./segment-reader.ts";
-import { storageSpace } from "./space.ts";
+import { type DiskSpace, storageSpace, withoutDisk } from "./space.ts";
 
 export interface SegmentStoreOptions {
 	/** Verified payload in memory; limits.cacheBytes by default. */
@@ -65,7 +74,7 @@ export class NativeSegmentStore implements SegmentStore {
 	#conflicts: Conflict[] = [];
 	/** Places of records that cannot exist: there is nothing to give back. */
 	#impossible = new Set<string>();
-	#reserve: (disk: number) => number = () => 0;
+	#reserve: (disk: number, capacityBytes: number) => number = () => 0;
 	#refreshing: Promise<void> | undefined;
 	#background = new Set<Promise<void>>();
 	#loaded = false;
@@ -82,7 +91,7 @@ export class NativeSegmentStore implements SegmentStore {
 			onDamage: (segment) => this.#addDamaged(segment),
 			reserve: (disk, purpose) => {
 				const share = purpose === "compaction" ? limits.compactionReserve : limits.writableReserve;
-				return Math.floor(this.#reserve(disk) * share);
+				return Math.floor(this.#reserveOf(disk) * share);
 			},
 			sharers: (disk) => this.#sharers(disk),
 			domainOf: (disk) => this.#domainOf(disk),
@@ -93,6 +102,8 @@ export class NativeSegmentStore implements SegmentStore {
 		this.#healer = new Healer({ ...shared, fragments, writer: this.#writer, refreshSpace: () => this.refreshSpace() });
 		this.#unsubscribe = modules.disks.onChange((disk, state) => {
 			if (state === "failed" || state === "missing") this.#packs.get(disk)?.drop();
+			// It left the volume: its number is not given again.
+			if (modules.disks.slot(disk) === undefined) this.#packs.delete(disk);
 		});
 	}
 
@@ -294,28 +305,51 @@ export class NativeSegmentStore implements SegmentStore {
 
 	// ── space ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-	setReserve(bytesPerDisk: (disk: number) => number): void {
+	setReserve(bytesPerDisk: (disk: number, capacityBytes: number) => number): void {
 		this.#reserve = bytesPerDisk;
 	}
 
+	#reserveOf(disk: number): number {
+		return this.#reserve(disk, this.#packsOf(disk).capacityBytes);
+	}
+
 	space(): StorageSpace {
+		return storageSpace(this.#modules.disks.roster.config.redundancy, this.#diskSpaces());
+	}
+
+	spaceIf({ without, added = [] }: SpaceChange): SpacePreview | undefined {
+		const { config } = this.#modules.disks.roster;
+		// Disks on one device share what it has.
+		const newcomers = (device: string): number => added.filter((one) => one.domain === device).length;
+		const now = this.#diskSpaces().map((disk): DiskSpace => {
+			const device = this.#modules.disks.slot(disk.id)?.disk?.domain;
+			const sharers = this.#sharers(disk.id);
+			const share = device === undefined ? 1 : sharers / (sharers + newcomers(device));
+			return { ...disk, capacityBytes: Math.floor(disk.capacityBytes * share), freeBytes: Math.floor(disk.freeBytes * share) };
+		});
+		const more = added.map(({ domain, ...place }, at): DiskSpace => {
+			const there = this.#modules.disks.slots().filter((slot) => slot.disk?.domain === domain).length;
+			const sharers = there + newcomers(domain);
+			const id = -1 - at;
+			const capacityBytes = Math.floor(place.capacityBytes / sharers);
+			const freeBytes = Math.max(0, Math.floor(place.freeBytes / sharers) - this.#reserve(id, capacityBytes));
+			return { id, domain: config.sameDevice ? `new ${at}` : domain, writable: true, capacityBytes, usedBytes: 0, freeBytes };
+		});
+		const all = [...now, ...more];
+		const disks = without === undefined ? all : withoutDisk(all, without);
+		if (disks === undefined) return undefined;
+		return { space: storageSpace(config.redundancy, disks), domains: domainCount(disks.filter((disk) => disk.writable)) };
+	}
+
+	#diskSpaces(): DiskSpace[] {
 		const { disks } = this.#modules;
-		return storageSpace(
-			disks.roster.config.redundancy,
-			disks.slots().map(({ id }) => {
-				const packs = this.#packsOf(id);
-				const freeBytes = disks.writable(id) ? Math.max(0, packs.freeBytes - this.#reserve(id)) : 0;
-				const { capacityBytes, allocator } = packs;
-				return {
-					id,
-					domain: this.#domainOf(id),
-					writable: disks.writable(id) !== undefined,
-					capacityBytes,
-					usedBytes: allocator.usedBytes,
-					freeBytes,
-				};
-			}),
-		);
+		return disks.slots().map(({ id }) => {
+			const packs = this.#packsOf(id);
+			const writable = disks.writable(id) !== undefined;
+			const freeBytes = writable ? Math.max(0, packs.freeBytes - this.#reserveOf(id)) : 0;
+			const { capacityBytes, allocator } = packs;
+			return { id, domain: this.#domainOf(id), writable, capacityBytes, usedBytes: allocator.usedBytes, freeBytes };
+		});
 	}
 
 	/** Also prepares disks that were not used yet. Who comes while one is under way shares it. */

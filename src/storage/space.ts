@@ -46,6 +46,37 @@ export function storageSpace(redundancy: string, disks: readonly DiskSpace[]): S
 	return { capacityBytes: usedBytes + freeBytes, usedBytes, freeBytes, disks: shown };
 }
 
+/**
+ * The disks without one of them, what it holds laid onto the others that can be written, emptiest first. Undefined: they have no room for it. An estimate: which
+ * fragments may lie together is not looked at.
+ */
+export function withoutDisk(disks: readonly DiskSpace[], id: number): DiskSpace[] | undefined {
+	const moving = disks.find((disk) => disk.id === id)?.usedBytes ?? 0;
+	const left = disks.filter((disk) => disk.id !== id);
+	const level = levelAfter(
+		left.filter((disk) => disk.writable).map((disk) => disk.freeBytes),
+		moving,
+	);
+	if (level === undefined) return undefined;
+	return left.map((disk) => {
+		const taken = disk.writable ? Math.max(0, disk.freeBytes - level) : 0;
+		return { ...disk, freeBytes: disk.freeBytes - taken, usedBytes: disk.usedBytes + taken };
+	});
+}
+
+/** What the emptiest have left when `bytes` have been put on them so that they come down together. */
+function levelAfter(free: readonly number[], bytes: number): number | undefined {
+	if (bytes === 0) return Number.POSITIVE_INFINITY;
+	const sorted = [...free].sort((a, b) => b - a);
+	let sum = 0;
+	for (const [at, one] of sorted.entries()) {
+		sum += one;
+		const level = (sum - bytes) / (at + 1);
+		if (level >= (sorted[at + 1] ?? 0)) return level;
+	}
+	return undefined;
+}
+
 function freeByDomain(disks: readonly DiskSpace[]): number[] {
 	const sums = new Map<string, number>();
 	for (const { domain, freeBytes } of disks) sums.set(domain, (sums.get(domain) ?? 0) + freeBytes);

@@ -76,12 +76,17 @@ export class FakeDiskSet {
 
 	readable(id: DiskId): Disk | undefined {
 		const slot = this.#slots.find((one) => one.id === id);
-		return slot?.state === "healthy" || slot?.state === "suspect" ? slot.disk : undefined;
+		return slot?.state === "healthy" || slot?.state === "suspect" || slot?.state === "draining" ? slot.disk : undefined;
 	}
 
 	writable(id: DiskId): Disk | undefined {
 		const slot = this.#slots.find((one) => one.id === id);
 		return slot?.state === "healthy" ? slot.disk : undefined;
+	}
+
+	clearable(id: DiskId): Disk | undefined {
+		const slot = this.#slots.find((one) => one.id === id);
+		return slot?.state === "draining" ? slot.disk : this.writable(id);
 	}
 
 	report(id: DiskId, error: unknown, during: keyof DiskErrors): void {

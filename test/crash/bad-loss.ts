@@ -72,7 +72,7 @@ async function afterLoss(bad: BadWorld, pair: readonly string[]): Promise<void> 
 	for (const path of pair) {
 		bad.world.wipe(path);
 		bad.world.reappear(path);
-		await bad.volume.replaceDisk(path, undefined);
+		await bad.volume.disks.replace(path, undefined);
 	}
 	await bad.put("replaced", 300_000);
 	await bad.expectWhole("after two disks were replaced");

@@ -39,9 +39,9 @@ export async function foreignDisk(seed: number): Promise<void> {
 		await fails(`seed ${seed}`, bad.mount(["/x1", "/x2"]), "REFUSED", "volume.name", /belong to volume other, not sim/);
 		await bad.mount();
 		await bad.check("without the stranger");
-		await fails(`seed ${seed}`, bad.volume.replaceDisk("/d2", "/x1"), "REFUSED", "volume.replace-healthy", /healthy/);
+		await fails(`seed ${seed}`, bad.volume.disks.replace("/d2", "/x1"), "REFUSED", "log.already-disk", /is a disk of volume other/);
 		bad.world.vanish("/d2");
-		await fails(`seed ${seed}`, bad.volume.replaceDisk("/d2", "/x1"), "REFUSED", "log.already-disk", /is a disk of volume other/);
+		await fails(`seed ${seed}`, bad.volume.disks.replace("/d2", "/x1"), "REFUSED", "log.already-disk", /is a disk of volume other/);
 		await bad.put("goes-on", 10_000);
 		await bad.unmount();
 	});

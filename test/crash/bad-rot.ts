@@ -55,9 +55,9 @@ export async function superblockRot(seed: number, path: string, slots: readonly 
 			const status = await bad.expectDegraded([path]);
 			const slot = status.disks.find((disk) => disk.path === path);
 			assert.match(slot?.reason ?? "", /superblock is damaged/, `seed ${seed}`);
-			await fails(`seed ${seed}`, bad.volume.replaceDisk(path, undefined), "REFUSED", "log.not-empty", /is not empty/);
+			await fails(`seed ${seed}`, bad.volume.disks.replace(path, undefined), "REFUSED", "log.not-empty", /is not empty/);
 			bad.world.wipe(path);
-			await bad.volume.replaceDisk(path, undefined);
+			await bad.volume.disks.replace(path, undefined);
 			await bad.expectWhole("replaced");
 		}
 		await bad.check("at the end");
@@ -277,7 +277,7 @@ export async function noiseDisk(seed: number, path: string, mounted: boolean): P
 		await bad.check(`${label}, verified`);
 		if (awayIn(await bad.volume.status()).includes(path)) {
 			bad.world.wipe(path);
-			await bad.volume.replaceDisk(path, undefined);
+			await bad.volume.disks.replace(path, undefined);
 		}
 		await bad.expectWhole(label);
 		await bad.expectClean(label);

@@ -129,7 +129,7 @@ export async function healedWhenFull(seed: number, order: readonly string[]): Pr
 		await bad.expectDegraded(order);
 		await bad.check("three disks left");
 		await bad.put("while-degraded", 100_000);
-		for (const path of order) await bad.volume.replaceDisk(path, undefined);
+		for (const path of order) await bad.volume.disks.replace(path, undefined);
 		await bad.expectWhole("three empty disks beside three full ones");
 		await bad.expectClean("three empty disks beside three full ones");
 		for (let i = 0; i < 12; i++) await bad.put(`g${i}`, 600_000);

@@ -473,7 +473,7 @@ export class Simulation {
 		for (const disk of before.disks) {
 			if (disk.state === "healthy") continue;
 			if (this.#random.chance(0.5) || disk.reason.includes("empty")) this.world.wipe(disk.path);
-			await volume.replaceDisk(disk.id, undefined).catch((error: unknown) => {
+			await volume.disks.replace(disk.id, undefined).catch((error: unknown) => {
 				if (!(error instanceof FsError)) throw error;
 				this.note(`replace ${disk.id} → ${error.code} ${error.site}`);
 			});

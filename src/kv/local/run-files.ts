@@ -86,7 +86,7 @@ export class RunFiles {
 
 	async #discard(runId: number, targets: Iterable<DiskId>): Promise<void> {
 		for (const id of new Set(targets)) {
-			const disk = this.#modules.disks.writable(id);
+			const disk = this.#modules.disks.clearable(id);
 			await this.#closeFile(runId, id);
 			this.#knownDamage.delete(fileKey(runId, id));
 			if (!disk) continue;

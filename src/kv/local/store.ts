@@ -211,7 +211,7 @@ export class RunStore {
 		const { disks } = this.#modules;
 		const named = new Set(this.#runs.map((run) => run.info.id));
 		for (const { id } of disks.slots()) {
-			const disk = disks.writable(id);
+			const disk = disks.clearable(id);
 			if (!disk) continue;
 			try {
 				if (!this.#homes.includes(id)) await this.#leaveHome(id);
@@ -520,7 +520,7 @@ export class RunStore {
 	}
 
 	async #emptyHome(id: DiskId): Promise<void> {
-		const disk = this.#modules.disks.writable(id);
+		const disk = this.#modules.disks.clearable(id);
 		if (!disk) throw new FsError("EIO", "kv.disk-gone", `d${id} is not usable any more`);
 		await this.#manifests.get(id)?.close();
 		this.#manifests.delete(id);

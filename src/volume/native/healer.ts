@@ -1,5 +1,6 @@
 /**
- * Brings segments back to their target: after a loss, after damage was read, when disks come, at mount, on command. Most at risk first.
+ * Brings segments back to their target: after a loss, after damage was read, when disks come, at mount, on command. Most at risk first, and last what is
+ * whole and only has to leave a disk.
  *
  * Invariants
  *  H1 At most one run at a time; a trigger during a run makes another run follow it.
@@ -22,6 +23,7 @@ interface Totals {
 	rebuiltSegments: number;
 	rebuiltBytes: number;
 	remainingBytes: number;
+	leavingBytes: number;
 	lostBytes: number;
 }
 
@@ -41,6 +43,15 @@ export class Healer {
 
 	constructor(core: Core) {
 		this.#core = core;
+	}
+
+	get running(): boolean {
+		return this.#run !== undefined;
+	}
+
+	/** The last run left something that no disk fits or has room for. */
+	get waiting(): boolean {
+		return this.#leftBytes > 0;
 	}
 
 	get status(): HealingStatus {
@@ -103,7 +114,7 @@ export class Healer {
 	}
 
 	async #runOnce(): Promise<HealResult> {
-		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, lostBytes: 0 };
+		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, leavingBytes: 0, lostBytes: 0 };
 		const work = await this.#findWork(totals);
 		this.#doneBytes = 0;
 		this.#totalBytes = work.reduce((sum, item) => sum + item.segment.liveBytes, 0);
@@ -120,7 +131,7 @@ export class Healer {
 				}),
 			),
 		);
-		this.#leftBytes = totals.remainingBytes;
+		this.#leftBytes = totals.remainingBytes + totals.leavingBytes;
 		this.#endedMs = this.#core.platform.clock.monotonicMs();
 		return totals;
 	}
@@ -136,11 +147,11 @@ export class Healer {
 			const health = damaged.has(segment.id) ? await this.#core.checkSegment(segment.id) : this.#core.store.assess(segment);
 			if (health === undefined) continue;
 			if (health.lost) totals.lostBytes += segment.liveBytes;
-			else if (!health.full) work.push(health);
+			else if (!health.full || health.leaving > 0) work.push(health);
 		}
 		const spare = (health: SegmentHealth): number =>
 			health.fragments.filter((one) => one.state === "ok").length - health.segment.dataShards;
-		return work.sort((a, b) => spare(a) - spare(b));
+		return work.sort((a, b) => Number(a.full) - Number(b.full) || spare(a) - spare(b));
 	}
 
 	async #healOne(health: SegmentHealth, totals: Totals): Promise<void> {
@@ -152,7 +163,7 @@ export class Healer {
 			if (!(await this.#isCurrent(segment))) return;
 			const rebuilt = await this.#core.store.rebuild(health);
 			if (rebuilt === undefined) {
-				totals.remainingBytes += segment.liveBytes;
+				this.#count(health, totals);
 				return;
 			}
 			const position = await this.#commit(segment, rebuilt.segment);
@@ -164,13 +175,11 @@ export class Healer {
 			retired = rebuilt.retired;
 			totals.rebuiltSegments++;
 			totals.rebuiltBytes += segment.liveBytes;
-			if (!this.#core.store.assess(rebuilt.segment).full) {
-				totals.remainingBytes += segment.liveBytes;
-				// What comes next for it may need the room that this step gives.
-				this.#again = true;
-			}
+			const after = this.#core.store.assess(rebuilt.segment);
+			// What comes next for it may need the room that this step gives.
+			if (this.#count(after, totals)) this.#again = true;
 		} catch (error) {
-			totals.remainingBytes += segment.liveBytes;
+			this.#count(health, totals);
 			this.#core.logger.warn("a segment could not be healed now", { segment: segment.id, error: toFsError(error, "volume.heal").message });
 		} finally {
 			unpin();
@@ -182,6 +191,13 @@ export class Healer {
 	async #isCurrent(segment: Segment): Promise<boolean> {
 		const current = await this.#core.view((tx) => tx.get(segmentRecord, segment.id));
 		return current !== undefined && samePlaces(current.fragments, segment.fragments);
+	}
+
+	/** True when something is still to be done for it. */
+	#count({ segment, full, leaving }: SegmentHealth, totals: Totals): boolean {
+		if (!full) totals.remainingBytes += segment.liveBytes;
+		else if (leaving > 0) totals.leavingBytes += segment.liveBytes;
+		return !full || leaving > 0;
 	}
 
 	/** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */

@@ -106,7 +106,101 @@ export interface HealResult {
 	readonly rebuiltBytes: number;
 	/** Still below target because no disk fits. */
 	readonly remainingBytes: number;
+	/** Fully protected, but still on disks that are to be emptied: no other disk fits or has room. */
+	readonly leavingBytes: number;
 	readonly lostBytes: number;
+}
+
+export interface DiskName {
+	/** `d3`. */
+	readonly id: string;
+	readonly path: string;
+}
+
+interface NowAndAfter {
+	readonly now: number;
+	readonly after: number;
+}
+
+export interface AddPlan {
+	readonly places: readonly { readonly path: string; readonly capacityBytes: number }[];
+	/** User bytes, as `status` tells them. */
+	readonly capacityBytes: NowAndAfter;
+	readonly freeBytes: NowAndAfter;
+	/** Under-protected now: healed onto the new disks as far as they help. */
+	readonly degradedBytes: number;
+}
+
+export interface AddResult {
+	readonly added: readonly (DiskName & { readonly capacityBytes: number })[];
+	readonly capacityBytes: number;
+	readonly freeBytes: number;
+}
+
+export interface DrainOptions {
+	/** Data may be kept in another shape that survives as many losses, when the disks that stay are too few for what was asked for. */
+	readonly allowDegraded: boolean;
+}
+
+export interface DrainPlan extends DiskName {
+	readonly fragments: number;
+	/** Raw bytes on the disk. */
+	readonly moveBytes: number;
+	/** Log or metadata move, too. */
+	readonly metadata: boolean;
+	/** What it holds has room on the others. */
+	readonly fits: boolean;
+	readonly freeBytes: NowAndAfter;
+	/** What becomes of each redundancy that is asked for on it, and of the volume's own. `becomes`: null where nothing fits any more. */
+	readonly shapes: readonly {
+		readonly redundancy: string;
+		readonly becomes: string | null;
+		readonly isAsAsked: boolean;
+		readonly survivesAsMany: boolean;
+	}[];
+}
+
+export interface DrainResult extends DiskName {
+	readonly state: DiskState | "removed";
+	/** Raw bytes that are still on it. */
+	readonly leftBytes: number;
+	/** What of the volume's own is still on it: metadata, a mirror of the log. */
+	readonly needed: string | null;
+}
+
+export interface RemovePlan extends DiskName {
+	readonly state: DiskState;
+	readonly fragments: number;
+	readonly bytes: number;
+	readonly needed: string | null;
+	readonly removable: boolean;
+	/** Why it cannot leave now. */
+	readonly reasons: readonly string[];
+}
+
+export interface ReplaceResult extends DiskName {
+	/** The old disk works: what is on it moves, and then it leaves by itself. */
+	readonly moving: boolean;
+}
+
+/** Disks that come and go while the volume is mounted. DISK is `d3` or its path. Each waits for the one before. */
+export interface DiskVerbs {
+	planAdd(paths: readonly string[]): Promise<AddPlan>;
+	/** Empty places become disks, all of them or none. @throws FsError REFUSED, E2BIG. */
+	add(paths: readonly string[]): Promise<AddResult>;
+	planDrain(disk: string): Promise<DrainPlan>;
+	/** Begins to empty a disk; resolves when that is durable. @throws FsError NOTFOUND, REFUSED. */
+	drain(disk: string, options: DrainOptions): Promise<DrainPlan>;
+	cancelDrain(disk: string): Promise<DiskName>;
+	/** Resolves when the disk is empty, or when nothing more can be moved now. */
+	drained(disk: string, onProgress: (progress: Progress) => void): Promise<DrainResult>;
+	planRemove(disk: string): Promise<RemovePlan>;
+	/** Lets an empty disk go; `cleared`: nothing of the volume is left on it. @throws FsError NOTFOUND, REFUSED while it is needed. */
+	remove(disk: string): Promise<DiskName & { readonly cleared: boolean }>;
+	/** A fresh disk takes over; healing or moving starts by itself. @throws FsError NOTFOUND, REFUSED. */
+	replace(disk: string, newPath: string | undefined): Promise<ReplaceResult>;
+	/** Called when disks joined or left. */
+	onMembers(listener: () => void): void;
 }
 
 export interface VerifyResult {
@@ -150,8 +244,7 @@ export interface NativeVolume extends Volume {
 	verify(options: { readonly dryRun: boolean; readonly lost: boolean }, onProgress: (progress: Progress) => void): Promise<VerifyResult>;
 	/** Path relative to the root, byte string, "" = the root. */
 	explain(path: string): Promise<Explanation>;
-	/** Takes a fresh disk in place of a lost one; healing starts by itself. `disk` is `d3` or its path. @throws FsError NOTFOUND, REFUSED. */
-	replaceDisk(disk: string, newPath: string | undefined): Promise<{ readonly id: string; readonly path: string }>;
+	readonly disks: DiskVerbs;
 	/** Seals everything, makes it durable, marks the volume clean, lets the disks go. Doors must be closed before. */
 	shutdown(): Promise<void>;
 	/** Resolves with the reason when the volume can no longer work (log or roster lost). */
@@ -167,7 +260,7 @@ export interface CreatedVolume {
 export interface OfflineDisk {
 	readonly id: string;
 	readonly path: string;
-	readonly state: "healthy" | "missing" | "failed";
+	readonly state: "healthy" | "draining" | "missing" | "failed";
 	readonly reason: string;
 	readonly capacityBytes: number;
 	readonly freeBytes: number;

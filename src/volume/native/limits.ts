@@ -99,6 +99,9 @@ export const limits = {
 	healRetryMs: 60_000,
 	/** Less than this is called full: headers and paddings of what is written last take more than they do of whole segments. */
 	leastFreeBytes: 64 * 1024,
+	/** Whoever waits for a disk to be empty looks this often, and gives up when nothing has changed for the second time. Milliseconds. */
+	drainPollMs: 200,
+	drainPatienceMs: 60_000,
 	/** Free space is asked of the disks again after this time. */
 	spaceRefreshMs: 500,
 	/** Segment records read per step of a scan. */

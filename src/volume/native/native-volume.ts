@@ -48,6 +48,7 @@ import type {
 import { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
+import { DiskWork } from "./disks.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
@@ -70,7 +71,6 @@ export interface NativeModules {
 	readonly core: Core;
 	readonly verifyMetadata: (repair: boolean) => Promise<MetadataCheck>;
 	readonly metadataBytes: (disk: number) => number;
-	readonly replaceDisk: (disk: string, newPath: string | undefined) => Promise<{ readonly id: string; readonly path: string }>;
 	readonly release: (clean: boolean) => Promise<void>;
 	readonly failed: Promise<Error>;
 	readonly metadataMembers: () => readonly number[];
@@ -92,6 +92,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #reaper: Reaper;
 	readonly #healer: Healer;
 	readonly #compactor: Compactor;
+	readonly disks: DiskWork;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
 	/** Space that operations under way are going to reserve. */
@@ -116,6 +117,7 @@ export class LocalVolume implements NativeVolume {
 		this.#reaper = new Reaper(this.#core);
 		this.#healer = new Healer(this.#core);
 		this.#compactor = new Compactor(this.#core);
+		this.disks = new DiskWork(this.#core, this.#healer);
 	}
 
 	/** Finishes what a crash left half done, then starts the background work. */
@@ -127,6 +129,7 @@ export class LocalVolume implements NativeVolume {
 		this.#healer.start();
 		this.#healer.trigger();
 		this.#compactor.start();
+		this.disks.start();
 	}
 
 	async #finishIntents(): Promise<void> {
@@ -896,12 +899,6 @@ export class LocalVolume implements NativeVolume {
 		return explainPath(this.#core, this.#data, this.#options.redundancy, path);
 	}
 
-	async replaceDisk(disk: string, newPath: string | undefined): Promise<{ readonly id: string; readonly path: string }> {
-		const replaced = await this.#modules.replaceDisk(disk, newPath);
-		this.#healer.trigger();
-		return replaced;
-	}
-
 	/**
 	 * Seals, makes durable, lets go. What cannot be sealed stays in the memory file for the next mount, and the volume is then not marked clean.
 	 * @throws FsError what kept it from a clean end; the disks are let go all the same.
@@ -913,6 +910,7 @@ export class LocalVolume implements NativeVolume {
 		await this.#sealer.stop();
 		await this.#compactor.stop();
 		await this.#healer.stop();
+		await this.disks.stop();
 		await this.#reaper.stop();
 		let failure: unknown;
 		try {

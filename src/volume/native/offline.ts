@@ -1,13 +1,11 @@
 /** What can be said of, and done with, a volume that no daemon serves. */
 import { FsError } from "../../base/errors.ts";
+import { clearDisk, diskFolders } from "../../log/disk-format.ts";
 import { inspectDisks } from "../../log/disk-set.ts";
 import { currentLogEpoch, wasReplaced } from "../../log/roster.ts";
 import type { Disk } from "../../platform/interface.ts";
 import type { OfflineDisk, OfflineVolume, VolumeModules } from "./interface.ts";
 import { memoryNames } from "./memory-names.ts";
-
-/** Everything that a volume puts on a directory disk; the superblock last, so that an interrupted removal is still recognised. */
-const folders = ["pack", "kv", "log"] as const;
 
 /** From superblocks alone, without locks and changing nothing. @throws FsError NOTFOUND when no disk of a volume is at these paths. */
 export async function inspectVolume(options: { readonly diskPaths: readonly string[] }, modules: VolumeModules): Promise<OfflineVolume> {
@@ -21,7 +19,7 @@ export async function inspectVolume(options: { readonly diskPaths: readonly stri
 		disks.push({
 			id: `d${entry.id}`,
 			path: path ?? entry.path,
-			state: path === undefined ? "missing" : entry.membership === "in" ? "healthy" : "failed",
+			state: path === undefined ? "missing" : entry.membership === "out" ? "failed" : entry.duty === "use" ? "healthy" : "draining",
 			reason: path === undefined ? "not found" : entry.reason,
 			capacityBytes: space?.capacityBytes ?? 0,
 			freeBytes: space?.freeBytes ?? 0,
@@ -65,7 +63,7 @@ export async function destroyVolume(
 			disks.push(disk);
 			await disk.lock();
 		}
-		for (const disk of disks) await clear(disk);
+		for (const disk of disks) await clearDisk(disk);
 	} finally {
 		await Promise.allSettled(disks.map((disk) => disk.close()));
 	}
@@ -76,15 +74,7 @@ export async function destroyVolume(
 	return { removedDisks: found.map(({ path }) => path) };
 }
 
-async function clear(disk: Disk): Promise<void> {
-	for (const folder of folders) {
-		for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
-	}
-	await disk.remove("superblock");
-	await disk.syncNames("", "volume.destroy");
-}
-
 /** The empty folders and the lock file: the directory is then as blank as it was given. */
-async function removeShell(path: string, { platform }: VolumeModules): Promise<void> {
-	for (const name of [...folders, "lock"]) await platform.files.remove(`${path}/${name}`);
+export async function removeShell(path: string, { platform }: Pick<VolumeModules, "platform">): Promise<void> {
+	for (const name of [...diskFolders, "lock"]) await platform.files.remove(`${path}/${name}`);
 }

@@ -9,7 +9,7 @@ import { FsError, toFsError } from "../../base/errors.ts";
 import { openLocalEngine, type LocalEngine } from "../../kv/local/engine.ts";
 import { AdmissionTable } from "../../locks/admission.ts";
 import { createDiskSet, markClean, type OpenDiskSet, openDiskSet } from "../../log/disk-set.ts";
-import type { DiskSet, DiskSlot } from "../../log/interface.ts";
+import type { DiskSet } from "../../log/interface.ts";
 import { makeRoot } from "../../namespace/verbs.ts";
 import { openDiskWithDeadlines } from "../../platform/deadline.ts";
 import type { Clock, Memory, Platform } from "../../platform/interface.ts";
@@ -23,7 +23,6 @@ import { createSegmentStore } from "../../storage/segment-store.ts";
 import { Core } from "./core.ts";
 import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
-import { memberSlots } from "./members.ts";
 import { memoryNames } from "./memory-names.ts";
 import type { MetadataCheck } from "./verify.ts";
 import { LocalVolume } from "./native-volume.ts";
@@ -120,7 +119,6 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 				metadataMembers: () => engine.members,
 				metadataCopies: () => engine.copies,
 				verifyMetadata: async (repair) => sum(await disks.verifySuperblocks(repair), await engine.verifyRuns({ repair })),
-				replaceDisk: (disk, newPath) => replaceDisk(disks, disk, newPath),
 			},
 		);
 		await volume.start();
@@ -175,8 +173,7 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 		);
 		await loadSpace(core);
 		await core.loadReserved();
-		const capacities = new Map(store.space().disks.map((one) => [one.id, one.capacityBytes]));
-		store.setReserve((disk) => reserveBytes(engine.runBytes(disk), capacities.get(disk) ?? Math.min(...capacities.values())));
+		store.setReserve((disk, capacityBytes) => reserveBytes(engine.runBytes(disk), capacityBytes));
 		await recoverDirty(core, dirty);
 		await disks.memoryTaken();
 		return {
@@ -293,36 +290,4 @@ async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
 			"volume.unclean",
 			"the volume could not be left clean: what was acknowledged stays in memory until the next mount on this machine",
 		);
-}
-
-async function replaceDisk(
-	disks: DiskSet,
-	name: string,
-	newPath: string | undefined,
-): Promise<{ readonly id: string; readonly path: string }> {
-	const slot = findSlot(disks, name);
-	// A disk that was just taken away may not have been noticed yet.
-	await slot.disk?.probe().catch((error: unknown) => disks.report(slot.id, error, "read"));
-	const now = disks.slot(slot.id) ?? slot;
-	if (now.state === "healthy") {
-		throw new FsError(
-			"REFUSED",
-			"volume.replace-healthy",
-			`disk d${slot.id} (${slot.path}) is healthy: only a lost or failed disk is replaced`,
-			{ disk: slot.id },
-		);
-	}
-	await disks.settled();
-	const path = newPath ?? slot.path;
-	const id = await disks.adopt(path, slot.id);
-	return { id: `d${id}`, path };
-}
-
-function findSlot(disks: DiskSet, name: string): DiskSlot {
-	// A disk that was replaced may have had the path of the one that replaced it.
-	const slots = memberSlots(disks);
-	const slot = slots.find((one) => `d${one.id}` === name || one.path === name || one.path === name.replace(/\/+$/, ""));
-	if (slot !== undefined) return slot;
-	const known = slots.map((one) => `d${one.id} (${one.path})`).join(", ");
-	throw new FsError("NOTFOUND", "volume.disk", `no disk ${name}; there are ${known}`);
 }

@@ -41,7 +41,8 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const protection = await protectionOf(core);
 	const disks = diskStatus(modules);
 	const present = modules.metadataCopies();
-	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), memberSlots(core.disks).length);
+	const holders = memberSlots(core.disks).filter((slot) => slot.state !== "draining").length;
+	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), holders);
 	const healing = healer.status;
 	const warnings = warningsOf(options, modules, protection, { wanted, present });
 	return {
@@ -104,7 +105,10 @@ function diskStatus(modules: StatusModules): DiskStatus[] {
 function stateOf(core: Core, disks: readonly DiskStatus[], protection: Protection, healing: boolean, metadataShort: boolean): VolumeState {
 	if (core.disks.broken !== undefined) return "failed";
 	if (healing) return "recovering";
-	const whole = disks.every((disk) => disk.state === "healthy") && protection.degradedBytes + protection.lostBytes === 0 && !metadataShort;
+	const whole =
+		disks.every((disk) => disk.state === "healthy" || disk.state === "draining") &&
+		protection.degradedBytes + protection.lostBytes === 0 &&
+		!metadataShort;
 	return whole ? "running" : "degraded";
 }
 
@@ -117,7 +121,7 @@ function warningsOf(
 	const warnings: string[] = [];
 	const { roster } = modules.core.disks;
 	const slots = memberSlots(modules.core.disks);
-	const away = slots.filter((slot) => slot.state !== "healthy");
+	const away = slots.filter((slot) => slot.state !== "healthy" && slot.state !== "draining");
 	if (roster.config.sameDevice) warnings.push(sameDeviceWarning);
 	if (away.length > 0) {
 		warnings.push(

@@ -1,0 +1,151 @@
+/** disk add, drain, remove, replace: disks that come and go while the volume is mounted. */
+import { FsError } from "../base/errors.ts";
+import { exitCodes } from "../daemon/exit-codes.ts";
+import { printableDeep } from "../daemon/text.ts";
+import type { AddPlan, AddResult, DiskName, DrainPlan, DrainResult, RemovePlan, ReplaceResult } from "../volume/native/interface.ts";
+import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
+import { counted, formatBytes } from "./format.ts";
+
+export interface DryRun {
+	readonly dryRun?: boolean;
+}
+
+export interface DrainFlags extends DryRun {
+	readonly wait?: boolean;
+	readonly cancel?: boolean;
+	readonly allowDegraded?: boolean;
+}
+
+const done = (json: unknown, text: string): Outcome => ({ exitCode: exitCodes.done, json, text });
+
+/** `d3` as it is, a path as the daemon knows it. */
+async function diskOf(context: Context, disk: string): Promise<string> {
+	return /^d\d+$/.test(disk) ? disk : context.processes.canonical(disk).catch(() => disk);
+}
+
+async function placeOf(context: Context, path: string): Promise<string> {
+	const place = await context.processes.canonical(path);
+	if ((await context.platform.files.kind(place)) !== undefined) return place;
+	throw new FsError("NOTFOUND", "cli.disk-place", `${place} does not exist: mount the new disk there, or make the directory`);
+}
+
+export async function diskAdd(context: Context, name: string, given: readonly string[], flags: DryRun): Promise<Outcome> {
+	const paths = await Promise.all(given.map((path) => placeOf(context, path)));
+	const twice = paths.find((path, at) => paths.indexOf(path) !== at);
+	if (twice !== undefined) throw new FsError("EINVAL", "cli.add-twice", `${twice} is given twice`);
+	if (flags.dryRun === true) {
+		const plan = printableDeep(await callDaemon<AddPlan>(context, name, "disk-add", { paths, dryRun: true }));
+		return done({ dryRun: true, ...plan }, addPlanText(plan));
+	}
+	const result = printableDeep(await callDaemon<AddResult>(context, name, "disk-add", { paths }));
+	const names = result.added.map(({ id, path, capacityBytes }) => `${id} (${path}, ${formatBytes(capacityBytes)})`);
+	const { freeBytes, capacityBytes } = result;
+	const text = `added ${names.join(", ")}; ${formatBytes(freeBytes)} free of ${formatBytes(capacityBytes)} now. What is under-protected is healed onto new disks\n`;
+	return done(result, text);
+}
+
+function addPlanText({ places, capacityBytes, freeBytes, degradedBytes }: AddPlan): string {
+	const lines = [
+		`would add ${places.map(({ path, capacityBytes }) => `${path} (${formatBytes(capacityBytes)})`).join(", ")}`,
+		`  capacity    ${formatBytes(capacityBytes.now)} -> ${formatBytes(capacityBytes.after)}`,
+		`  free        ${formatBytes(freeBytes.now)} -> ${formatBytes(freeBytes.after)}`,
+	];
+	if (degradedBytes > 0)
+		lines.push(`  protection  ${formatBytes(degradedBytes)} are under-protected now and would be healed as far as these disks allow`);
+	return `${lines.join("\n")}\nnothing was changed\n`;
+}
+
+export async function diskDrain(context: Context, name: string, which: string, flags: DrainFlags): Promise<Outcome> {
+	const disk = await diskOf(context, which);
+	if (flags.cancel === true) return cancelDrain(context, name, disk, flags);
+	const given = { disk, allowDegraded: flags.allowDegraded === true };
+	if (flags.dryRun === true) {
+		const { plan } = await callDaemon<{ plan: DrainPlan }>(context, name, "disk-drain", { ...given, dryRun: true });
+		const shown = printableDeep(plan);
+		return done({ dryRun: true, ...shown }, drainPlanText(shown));
+	}
+	if (flags.wait === true) {
+		const answer = await callWithBar<{ plan: DrainPlan; result: DrainResult }>(
+			context,
+			name,
+			"disk-drain",
+			{ ...given, wait: true },
+			"draining",
+		);
+		return drainOutcome(name, printableDeep(answer.result));
+	}
+	const { plan } = printableDeep(await callDaemon<{ plan: DrainPlan }>(context, name, "disk-drain", given));
+	const text =
+		`${plan.id} (${plan.path}) is being emptied: ${formatBytes(plan.moveBytes)} in ${counted(plan.fragments, "fragment")} move to other disks. ` +
+		`Watch it with: cairn status ${name}; when it is empty: cairn disk remove ${name} ${plan.id}\n`;
+	return done(plan, text);
+}
+
+async function cancelDrain(context: Context, name: string, disk: string, flags: DrainFlags): Promise<Outcome> {
+	if (flags.wait === true || flags.dryRun === true || flags.allowDegraded === true) {
+		throw new FsError("EINVAL", "cli.drain-cancel", "--cancel goes with no other option");
+	}
+	const result = printableDeep(await callDaemon<DiskName>(context, name, "disk-drain-cancel", { disk }));
+	return done(result, `${result.id} (${result.path}) is used again\n`);
+}
+
+function drainPlanText(plan: DrainPlan): string {
+	const lines = [
+		`draining ${plan.id} (${plan.path}) would move ${formatBytes(plan.moveBytes)} in ${counted(plan.fragments, "fragment")}${plan.metadata ? ", and metadata" : ""}`,
+		plan.fits
+			? `  free        ${formatBytes(plan.freeBytes.now)} -> ${formatBytes(plan.freeBytes.after)}`
+			: "  free        what it holds has no room on the other disks",
+	];
+	for (const { redundancy, becomes, isAsAsked, survivesAsMany } of plan.shapes) {
+		const kept = isAsAsked
+			? "stays as it is"
+			: `becomes ${becomes ?? "impossible"}, ${survivesAsMany ? "which survives as many losses (--allow-degraded)" : "which would survive fewer losses: refused"}`;
+		lines.push(`  protection  ${redundancy} ${kept}`);
+	}
+	return `${lines.join("\n")}\nnothing was changed\n`;
+}
+
+function drainOutcome(name: string, result: DrainResult): Outcome {
+	const { id, path, state, leftBytes, needed } = result;
+	if (state === "removed") return done(result, `${id} (${path}) was empty and has left the volume\n`);
+	if (state === "draining" && leftBytes === 0 && needed === null) {
+		return done(result, `${id} (${path}) is empty. Let it go: cairn disk remove ${name} ${id}\n`);
+	}
+	const what = [leftBytes > 0 ? formatBytes(leftBytes) : "", needed ?? ""].filter((one) => one !== "").join(" and ");
+	const text = state === "draining" ? `${id} (${path}) still holds ${what}\n` : `${id} (${path}) is ${state} now\n`;
+	const advice =
+		state === "draining"
+			? `no other disk fits, or has room for, what is left: add a disk or delete something, and it goes on by itself; or cairn disk drain ${name} ${id} --cancel`
+			: `cairn status ${name} tells more`;
+	return { exitCode: exitCodes.degraded, json: result, text, warnings: [advice] };
+}
+
+export async function diskRemove(context: Context, name: string, which: string, flags: DryRun): Promise<Outcome> {
+	const disk = await diskOf(context, which);
+	if (flags.dryRun === true) {
+		const plan = printableDeep(await callDaemon<RemovePlan>(context, name, "disk-remove", { disk, dryRun: true }));
+		const can = plan.removable ? "could leave now" : `cannot leave now: ${plan.reasons.join("; ")}`;
+		return done({ dryRun: true, ...plan }, `${plan.id} (${plan.path}) ${can}\nnothing was changed\n`);
+	}
+	const result = printableDeep(await callDaemon<DiskName & { cleared: boolean }>(context, name, "disk-remove", { disk }));
+	const outcome = done(
+		result,
+		`${result.id} (${result.path}) has left volume ${name}${result.cleared ? "; nothing of it is left there" : ""}\n`,
+	);
+	if (result.cleared) return outcome;
+	const left = `${result.path} was not there or could not be cleared: should it turn up again, it is left alone; empty it before you use it elsewhere`;
+	return { ...outcome, warnings: [left] };
+}
+
+export async function diskReplace(context: Context, name: string, disk: string, newPath: string | undefined): Promise<Outcome> {
+	const which = await diskOf(context, disk);
+	const path = newPath === undefined ? undefined : await placeOf(context, newPath);
+	// Without a new place it is the disk's own, which may be named by its path.
+	if (path === undefined && which.startsWith("/")) await placeOf(context, which);
+	const given = { disk: which, ...(path === undefined ? {} : { newPath: path }) };
+	const result = printableDeep(await callDaemon<ReplaceResult>(context, name, "disk-replace", given));
+	const text = result.moving
+		? `${result.id} (${result.path}) takes over from ${disk}, which leaves by itself when everything has moved (cairn disk drain ${name} ${disk} --wait waits for it)\n`
+		: `${result.id} (${result.path}) takes the place of ${disk}; healing has begun (cairn heal ${name} --wait waits for it)\n`;
+	return done(result, text);
+}

@@ -1,0 +1,402 @@
+/**
+ * Disks that come and go by the operator's will, while the volume is mounted: add, drain, remove, replace.
+ *
+ * Invariants
+ *  M1 One of these at a time; who comes meanwhile waits its turn and decides on what is then.
+ *  M2 What an operator wants of a disk is its duty in the roster, durable before anything moves: a restart goes on where it was.
+ *  M3 A disk leaves the volume only when no segment record names a fragment on it, no write to it is under way, and neither log nor metadata need it.
+ *  M4 A drain is refused when what stays could not survive as many losses as was asked for, or has no room.
+ */
+import { Mutex } from "../../base/async.ts";
+import { FsError, toFsError } from "../../base/errors.ts";
+import type { DiskId, DiskPlace, DiskSet, DiskSlot } from "../../log/interface.ts";
+import { rosterNeeds } from "../../log/roster.ts";
+import { fragmentLength } from "../../storage/fragment.ts";
+import { feasibleShape, formatRedundancy, parseRedundancy, sameShape } from "../../storage/redundancy.ts";
+import type { Core } from "./core.ts";
+import type { Healer } from "./healer.ts";
+import type {
+	AddPlan,
+	AddResult,
+	DiskName,
+	DiskVerbs,
+	DrainOptions,
+	DrainPlan,
+	DrainResult,
+	Progress,
+	RemovePlan,
+	ReplaceResult,
+} from "./interface.ts";
+import { limits } from "./limits.ts";
+import { memberSlots } from "./members.ts";
+import { removeShell } from "./offline.ts";
+
+interface Held {
+	readonly fragments: number;
+	readonly bytes: number;
+	/** Redundancies asked for by what has fragments there. */
+	readonly targets: ReadonlySet<string>;
+}
+
+export class DiskWork implements DiskVerbs {
+	readonly #core: Core;
+	readonly #healer: Healer;
+	readonly #turn = new Mutex();
+	readonly #listeners = new Set<() => void>();
+	#cancelTick: () => void = () => {};
+	#ticking: Promise<void> = Promise.resolve();
+	#stopped = false;
+
+	constructor(core: Core, healer: Healer) {
+		this.#core = core;
+		this.#healer = healer;
+	}
+
+	get #disks(): DiskSet {
+		return this.#core.disks;
+	}
+
+	/** Called when disks joined or left. */
+	onMembers(listener: () => void): void {
+		this.#listeners.add(listener);
+	}
+
+	#tell(): void {
+		for (const listener of this.#listeners) listener();
+	}
+
+	// ── add ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** What adding these places would change. @throws FsError REFUSED as `add` does. */
+	async planAdd(paths: readonly string[]): Promise<AddPlan> {
+		return this.#turn.run(async () => {
+			const places = await this.#disks.examine(paths);
+			await this.#core.store.refreshSpace();
+			const now = this.#core.store.space();
+			const then = this.#core.store.spaceIf({ added: places })?.space ?? now;
+			return {
+				places: places.map(({ path, capacityBytes }) => ({ path, capacityBytes })),
+				capacityBytes: { now: now.capacityBytes, after: then.capacityBytes },
+				freeBytes: { now: now.freeBytes, after: then.freeBytes },
+				degradedBytes: await this.#degradedBytes(),
+			};
+		});
+	}
+
+	async #degradedBytes(): Promise<number> {
+		let bytes = 0;
+		for await (const segment of this.#core.segments()) {
+			const { lost, full } = this.#core.store.assess(segment);
+			if (!lost && !full) bytes += segment.liveBytes;
+		}
+		return bytes;
+	}
+
+	/** All of them or none. @throws FsError REFUSED (not empty, in use, a device that another disk is on), E2BIG. */
+	async add(paths: readonly string[]): Promise<AddResult> {
+		return this.#turn.run(async () => {
+			const ids = await this.#disks.add(paths);
+			await this.#core.store.refreshSpace();
+			this.#healer.trigger();
+			this.#tell();
+			const { disks, capacityBytes, freeBytes } = this.#core.store.space();
+			const added = ids.map((id, at) => ({
+				id: `d${id}`,
+				path: paths[at] as string,
+				capacityBytes: disks.find((disk) => disk.id === id)?.capacityBytes ?? 0,
+			}));
+			return { added, capacityBytes, freeBytes };
+		});
+	}
+
+	// ── drain ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	planDrain(name: string): Promise<DrainPlan> {
+		return this.#turn.run(async () => this.#planDrain(findSlot(this.#disks, name)));
+	}
+
+	/** Begins it; moving goes on behind the caller's back, over restarts. @throws FsError REFUSED. */
+	drain(name: string, { allowDegraded }: DrainOptions): Promise<DrainPlan> {
+		return this.#turn.run(async () => {
+			const slot = findSlot(this.#disks, name);
+			const plan = await this.#planDrain(slot);
+			if (slot.state === "draining") return plan;
+			this.#refuseDrain(plan, slot, allowDegraded);
+			await this.#disks.setDuty(slot.id, "drain");
+			this.#healer.trigger();
+			return plan;
+		});
+	}
+
+	async #planDrain(slot: DiskSlot): Promise<DrainPlan> {
+		this.#requireThere(slot);
+		await this.#core.store.refreshSpace();
+		const held = await this.#held(slot.id);
+		const now = this.#core.store.space();
+		const then = this.#core.store.spaceIf({ without: slot.id });
+		const domains = then?.domains ?? this.#core.store.spaceIf({})?.domains ?? 0;
+		const targets = new Set([this.#disks.roster.config.redundancy, ...held.targets]);
+		return {
+			id: `d${slot.id}`,
+			path: slot.path,
+			fragments: held.fragments,
+			moveBytes: held.bytes,
+			metadata: rosterNeeds(this.#disks.roster, slot.id) !== undefined,
+			fits: then !== undefined,
+			freeBytes: { now: now.freeBytes, after: then?.space.freeBytes ?? 0 },
+			shapes: [...targets].map((redundancy) => {
+				const target = parseRedundancy(redundancy);
+				const then = feasibleShape(target, domains);
+				const isAsAsked = then !== undefined && sameShape(then, target);
+				const survives = then !== undefined && then.parityShards >= target.parityShards;
+				return { redundancy, becomes: then === undefined ? null : formatRedundancy(then), isAsAsked, survivesAsMany: survives };
+			}),
+		};
+	}
+
+	#requireThere(slot: DiskSlot): void {
+		if (slot.disk !== undefined) return;
+		throw new FsError(
+			"REFUSED",
+			"volume.drain-away",
+			`disk d${slot.id} (${slot.path}) is ${slot.state}: nothing can be moved off it. What it held is made anew on other disks (heal); then remove it, or put another one in its place (disk replace)`,
+			{ disk: slot.id },
+		);
+	}
+
+	#refuseDrain(plan: DrainPlan, slot: DiskSlot, allowDegraded: boolean): void {
+		const refuse = (site: string, why: string): FsError =>
+			new FsError("REFUSED", site, `disk ${plan.id} (${slot.path}) cannot be emptied: ${why}`, { disk: slot.id });
+		const weaker = plan.shapes.find((shape) => !shape.survivesAsMany);
+		if (weaker) {
+			throw refuse(
+				"volume.drain-few",
+				`the disks that stay are too few for ${weaker.redundancy}, and data would survive fewer losses; add a disk first`,
+			);
+		}
+		const other = plan.shapes.find((shape) => !shape.isAsAsked);
+		if (other && !allowDegraded) {
+			throw refuse(
+				"volume.drain-shape",
+				`the disks that stay are too few for ${other.redundancy}; --allow-degraded keeps its data as ${other.becomes}, which survives as many losses and takes more space. Or add a disk first`,
+			);
+		}
+		if (!plan.fits) {
+			throw refuse(
+				"volume.drain-full",
+				`what it holds (${plan.moveBytes} bytes) has no room on the others; delete something or add a disk first`,
+			);
+		}
+	}
+
+	/** Moving ends; what has moved stays where it is. */
+	cancelDrain(name: string): Promise<DiskName> {
+		return this.#turn.run(async () => {
+			const slot = findSlot(this.#disks, name);
+			if (slot.state !== "draining" && this.#dutyOf(slot.id) === "use") {
+				throw new FsError("REFUSED", "volume.drain-not", `disk d${slot.id} (${slot.path}) is not being drained`, { disk: slot.id });
+			}
+			await this.#disks.setDuty(slot.id, "use");
+			await this.#core.store.refreshSpace();
+			this.#healer.trigger();
+			return { id: `d${slot.id}`, path: slot.path };
+		});
+	}
+
+	#dutyOf(id: DiskId): string {
+		return this.#disks.roster.disks.find((entry) => entry.id === id)?.duty ?? "use";
+	}
+
+	/** Resolves when the disk is empty, or when nothing more can be moved now. */
+	async drained(name: string, onProgress: (progress: Progress) => void): Promise<DrainResult> {
+		const { id, path } = findSlot(this.#disks, name);
+		const { clock } = this.#core.platform;
+		for (let before = Number.POSITIVE_INFINITY, stillMs = 0; ; ) {
+			if (this.#disks.slot(id)?.state !== "draining") return this.#drainResult(id, path);
+			if (this.#stopped)
+				throw new FsError("ENOTCONN", "volume.drain-unmounted", `the volume is unmounted; d${id} is emptied further at the next mount`);
+			const { leavingBytes, remainingBytes } = await this.#healer.heal(onProgress);
+			await this.#core.releaseFreed();
+			const left = this.#leftBytes(id);
+			if (this.#isEmpty(id)) return this.#drainResult(id, path);
+			stillMs = left < before ? 0 : stillMs + limits.drainPollMs;
+			const stuck = left > 0 && leavingBytes + remainingBytes > 0 && stillMs > 0;
+			if (stuck || stillMs >= limits.drainPatienceMs) return this.#drainResult(id, path);
+			before = Math.min(before, left);
+			await clock.sleep(limits.drainPollMs);
+		}
+	}
+
+	#drainResult(id: DiskId, path: string): DrainResult {
+		const state = this.#disks.slot(id)?.state ?? "removed";
+		return { id: `d${id}`, path, state, leftBytes: this.#leftBytes(id), needed: rosterNeeds(this.#disks.roster, id) ?? null };
+	}
+
+	/** What fragments take there; also what is being written or given back just now. */
+	#leftBytes(id: DiskId): number {
+		return this.#core.store.space().disks.find((disk) => disk.id === id)?.usedBytes ?? 0;
+	}
+
+	#isEmpty(id: DiskId): boolean {
+		return this.#leftBytes(id) === 0 && rosterNeeds(this.#disks.roster, id) === undefined;
+	}
+
+	/** By the records, the truth. */
+	async #held(id: DiskId): Promise<Held> {
+		let fragments = 0;
+		let bytes = 0;
+		const targets = new Set<string>();
+		for await (const segment of this.#core.segments()) {
+			const here = segment.fragments.filter((place) => place.disk === id).length;
+			if (here === 0) continue;
+			fragments += here;
+			bytes += here * fragmentLength(segment.shardBytes);
+			targets.add(segment.target);
+		}
+		return { fragments, bytes, targets };
+	}
+
+	// ── remove ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	planRemove(name: string): Promise<RemovePlan> {
+		return this.#turn.run(async () => this.#planRemove(findSlot(this.#disks, name)));
+	}
+
+	async #planRemove(slot: DiskSlot): Promise<RemovePlan> {
+		const { fragments, bytes } = await this.#held(slot.id);
+		const needs = rosterNeeds(this.#disks.roster, slot.id);
+		const reasons: string[] = [];
+		if (slot.disk !== undefined && slot.state !== "draining") reasons.push("it is in use (drain it first)");
+		if (fragments > 0) reasons.push(`it holds ${fragments} fragments (${bytes} bytes) of live data`);
+		if (needs !== undefined) reasons.push(`it holds ${needs}`);
+		if (reasons.length === 0 && slot.disk !== undefined && this.#leftBytes(slot.id) > 0) {
+			reasons.push("space on it is just being given back (try again in a moment)");
+		}
+		return {
+			id: `d${slot.id}`,
+			path: slot.path,
+			state: slot.state,
+			fragments,
+			bytes,
+			needed: needs ?? null,
+			removable: reasons.length === 0,
+			reasons,
+		};
+	}
+
+	/** @throws FsError REFUSED while it holds something that is needed. */
+	remove(name: string): Promise<DiskName & { readonly cleared: boolean }> {
+		return this.#turn.run(() => this.#remove(findSlot(this.#disks, name)));
+	}
+
+	async #remove(slot: DiskSlot): Promise<DiskName & { readonly cleared: boolean }> {
+		await this.#core.releaseFreed();
+		const plan = await this.#planRemove(slot);
+		if (!plan.removable) {
+			const message = `disk ${plan.id} (${plan.path}) cannot leave the volume: ${plan.reasons.join("; ")}`;
+			throw new FsError("REFUSED", "volume.remove-needed", message, { disk: slot.id, fragments: plan.fragments, bytes: plan.bytes });
+		}
+		const { path, cleared } = await this.#disks.remove(slot.id);
+		if (cleared) {
+			await removeShell(path, this.#core).catch((error: unknown) =>
+				this.#core.logger.warn("empty folders are left on a disk that left the volume", { path, error: String(error) }),
+			);
+		}
+		this.#core.logger.info(`disk ${plan.id} left the volume`, { path, cleared });
+		this.#tell();
+		return { id: plan.id, path, cleared };
+	}
+
+	// ── replace ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** A disk that works stays in use as a source until everything has moved off it; then it leaves by itself. @throws FsError NOTFOUND, REFUSED. */
+	replace(name: string, newPath: string | undefined): Promise<ReplaceResult> {
+		return this.#turn.run(async () => {
+			const slot = findSlot(this.#disks, name);
+			// A disk that was just taken away may not have been noticed yet.
+			await slot.disk?.probe().catch((error: unknown) => this.#disks.report(slot.id, error, "read"));
+			const now = this.#disks.slot(slot.id) ?? slot;
+			const path = newPath ?? now.path;
+			const result = now.disk !== undefined && path !== now.path ? await this.#exchange(now, path) : await this.#substitute(now, path);
+			this.#healer.trigger();
+			this.#tell();
+			return result;
+		});
+	}
+
+	async #exchange(slot: DiskSlot, path: string): Promise<ReplaceResult> {
+		const [place] = await this.#disks.examine([path], slot.id);
+		await this.#core.store.refreshSpace();
+		if (this.#core.store.spaceIf({ without: slot.id, added: [place as DiskPlace] }) === undefined) {
+			const message = `${path} is too small: what disk d${slot.id} (${slot.path}) holds has no room there and on the other disks`;
+			throw new FsError("REFUSED", "volume.replace-small", message, { disk: slot.id, path });
+		}
+		const [id] = await this.#disks.add([path], slot.id);
+		return { id: `d${id}`, path, moving: true };
+	}
+
+	async #substitute(slot: DiskSlot, path: string): Promise<ReplaceResult> {
+		if (slot.state === "healthy" || slot.state === "draining") {
+			throw new FsError(
+				"REFUSED",
+				"volume.replace-healthy",
+				`disk d${slot.id} (${slot.path}) works: name the place of the disk that takes over from it`,
+				{ disk: slot.id },
+			);
+		}
+		await this.#disks.settled();
+		return { id: `d${await this.#disks.adopt(path, slot.id)}`, path, moving: false };
+	}
+
+	// ── in the background ────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Looks after disks that are to be emptied: what came onto them late, and those that leave when they are empty. */
+	start(): void {
+		this.#cancelTick = this.#core.platform.clock.after(limits.healTickMs, () => {
+			this.#ticking = this.#tick()
+				.catch((error: unknown) =>
+					this.#core.logger.warn("a disk could not leave yet", { error: toFsError(error, "volume.leave").message }),
+				)
+				.then(() => {
+					if (!this.#stopped) this.start();
+				});
+		});
+	}
+
+	async #tick(): Promise<void> {
+		for (const { id, duty } of this.#disks.roster.disks) {
+			if (duty === "use" || this.#stopped || this.#disks.broken !== undefined) continue;
+			const slot = this.#disks.slot(id);
+			if (slot === undefined) continue;
+			if (this.#isEmpty(id)) {
+				if (duty === "leave") await this.#leave(slot);
+			} else if (slot.state === "draining" && !this.#healer.running && !this.#healer.waiting) this.#healer.trigger();
+		}
+	}
+
+	/** Whoever waits in the turn may have cancelled it or removed it meanwhile. */
+	#leave(slot: DiskSlot): Promise<void> {
+		return this.#turn.run(async () => {
+			const now = this.#disks.slot(slot.id);
+			if (now === undefined || this.#dutyOf(slot.id) !== "leave" || !(await this.#planRemove(now)).removable) return;
+			await this.#remove(now);
+		});
+	}
+
+	/** Resolves when nothing of this is under way any more. */
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		this.#cancelTick();
+		await this.#ticking;
+		await this.#turn.run(async () => {});
+	}
+}
+
+export function findSlot(disks: DiskSet, name: string): DiskSlot {
+	// A disk that was replaced may have had the path of the one that replaced it.
+	const slots = memberSlots(disks);
+	const slot = slots.find((one) => `d${one.id}` === name || one.path === name || one.path === name.replace(/\/+$/, ""));
+	if (slot !== undefined) return slot;
+	const known = slots.map((one) => `d${one.id} (${one.path})`).join(", ");
+	throw new FsError("NOTFOUND", "volume.disk", `no disk ${name}; there are ${known}`);
+}
