@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const commandLine = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
@@ -105,7 +105,8 @@ export interface TestVolumeOptions {
 }
 
 export class TestVolume {
-	readonly name = "suite";
+	/** Of its own: a mount takes away dead mounts of its name, and suites run side by side. */
+	readonly name: string;
 	readonly base: string;
 	readonly mountpoint: string;
 	readonly diskPaths: readonly string[];
@@ -115,6 +116,7 @@ export class TestVolume {
 
 	private constructor(options: TestVolumeOptions) {
 		this.base = mkdtempSync(join(options.folder ?? tmpdir(), "cairn-suite-"));
+		this.name = basename(this.base);
 		this.mountpoint = join(this.base, "mnt");
 		this.diskPaths = Array.from({ length: options.disks }, (_, i) => join(this.base, `disk${i + 1}`));
 		for (const folder of [this.mountpoint, ...this.diskPaths]) mkdirSync(folder);
