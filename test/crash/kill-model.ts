@@ -11,6 +11,10 @@ export type Operation =
 	| { readonly kind: "write"; readonly path: string; readonly offset: number; readonly length: number }
 	| { readonly kind: "append"; readonly path: string; readonly length: number }
 	| { readonly kind: "truncate"; readonly path: string; readonly size: number }
+	/** fallocate: FALLOC_FL_ZERO_RANGE, or with `hole` FALLOC_FL_PUNCH_HOLE. */
+	| { readonly kind: "zero"; readonly path: string; readonly offset: number; readonly length: number; readonly hole: boolean }
+	/** copy_file_range of the first `length` bytes of another file. */
+	| { readonly kind: "copy"; readonly path: string; readonly from: string; readonly offset: number; readonly length: number }
 	| { readonly kind: "rename"; readonly path: string; readonly to: string }
 	| { readonly kind: "unlink"; readonly path: string }
 	| { readonly kind: "mkdir"; readonly path: string }
@@ -79,7 +83,10 @@ export class Tree {
 			this.files.delete(path);
 			this.files.set(operation.to, old as ModelFile);
 		} else if (kind === "touch") this.files.set(path, { bytes: (old as ModelFile).bytes, mtimeSeconds: operation.seconds });
-		else if (kind !== "fsync")
+		else if (kind === "copy") {
+			const bytes = (this.files.get(operation.from) as ModelFile).bytes.subarray(0, operation.length);
+			this.files.set(path, { bytes: overwritten((old as ModelFile).bytes, operation.offset, bytes), mtimeSeconds: undefined });
+		} else if (kind !== "fsync")
 			this.files.set(path, { bytes: changed(seed, number, operation, old?.bytes ?? Buffer.alloc(0)), mtimeSeconds: undefined });
 	}
 }
@@ -87,7 +94,7 @@ export class Tree {
 function changed(
 	seed: number,
 	number: number,
-	operation: Extract<Operation, { kind: "save" | "write" | "append" | "truncate" }>,
+	operation: Extract<Operation, { kind: "save" | "write" | "append" | "truncate" | "zero" }>,
 	old: Buffer,
 ): Buffer {
 	if (operation.kind === "truncate") {
@@ -95,12 +102,19 @@ function changed(
 		old.copy(cut);
 		return cut;
 	}
+	if (operation.kind === "zero") {
+		const length = operation.hole ? Math.max(0, Math.min(operation.length, old.length - operation.offset)) : operation.length;
+		return length === 0 ? old : overwritten(old, operation.offset, Buffer.alloc(length));
+	}
 	const bytes = contents(seed, number, operation.length);
 	if (operation.kind === "save") return bytes;
-	const offset = operation.kind === "append" ? old.length : operation.offset;
+	return overwritten(old, operation.kind === "append" ? old.length : operation.offset, bytes);
+}
+
+function overwritten(old: Buffer, offset: number, bytes: Uint8Array): Buffer {
 	const whole = Buffer.alloc(Math.max(old.length, offset + bytes.length));
 	old.copy(whole);
-	bytes.copy(whole, offset);
+	whole.set(bytes, offset);
 	return whole;
 }
 

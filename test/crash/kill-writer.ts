@@ -5,6 +5,7 @@
  */
 import * as fs from "node:fs";
 import { join } from "node:path";
+import { copyFileRange, falloc, fallocate } from "../support/syscalls.ts";
 import { contents, type JournalLine, type Operation, randomOf, sum, Tree } from "./kill-model.ts";
 
 /** What calls end with when the process behind a FUSE mount is gone. */
@@ -61,7 +62,9 @@ class Writer {
 		const path = this.#some();
 		const size = this.#tree.files.get(path)?.bytes.length ?? 0;
 		if (kind < 35) return { kind: "save", path, length: this.#length(), careful: random(3) > 0 };
-		if (kind < 52) return { kind: "append", path, length: 1 + random(12_000) };
+		if (kind < 41) return { kind: "zero", path, offset: random(size + 3000), length: 1 + random(30_000), hole: random(2) === 0 };
+		if (kind < 47) return this.#copy(path, size);
+		if (kind < 55) return { kind: "append", path, length: 1 + random(12_000) };
 		if (kind < 66) return { kind: "write", path, offset: random(size + 5000), length: 1 + random(9000) };
 		if (kind < 72) return { kind: "truncate", path, size: random(size + 3000) };
 		if (kind < 80) return { kind: "rename", path, to: random(2) === 0 ? this.#fresh() : this.#other(path) };
@@ -69,6 +72,14 @@ class Writer {
 		if (kind < 88) return { kind: "mkdir", path: `d${this.#number}` };
 		if (kind < 92) return { kind: "touch", path, seconds: 1_000_000_000 + random(500_000_000) };
 		return { kind: "fsync", path };
+	}
+
+	#copy(path: string, size: number): Operation {
+		const from = this.#some();
+		const there = this.#tree.files.get(from)?.bytes.length ?? 0;
+		const length = this.#random(3) === 0 ? this.#random(there + 1) : there;
+		if (from === path || length === 0) return { kind: "fsync", path };
+		return { kind: "copy", path, from, offset: this.#random(size + 1), length };
 	}
 
 	/** Inline sizes, single fragments, several chunks. */
@@ -109,6 +120,12 @@ class Writer {
 			case "truncate":
 				fs.truncateSync(path, operation.size);
 				return undefined;
+			case "zero":
+				this.#zero(path, operation.offset, operation.length, operation.hole);
+				return undefined;
+			case "copy":
+				this.#copyInto(path, join(this.#folder, operation.from), operation.offset, operation.length);
+				return undefined;
 			case "rename":
 				fs.renameSync(path, join(this.#folder, operation.to));
 				return undefined;
@@ -143,6 +160,30 @@ class Writer {
 			if (sync) fs.fsyncSync(file);
 		} finally {
 			fs.closeSync(file);
+		}
+	}
+
+	#zero(path: string, offset: number, length: number, hole: boolean): void {
+		const file = fs.openSync(path, "r+");
+		try {
+			fallocate(file, hole ? falloc.PUNCH_HOLE | falloc.KEEP_SIZE : falloc.ZERO_RANGE, offset, length);
+		} finally {
+			fs.closeSync(file);
+		}
+	}
+
+	#copyInto(path: string, from: string, offset: number, length: number): void {
+		const file = fs.openSync(path, "r+");
+		const source = fs.openSync(from, "r");
+		try {
+			for (let at = 0; at < length; ) {
+				const count = copyFileRange(source, at, file, offset + at, length - at);
+				if (count === 0) throw new Error(`the copy of ${from} ended after ${at} of ${length} bytes`);
+				at += count;
+			}
+		} finally {
+			fs.closeSync(file);
+			fs.closeSync(source);
 		}
 	}
 

@@ -167,7 +167,7 @@ function checkOpen(folder: string, replayed: Replayed, message: string): void {
 		const [have, old, next] = [at(open.path), acknowledged.files.get(open.path)?.bytes, attempted.files.get(open.path)?.bytes as Buffer];
 		const started = have?.equals(next.subarray(0, have.length)) ?? false;
 		assert.ok(started || (have === undefined ? old === undefined : old?.equals(have)), about);
-	} else if (open.kind === "write" || open.kind === "append") {
+	} else if (open.kind === "write" || open.kind === "append" || open.kind === "copy" || open.kind === "zero") {
 		assertMixed(
 			at(open.path) ?? Buffer.alloc(0),
 			acknowledged.files.get(open.path)?.bytes as Buffer,
