@@ -11,7 +11,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
-import type { Clock, Random } from "../platform/interface.ts";
+import type { Clock, Random, SimulationHooks } from "../platform/interface.ts";
 import type { Head } from "./head.ts";
 import { decodeHead, encodeHead, nextHead } from "./head.ts";
 import type {
@@ -31,6 +31,7 @@ import { kvLimits } from "./limits.ts";
 export interface TransactModules {
 	readonly clock: Clock;
 	readonly random: Random;
+	readonly simulation?: SimulationHooks;
 }
 
 /** Runs `fn` to a commit. See interface.ts. @throws FsError EAGAIN (conflicts), ESTALE (fenced), E2BIG, ENOSPC, EIO, and whatever `fn` throws. */
@@ -175,6 +176,11 @@ class Run<T> {
 	async #commit(attempt: Attempt, result: T): Promise<Transacted<T> | undefined> {
 		const seen = attempt.seenHead;
 		assert(seen, "an attempt with changes has read the head");
+		// A doubtful commit may have come true since the doubts were looked at: this attempt would do it a second time. Only where it expects the same head as they do, one of them wins.
+		if (this.#doubts.some((doubt) => doubt.expected !== seen.version)) {
+			await this.#conflict();
+			return undefined;
+		}
 		const head = seen.head ?? { epoch: this.#options.head.epoch, sequence: 0, tokens: [] };
 		this.#checkFence(head);
 		const next = this.#advance(head);
@@ -206,6 +212,7 @@ class Run<T> {
 	}
 
 	async #send(commit: Commit): Promise<CommitResult> {
+		if (this.#modules.simulation?.buggify("kv.conflict")) return { outcome: "conflict" };
 		try {
 			return this.#engine.commitNow?.(commit) ?? (await this.#engine.commit(commit));
 		} catch (error) {

@@ -732,7 +732,7 @@ async function mountCandidates(
 	modules: FinderModules,
 ): Promise<OpenDiskSet> {
 	const { logger } = modules;
-	const roster = newestRoster(candidates);
+	const roster = newestRoster(candidates, modules.platform.simulation?.planted("stale-roster-accepted"));
 	const chosen = chooseDisks(roster, candidates, options.paths, logger);
 	for (const [path, why] of absent) if (options.paths.includes(path)) logger.warn("no disk of the volume", { path, why });
 	const refusal = mountRefusal(roster, new Set(chosen.keys()));

@@ -82,6 +82,7 @@ async function* merge(
 		const record = pick(sources, sequence, chain);
 		if (!record) break;
 		noteDamage(sources, record, modules.disks, report);
+		if (report.damagedRecords > 0 && modules.platform.simulation?.planted("log-cut-at-rot")) return;
 		chain = report.lastChecksum = chainChecksum(record);
 		report.lastSequence = sequence;
 		// A copy: the segment's bytes are let go, and what is kept of the payload must not keep them all.

@@ -25,7 +25,26 @@ export interface Platform {
 	readonly sockets: Sockets;
 	/** Absent where the platform has no kernel to mount into. */
 	readonly fuse?: FuseHost;
+	/** Absent outside of simulations: nothing is ever asked then. */
+	readonly simulation?: SimulationHooks;
 }
+
+/** How a simulation reaches into the code that runs in it. */
+export interface SimulationHooks {
+	/** True: take the rare way here, which is as right as the usual one. `point` is `floor.what`, a literal. */
+	buggify(point: string): boolean;
+	/** True: misbehave here, so that a test sees whether its checkers notice. Only a test that plants this bug by its name makes it true. */
+	planted(bug: PlantedBug): boolean;
+}
+
+export type PlantedBug =
+	| "stale-roster-accepted"
+	| "log-cut-at-rot"
+	| "space-reused-early"
+	| "seal-after-truncate"
+	| "healing-forgotten"
+	| "df-drift"
+	| "wrong-fragment-accepted";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

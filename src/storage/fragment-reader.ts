@@ -130,6 +130,7 @@ export class FragmentReader {
 		const { id, dataShards, parityShards, payloadBytes, shardBytes } = segment;
 		const { index, generation } = place;
 		const expected = { volume: this.#volume, segment: id, index, generation, dataShards, parityShards, payloadBytes, shardBytes };
+		if (this.#modules.platform.simulation?.planted("wrong-fragment-accepted")) return header;
 		const mismatch = identityMismatch(header, expected);
 		if (mismatch) throw damage(segment, place, `other data lies there: ${mismatch}`);
 		if (header.checksum !== place.headerChecksum) throw damage(segment, place, "its header is not the one that was recorded");

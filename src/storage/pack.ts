@@ -302,6 +302,7 @@ export class DiskPacks {
 	}
 
 	#give(position: Position, lengthBytes: number): void {
+		if (this.#modules.platform.simulation?.planted("df-drift")) return;
 		const { allocator } = this;
 		if (!allocator.free(position, lengthBytes)) return;
 		const { pack } = position;
@@ -358,6 +359,7 @@ export class DiskPacks {
 
 	/** A read has been out for that long: whoever can ask another disk should. */
 	stalled(ms: number): boolean {
+		if (this.#reads.size > 0 && this.#modules.platform.simulation?.buggify("storage.stalled")) return true;
 		const oldest = this.#reads.values().next().value;
 		return oldest !== undefined && this.#modules.platform.clock.monotonicMs() - oldest >= ms;
 	}

@@ -96,6 +96,8 @@ export class Faults {
 	readonly #random: Prng;
 	/** Hurt since everything was last seen whole. */
 	readonly hurt = new Set<string>();
+	/** Disks with metadata on them: what is lost of these matters most. */
+	readonly mirrors = new Set<string>();
 	readonly #old = new Map<string, DiskSnapshot>();
 
 	constructor(sim: Simulation, random: Prng) {
@@ -124,7 +126,9 @@ export class Faults {
 
 	/** A disk that was hurt already may always be hurt again. */
 	#target(fault: Fault, tolerance: number): string | undefined {
-		const candidates = !fault.hurts || this.hurt.size < tolerance ? this.#sim.paths : [...this.hurt];
+		const { paths } = this.#sim;
+		const some = fault.offline && this.#random.chance(0.6) ? paths.filter((path) => this.mirrors.has(path) && !this.hurt.has(path)) : paths;
+		const candidates = !fault.hurts || this.hurt.size < tolerance ? some : [...this.hurt];
 		return candidates.length === 0 ? undefined : this.#random.pick(candidates);
 	}
 

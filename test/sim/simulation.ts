@@ -20,6 +20,7 @@ import { Client } from "./client.ts";
 import { Content, Ink } from "./content.ts";
 import { Faults } from "./faults.ts";
 import { FileModel } from "./file-model.ts";
+import { type Canary, Hooks } from "./hooks.ts";
 import { allowedAfter, type Found, readContents, readNames } from "./inspect.ts";
 import { NamesModel } from "./names-model.ts";
 import { operations } from "./operations.ts";
@@ -33,6 +34,8 @@ export class Failure extends Error {}
 export interface SimulationOptions {
 	readonly seed: number;
 	readonly steps: number;
+	/** A bug that is planted, to see whether it is found. */
+	readonly canary?: Canary;
 	/** Every line of the trace, as it comes. */
 	readonly onLine?: (line: string) => void;
 }
@@ -67,6 +70,16 @@ const root: Caller = {
 	share: undefined,
 	trusted: true,
 };
+/** What the volume says of itself tells which of its rare ways it went. */
+function probeOf(message: string): string {
+	return message
+		.replace(/^sync site.*|\bk?d\d+\b/g, "d")
+		.replace(/[(:,;].*$/, "")
+		.replace(/\/?[\w-]+\/[\w/-]+/g, "F")
+		.replace(/\d+/g, "N")
+		.slice(0, 60);
+}
+
 const linesKept = 60;
 /** Virtual time that anything may take, with hung disks. */
 const patienceMs = 3_600_000;
@@ -83,6 +96,7 @@ export class Simulation {
 	readonly names: NamesModel;
 	readonly paths: readonly string[];
 	readonly #faults: Faults;
+	readonly #hooks: Hooks;
 	readonly #random: Prng;
 	readonly #files = new Map<number, FileModel>();
 	readonly #onLine: ((line: string) => void) | undefined;
@@ -105,6 +119,7 @@ export class Simulation {
 		this.paths = Array.from({ length: this.plan.diskCount }, (_, i) => `/d${i + 1}`);
 		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
 		this.node = this.world.node({ clockRate: this.plan.clockRate });
+		this.#hooks = new Hooks(options.seed, this.stats, options.canary);
 		this.#faults = new Faults(this, new Prng(options.seed, "faults"));
 		const entries = new Map<string, number>();
 		const attributes = { type: "directory", mode: 0o755, uid: 0, gid: 0, rdev: 0, target: undefined, nlink: 2 } as const;
@@ -196,13 +211,15 @@ export class Simulation {
 	}
 
 	#modules(): VolumeModules {
-		return { platform: this.node.boot(), logger: this.#logger() };
+		return { platform: this.#hooks.into(this.node.boot(), this.world), logger: this.#logger() };
 	}
 
 	/** The volume's own words: in the trace, not in the digest, so that a better message is no other run. */
 	#logger(): Logger {
-		const say = (level: string) => (message: string, data?: Record<string, unknown>) =>
+		const say = (level: string) => (message: string, data?: Record<string, unknown>) => {
+			this.stats.count("probes", probeOf(message));
 			this.#keep(`${this.world.nowMs.toFixed(2)}   ${level}: ${message}${data === undefined ? "" : ` ${JSON.stringify(data)}`}`);
+		};
 		return { debug() {}, info: say("info"), warn: say("warn"), error: say("error") };
 	}
 
@@ -217,7 +234,11 @@ export class Simulation {
 
 	async #oneLife(before: Ending): Promise<Ending> {
 		const { plan } = this;
-		if (plan.faultEveryMs > 0 && this.#random.chance(0.4)) this.#faults.strike(undefined);
+		if (plan.faultEveryMs > 0) {
+			// As many as are tolerated at once: then the one mirror that is left must have everything.
+			const strikes = this.#random.chance(0.3) ? plan.tolerance : this.#random.below(2);
+			for (let i = 0; i < strikes; i++) this.#faults.strike(undefined);
+		}
 		const mounted = await this.#mount(before, plan.mountDeaths);
 		const life = mounted.life;
 		await this.#look(life, mounted.ending);
@@ -288,7 +309,7 @@ export class Simulation {
 
 	#chooseDeath(): { readonly how: Ending; readonly atStep: boolean; readonly delay: number } {
 		const how = this.#random.pick(["clean", "kill", "kill", "cut", "cut"] as const);
-		return { how, atStep: this.#random.chance(0.5), delay: this.#random.below(this.#random.pick([1, 20, 300])) };
+		return { how, atStep: this.#random.chance(0.5), delay: this.#random.below(this.#random.pick([1, 20, 300, 1000])) };
 	}
 
 	/** Ends a life when its operations are used up, in the middle of whatever goes on then. */
@@ -416,6 +437,7 @@ export class Simulation {
 		for (const ino of this.#files.keys()) if (!found.sizes.has(ino)) this.#files.delete(ino);
 		this.names.mounted(0);
 		this.#noteState(found);
+		for (const disk of (await volume.status()).disks) if (disk.metadata) this.#faults.mirrors.add(disk.path);
 	}
 
 	async #lookAtFile(

@@ -14,7 +14,7 @@ import { Signal } from "../../base/async.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskId, DiskSet, DiskState, Log, LogRecord } from "../../log/interface.ts";
-import type { Clock, Memory, Platform } from "../../platform/interface.ts";
+import type { Clock, Memory, Platform, SimulationHooks } from "../../platform/interface.ts";
 import { checkCommit } from "../check.ts";
 import type { Change, Commit, CommitResult, Engine, EngineManifest, Entry, KeyRange, Position, Versioned } from "../interface.ts";
 import type { LocalLimits } from "../limits.ts";
@@ -73,14 +73,23 @@ export async function openLocalEngine(options: LocalEngineOptions, modules: Loca
 	const limits = { ...localLimits, ...options.limits };
 	const log = modules.log ?? mirroredLog(modules, options.acceptLoss);
 	const { disks, logger } = modules;
-	const { clock } = modules.platform;
+	const { clock, simulation } = modules.platform;
 	const store = new RunStore({ clock, disks, logger, limits, chooseMembers: (except) => log.chooseMembers(disks, except) });
 	try {
 		await store.load();
 		const recovered = await replay(store, log, limits, clock);
 		await store.establish(recovered.lastSequence);
 		const running = await log.start(recovered.lastSequence + 1, recovered.lastChecksum);
-		const engine = new LocalEngine(limits, { clock, disks, logger, store, log: running, binding: log, replayed: recovered.replayed });
+		const engine = new LocalEngine(limits, {
+			clock,
+			simulation,
+			disks,
+			logger,
+			store,
+			log: running,
+			binding: log,
+			replayed: recovered.replayed,
+		});
 		await engine.begin();
 		return engine;
 	} catch (error) {
@@ -147,6 +156,7 @@ async function writeTable(table: MemTable, writer: RunWriter, limits: LocalLimit
 
 interface EngineParts {
 	readonly clock: Clock;
+	readonly simulation: SimulationHooks | undefined;
 	readonly disks: DiskSet;
 	readonly logger: Logger;
 	readonly store: RunStore;
@@ -265,6 +275,7 @@ export class LocalEngine implements Engine {
 	// ── reading (K2) ─────────────────────────────────────────────────────────────────────────────────────────────
 
 	peek(key: string): Versioned | null | undefined {
+		if (this.#parts.simulation?.buggify("kv.not-in-memory")) return undefined;
 		const found = lookup(this.#view, key, this.#scratch);
 		this.#scratch.length = 0;
 		return found;
@@ -356,7 +367,8 @@ export class LocalEngine implements Engine {
 		const puts = commit.puts.map(([key], i) => [key, values[i] as Uint8Array] as const);
 		this.#activeBytes += payloadBytes + applyRecord(this.#active, { puts, deletes: commit.deletes }, position, this.#limits);
 		this.#feed.add(position, payload);
-		if (this.#activeBytes >= this.#rotateBytes && !this.#frozen) this.#freeze();
+		const full = this.#activeBytes >= this.#rotateBytes || this.#parts.simulation?.buggify("kv.flush-early");
+		if (full && !this.#frozen) this.#freeze();
 		return { outcome: "committed", position };
 	}
 

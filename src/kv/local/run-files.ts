@@ -84,6 +84,13 @@ export class RunFiles {
 		await this.#discard(run.info.id, targets);
 	}
 
+	/** One copy's file and what is known of it. An open file that has lost its name would be written to in vain when the run is copied there again. @throws FsError what the disk said. */
+	async removeFile(runId: number, id: DiskId, disk: Disk): Promise<void> {
+		await this.#closeFile(runId, id);
+		this.#knownDamage.delete(fileKey(runId, id));
+		await disk.remove(runFileName(runId));
+	}
+
 	async #discard(runId: number, targets: Iterable<DiskId>): Promise<void> {
 		for (const id of new Set(targets)) {
 			const disk = this.#modules.disks.clearable(id);

@@ -525,7 +525,9 @@ export class RunStore {
 		await this.#manifests.get(id)?.close();
 		this.#manifests.delete(id);
 		for (const name of await disk.list("kv")) {
-			if (runIdOf(name) !== undefined || `kv/${name}` === manifestFileName) await disk.remove(`kv/${name}`);
+			const runId = runIdOf(name);
+			if (runId !== undefined) await this.#files.removeFile(runId, id, disk);
+			else if (`kv/${name}` === manifestFileName) await disk.remove(manifestFileName);
 		}
 	}
 

@@ -9,7 +9,7 @@
 import { assert } from "../../base/assert.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
-import { pickCutStyle, SimFile } from "./file.ts";
+import { type CutStyle, pickCutStyle, SimFile } from "./file.ts";
 import { pageBytes, simLimits } from "./limits.ts";
 import type { Prng } from "./prng.ts";
 import { hash32 } from "./prng.ts";
@@ -281,10 +281,11 @@ export class SimDevice {
 
 	// ── what happens to it ───────────────────────────────────────────────────────────────────────────────────────
 
-	powerCut(random: Prng): void {
+	/** `all`: what becomes of everything that was not synced; by default drawn. */
+	powerCut(random: Prng, all?: CutStyle): void {
 		this.generation++;
-		for (const change of survivingNames(this.#nameChanges, random)) this.#applyDurably(change);
-		const style = pickCutStyle(random);
+		for (const change of survivingNames(this.#nameChanges, all ?? pickCutStyle(random), random)) this.#applyDurably(change);
+		const style = all ?? pickCutStyle(random);
 		for (const name of [...this.#durableNames.keys()].sort()) (this.#durableNames.get(name) as SimFile).powerCut(style, random);
 		this.#replace(this.#durableNames);
 	}
@@ -455,8 +456,7 @@ export class SimDevice {
 }
 
 /** Which un-synced creations and removals a power cut leaves: none, all, the first few, or any. */
-function survivingNames(changes: readonly NameChange[], random: Prng): NameChange[] {
-	const style = pickCutStyle(random);
+function survivingNames(changes: readonly NameChange[], style: CutStyle, random: Prng): NameChange[] {
 	if (style === "none") return [];
 	if (style === "all") return [...changes];
 	if (style === "prefix") return changes.slice(0, random.below(changes.length + 1));

@@ -102,7 +102,9 @@ export class SimNode {
 	powerCut(): void {
 		this.#end();
 		this.#memories.clear();
-		for (const device of this.#devices) device.powerCut(this.#world.freshRandom(`power-cut:${device.path}`));
+		// Often nothing that was not synced has reached any disk: what happens to disks one by one would seldom add up to that.
+		const style = this.#world.freshRandom("power-cut").chance(0.3) ? "none" : undefined;
+		for (const device of this.#devices) device.powerCut(this.#world.freshRandom(`power-cut:${device.path}`), style);
 		this.#devices.clear();
 	}
 

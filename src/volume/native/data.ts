@@ -208,7 +208,8 @@ export class FileData {
 	async #commitCapture(captured: Captured): Promise<void> {
 		const inode = await this.#core.view((tx) => requireInode(tx, captured.ino));
 		const size = Math.max(inode.size, captured.attributes.end);
-		if (size <= limits.inlineBytes && (inode.inline !== undefined || inode.storedBytes === 0)) {
+		const small = size <= limits.inlineBytes && !this.#core.platform.simulation?.buggify("volume.tiny-in-segment");
+		if (small && (inode.inline !== undefined || inode.storedBytes === 0)) {
 			await this.#commitInline(captured);
 			return;
 		}
@@ -272,7 +273,8 @@ export class FileData {
 		const unlogged = this.#core.dirty.unlogged(ino);
 		if (unlogged === undefined) return;
 		const pendings = unlogged.pieces.length + this.#core.dirty.pendings(ino).length;
-		if (unlogged.bytes > limits.logFsyncBytes || pendings > limits.pendingsPerInode) {
+		const unusual = this.#core.platform.simulation?.buggify("volume.fsync-seals") === true;
+		if (unusual || unlogged.bytes > limits.logFsyncBytes || pendings > limits.pendingsPerInode) {
 			await this.sealLocked(ino);
 			return;
 		}
@@ -356,7 +358,7 @@ export class FileData {
 				}),
 			};
 		});
-		dirty.truncate(ino, size);
+		if (!this.#core.platform.simulation?.planted("seal-after-truncate")) dirty.truncate(ino, size);
 		dirty.clearTime(ino);
 		dirty.logged(ino, first.result.pendingIds, through);
 		await this.finishWork(first.result);

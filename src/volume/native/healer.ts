@@ -147,6 +147,7 @@ export class Healer {
 			const health = damaged.has(segment.id) ? await this.#core.checkSegment(segment.id) : this.#core.store.assess(segment);
 			if (health === undefined) continue;
 			if (health.lost) totals.lostBytes += segment.liveBytes;
+			else if (this.#core.platform.simulation?.planted("healing-forgotten")) continue;
 			else if (!health.full || health.leaving > 0) work.push(health);
 		}
 		const spare = (health: SegmentHealth): number =>

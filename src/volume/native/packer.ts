@@ -63,8 +63,10 @@ export class Packer {
 	async place(ino: Ino, target: Redundancy, pieces: readonly DirtyPiece[]): Promise<Placed[]> {
 		const waits: Promise<Placed>[] = [];
 		for (const piece of pieces) {
-			for (let at = 0; at < piece.bytes.length; at += limits.chunkBytes) {
-				waits.push(this.#add(ino, target, piece.offset + at, piece.bytes.subarray(at, at + limits.chunkBytes)));
+			// Many chunks make a seal of many transactions.
+			const chunkBytes = this.#core.platform.simulation?.buggify("volume.small-chunks") ? 2048 : limits.chunkBytes;
+			for (let at = 0; at < piece.bytes.length; at += chunkBytes) {
+				waits.push(this.#add(ino, target, piece.offset + at, piece.bytes.subarray(at, at + chunkBytes)));
 			}
 		}
 		const results = await Promise.allSettled(waits);
@@ -81,7 +83,8 @@ export class Packer {
 		builder.payload.set(bytes, builder.length);
 		builder.length += bytes.length;
 		builder.items.push(item);
-		if (builder.length === limits.segmentBytes || builder.items.length === limits.segmentChunks) this.#close(builder);
+		const full = builder.length === limits.segmentBytes || builder.items.length === limits.segmentChunks;
+		if (full || this.#core.platform.simulation?.buggify("volume.small-segments")) this.#close(builder);
 		else this.#closeSoon();
 		return item.placed.promise;
 	}

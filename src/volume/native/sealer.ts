@@ -57,7 +57,8 @@ export class Sealer {
 
 	async #sealDue(): Promise<void> {
 		const now = this.#core.platform.clock.monotonicMs();
-		const pressure = this.#core.dirty.bytes >= limits.sealPressureBytes || !this.#core.dirty.hasRoom(limits.chunkBytes);
+		const early = this.#core.platform.simulation?.buggify("volume.seal-early") === true;
+		const pressure = early || this.#core.dirty.bytes >= limits.sealPressureBytes || !this.#core.dirty.hasRoom(limits.chunkBytes);
 		const due: Ino[] = [];
 		for (const item of this.#core.dirty.dirtyInodes()) {
 			if (due.length >= limits.sealBatchInodes) break;
