@@ -28,7 +28,7 @@ test("a move of the metadata that found no space at first ends with a checkpoint
 		for (const path of [homes[0] as string, homes[2] as string]) {
 			bad.world.wipe(path);
 			await bad.until(`${path} is away`, async () => awayIn(await bad.volume.status()).includes(path));
-			await bad.volume.replaceDisk(path, undefined);
+			await bad.volume.disks.replace(path, undefined);
 			await bad.volume.heal(() => {});
 			await bad.until("three copies again", async () => (await bad.volume.status()).metadataCopies.present === 3);
 		}
@@ -48,7 +48,7 @@ test("a verification beside healing calls nothing lost and blames no healthy dis
 			await bad.until("it is away", async () => awayIn(await bad.volume.status()).length === 1);
 			await bad.volume.heal(() => {});
 			// Everything is written anew in its old shape: all places that the verification knew are given back under it.
-			await bad.volume.replaceDisk("/d5", undefined);
+			await bad.volume.disks.replace("/d5", undefined);
 			await bad.world.sleep(delay * 3);
 			const found = await bad.volume.verify({ dryRun: true, lost: true }, () => {});
 			assert.deepEqual([found.unrecoverable, found.corrupt], [0, 0], `delay ${delay}`);
