@@ -276,6 +276,8 @@ export async function deathDuringChanges(seed: number, how: "kill" | "cut", at: 
 		};
 		await (ended === undefined ? work() : Promise.race([work(), ended]));
 		steps = bad.world.steps - first;
+		// The work may have been done in fewer steps than in the rehearsal.
+		bad.world.forgetEnd();
 		if (at === undefined) return bad.unmount();
 		if (how === "cut") bad.cut();
 		else bad.kill();
