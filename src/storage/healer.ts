@@ -130,6 +130,20 @@ export class Healer {
 		);
 	}
 
+	/** See SegmentStore.evenOut. */
+	async even(segment: Segment): Promise<Rebuilt | undefined> {
+		assertSegment(segment);
+		await this.#modules.writer.ready();
+		const bad = new Set<number>();
+		const situation = this.#situation(segment, bad, new Set());
+		if (situation.kept.length < width(shapeOf(segment))) return undefined;
+		const plan = evening(situation);
+		const set = plan && (await this.#shards(situation, plan, bad));
+		if (!plan || !set) return undefined;
+		const { places, failures } = await this.#modules.writer.put(set, plan.disks);
+		return failures.length === 0 ? this.#result(segment, set, places) : undefined;
+	}
+
 	#situation(segment: Segment, bad: ReadonlySet<number>, excluded: ReadonlySet<number>): Situation {
 		const kept: FragmentPlace[] = [];
 		const crowded: FragmentPlace[] = [];

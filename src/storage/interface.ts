@@ -40,6 +40,8 @@ export interface StorageSpace {
 	readonly capacityBytes: number;
 	readonly usedBytes: number;
 	readonly freeBytes: number;
+	/** What would fit if fragments moved until disks filled up evenly; never less than freeBytes. */
+	readonly levelFreeBytes: number;
 	readonly disks: readonly {
 		readonly id: number;
 		readonly capacityBytes: number;
@@ -97,6 +99,12 @@ export interface SegmentStore {
 	 */
 	rebuild(
 		health: SegmentHealth,
+	): Promise<
+		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
+	>;
+	/** Moves one fragment of a whole segment from the fullest of its disks to the emptiest that may have it, as `rebuild` does. Undefined: that would make nothing more even. */
+	evenOut(
+		segment: Segment,
 	): Promise<
 		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
 	>;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Prng } from "../platform/sim/prng.ts";
 import { chooseDisks, waterFill } from "./placement.ts";
-import { storageSpace } from "./space.ts";
+import { storageSpace, withoutDisk } from "./space.ts";
 
 /** Σ min(free, S) ≥ width × S, tried one by one. */
 function bruteFill(free: readonly number[], width: number): number {
@@ -74,6 +74,37 @@ describe("placement", () => {
 		assert.ok(lost.freeBytes < whole.freeBytes && lost.freeBytes > 17 * gib, "3+2 on the other five");
 		const odd = storageSpace("replicate:2", [disk(1, 100 * gib), disk(2, gib)]);
 		assert.equal(odd.freeBytes, Math.floor(gib * (2_097_152 / (2_097_152 + 4096))), "the big disk alone holds no second copy");
-		assert.deepEqual(storageSpace("rs:4+2", []), { capacityBytes: 0, usedBytes: 0, freeBytes: 0, disks: [] });
+		assert.deepEqual(storageSpace("rs:4+2", []), { capacityBytes: 0, usedBytes: 0, freeBytes: 0, levelFreeBytes: 0, disks: [] });
+	});
+
+	it("foresees disks that come and go, and what moving would give", () => {
+		const disk = (id: number, freeBytes: number, usedBytes: number, writable = true) => {
+			return { id, domain: `d${id}`, writable, capacityBytes: 1000, usedBytes, freeBytes };
+		};
+		const mib = 2 ** 20;
+		const uneven = [1, 2, 3].map((id) => disk(id, 0, 90 * mib)).concat(disk(4, 90 * mib, 0));
+		const { freeBytes, levelFreeBytes } = storageSpace("rs:2+1", uneven);
+		assert.equal(freeBytes, 0, "one disk alone holds no segment");
+		assert.ok(
+			levelFreeBytes > 58 * mib && levelFreeBytes <= 60 * mib,
+			`${levelFreeBytes}: a third of four disks and of two thirds of that`,
+		);
+		const even = storageSpace(
+			"rs:2+1",
+			[1, 2, 3].map((id) => disk(id, 30 * mib, 60 * mib)),
+		);
+		assert.ok(even.levelFreeBytes - even.freeBytes < mib, "nothing to win where disks are even");
+		const free = (disks: ReturnType<typeof withoutDisk>) => disks?.map((one) => [one.id, one.freeBytes, one.usedBytes]);
+		assert.deepEqual(free(withoutDisk([disk(1, 5, 12), disk(2, 10, 1), disk(3, 4, 2), disk(4, 99, 0, false)], 1)), [
+			[2, 1, 10],
+			[3, 1, 5],
+			[4, 99, 0],
+		]);
+		assert.deepEqual(free(withoutDisk([disk(1, 5, 3), disk(2, 10, 1), disk(3, 4, 2)], 1)), [
+			[2, 7, 4],
+			[3, 4, 2],
+		]);
+		assert.equal(withoutDisk([disk(1, 5, 15), disk(2, 10, 1), disk(3, 4, 2)], 1), undefined, "no room");
+		assert.deepEqual(free(withoutDisk([disk(1, 5, 0), disk(2, 10, 1)], 1)), [[2, 10, 1]]);
 	});
 });

@@ -19,6 +19,7 @@ import type { FragmentReaderModules } from "./fragment-reader.ts";
 import { encodeShards, FragmentWriter } from "./fragment-writer.ts";
 import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer.ts";
 import { Healer } from "./healer.ts";
+import type { Rebuilt } from "./healer.ts";
 import type {
 	ReadPattern,
 	Redundancy,
@@ -276,12 +277,20 @@ export class NativeSegmentStore implements SegmentStore {
 		}
 	}
 
-	async rebuild(health: SegmentHealth): ReturnType<SegmentStore["rebuild"]> {
+	rebuild(health: SegmentHealth): ReturnType<SegmentStore["rebuild"]> {
+		return this.#replacing(health.segment, () => this.#healer.rebuild(health));
+	}
+
+	evenOut(segment: Segment): ReturnType<SegmentStore["evenOut"]> {
+		return this.#replacing(segment, () => this.#healer.even(segment));
+	}
+
+	async #replacing(segment: Segment, work: () => Promise<Rebuilt | undefined>): Promise<Rebuilt | undefined> {
 		assert(this.#loaded, "segments are loaded before one is rebuilt");
-		const unpin = this.pin(health.segment.id);
+		const unpin = this.pin(segment.id);
 		try {
-			const rebuilt = await this.#healer.rebuild(health);
-			for (const place of rebuilt?.retired ?? []) this.#lengths.set(place, fragmentLength(health.segment.shardBytes));
+			const rebuilt = await work();
+			for (const place of rebuilt?.retired ?? []) this.#lengths.set(place, fragmentLength(segment.shardBytes));
 			for (const place of rebuilt?.written ?? []) this.#lengths.set(place, fragmentLength(rebuilt?.segment.shardBytes as number));
 			return rebuilt;
 		} finally {

@@ -37,13 +37,25 @@ export function storageSpace(redundancy: string, disks: readonly DiskSpace[]): S
 	for (const disk of disks) raw += disk.usedBytes;
 	const usedBytes = usual ? Math.ceil((raw / width(usual)) * usual.dataShards * payloadShare(usual)) : 0;
 	const freeBytes = now ? Math.floor(waterFill(freeByDomain(writable), width(now)) * now.dataShards * payloadShare(now)) : 0;
+	const level = now ? Math.floor(levelFree(writable, width(now)) * now.dataShards * payloadShare(now)) : 0;
 	const shown = disks.map(({ id, capacityBytes, usedBytes: used, freeBytes: free }) => ({
 		id,
 		capacityBytes,
 		usedBytes: used,
 		freeBytes: free,
 	}));
-	return { capacityBytes: usedBytes + freeBytes, usedBytes, freeBytes, disks: shown };
+	return { capacityBytes: usedBytes + freeBytes, usedBytes, freeBytes, levelFreeBytes: Math.max(freeBytes, level), disks: shown };
+}
+
+/** How long shards could still be, if what is there were moved as needed. */
+function levelFree(disks: readonly DiskSpace[], width: number): number {
+	const whole = new Map<string, number>();
+	let used = 0;
+	for (const { domain, freeBytes, usedBytes } of disks) {
+		whole.set(domain, (whole.get(domain) ?? 0) + freeBytes + usedBytes);
+		used += usedBytes;
+	}
+	return waterFill([...whole.values()], width) - used / width;
 }
 
 /**

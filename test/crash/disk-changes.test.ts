@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+	addedToFull,
 	addDrainRemove,
 	deathDuringChanges,
 	drainingDiskDies,
@@ -34,6 +35,10 @@ test("a working disk is exchanged for another and leaves by itself", async () =>
 
 test("drains that cannot be are refused with words", async () => {
 	await drainsThatCannotBe(1040);
+});
+
+test("a disk that is added to a full volume is used before any writer is refused", async () => {
+	await addedToFull(1060);
 });
 
 test("several operations at once wait for each other", async () => {

@@ -307,3 +307,30 @@ async function finish(bad: BadWorld, label: string): Promise<void> {
 	await expectOff(bad, label, ["d2"]);
 	assert.deepEqual(bad.world.disk("/d2").files(), [], `${label}: cleared`);
 }
+
+/** A full volume and one more disk: no shape fits on that one alone, so fragments move until there is room, before any writer is refused. */
+export async function addedToFull(seed: number): Promise<void> {
+	const bad = await BadWorld.make(seed, 48 * MiB);
+	bad.world.addDisk("/d7", { capacityBytes: 48 * MiB });
+	await bad.run(async () => {
+		await bad.mount();
+		let filled = 0;
+		for (;;) {
+			const { freeBytes } = await bad.volume.space();
+			if (freeBytes < 2 * MiB) break;
+			await bad.put(`fill ${filled++}`, 2 * MiB);
+		}
+		await bad.volume.disks.add(["/d7"]);
+		// At once, and much more than fits without moving: a seventh of all there was.
+		for (let i = 0; i < 6; i++) await bad.put(`at once ${i}`, 2 * MiB);
+		await bad.until("df tells the room that is there", async () => (await bad.volume.space()).freeBytes > 2 * MiB);
+		await bad.check("the new room is used");
+		await bad.remount();
+		await bad.expectClean("the new room is used");
+		const { disks } = await bad.volume.status();
+		const used = disks.map(({ usedBytes }) => usedBytes);
+		assert(Math.min(...used) > 8 * MiB, `seed ${seed}: the new disk has its part: ${used.join(" ")}`);
+		await bad.check("after another mount");
+		await bad.unmount();
+	});
+}

@@ -161,13 +161,13 @@ export class Healer {
 		const unpin = this.#core.store.pin(segment.id);
 		let retired: readonly FragmentPlace[] = [];
 		try {
-			if (!(await this.#isCurrent(segment))) return;
+			if (!(await isCurrent(this.#core, segment))) return;
 			const rebuilt = await this.#core.store.rebuild(health);
 			if (rebuilt === undefined) {
 				this.#count(health, totals);
 				return;
 			}
-			const position = await this.#commit(segment, rebuilt.segment);
+			const position = await commitPlaces(this.#core, segment, rebuilt.segment);
 			if (position === undefined) {
 				this.#core.store.abandonPlaces(segment.id, rebuilt.written);
 				return;
@@ -188,28 +188,11 @@ export class Healer {
 		if (retired.length > 0) await this.#core.store.release(retired, segment);
 	}
 
-	/** What died while its turn came has given its places back: reading them would find damage where there is none. */
-	async #isCurrent(segment: Segment): Promise<boolean> {
-		const current = await this.#core.view((tx) => tx.get(segmentRecord, segment.id));
-		return current !== undefined && samePlaces(current.fragments, segment.fragments);
-	}
-
 	/** True when something is still to be done for it. */
 	#count({ segment, full, leaving }: SegmentHealth, totals: Totals): boolean {
 		if (!full) totals.remainingBytes += segment.liveBytes;
 		else if (leaving > 0) totals.leavingBytes += segment.liveBytes;
 		return !full || leaving > 0;
-	}
-
-	/** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */
-	async #commit(before: Segment, after: Segment): Promise<number | undefined> {
-		const { result, position } = await this.#core.transact((tx) => {
-			const current = tx.get(segmentRecord, before.id);
-			if (current === undefined || !samePlaces(current.fragments, before.fragments)) return false;
-			tx.put(segmentRecord, { ...after, liveBytes: current.liveBytes }, before.id);
-			return true;
-		});
-		return result ? position : undefined;
 	}
 
 	/** Resolves when the run that is under way, if any, has ended. */
@@ -218,6 +201,23 @@ export class Healer {
 		this.#cancelTick();
 		await this.#run?.catch(() => {});
 	}
+}
+
+/** What died while its turn came has given its places back: reading them would find damage where there is none. */
+export async function isCurrent(core: Core, segment: Segment): Promise<boolean> {
+	const current = await core.view((tx) => tx.get(segmentRecord, segment.id));
+	return current !== undefined && samePlaces(current.fragments, segment.fragments);
+}
+
+/** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */
+export async function commitPlaces(core: Core, before: Segment, after: Segment): Promise<number | undefined> {
+	const { result, position } = await core.transact((tx) => {
+		const current = tx.get(segmentRecord, before.id);
+		if (current === undefined || !samePlaces(current.fragments, before.fragments)) return false;
+		tx.put(segmentRecord, { ...after, liveBytes: current.liveBytes }, before.id);
+		return true;
+	});
+	return result ? position : undefined;
 }
 
 export function samePlaces(a: readonly FragmentPlace[], b: readonly FragmentPlace[]): boolean {

@@ -99,6 +99,13 @@ export const limits = {
 	healRetryMs: 60_000,
 	/** Less than this is called full: headers and paddings of what is written last take more than they do of whole segments. */
 	leastFreeBytes: 64 * 1024,
+	/** Free space below this part of what evenly filled disks would have is short; it is brought up to the second, for those who wait nearly to all of it. */
+	levelBelow: 1 / 8,
+	levelUpTo: 1 / 4,
+	levelAtMost: 15 / 16,
+	/** A writer who waits for moves gets a little more than it asks for, so that the next need not wait at once. */
+	levelStepBytes: 8 * MiB,
+	levelTickMs: 1000,
 	/** Whoever waits for a disk to be empty looks this often, and gives up when nothing has changed for the second time. Milliseconds. */
 	drainPollMs: 200,
 	drainPatienceMs: 60_000,

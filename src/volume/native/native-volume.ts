@@ -52,6 +52,7 @@ import { DiskWork } from "./disks.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
+import { Leveller } from "./leveller.ts";
 import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
@@ -92,6 +93,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #reaper: Reaper;
 	readonly #healer: Healer;
 	readonly #compactor: Compactor;
+	readonly #leveller: Leveller;
 	readonly disks: DiskWork;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
@@ -117,6 +119,7 @@ export class LocalVolume implements NativeVolume {
 		this.#reaper = new Reaper(this.#core);
 		this.#healer = new Healer(this.#core);
 		this.#compactor = new Compactor(this.#core);
+		this.#leveller = new Leveller(this.#core);
 		this.disks = new DiskWork(this.#core, this.#healer);
 	}
 
@@ -129,6 +132,7 @@ export class LocalVolume implements NativeVolume {
 		this.#healer.start();
 		this.#healer.trigger();
 		this.#compactor.start();
+		this.#leveller.start();
 		this.disks.start();
 	}
 
@@ -704,6 +708,7 @@ export class LocalVolume implements NativeVolume {
 			() => this.#sealer.sealAll(),
 			() => this.#removed(),
 			() => this.#compactor.makeRoom(lengthBytes),
+			() => this.#leveller.makeRoom(lengthBytes),
 		];
 		for (const remedy of remedies) {
 			await this.#inTime(remedy()).catch((error: unknown) =>
@@ -909,6 +914,7 @@ export class LocalVolume implements NativeVolume {
 		this.#data.refuseWrites(this.#closingError());
 		await this.#sealer.stop();
 		await this.#compactor.stop();
+		await this.#leveller.stop();
 		await this.#healer.stop();
 		await this.disks.stop();
 		await this.#reaper.stop();
