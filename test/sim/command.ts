@@ -3,6 +3,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { neverHit } from "./coverage.ts";
 import { type Outcome, shrink, simulate } from "./run.ts";
 import { Statistics } from "./statistics.ts";
 
@@ -106,6 +107,7 @@ async function many(first: number, last: number, steps: number, jobs: number, sa
 	};
 	await Promise.all(Array.from({ length: Math.min(jobs, last - first + 1) }, lane));
 	say(total.report());
+	say(`never hit: ${neverHit(total).join(", ") || "nothing"}`);
 	const [failure] = failures.sort((a, b) => a.seed - b.seed);
 	if (failure === undefined) {
 		say(`${done} seeds, all right, ${seconds()} s`);

@@ -126,7 +126,7 @@ export class Faults {
 
 	/** A disk that was hurt already may always be hurt again. */
 	#target(fault: Fault, tolerance: number): string | undefined {
-		const { paths } = this.#sim;
+		const paths = this.#sim.inUse;
 		const some = fault.offline && this.#random.chance(0.6) ? paths.filter((path) => this.mirrors.has(path) && !this.hurt.has(path)) : paths;
 		const candidates = !fault.hurts || this.hurt.size < tolerance ? some : [...this.hurt];
 		return candidates.length === 0 ? undefined : this.#random.pick(candidates);

@@ -80,6 +80,7 @@ function probeOf(message: string): string {
 		.slice(0, 60);
 }
 
+const spareDisks = 2;
 const linesKept = 60;
 /** Virtual time that anything may take, with hung disks. */
 const patienceMs = 3_600_000;
@@ -94,7 +95,10 @@ export class Simulation {
 	readonly ink = new Ink();
 	readonly stats = new Statistics();
 	readonly names: NamesModel;
+	/** All disks of the machine, those in use and spare ones. */
 	readonly paths: readonly string[];
+	/** Disks of the volume. */
+	inUse: readonly string[];
 	readonly #faults: Faults;
 	readonly #hooks: Hooks;
 	readonly #random: Prng;
@@ -109,6 +113,8 @@ export class Simulation {
 	#hash = 0;
 	#life: Life | undefined;
 	#repairing = false;
+	/** Disks are being added, exchanged or emptied. */
+	#operating = false;
 
 	constructor(options: SimulationOptions) {
 		this.plan = planOf(options.seed, options.steps);
@@ -116,7 +122,8 @@ export class Simulation {
 		this.#onLine = options.onLine;
 		this.#random = new Prng(options.seed, "simulation");
 		this.world = new SimWorld({ seed: options.seed });
-		this.paths = Array.from({ length: this.plan.diskCount }, (_, i) => `/d${i + 1}`);
+		this.paths = Array.from({ length: this.plan.diskCount + spareDisks }, (_, i) => `/d${i + 1}`);
+		this.inUse = this.paths.slice(0, this.plan.diskCount);
 		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
 		this.node = this.world.node({ clockRate: this.plan.clockRate });
 		this.#hooks = new Hooks(options.seed, this.stats, options.canary);
@@ -227,7 +234,7 @@ export class Simulation {
 		const { redundancy, logSegmentBytes, logSegmentCount, diskCount, tolerance, clients } = this.plan;
 		this.note(`${redundancy} on ${diskCount} disks, ${tolerance} may be lost, ${clients} clients`);
 		const shape = { redundancy, logSegmentBytes, logSegmentCount, sameDevice: false, allowDegraded: false, uid: 0, gid: 0 };
-		await createVolume({ name: "sim", diskPaths: this.paths, ...shape }, this.#modules());
+		await createVolume({ name: "sim", diskPaths: this.inUse, ...shape }, this.#modules());
 	}
 
 	// ── a life ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,12 +304,54 @@ export class Simulation {
 		for (;;) {
 			await world.sleep(random.float() * 2 * plan.faultEveryMs);
 			if (!life.alive || life.closing) return;
+			if (random.chance(0.15)) {
+				await this.#operate(life, random);
+				continue;
+			}
 			if (this.#faults.hurt.size < plan.tolerance || random.chance(0.5)) this.#faults.strike(life);
 			else if (random.chance(0.4))
 				await this.#repair(life).catch((error: unknown) => {
 					if (life.alive) this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
 				});
 		}
+	}
+
+	/** What an operator does with disks: one more, one less, one for another. Whatever is refused is refused. */
+	async #operate(life: Life, random: Prng): Promise<void> {
+		const { disks } = life.volume;
+		const spare = this.paths.filter((path) => !this.inUse.includes(path));
+		const target = random.pick(this.inUse);
+		const fresh = spare.length === 0 ? undefined : random.pick(spare);
+		let what = "";
+		this.#operating = true;
+		try {
+			if (fresh !== undefined && (this.inUse.length === this.plan.diskCount || random.chance(0.3))) {
+				// What it held in an earlier life is nobody's.
+				this.world.wipe(fresh);
+				what = random.chance(0.5) ? `add ${fresh}` : `exchange ${target} for ${fresh}`;
+				this.note(what);
+				if (what.startsWith("add")) await disks.add([fresh]);
+				else await disks.replace(target, fresh);
+			} else if (this.inUse.length > this.plan.diskCount) {
+				what = `drain and remove ${target}`;
+				this.note(what);
+				await disks.drain(target, { allowDegraded: false });
+				if (random.chance(0.2)) await disks.cancelDrain(target);
+				else {
+					await disks.drained(target, () => {});
+					await disks.remove(target);
+				}
+			}
+			if (what !== "" && life.alive) this.stats.count("outcomes", what.replace(/ \/.*/, ""));
+		} catch (error) {
+			if (!life.alive) return never;
+			if (!(error instanceof FsError)) throw error;
+			this.note(`${what} → ${error.code} ${error.site}`);
+			this.stats.count("outcomes", `${what.replace(/ \/.*/, "")} refused`);
+		}
+		if (!life.alive) return never;
+		await this.#noteDisks(life);
+		this.#operating = false;
 	}
 
 	// ── deaths ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,7 +375,7 @@ export class Simulation {
 		if (how === "clean") {
 			await Promise.all(work);
 			life.closing = true;
-			while (this.#repairing) await world.sleep(100);
+			while (this.#repairing || this.#operating) await world.sleep(100);
 			shuttingDown = this.#shutdown(life);
 			// Some shutdowns are interrupted.
 			if (this.#random.chance(0.7)) {
@@ -362,6 +411,7 @@ export class Simulation {
 		life.alive = false;
 		this.#life = undefined;
 		this.#repairing = false;
+		this.#operating = false;
 		this.world.forgetEnd();
 		// Whatever is left of the process; after a death at a step nothing is.
 		if (how === "cut") this.node.powerCut();
@@ -437,7 +487,7 @@ export class Simulation {
 		for (const ino of this.#files.keys()) if (!found.sizes.has(ino)) this.#files.delete(ino);
 		this.names.mounted(0);
 		this.#noteState(found);
-		for (const disk of (await volume.status()).disks) if (disk.metadata) this.#faults.mirrors.add(disk.path);
+		await this.#noteDisks(life);
 	}
 
 	async #lookAtFile(
@@ -454,6 +504,12 @@ export class Simulation {
 		const read = await readContents(volume, root, this.ink, { ino, size, allowed, mixed, number });
 		if ("wrong" in read) this.fail(`after ${ending}: ${read.wrong}`);
 		file.found(read.content, ending !== "kill");
+	}
+
+	async #noteDisks(life: Life): Promise<void> {
+		const { disks } = await life.volume.status();
+		this.inUse = disks.map((disk) => disk.path);
+		for (const disk of disks) if (disk.metadata) this.#faults.mirrors.add(disk.path);
 	}
 
 	/** What is there now, as one number. */
@@ -494,6 +550,10 @@ export class Simulation {
 		const before = await volume.status();
 		for (const disk of before.disks) {
 			if (disk.state === "healthy") continue;
+			if (disk.state === "draining") {
+				await this.#endDrain(life, disk.id);
+				continue;
+			}
 			if (this.#random.chance(0.5) || disk.reason.includes("empty")) this.world.wipe(disk.path);
 			await volume.disks.replace(disk.id, undefined).catch((error: unknown) => {
 				if (!(error instanceof FsError)) throw error;
@@ -512,11 +572,22 @@ export class Simulation {
 		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
 	}
 
+	async #endDrain(life: Life, id: string): Promise<void> {
+		const { disks } = life.volume;
+		const emptied = this.#random.chance(0.5);
+		const work = emptied ? disks.drained(id, () => {}).then(() => disks.remove(id)) : disks.cancelDrain(id);
+		await work.catch((error: unknown) => {
+			if (!(error instanceof FsError)) throw error;
+			this.note(`${emptied ? "remove" : "keep"} ${id} → ${error.code} ${error.site}`);
+		});
+	}
+
 	async #end(before: Ending): Promise<string> {
 		const { life, ending } = await this.#mount(before, 0);
 		await this.#look(life, ending);
 		await this.#repair(life);
 		await this.#settle(life);
+		await this.#noteDisks(life);
 		const usedBytes = (await life.volume.status()).usedBytes;
 		await life.volume.shutdown();
 		this.#ended(life, "clean");
