@@ -6,7 +6,7 @@ import { buggifyPoints, neverHit } from "./coverage.ts";
 import { simulate } from "./run.ts";
 import { Statistics } from "./statistics.ts";
 
-const steps = 60;
+const steps = 40;
 const seeds = 300;
 
 test(`seeds 1 to ${seeds}, ${steps} steps`, async () => {

@@ -113,6 +113,8 @@ export class Simulation {
 	#hash = 0;
 	#life: Life | undefined;
 	#repairing = false;
+	/** Healthy disks that are not being emptied. */
+	#staying = 0;
 	/** Disks are being added, exchanged or emptied. */
 	#operating = false;
 
@@ -319,11 +321,13 @@ export class Simulation {
 	/** What an operator does with disks: one more, one less, one for another. Whatever is refused is refused. */
 	async #operate(life: Life, random: Prng): Promise<void> {
 		const { disks } = life.volume;
+		this.#operating = true;
 		const spare = this.paths.filter((path) => !this.inUse.includes(path));
+		await this.#noteDisks(life);
+		if (!life.alive) return never;
 		const target = random.pick(this.inUse);
 		const fresh = spare.length === 0 ? undefined : random.pick(spare);
 		let what = "";
-		this.#operating = true;
 		try {
 			if (fresh !== undefined && (this.inUse.length === this.plan.diskCount || random.chance(0.3))) {
 				// What it held in an earlier life is nobody's.
@@ -332,7 +336,8 @@ export class Simulation {
 				this.note(what);
 				if (what.startsWith("add")) await disks.add([fresh]);
 				else await disks.replace(target, fresh);
-			} else if (this.inUse.length > this.plan.diskCount) {
+			} else if (this.#staying > this.plan.diskCount && this.#faults.hurt.size === 0) {
+				// Enough must stay for the rule that lost disks are never a quorum.
 				what = `drain and remove ${target}`;
 				this.note(what);
 				await disks.drain(target, { allowDegraded: false });
@@ -509,6 +514,7 @@ export class Simulation {
 	async #noteDisks(life: Life): Promise<void> {
 		const { disks } = await life.volume.status();
 		this.inUse = disks.map((disk) => disk.path);
+		this.#staying = disks.filter((disk) => disk.state === "healthy").length;
 		for (const disk of disks) if (disk.metadata) this.#faults.mirrors.add(disk.path);
 	}
 
