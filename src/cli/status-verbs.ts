@@ -121,7 +121,9 @@ function statusText(context: Context, one: AnyStatus): string {
 		const lost = lostBytes ? paint("red", `${formatBytes(lostBytes)} lost`) : "nothing lost";
 		const degraded = degradedBytes ? paint("yellow", `${formatBytes(degradedBytes)} degraded`) : "nothing degraded";
 		lines.push(`  protection  ${formatBytes(fullBytes)} in full, ${degraded}, ${lost}`);
-		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`);
+		const reserved = "reservedBytes" in one && one.reservedBytes > 0 ? `${formatBytes(one.reservedBytes)} reserved, ` : "";
+		const free = `${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`;
+		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${reserved}${free}`);
 		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
 	if ("metadataCopies" in one) lines.push(`  metadata    ${one.metadataCopies.present} of ${one.metadataCopies.wanted} copies`);

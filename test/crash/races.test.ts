@@ -196,9 +196,26 @@ test("a reservation over more than one transaction is whole after a kill, and co
 		const { storedBytes, size } = await volume.lookup(caller, volume.root, "file");
 		assert.deepEqual([storedBytes, size], [length, 2 ** 30 + 8192]);
 		assert(free - (await volume.space()).freeBytes >= length - 8192, "what is reserved is not free");
+		assert.equal((await volume.status()).reservedBytes, length - 8192);
 		await volume.shutdown();
 		const counted = await recount(node.boot(), diskPaths, simMemory);
 		assert.equal(counted.reservedBytes, length - 8192);
+	});
+});
+
+test("a disk does not leave when what is reserved would have no space any more", async () => {
+	const world = new SimWorld({ seed: 746 });
+	await makeWorldVolume(world, 2 ** 31);
+	await world.run(async () => {
+		const volume = await openSim(world.node().boot());
+		const handle = await openFile(volume, "file");
+		assert((await volume.disks.planDrain("d1")).fits, "without a reservation there is room");
+		await volume.allocate(handle, "allocate", 0, 13 * 2 ** 29);
+		assert(!(await volume.disks.planDrain("d1")).fits, "beside the reservation there is none");
+		await assert.rejects(volume.disks.drain("d1", { allowDegraded: true }), { code: "REFUSED", site: "volume.drain-full" });
+		await volume.allocate(handle, "punch", 0, 13 * 2 ** 29);
+		assert((await volume.disks.planDrain("d1")).fits, "it was given back");
+		await volume.shutdown();
 	});
 });
 

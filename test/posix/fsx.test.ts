@@ -6,7 +6,7 @@ import { fsx } from "./fsx.ts";
 
 test("random operations on many files keep to a model, through a remount and a kill", { skip: cannotMount() ?? false }, async () => {
 	const lines: string[] = [];
-	const done = await fsx({ seed: 20_261_121, processes: 3, rounds: 3, roundMs: 3500 }, (line) => lines.push(line)).catch((error: Error) => {
+	const done = await fsx({ seed: 20_261_121, processes: 3, rounds: 3, roundMs: 2500 }, (line) => lines.push(line)).catch((error: Error) => {
 		throw new Error(`${lines.join("; ")}: ${error.message}`, { cause: error });
 	});
 	assert.ok(done > 100, `only ${done} operations`);

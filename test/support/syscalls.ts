@@ -37,13 +37,18 @@ export function dropPages(fd: number): void {
 	calls.posixFadvise(fd, 0, 0, 4);
 }
 
-/** undefined: ENXIO. */
+/**
+ * undefined: ENXIO. Between the call and the look at errno the runtime may make calls of its own (memory): an unlikely error is asked for
+ * again before it is believed.
+ */
 export function seek(fd: number, offset: number, what: "data" | "hole"): number | undefined {
-	const found = Number(calls.lseek(fd, offset, what === "data" ? 3 : 4));
-	if (found >= 0) return found;
-	const error = new SystemError("lseek");
-	if (error.code === "ENXIO") return undefined;
-	throw error;
+	for (let attempt = 1; ; attempt++) {
+		const found = Number(calls.lseek(fd, offset, what === "data" ? 3 : 4));
+		if (found >= 0) return found;
+		const error = new SystemError("lseek");
+		if (error.code === "ENXIO") return undefined;
+		if (attempt === 3) throw error;
+	}
 }
 
 /** One call. */

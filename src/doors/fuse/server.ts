@@ -275,17 +275,19 @@ class Server implements FuseServer {
 	/**
 	 * The notification waits, in the kernel, for the WRITEs that it causes. Those are answered here like any others, but not while the door is full: hence the time limit.
 	 */
-	#writeOut(ino: number, offset: number): Promise<boolean> {
-		return new Promise((resolve) => {
-			const cancel = this.#door.clock.after(writeOutMs, () => resolve(false));
-			void this.#channel
-				.notify(encodeForgetContents(ino, offset))
-				.then(
-					() => resolve(true),
-					() => resolve(false),
-				)
-				.finally(cancel);
+	async #writeOut(ino: number, offset: number): Promise<boolean> {
+		let cancel = (): void => {};
+		const late = new Promise<boolean>((resolve) => {
+			cancel = this.#door.clock.after(writeOutMs, () => resolve(false));
 		});
+		try {
+			return await Promise.race([this.#channel.notify(encodeForgetContents(ino, offset)).then(() => true), late]);
+		} catch {
+			// The queue of notifications is full, or their thread is gone: not known, as after the time limit.
+			return false;
+		} finally {
+			cancel();
+		}
 	}
 
 	// ── errors ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -77,10 +77,15 @@ export class DiskWork implements DiskVerbs {
 			return {
 				places: places.map(({ path, capacityBytes }) => ({ path, capacityBytes })),
 				capacityBytes: { now: now.capacityBytes, after: then.capacityBytes },
-				freeBytes: { now: now.freeBytes, after: then.freeBytes },
+				freeBytes: { now: this.#unpromised(now.freeBytes), after: this.#unpromised(then.freeBytes) },
 				degradedBytes: await this.#degradedBytes(),
 			};
 		});
+	}
+
+	/** Free for those to whom nothing is promised (fallocate). */
+	#unpromised(freeBytes: number): number {
+		return Math.max(0, freeBytes - this.#core.reservedBytes);
 	}
 
 	async #degradedBytes(): Promise<number> {
@@ -105,7 +110,7 @@ export class DiskWork implements DiskVerbs {
 				path: paths[at] as string,
 				capacityBytes: disks.find((disk) => disk.id === id)?.capacityBytes ?? 0,
 			}));
-			return { added, capacityBytes, freeBytes };
+			return { added, capacityBytes, freeBytes: this.#unpromised(freeBytes) };
 		});
 	}
 
@@ -142,8 +147,8 @@ export class DiskWork implements DiskVerbs {
 			fragments: held.fragments,
 			moveBytes: held.bytes,
 			metadata: rosterNeeds(this.#disks.roster, slot.id) !== undefined,
-			fits: then !== undefined,
-			freeBytes: { now: now.freeBytes, after: then?.space.freeBytes ?? 0 },
+			fits: then !== undefined && then.space.freeBytes >= this.#core.reservedBytes,
+			freeBytes: { now: this.#unpromised(now.freeBytes), after: this.#unpromised(then?.space.freeBytes ?? 0) },
 			shapes: [...targets].map((redundancy) => {
 				const target = parseRedundancy(redundancy);
 				const then = feasibleShape(target, domains);
@@ -184,7 +189,7 @@ export class DiskWork implements DiskVerbs {
 		if (!plan.fits) {
 			throw refuse(
 				"volume.drain-full",
-				`what it holds (${plan.moveBytes} bytes) has no room on the others; delete something or add a disk first`,
+				`what it holds (${plan.moveBytes} bytes), and what files have reserved, has no room on the others; delete something or add a disk first`,
 			);
 		}
 	}

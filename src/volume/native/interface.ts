@@ -78,7 +78,10 @@ export interface VolumeStatus {
 	readonly sameDevice: boolean;
 	readonly capacityBytes: number;
 	readonly usedBytes: number;
+	/** What writers would get; without `reservedBytes`. */
 	readonly freeBytes: number;
+	/** Space that files have reserved (fallocate) and not written yet. */
+	readonly reservedBytes: number;
 	/** User bytes by what protects them now: in full, less than asked for, not readable any more. Metadata is in `metadataCopies`. */
 	readonly protection: {
 		readonly fullBytes: number;

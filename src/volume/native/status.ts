@@ -54,6 +54,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		capacityBytes: space.capacityBytes,
 		usedBytes: space.usedBytes,
 		freeBytes: Math.max(0, space.freeBytes - core.dirty.bytes - core.reservedBytes),
+		reservedBytes: core.reservedBytes,
 		protection: {
 			fullBytes: protection.fullBytes,
 			degradedBytes: protection.degradedBytes,
