@@ -199,7 +199,7 @@ export class Machine {
 		const counters = () => {
 			throw new Error("not in this test");
 		};
-		return { ended: channel.ended, stop: async () => {}, counters };
+		return { ended: channel.ended, stop: async () => {}, detach: async () => {}, counters };
 	}
 
 	#platform(pid: number): Platform {
@@ -234,6 +234,9 @@ export class Machine {
 		return {
 			unavailable: async () => this.fuseMissing,
 			mounts: async () => this.mounts,
+			resume: async () => {
+				throw new Error("not in this test");
+			},
 			mount: async (mountpoint, { source, subtype, readOnly }) => {
 				const ended = new Deferred<void>();
 				this.mounts.push({ mountpoint, source, type: `fuse.${subtype}`, pid, ended, readOnly, dead: false });

@@ -5,6 +5,7 @@ import { mkdir, readdir, readlink, realpath } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FsError } from "../base/errors.ts";
+import { encodeArguments } from "../daemon/arguments.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import { heapMiB } from "../daemon/limits.ts";
 import { type ReadyMessage, runDaemon } from "../daemon/main.ts";
@@ -32,17 +33,6 @@ export function createProcesses(): Processes {
 	};
 }
 
-function daemonArguments(options: DaemonStart): string[] {
-	const { mountOptions } = options;
-	const flags = [...(mountOptions.readOnly ? ["ro"] : []), ...(mountOptions.allowOther ? [] : ["root_only"]), ...mountOptions.flags];
-	const words = [options.name, options.mountpoint, "--home", options.home, "--ready-fd", "3"];
-	for (const path of options.diskPaths) words.push("--disk", path);
-	if (flags.length > 0) words.push("-o", flags.join(","));
-	if (options.acceptLoss) words.push("--accept-loss");
-	if (options.logPath !== undefined) words.push("--log", options.logPath);
-	return words;
-}
-
 async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {
 	const script = fileURLToPath(new URL("../daemon/main.js", import.meta.url));
 	if (options.logPath !== undefined) await mkdir(dirname(options.logPath), { recursive: true, mode: 0o700 });
@@ -51,7 +41,7 @@ async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {
 	try {
 		const child = spawn(
 			process.execPath,
-			[`--max-old-space-size=${heapMiB}`, "--enable-source-maps", script, ...daemonArguments(options)],
+			[`--max-old-space-size=${heapMiB}`, "--enable-source-maps", script, ...encodeArguments(options), "--ready-fd", "3"],
 			{
 				detached: true,
 				cwd: "/",

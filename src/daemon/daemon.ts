@@ -12,12 +12,15 @@ import { Deferred } from "../base/async.ts";
 import { utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import type { FuseServer, FuseServerModules, FuseServerOptions } from "../doors/fuse/server.ts";
-import type { FuseHost, Platform } from "../platform/interface.ts";
-import type { NativeVolume, OpenOptions, VolumeModules } from "../volume/native/interface.ts";
+import type { Negotiated } from "../doors/fuse/door.ts";
+import type { FuseServer, FuseServerModules, FuseServerOptions, FuseSession } from "../doors/fuse/server.ts";
+import type { FuseChannel, FuseHost, Platform } from "../platform/interface.ts";
+import type { NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "../volume/native/interface.ts";
 import { ControlServer } from "./control.ts";
 import { exitCodes } from "./exit-codes.ts";
 import type { Home } from "./home.ts";
+import type { ResumeState } from "./keeper-link.ts";
+import { type Keepers, Keeping } from "./keeping.ts";
 import { detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
 import {
 	checkMountpoint,
@@ -40,6 +43,10 @@ export interface DaemonOptions {
 	readonly mountOptions: MountOptions;
 	readonly acceptLoss: boolean;
 	readonly pid: number;
+	/** Takes over the mount of a daemon that is gone, instead of mounting. */
+	readonly resume?: (ResumeState & { readonly descriptor: number }) | undefined;
+	/** The keeper that has started this process is replaced by one of this program. */
+	readonly renewKeeper?: boolean;
 }
 
 export interface DaemonModules {
@@ -48,6 +55,8 @@ export interface DaemonModules {
 	readonly logger: Logger;
 	readonly openVolume: (options: OpenOptions, modules: VolumeModules) => Promise<NativeVolume>;
 	readonly serveFuse: (options: FuseServerOptions, modules: FuseServerModules) => FuseServer;
+	/** What keeps mounts alive when this process dies. Undefined: nothing does. */
+	readonly keepers?: Keepers;
 	/** The program is in a state that must not be: end the process at once. Nothing acknowledged is lost by that. */
 	readonly crash: (error: unknown) => void;
 }
@@ -69,6 +78,7 @@ export class Daemon {
 	#failure: Error | undefined;
 	#shutdown: Promise<DaemonEnd> | undefined;
 	#stopping = false;
+	#keeping: Keeping | undefined;
 
 	private constructor(options: DaemonOptions, modules: DaemonModules, fuse: FuseHost) {
 		this.#options = options;
@@ -107,26 +117,44 @@ export class Daemon {
 	// ── beginning ──────────────────────────────────────────────────────────────────────────────────────────────
 
 	async #start(): Promise<void> {
-		const { name, mountpoint } = this.#options;
+		const { name, mountpoint, resume } = this.#options;
 		const { logger } = this.#modules;
+		const begunMs = this.#modules.platform.clock.monotonicMs();
 		await this.#listen();
 		try {
-			await removeDeadMounts(name, this.#mountModules());
-			await checkMountpoint(mountpoint, this.#mountModules());
-			this.#volume = await this.#openVolume();
-			// A daemon that was dying while it mounted has its mount in the table by now: it had the disks until its end.
-			await removeDeadMounts(name, this.#mountModules());
-			await this.#remember();
-			await this.#mount(this.#volume);
+			if (resume === undefined) await this.#startAnew();
+			else await this.#takeOver(resume);
 		} catch (error) {
 			await this.#volume
-				?.shutdown()
+				?.shutdown({ keepSession: resume !== undefined })
 				.catch((failure: unknown) => logger.error("shutting down after a failed start", { error: String(failure) }));
 			await this.#control.close();
 			throw error;
 		}
 		this.#watchSocket();
-		logger.info("mounted", { volume: name, mountpoint, pid: this.#options.pid });
+		const tookMs = Math.round(this.#modules.platform.clock.monotonicMs() - begunMs);
+		logger.info(resume === undefined ? "mounted" : "took over the mount", { volume: name, mountpoint, pid: this.#options.pid, tookMs });
+	}
+
+	async #startAnew(): Promise<void> {
+		const { name, mountpoint } = this.#options;
+		await removeDeadMounts(name, this.#mountModules());
+		await checkMountpoint(mountpoint, this.#mountModules());
+		const session = 1 + this.#modules.platform.random.below(Number.MAX_SAFE_INTEGER - 1);
+		this.#volume = await this.#openVolume({ id: session, resume: false });
+		// A daemon that was dying while it mounted has its mount in the table by now: it had the disks until its end.
+		await removeDeadMounts(name, this.#mountModules());
+		await this.#remember();
+		await this.#mount(this.#volume, session);
+	}
+
+	async #takeOver({ descriptor, session, negotiated }: ResumeState & { readonly descriptor: number }): Promise<void> {
+		const volume = await this.#openVolume({ id: session, resume: true });
+		this.#volume = volume;
+		await this.#remember();
+		const channel = await this.#fuse.resume(descriptor, mountSubtype);
+		await this.#keep(channel, { session, negotiated });
+		this.#serve(volume, channel, { negotiated: negotiated ?? undefined, left: volume.resumed });
 	}
 
 	async #listen(): Promise<void> {
@@ -147,13 +175,13 @@ export class Daemon {
 	}
 
 	/** As soon as a daemon that was killed a moment ago is wholly gone. */
-	async #openUnlocked(): Promise<NativeVolume> {
+	async #openUnlocked(session: SessionOptions): Promise<NativeVolume> {
 		const { platform, logger, openVolume } = this.#modules;
 		const { name, diskPaths, acceptLoss } = this.#options;
 		const endMs = platform.clock.monotonicMs() + lockPatienceMs;
 		for (;;) {
 			try {
-				return await openVolume({ name, diskPaths, acceptLoss }, { platform, logger });
+				return await openVolume({ name, diskPaths, acceptLoss, session }, { platform, logger });
 			} catch (error) {
 				if (!isFsError(error, "EBUSY") || platform.clock.monotonicMs() >= endMs) throw error;
 				await platform.clock.sleep(lockRetryMs);
@@ -161,9 +189,9 @@ export class Daemon {
 		}
 	}
 
-	async #openVolume(): Promise<NativeVolume> {
+	async #openVolume(session: SessionOptions): Promise<NativeVolume> {
 		const { logger } = this.#modules;
-		const volume = await this.#openUnlocked();
+		const volume = await this.#openUnlocked(session);
 		volume.disks.onMembers(() => void this.#remember());
 		void volume.failed.then((error) => {
 			this.#failure = error;
@@ -179,13 +207,13 @@ export class Daemon {
 			const status = await this.#volume?.status();
 			const diskPaths = new Set((status?.disks ?? []).map((disk) => printable(disk.path)));
 			if (status) await home.write({ name: this.#options.name, id: status.id, diskPaths: [...diskPaths] });
+			if (status) await this.#keeping?.know({ diskPaths: [...diskPaths] });
 		} catch (error) {
 			logger.warn("volume.json could not be written", { error: String(error) });
 		}
 	}
 
-	async #mount(volume: NativeVolume): Promise<void> {
-		const { platform, logger, serveFuse, crash } = this.#modules;
+	async #mount(volume: NativeVolume, session: number): Promise<void> {
 		const { name, mountpoint, mountOptions } = this.#options;
 		const channel = await this.#fuse.mount(utf8ToLatin1(mountpoint), {
 			source: mountSource(name),
@@ -195,8 +223,43 @@ export class Daemon {
 			maxReadBytes,
 			flags: mountOptions.flags,
 		});
-		this.#server = serveFuse({ readOnly: mountOptions.readOnly, onFatal: crash }, { volume, channel, platform, logger });
+		await this.#keep(channel, { session, negotiated: null });
+		this.#serve(volume, channel, undefined);
+	}
+
+	async #keep({ descriptor }: FuseChannel, resume: ResumeState): Promise<void> {
+		const { keepers, platform, logger } = this.#modules;
+		const { mountOptions, diskPaths, renewKeeper } = this.#options;
+		if (keepers === undefined || descriptor === undefined || mountOptions.onCrash === "die") return;
+		const onStop = (reason: string): void => void this.stop(reason);
+		const state = { diskPaths, resume: mountOptions.onCrash === "resume" ? resume : null };
+		const modules = { keepers, clock: platform.clock, logger };
+		this.#keeping = await Keeping.begin({ descriptor, renew: renewKeeper === true || this.#isFresh, onStop }, modules, state);
+	}
+
+	/** A keeper that had the mount made anew has given up the old one; it holds nothing of this one. */
+	get #isFresh(): boolean {
+		return this.#options.resume === undefined;
+	}
+
+	#serve(volume: NativeVolume, channel: FuseChannel, resumed: FuseSession["resumed"]): void {
+		const { platform, logger, serveFuse, crash } = this.#modules;
+		const { readOnly } = this.#options.mountOptions;
+		const onNegotiated = (negotiated: Negotiated): Promise<void> => this.#negotiated(negotiated);
+		const session = resumed === undefined ? { onNegotiated } : { onNegotiated, resumed };
+		this.#server = serveFuse({ readOnly, onFatal: crash, session }, { volume, channel, platform, logger });
 		void this.#server.ended.then(() => this.#finish());
+	}
+
+	async #negotiated(negotiated: Negotiated): Promise<void> {
+		const { resume } = this.#keeping?.state ?? {};
+		if (!resume) return;
+		if (!negotiated.resend) {
+			this.#modules.logger.info(
+				"this kernel cannot hand a mount over to another process: after a crash of this daemon the volume is mounted anew",
+			);
+		}
+		await this.#keeping?.know({ resume: negotiated.resend ? { ...resume, negotiated } : null });
 	}
 
 	#watchSocket(): void {
@@ -283,6 +346,7 @@ export class Daemon {
 			end = { clean: false, exitCode: exitCodes.failed, message: printable(toFsError(error, "daemon.shutdown").message) };
 			logger.error("the volume did not shut down cleanly", { error: end.message });
 		}
+		await this.#keeping?.end();
 		void this.#closeControl(end);
 		return end;
 	}

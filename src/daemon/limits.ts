@@ -48,3 +48,26 @@ export const logFileBytes = 8 * 1024 * 1024;
 
 /** Heap of the daemon's main thread in MiB (contracts: memory). */
 export const heapMiB = 160;
+
+/** A line between daemon and keeper: the arguments of a daemon, with the paths of its disks. */
+export const keeperLineBytes = 1024 * 1024;
+
+/**
+ * A daemon that served so long has brought programs forward: its death does not count towards giving up. A request that kills every daemon does so at once.
+ */
+export const servedEnoughMs = 1_000;
+
+/** Daemons that may die one after the other without having served for `servedEnoughMs`; the pauses before them grow from the first to the longest. */
+export const deathsInARow = 6;
+export const firstRestartMs = 250;
+export const longestRestartMs = 4_000;
+
+/** A successor has to read the metadata of the volume and what its predecessor left: seconds, minutes for a large one on slow disks. Programs wait as long. */
+export const startWithinMs = 10 * 60_000;
+
+/** A daemon whose keeper is gone starts another; one that cannot be kept is not to start processes for ever. */
+export const keepersInARow = 5;
+export const keeperRetryMs = 2_000;
+
+/** Heap of a keeper in MiB: it holds a few strings. */
+export const keeperHeapMiB = 8;

@@ -3,21 +3,26 @@
  * parent on a descriptor whether the volume is mounted. Whatever is not expected ends the process at once: acknowledged data is in
  * memory files that the next mount takes over.
  */
-import { realpathSync, renameSync, statSync, writeSync } from "node:fs";
-import { closeSync, openSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { closeSync, openSync, realpathSync, renameSync, statSync, writeSync } from "node:fs";
+import { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { toFsError } from "../base/errors.ts";
-import type { Logger } from "../base/telemetry.ts";
+import { type Logger, silentLogger } from "../base/telemetry.ts";
 import { serveFuse } from "../doors/fuse/server.ts";
 import type { Clock } from "../platform/interface.ts";
+import { RealConnection } from "../platform/real/connection.ts";
 import { createFuseHost } from "../platform/real/fuse.ts";
 import { createRealPlatform } from "../platform/real/platform.ts";
 import { openVolume } from "../volume/native/open.ts";
+import { type DaemonArguments, encodeArguments } from "./arguments.ts";
 import { Daemon, type DaemonOptions } from "./daemon.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { Home } from "./home.ts";
-import { logFileBytes } from "./limits.ts";
+import { type DaemonsLink, KeeperLink, keptDescriptors, type ResumeState, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
+import type { Keepers } from "./keeping.ts";
+import { keeperHeapMiB, logFileBytes } from "./limits.ts";
 import { formatLogLine, type LogLevel } from "./log-line.ts";
 import { parseMountOptions } from "./mountpoint.ts";
 import { printable } from "./text.ts";
@@ -27,10 +32,11 @@ export type ReadyMessage =
 	| { readonly ready: true; readonly pid: number; readonly warnings: readonly string[] }
 	| { readonly error: { readonly code: string; readonly site: string; readonly message: string; readonly exitCode: number } };
 
-export interface RunOptions extends Omit<DaemonOptions, "pid"> {
-	readonly home: string;
-	/** Where the log goes; undefined = standard error. */
-	readonly logPath: string | undefined;
+export interface RunOptions extends DaemonArguments {
+	/** Undefined: the mount lives and dies with this process. */
+	readonly keepers?: Keepers;
+	readonly renewKeeper?: boolean;
+	readonly resume?: DaemonOptions["resume"];
 	onReady(message: ReadyMessage): void;
 }
 
@@ -91,7 +97,11 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 	const stop = stopOnSignals();
 	const home = new Home(options.home, { files: platform.files });
 	try {
-		const daemon = await Daemon.start({ ...options, pid: process.pid }, { platform, home, logger, openVolume, serveFuse, crash });
+		const keepers = options.keepers === undefined ? {} : { keepers: options.keepers };
+		const daemon = await Daemon.start(
+			{ ...options, pid: process.pid },
+			{ platform, home, logger, openVolume, serveFuse, crash, ...keepers },
+		);
 		options.onReady({ ready: true, pid: process.pid, warnings: await daemon.warnings() });
 		void stop.then((signal) => daemon.stop(signal));
 		const end = await daemon.ended;
@@ -121,7 +131,17 @@ function finish(stuckDisks: readonly string[], exitCode: number, logger: Logger)
 	return exitCode;
 }
 
-function optionsFromArguments(words: readonly string[]): RunOptions {
+interface ParsedArguments extends DaemonArguments {
+	/** Where the parent waits for one line. */
+	readonly readyDescriptor: number | undefined;
+	/** A keeper started this process. */
+	readonly kept: boolean;
+	readonly renewKeeper: boolean;
+	readonly resume: ResumeState | undefined;
+}
+
+/** @throws Error for what no cairn has written. */
+function decodeArguments(words: readonly string[]): ParsedArguments {
 	const { values, positionals } = parseArgs({
 		args: [...words],
 		allowPositionals: true,
@@ -132,6 +152,9 @@ function optionsFromArguments(words: readonly string[]): RunOptions {
 			log: { type: "string" },
 			"accept-loss": { type: "boolean", default: false },
 			"ready-fd": { type: "string" },
+			kept: { type: "boolean", default: false },
+			"renew-keeper": { type: "boolean", default: false },
+			resume: { type: "string" },
 		},
 	});
 	const [name, mountpoint] = positionals;
@@ -146,15 +169,79 @@ function optionsFromArguments(words: readonly string[]): RunOptions {
 		mountOptions: parseMountOptions(values.options),
 		acceptLoss: values["accept-loss"],
 		logPath: values.log,
-		onReady: (message) => tellParent(values["ready-fd"], message),
+		readyDescriptor: values["ready-fd"] === undefined ? undefined : Number(values["ready-fd"]),
+		kept: values.kept,
+		renewKeeper: values["renew-keeper"],
+		resume: values.resume === undefined ? undefined : (JSON.parse(values.resume) as ResumeState),
 	};
 }
 
-function tellParent(descriptor: string | undefined, message: ReadyMessage): void {
+function optionsFromArguments(words: readonly string[]): RunOptions {
+	const { readyDescriptor, kept, resume, ...options } = decodeArguments(words);
+	return {
+		...options,
+		resume: resume === undefined ? undefined : { ...resume, descriptor: keptDescriptors.fuse },
+		keepers: createKeepers(options, kept),
+		onReady: (message) => tellParent(readyDescriptor, message),
+	};
+}
+
+/** This very program, with the flags that Node was started with. */
+const ownProgram = (): string[] => [process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)];
+
+const keeperFlags = [
+	`--max-old-space-size=${keeperHeapMiB}`,
+	"--max-semi-space-size=1",
+	"--jitless",
+	"--no-expose-wasm",
+	"--v8-pool-size=0",
+	"--stack-size=256",
+];
+
+function createKeepers(options: DaemonArguments, kept: boolean): Keepers {
+	const silent = silentLogger;
+	const link = (socket: Socket, onMessage: (message: ToDaemon) => void): DaemonsLink =>
+		new KeeperLink<ToDaemon, ToKeeper>(new RealConnection(socket), onMessage, silent);
+	let adopted = false;
+	return {
+		adopt: (onMessage) => {
+			if (!kept || adopted) return undefined;
+			adopted = true;
+			return link(new Socket({ fd: keptDescriptors.link, readable: true, writable: true }), onMessage);
+		},
+		start: (descriptor, onMessage) => startKeeper(options, descriptor, (socket) => link(socket, onMessage)),
+		// A loss that was accepted once is not accepted again by itself.
+		successor: (diskPaths) => ({ program: ownProgram(), words: encodeArguments({ ...options, diskPaths, acceptLoss: false }) }),
+	};
+}
+
+function startKeeper(
+	{ name, mountpoint, logPath }: DaemonArguments,
+	descriptor: number,
+	link: (socket: Socket) => DaemonsLink,
+): Promise<DaemonsLink> {
+	return new Promise((resolve, reject) => {
+		const log = logPath === undefined ? 2 : openSync(logPath, "a", 0o600);
+		const script = fileURLToPath(new URL("./keeper.js", import.meta.url));
+		const words = [...keeperFlags, script, name, mountpoint, ...(logPath === undefined ? [] : ["--log", logPath])];
+		const keeper = spawn(process.execPath, words, {
+			detached: true,
+			cwd: "/",
+			stdio: ["ignore", log, log, "ignore", descriptor, "pipe"],
+		});
+		if (logPath !== undefined) closeSync(log);
+		keeper.unref();
+		keeper.once("error", (error) => reject(toFsError(error, "daemon.keeper-spawn")));
+		const socket = (keeper.stdio as readonly unknown[])[keptDescriptors.link] as Socket | null | undefined;
+		if (socket) resolve(link(socket));
+	});
+}
+
+function tellParent(descriptor: number | undefined, message: ReadyMessage): void {
 	if (descriptor === undefined) return;
 	try {
-		writeSync(Number(descriptor), `${JSON.stringify(message)}\n`);
-		closeSync(Number(descriptor));
+		writeSync(descriptor, `${JSON.stringify(message)}\n`);
+		closeSync(descriptor);
 	} catch {
 		// The command that started this daemon is gone; the daemon stays.
 	}

@@ -87,25 +87,51 @@ export async function checkMountpoint(mountpoint: string, modules: MountModules)
 	if (names.length > 0) throw refused("daemon.mountpoint-full", `it is not empty (${names[0]} is there): a mount would hide that`);
 }
 
+/** What becomes of a mount whose daemon has died: a successor goes on with it, or makes a new one, or it stays dead until somebody mounts the volume. */
+export type OnCrash = "resume" | "remount" | "die";
+
 export interface MountOptions {
 	readonly readOnly: boolean;
 	readonly allowOther: boolean;
+	readonly onCrash: OnCrash;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
 
 const kernelFlags: ReadonlySet<string> = new Set(["nosuid", "nodev", "noexec", "noatime", "relatime"]);
 const withoutEffect: ReadonlySet<string> = new Set(["rw", "suid", "dev", "exec", "defaults", "allow_other"]);
+const onCrashWords: Readonly<Record<string, OnCrash>> = {
+	"on_crash=resume": "resume",
+	"on_crash=remount": "remount",
+	"on_crash=die": "die",
+};
 
 /** `-o ro,noatime,…`. @throws FsError EINVAL for an option that is not known. */
 export function parseMountOptions(text: string): MountOptions {
 	const words = text.split(",").filter((word) => word !== "");
-	const unknown = words.filter((word) => word !== "ro" && word !== "root_only" && !kernelFlags.has(word) && !withoutEffect.has(word));
+	const known = (word: string) =>
+		word === "ro" || word === "root_only" || kernelFlags.has(word) || withoutEffect.has(word) || Object.hasOwn(onCrashWords, word);
+	const unknown = words.filter((word) => !known(word));
 	if (unknown.length > 0) {
-		const known = ["ro", "root_only", ...kernelFlags].join(", ");
-		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${known}`, {});
+		const there = ["ro", "root_only", ...kernelFlags, ...Object.keys(onCrashWords)].join(", ");
+		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
 	}
-	return { readOnly: words.includes("ro"), allowOther: !words.includes("root_only"), flags: words.filter((word) => kernelFlags.has(word)) };
+	return {
+		readOnly: words.includes("ro"),
+		allowOther: !words.includes("root_only"),
+		onCrash: onCrashWords[words.findLast((word) => Object.hasOwn(onCrashWords, word)) ?? ""] ?? "resume",
+		flags: words.filter((word) => kernelFlags.has(word)),
+	};
+}
+
+/** The words that `parseMountOptions` makes the same of. */
+export function mountOptionWords({ readOnly, allowOther, onCrash, flags }: MountOptions): string[] {
+	return [
+		...(readOnly ? ["ro"] : []),
+		...(allowOther ? [] : ["root_only"]),
+		...(onCrash === "resume" ? [] : [`on_crash=${onCrash}`]),
+		...flags,
+	];
 }
 
 /** @returns false when it is busy. */

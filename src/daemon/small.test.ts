@@ -6,9 +6,12 @@ import { SimWorld } from "../platform/sim/world.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { checkVolumeName, Home } from "./home.ts";
 import { civilFromDays, formatLogLine, formatTime } from "./log-line.ts";
-import { parseMountOptions } from "./mountpoint.ts";
+import { mountOptionWords, parseMountOptions } from "./mountpoint.ts";
 import { printable, printableDeep } from "./text.ts";
 
+/** As mount options are written. */
+const inOrder = (a: string, b: string) => place(a) - place(b);
+const place = (word: string) => ["ro", "root_only", "on_crash=remount", "on_crash=die", "nodev", "noexec"].indexOf(word);
 const inval = (error: unknown) => isFsError(error, "EINVAL");
 
 describe("exit codes", () => {
@@ -62,10 +65,19 @@ describe("log lines", () => {
 
 describe("mount options", () => {
 	test("known ones", () => {
-		assert.deepEqual(parseMountOptions(""), { readOnly: false, allowOther: true, flags: [] });
-		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), { readOnly: true, allowOther: true, flags: ["noatime", "nosuid"] });
-		assert.deepEqual(parseMountOptions("root_only"), { readOnly: false, allowOther: false, flags: [] });
-		for (const wrong of ["writeback", "ro,,x", "RO"]) assert.throws(() => parseMountOptions(wrong), inval, wrong);
+		assert.deepEqual(parseMountOptions(""), { readOnly: false, allowOther: true, onCrash: "resume", flags: [] });
+		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
+			readOnly: true,
+			allowOther: true,
+			onCrash: "resume",
+			flags: ["noatime", "nosuid"],
+		});
+		assert.deepEqual(parseMountOptions("root_only,on_crash=die"), { readOnly: false, allowOther: false, onCrash: "die", flags: [] });
+		for (const text of ["", "ro", "root_only,nodev", "on_crash=remount,noexec", "ro,root_only,on_crash=die"]) {
+			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
+		}
+		for (const wrong of ["writeback", "ro,,x", "RO", "on_crash", "on_crash=", "on_crash=live", "__proto__"])
+			assert.throws(() => parseMountOptions(wrong), inval, wrong);
 	});
 });
 

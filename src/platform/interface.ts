@@ -188,6 +188,11 @@ export interface FuseHost {
 	unavailable(): Promise<string | undefined>;
 	/** Mounts; requests flow once `FuseChannel.start` was called. @throws FsError EPERM, ENOENT, EBUSY, ENODEV. */
 	mount(mountpoint: string, options: FuseMountOptions): Promise<FuseChannel>;
+	/**
+	 * Takes over a connection that another process has begun, by a descriptor that this process was given. The kernel sends every request again that was read and not answered, bit 63 of `unique` set, before
+	 * any other. @throws FsError ENOTSUP: it cannot (Linux before 6.9).
+	 */
+	resume(descriptor: number, subtype: string): Promise<FuseChannel>;
 	/** Takes away a mount, or what a dead daemon left behind. `lazy` = MNT_DETACH. @throws FsError EBUSY, EINVAL (nothing mounted). */
 	unmount(mountpoint: string, lazy: boolean): Promise<void>;
 	/** The FUSE mounts of this host, from /proc/self/mountinfo. */
@@ -219,6 +224,8 @@ export interface FuseChannel {
 	notify(message: Uint8Array): Promise<void>;
 	/** Whether a thread has a capability in force (capabilities(7), by number) in this moment; false when it is gone. */
 	capable(pid: number, capability: number): Promise<boolean>;
+	/** The file descriptor of the connection in this process, for one that shall inherit it. Undefined where there is none. */
+	readonly descriptor?: number;
 	/** Resolves when the kernel ended the connection (unmounted or aborted). */
 	readonly ended: Promise<void>;
 	/** Frees threads and the descriptor; does not unmount. */

@@ -235,6 +235,22 @@ export interface Pending {
 	readonly birthEpoch: number;
 }
 
+/**
+ * What a request of a client came to, in the same transaction as its effect: a successor of this process is sent the request again when it was not answered, and must not carry
+ * it out twice. One record a slot; the next request in the slot writes over it.
+ */
+export interface RequestOutcome {
+	readonly slot: number;
+	/** The client's connection. */
+	readonly session: number;
+	/** The client's number of the request. */
+	readonly requestLow: number;
+	readonly requestHigh: number;
+	/** The inode that was made, changed or removed. */
+	readonly ino: Ino;
+	readonly birthEpoch: number;
+}
+
 /** Volume-wide counters and settings; one record. */
 export interface VolumeRecord {
 	/** Next inode counter block per birth group, next chunk, segment, intent ids: handed out in blocks, so that no transaction needs this record for each. */
@@ -255,7 +271,7 @@ export interface VolumeRecord {
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   pendingRecord(ino, id) 'p' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

@@ -17,6 +17,7 @@ import {
 	keySecondNumber,
 	orphanRecord,
 	pendingRecord,
+	requestRecord,
 	segmentRecord,
 	volumeRecord,
 	xattrRecord,
@@ -144,6 +145,7 @@ const samples: readonly Sample[] = [
 	sample(accessListRecord, { ...accessList, access: undefined }, 8),
 	sample(intentRecord, { id: 6, kind: "truncate", ino: 8, from: 2 ** 43, to: Number.MAX_SAFE_INTEGER, birthEpoch: 2 }, 6),
 	sample(intentRecord, { id: 6, kind: "zero", ino: 8, from: 1, to: 2, birthEpoch: 2 }, 6),
+	sample(requestRecord, { slot: 3, session: 2 ** 52, requestLow: 0xffff_ffff, requestHigh: 7, ino: 8, birthEpoch: 2 }, 3),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
 	sample(volumeRecord, volume),
 ];
@@ -254,7 +256,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 12);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 13);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

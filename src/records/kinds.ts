@@ -19,6 +19,7 @@ import type {
 	NumberRange,
 	Orphan,
 	Pending,
+	RequestOutcome,
 	PosixAccess,
 	PosixList,
 	RecordKind,
@@ -497,6 +498,24 @@ export const pendingRecord: RecordKind<readonly [ino: Ino, id: number], Pending>
 	}),
 });
 
+export const requestRecord: RecordKind<readonly [slot: number], RequestOutcome> = defineKind({
+	name: "request outcome",
+	tag: "q",
+	parts: ["u64"],
+	sizeHint: 32,
+	epoch: (outcome) => outcome.birthEpoch,
+	write: (writer, outcome) =>
+		void writer.u64(outcome.slot).u64(outcome.session).u32(outcome.requestLow).u32(outcome.requestHigh).u64(outcome.ino),
+	read: (reader, head, key) => ({
+		slot: readIdentity(reader, key, 1),
+		session: reader.u64(),
+		requestLow: reader.u32(),
+		requestHigh: reader.u32(),
+		ino: reader.u64(),
+		birthEpoch: head.birthEpoch,
+	}),
+});
+
 export const volumeRecord: RecordKind<readonly [], VolumeRecord> = defineKind({
 	name: "volume",
 	tag: "v",
@@ -557,6 +576,7 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	segmentRecord,
 	intentRecord,
 	pendingRecord,
+	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];
 

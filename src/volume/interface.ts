@@ -6,6 +6,20 @@ import type { FileType, Ino } from "../records/interface.ts";
 
 export type { FileType, Ino } from "../records/interface.ts";
 
+/**
+ * Names one request of a client, for clients that send a request again when the process that serves them was replaced before it answered. Operations that make, move or remove
+ * names, cut contents at an open or change attributes by name note the token in the transaction of their effect; no operation may be given the slot of another one that is not answered yet.
+ */
+export interface RequestToken {
+	readonly slot: number;
+	/** The client's own number, 64 bits. */
+	readonly low: number;
+	readonly high: number;
+}
+
+/** Slots of requests: those that a door carries out at once (some 512), those that its predecessor left unanswered, and room to spare. */
+export const requestSlots = 2048;
+
 export interface Caller {
 	readonly uid: number;
 	readonly gid: number;
@@ -21,6 +35,8 @@ export interface Caller {
 	readonly trusted: boolean;
 	/** Taken from the mode of what the caller makes, unless the directory hands down an access list. Default 0. */
 	readonly umask?: number;
+	/** Without it, a request that is sent again is carried out again. */
+	readonly request?: RequestToken;
 }
 
 export interface NodeRef {
@@ -149,6 +165,30 @@ export interface VolumeSpace {
 	readonly inodes: number;
 	readonly freeInodes: number;
 	readonly maximumNameBytes: number;
+}
+
+/** What an earlier process of this session has left. */
+export interface ResumedSession {
+	readonly handles: readonly ResumedHandle[];
+	readonly outcomes: readonly ResumedOutcome[];
+}
+
+export interface ResumedHandle {
+	readonly handle: HandleId;
+	readonly ino: Ino;
+	readonly read: boolean;
+	readonly write: boolean;
+	/** The request that opened it. */
+	readonly requestLow: number;
+	readonly requestHigh: number;
+}
+
+/** The newest request in each slot that had an effect, and the inode that it was about. */
+export interface ResumedOutcome {
+	readonly slot: number;
+	readonly requestLow: number;
+	readonly requestHigh: number;
+	readonly ino: Ino;
 }
 
 /** Where an open or a new name is: a node itself, or a name in a directory. */

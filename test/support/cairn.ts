@@ -151,6 +151,11 @@ export class TestVolume {
 		return { CAIRN_HOME: join(this.base, "home") };
 	}
 
+	get id(): string {
+		assert.ok(this.#id !== undefined, "created");
+		return this.#id;
+	}
+
 	/** A mount that may fail, but has to say so soon. */
 	async tryMount(timeoutMs: number): Promise<void> {
 		const { signal } = await execute(process.execPath, [commandLine, "mount", this.name, this.mountpoint], {
@@ -202,31 +207,58 @@ export class TestVolume {
 		assert.deepEqual([protection.degradedBytes, protection.lostBytes], [0, 0], `healed to full protection\n${this.log()}`);
 	}
 
-	/** Processes of this volume's daemon: what has this volume's folder and the daemon's program among its arguments. */
+	/** Processes of this volume's daemon. */
 	daemons(): number[] {
+		return this.#processes("main");
+	}
+
+	keepers(): number[] {
+		return this.#processes("keeper");
+	}
+
+	/** What has this volume's folder and the program of a daemon, or a keeper, among its arguments. */
+	#processes(program: "main" | "keeper" | "(main|keeper)"): number[] {
+		const script = new RegExp(`/daemon/${program}\\.js$`);
 		const pids = readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name));
 		return pids.map(Number).filter((pid) => {
 			try {
 				const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-				return words.some((word) => word.endsWith("/daemon/main.js")) && words.some((word) => word.startsWith(this.base));
+				return words.some((word) => script.test(word)) && words.some((word) => word.startsWith(this.base));
 			} catch {
 				return false;
 			}
 		});
 	}
 
-	/** kill -9, and waits until the process is gone. Answers whether there was one. */
+	/** kill -9 of the daemon and of what would bring it back: the mount is dead. Answers whether there was a daemon. */
 	async kill(): Promise<boolean> {
-		const pids = this.daemons();
-		for (const pid of pids) {
-			try {
-				process.kill(pid, "SIGKILL");
-			} catch {
-				// It ended by itself in between.
-			}
+		const found = this.daemons().length > 0;
+		// A keeper may have started a successor in between, a daemon a keeper; before its exec a child looks like its parent.
+		for (let left = this.#processes("(main|keeper)"); left.length > 0; left = this.#processes("(main|keeper)")) {
+			for (const pid of left) kill(pid);
+			await sleep(10);
 		}
-		while (this.daemons().length > 0) await sleep(10);
-		return pids.length > 0;
+		return found;
+	}
+
+	/** kill -9 of the daemon alone. Answers its process. */
+	killDaemon(): number {
+		const [pid] = this.daemons();
+		assert.ok(pid !== undefined, `no daemon to kill\n${this.log()}`);
+		kill(pid);
+		return pid;
+	}
+
+	/** A daemon other than `before` serves the volume. */
+	async successorOf(before: number, limitMs = 120_000): Promise<number> {
+		const endMs = performance.now() + limitMs;
+		for (;;) {
+			const { code, stdout } = await this.try("status", this.name, "--json");
+			const status = code === 0 ? (JSON.parse(stdout) as VolumeStatusJson) : undefined;
+			if (status !== undefined && status.mounts.length > 0 && status.pid !== before) return status.pid;
+			assert.ok(performance.now() < endMs, `no successor of ${before} within ${limitMs} ms\n${this.log()}`);
+			await sleep(50);
+		}
 	}
 
 	/** The end of the daemon's log, for messages. */
@@ -246,8 +278,17 @@ export class TestVolume {
 		}
 		await this.try("destroy", this.name, "--yes", this.name);
 		// Other volumes of this machine have their memory files beside: only those with exactly this id are ours.
-		if (this.#id !== undefined) for (const kind of ["log", "dirty"]) rmSync(`/dev/shm/cairn-${this.#id}.${kind}`, { force: true });
+		if (this.#id !== undefined)
+			for (const kind of ["log", "dirty", "handles"]) rmSync(`/dev/shm/cairn-${this.#id}.${kind}`, { force: true });
 		rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
+	}
+}
+
+function kill(pid: number): void {
+	try {
+		process.kill(pid, "SIGKILL");
+	} catch {
+		// It ended by itself in between.
 	}
 }
 

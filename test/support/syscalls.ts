@@ -12,6 +12,8 @@ const calls = {
 	mmap: library.func("void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"),
 	munmap: library.func("int munmap(void *address, size_t length)"),
 	msync: library.func("int msync(void *address, size_t length, int flags)"),
+	renameat2: library.func("int renameat2(int fromFolder, const char *from, int toFolder, const char *to, unsigned int flags)"),
+	setxattr: library.func("int setxattr(const char *path, const char *name, const char *value, size_t length, int flags)"),
 	ioctl: library.func("int ioctl(int fd, unsigned long request, int argument)"),
 };
 
@@ -56,6 +58,17 @@ export function copyFileRange(from: number, fromOffset: number, to: number, toOf
 	const done = Number(calls.copyFileRange(from, [fromOffset], to, [toOffset], length, 0));
 	if (done < 0) throw new SystemError("copy_file_range");
 	return done;
+}
+
+/** RENAME_EXCHANGE. */
+export function exchange(a: string, b: string): void {
+	const atCurrentFolder = -100;
+	if (calls.renameat2(atCurrentFolder, a, atCurrentFolder, b, 2) !== 0) throw new SystemError("renameat2");
+}
+
+export function setXattr(path: string, name: string, value: string, mode: "any" | "create" | "replace"): void {
+	const flags = { any: 0, create: 1, replace: 2 }[mode];
+	if (calls.setxattr(path, name, value, Buffer.byteLength(value), flags) !== 0) throw new SystemError("setxattr");
 }
 
 /** FICLONE. */

@@ -23,6 +23,8 @@ export interface Negotiated {
 	readonly dontMask: boolean;
 	/** The kernel can do without OPENDIR and RELEASEDIR. */
 	readonly noOpendir: boolean;
+	/** It can send requests again that a process took with it (Linux 6.9). */
+	readonly resend: boolean;
 }
 
 export interface Door {
@@ -47,6 +49,10 @@ export interface Door {
 	bytesRead: number;
 	bytesWritten: number;
 	negotiated: Negotiated | undefined;
+	/** To be kept for a successor, before INIT is answered. */
+	onNegotiated(negotiated: Negotiated): Promise<void>;
+	/** When the door took over from another process, monotonic ms; undefined when it did not. */
+	readonly resumedMs: number | undefined;
 	/** For replies; free again when `reply` returns. */
 	readonly out: ReplyWriter;
 	/** Makes the kernel send what mappings have changed from `offset` on. False: it is not known that it did, within the time that is given to it. */
@@ -64,7 +70,8 @@ export interface Door {
 
 /** Until its newest bytes are sealed, the stored size of a file changes by itself: the kernel may believe attributes for a moment only. */
 export function attributeValidity(door: Door, ino: Ino): number {
-	const at = door.recentWrites.get(ino);
+	// What was written lately through a predecessor is not known here.
+	const at = door.recentWrites.get(ino) ?? door.resumedMs;
 	if (at === undefined) return door.attributeMs;
 	if (door.clock.monotonicMs() - at < recentWriteMs) return Math.min(door.attributeMs, recentAttributeMs);
 	door.recentWrites.delete(ino);

@@ -54,6 +54,7 @@ import {
 	fattr,
 	fopen,
 	initFlags,
+	initFlags2,
 	opcodes,
 	openFlags,
 	openKillSuidGid,
@@ -64,6 +65,8 @@ import {
 	xattrReplace,
 } from "./protocol.ts";
 import type { InitIn, InitOut, RequestHeader, RequestReader, SetattrIn } from "./protocol.ts";
+import { isResent, requestHighOf } from "./session.ts";
+import type { Past } from "./session.ts";
 
 const capSysAdmin = 21;
 
@@ -127,13 +130,15 @@ export function negotiate(init: InitIn, keepCache: boolean): { readonly out: Ini
 			setxattrExt: (flags & initFlags.SETXATTR_EXT) !== 0,
 			dontMask: (flags & initFlags.DONT_MASK) !== 0,
 			noOpendir: keepCache && (init.flags & initFlags.NO_OPENDIR_SUPPORT) !== 0,
+			resend: (init.flags2 & initFlags2.HAS_RESEND) !== 0,
 		},
 	};
 }
 
-function handleInit(door: Door, header: RequestHeader, r: RequestReader): undefined {
+async function handleInit(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const { out, state } = negotiate(decodeInit(r), door.keepCache);
 	door.negotiated = state;
+	await door.onNegotiated(state);
 	encodeInitOut(door.out.reset(), out);
 	door.reply(header, door.out.finish(header, 0), undefined);
 }
@@ -158,6 +163,7 @@ function callerOf(door: Door, header: RequestHeader): Caller {
 		clientInstance: door.clientInstance,
 		share: undefined,
 		trusted: true,
+		...(header.slot === undefined ? {} : { request: { slot: header.slot, low: header.uniqueLow, high: requestHighOf(header.uniqueHigh) } }),
 	};
 }
 
@@ -621,6 +627,8 @@ async function handleFlush(door: Door, header: RequestHeader, r: RequestReader):
 
 async function handleRelease(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const handle = decodeFh(r);
+	// Carried out already by a process that did not come to answer.
+	if (isResent(header) && !door.handles.has(handle)) return done(door, header);
 	openFile(door, handle);
 	dropHandle(door, handle);
 	await door.volume.close(handle);
@@ -690,6 +698,57 @@ async function handleDestroy(door: Door, header: RequestHeader): Promise<void> {
 
 function handleNothing(door: Door, header: RequestHeader): undefined {
 	done(door, header);
+}
+
+// ── sent again ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Answers a request that a process which is gone has carried out: what it has opened, or what became of the inode. */
+export function answerAgain(door: Door, header: RequestHeader, r: RequestReader, past: Past): Promise<void> {
+	const { opened, outcome } = past;
+	switch (header.opcode) {
+		case opcodes.OPEN:
+			return openAgain(door, header, decodeOpen(r), past);
+		case opcodes.CREATE:
+		case opcodes.TMPFILE:
+			return createAgain(door, header, decodeCreate(r), past);
+		case opcodes.MKNOD:
+		case opcodes.MKDIR:
+		case opcodes.SYMLINK:
+		case opcodes.LINK:
+			return entryAgain(door, header, outcome?.ino ?? opened?.ino ?? 0);
+		default:
+			done(door, header);
+			return Promise.resolve();
+	}
+}
+
+async function entryAgain(door: Door, header: RequestHeader, ino: number): Promise<void> {
+	sendEntry(door, header, await door.volume.getAttributes(callerOf(door, header), node(door, ino)));
+}
+
+/** The handle of then, or one like it: then the truncation, if there was one, is done. */
+async function reopened(door: Door, header: RequestHeader, flags: number, { opened, outcome }: Past): Promise<Opened> {
+	const caller = callerOf(door, header);
+	const ref = node(door, opened?.ino ?? outcome?.ino ?? 0);
+	if (opened === undefined) return door.volume.open(caller, { node: ref }, intentOf(flags, "open"));
+	const attributes = await door.volume.getAttributes(caller, ref);
+	return { handle: opened.handle, attributes, created: false, parentAfter: undefined, position: 0 };
+}
+
+/** `opening` again: rights that the open has to take away may be there still. */
+async function openAgain(door: Door, header: RequestHeader, open: ReturnType<typeof decodeOpen>, past: Past): Promise<void> {
+	const opened = await reopened(door, header, open.flags, past);
+	dropHandle(door, opened.handle);
+	const truncate = (open.flags & openFlags.TRUNC) !== 0;
+	await opening(door, callerOf(door, header), opened, open.flags, truncate && (open.openFlags & openKillSuidGid) !== 0);
+	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function createAgain(door: Door, header: RequestHeader, create: ReturnType<typeof decodeCreate>, past: Past): Promise<void> {
+	const opened = await reopened(door, header, create.flags, past);
+	dropHandle(door, opened.handle);
+	sendCreated(door, header, await opening(door, callerOf(door, header), opened, create.flags, false), opened, create.flags);
 }
 
 export function createHandlers(door: Door): ReadonlyMap<number, Handler> {

@@ -78,3 +78,6 @@ export const preferredIoBytes = 131_072;
 /** The same fault is logged this many times in full, then every thousandth time: a failing disk must not fill the log. */
 export const fullLogsPerSite = 10;
 export const maxLogSites = 256;
+
+/** How long a hand-over to another process waits for requests in flight: programs wait as long for theirs, and a disk may hang. */
+export const detachMs = 20_000;

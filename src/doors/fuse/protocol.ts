@@ -107,6 +107,9 @@ export const fattr = {
 	KILL_SUIDGID: 1 << 11,
 } as const;
 
+/** Of `flags2`, without the 32 bits below: 1 << 39 in fuse.h. */
+export const initFlags2 = { HAS_RESEND: 1 << 7 } as const;
+
 export const fopen = { KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3, NOFLUSH: 1 << 5 } as const;
 export const getattrFh = 1;
 export const writeKillSuidGid = 1 << 2;
@@ -225,6 +228,8 @@ export interface RequestHeader {
 	readonly uid: number;
 	readonly gid: number;
 	readonly pid: number;
+	/** Where the volume notes what came of it (`session.ts`). */
+	slot?: number;
 }
 
 /** A bounds-checked cursor over one request. */

@@ -13,16 +13,18 @@
 import { AssertionError, assert } from "../../base/assert.ts";
 import { Deferred, Signal } from "../../base/async.ts";
 import { BufferPool } from "../../base/buffer-pool.ts";
-import { isFsError, toFsError } from "../../base/errors.ts";
+import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { FuseChannel, Platform } from "../../platform/interface.ts";
-import type { Changed, HandleId, Volume } from "../../volume/interface.ts";
+import type { Changed, HandleId, ResumedSession, Volume } from "../../volume/interface.ts";
 import { BoundedMap } from "./bounded-map.ts";
-import type { Door, OpenFile } from "./door.ts";
+import { keepHandle } from "./door.ts";
+import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { FaultLog } from "./faults.ts";
-import { createHandlers } from "./handlers.ts";
+import { answerAgain, createHandlers } from "./handlers.ts";
 import type { Handler } from "./handlers.ts";
 import {
+	detachMs,
 	maxBytesInFlight,
 	maxConcurrentRequests,
 	maxHandles,
@@ -46,6 +48,7 @@ import {
 	outHeaderBytes,
 } from "./protocol.ts";
 import type { RequestHeader } from "./protocol.ts";
+import { RequestSession } from "./session.ts";
 
 export interface FuseServerOptions {
 	/** Changes are refused with EROFS, whatever the mount flags say. */
@@ -60,6 +63,19 @@ export interface FuseServerOptions {
 	readonly clientInstance?: string;
 	/** Something is wrong with the program, not with a request: the daemon decides whether to go on. The request got EIO. */
 	readonly onFatal?: (error: unknown) => void;
+	/** The connection may be taken over by another process. */
+	readonly session?: FuseSession;
+}
+
+export interface FuseSession {
+	/** The connection was begun by a process that is gone. */
+	readonly resumed?: {
+		/** What it settled with the kernel; undefined when it did not get that far. */
+		readonly negotiated: Negotiated | undefined;
+		readonly left: ResumedSession;
+	};
+	/** To be kept for a successor before it resolves. */
+	onNegotiated(negotiated: Negotiated): Promise<void>;
 }
 
 export interface FuseServerModules {
@@ -89,6 +105,11 @@ export interface FuseServer {
 	 * is cut off.
 	 */
 	stop(): Promise<void>;
+	/**
+	 * Hands the connection over: takes no more requests, answers what is in flight, and closes the channel here; handles stay open. What was not answered, the kernel sends to the successor.
+	 * @throws FsError ETIMEDOUT when requests are not done in time: then it goes on serving.
+	 */
+	detach(): Promise<void>;
 	counters(): FuseCounters;
 }
 
@@ -112,6 +133,7 @@ class Server implements FuseServer {
 	readonly #scratch = new ReplyWriter(512);
 	readonly #requests = new Map<number, number>();
 	readonly #idle = new Signal();
+	readonly #session: RequestSession | undefined;
 	#errors = 0;
 	#interrupts = 0;
 	#pauses = 0;
@@ -119,6 +141,8 @@ class Server implements FuseServer {
 	#bytesInFlight = 0;
 	#paused = false;
 	#channelEnded = false;
+	#detaching = false;
+	#detached = false;
 	#stopping: Promise<void> | undefined;
 	readonly #over = new Deferred<void>();
 
@@ -129,6 +153,10 @@ class Server implements FuseServer {
 		this.#faults = new FaultLog(modules.logger);
 		this.#door = this.#createDoor(options, modules);
 		this.#handlers = createHandlers(this.#door);
+		const { session } = options;
+		this.#session = session === undefined ? undefined : new RequestSession(session.resumed?.left);
+		for (const { handle, ino, read, write } of session?.resumed?.left.handles ?? [])
+			keepHandle(this.#door, handle, { ino, mappable: read && write });
 		this.ended = this.#over.promise;
 		void modules.channel.ended.then(() => this.#finish());
 		modules.channel.start((request) => this.#receive(request));
@@ -158,7 +186,9 @@ class Server implements FuseServer {
 			position: 0,
 			bytesRead: 0,
 			bytesWritten: 0,
-			negotiated: undefined,
+			negotiated: options.session?.resumed?.negotiated,
+			onNegotiated: async (negotiated) => options.session?.onNegotiated(negotiated),
+			resumedMs: options.session?.resumed === undefined ? undefined : modules.platform.clock.monotonicMs(),
 			out: this.#scratch,
 			unsynced: (error) => this.#faults.unsynced(error),
 			changed: (change) => this.#changed(change),
@@ -210,19 +240,20 @@ class Server implements FuseServer {
 		const asks = header.opcode === opcodes.READ && request.length >= inHeaderBytes + 20 ? readSize(request) : 0;
 		const weight = request.length + Math.min(asks, maxBytesInFlight);
 		this.#begin(weight);
+		this.#session?.begin(header);
 		let running: Promise<void> | undefined;
 		try {
 			running = this.#dispatch(header, request, end);
 		} catch (error) {
 			this.#fail(header, error);
 		}
-		if (running === undefined) this.#end(weight);
+		if (running === undefined) this.#end(header, weight);
 		else
 			void running.then(
-				() => this.#end(weight),
+				() => this.#end(header, weight),
 				(error: unknown) => {
 					this.#fail(header, error);
-					this.#end(weight);
+					this.#end(header, weight);
 				},
 			);
 	}
@@ -234,7 +265,9 @@ class Server implements FuseServer {
 			this.#reply(header, this.#scratch.reset().finish(header, errnoOf.ENOSYS), undefined);
 			return undefined;
 		}
-		return handler(header, new RequestReader(request, inHeaderBytes, end, `opcode ${header.opcode}`));
+		const reader = new RequestReader(request, inHeaderBytes, end, `opcode ${header.opcode}`);
+		const past = this.#session?.past(header);
+		return past === undefined ? handler(header, reader) : answerAgain(this.#door, header, reader, past);
 	}
 
 	#receiveSilent(header: RequestHeader, request: Uint8Array, end: number): void {
@@ -260,12 +293,13 @@ class Server implements FuseServer {
 		}
 	}
 
-	#end(weight: number): void {
+	#end(header: RequestHeader, weight: number): void {
+		this.#session?.end(header);
 		this.#inFlight--;
 		this.#bytesInFlight -= weight;
 		assert(this.#inFlight >= 0 && this.#bytesInFlight >= 0, "more FUSE requests ended than began");
 		// Half-way down, so that a full door does not pause and resume at every request.
-		if (this.#paused && this.#inFlight <= maxConcurrentRequests / 2 && this.#bytesInFlight <= maxBytesInFlight / 2) {
+		if (this.#paused && !this.#detaching && this.#inFlight <= maxConcurrentRequests / 2 && this.#bytesInFlight <= maxBytesInFlight / 2) {
 			this.#paused = false;
 			this.#channel.resume();
 		}
@@ -327,11 +361,27 @@ class Server implements FuseServer {
 	}
 
 	async #finish(): Promise<void> {
-		if (this.#channelEnded) return;
+		if (this.#channelEnded || this.#detached) return;
 		this.#channelEnded = true;
 		await this.#drain();
 		await this.#closeHandles();
 		this.#over.resolve();
+	}
+
+	async detach(): Promise<void> {
+		assert(!this.#detaching, "a door is handed over once at a time");
+		this.#detaching = true;
+		this.#channel.pause();
+		const { clock } = this.#door;
+		if (!(await Promise.race([this.#drain().then(() => true), clock.sleep(detachMs).then(() => false)]))) {
+			this.#detaching = false;
+			this.#paused = false;
+			this.#channel.resume();
+			throw new FsError("ETIMEDOUT", "fuse.detach", `${this.#inFlight} requests were not done after ${detachMs / 1000} s`);
+		}
+		if (this.#channelEnded) throw new FsError("ENOTCONN", "fuse.detach-ended", "the file system was unmounted meanwhile");
+		this.#detached = true;
+		await this.#channel.close();
 	}
 
 	stop(): Promise<void> {

@@ -78,6 +78,10 @@ export class RealFuseChannel implements FuseChannel {
 		this.ended = this.#over.promise;
 	}
 
+	get descriptor(): number {
+		return this.#fd;
+	}
+
 	start(onRequest: (request: Uint8Array) => void): void {
 		assert(this.#take === undefined && this.#closing === undefined, "a FUSE channel starts once");
 		this.#take = onRequest;

@@ -6,7 +6,7 @@
  * A mount is of type `fuseblk.SUBTYPE` on a device of its own (`fuse-device.ts` says why), or of type `fuse.SUBTYPE` where that cannot be
  * had. Callers see the second in both cases.
  */
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants, openSync, writeSync } from "node:fs";
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { bytesToLatin1, latin1ToBytes, latin1ToUtf8 } from "../../base/bytes.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
@@ -20,7 +20,7 @@ const device = "/dev/fuse";
 const blockType = "fuseblk";
 
 export function createFuseHost(): FuseHost {
-	return { unavailable, mount, unmount, mounts };
+	return { unavailable, mount, resume, unmount, mounts };
 }
 
 async function unavailable(): Promise<string | undefined> {
@@ -146,6 +146,32 @@ async function opened(fd: number, mountpoint: string, options: FuseMountOptions)
 		await libc().umount(cString(mountpoint), mntDetach | umountNoFollow);
 		throw error;
 	}
+}
+
+/** fuse.h FUSE_NOTIFY_RESEND, `struct fuse_out_header` without a body. */
+const notifyResend = 7;
+
+async function resume(descriptor: number, subtype: string): Promise<FuseChannel> {
+	const message = new Uint8Array(16);
+	const view = new DataView(message.buffer);
+	view.setUint32(0, message.length, true);
+	view.setInt32(4, notifyResend, true);
+	try {
+		writeSync(descriptor, message);
+	} catch (error) {
+		const { code } = error as { code?: string };
+		if (code === "EINVAL")
+			throw new FsError(
+				"ENOTSUP",
+				"platform.fuse-resend",
+				"this kernel cannot hand a mount over to another process: it needs Linux 6.9",
+				{},
+				error,
+			);
+		// EPERM, ENODEV: the mount is gone, and the first read will say so.
+		if (code !== "EPERM" && code !== "ENODEV" && code !== "ENOTCONN") throw toFsError(error, "platform.fuse-resend");
+	}
+	return new RealFuseChannel(descriptor, () => removeStaleNodes(subtype));
 }
 
 function openDevice(): number {

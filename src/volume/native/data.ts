@@ -29,6 +29,8 @@ import type { Core } from "./core.ts";
 import { limits } from "./limits.ts";
 import type { Packer, Placed } from "./packer.ts";
 
+export type Also = (tx: RecordTransaction, context: OperationContext) => void;
+
 export interface FileView {
 	readonly inode: Inode;
 	readonly size: number;
@@ -300,9 +302,9 @@ export class FileData {
 
 	// ── truncate ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-	/** Sets the size; what is cut off is gone for good, what a later growth uncovers reads as zeros. */
-	truncate(ino: Ino, size: number): Promise<void> {
-		return this.exclusive(ino, () => this.#truncateLocked(ino, size));
+	/** Sets the size; what is cut off is gone for good, what a later growth uncovers reads as zeros. `also` becomes part of the transaction that sets it. */
+	truncate(ino: Ino, size: number, also: Also = () => {}): Promise<void> {
+		return this.exclusive(ino, () => this.#truncateLocked(ino, size, also));
 	}
 
 	/**
@@ -336,7 +338,7 @@ export class FileData {
 		}
 	}
 
-	async #truncateLocked(ino: Ino, size: number): Promise<void> {
+	async #truncateLocked(ino: Ino, size: number, also: Also): Promise<void> {
 		const { dirty } = this.#core;
 		if (this.#mustSealBefore(ino, size)) await this.sealLocked(ino);
 		const stays = dirty.overlay(ino, 0, size).map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
@@ -346,6 +348,7 @@ export class FileData {
 			const inode = requireInode(tx, ino);
 			for (const id of obsolete) tx.delete(pendingRecord, ino, id);
 			const pendingIds = stays.map((piece) => putPending(tx, context, ino, piece));
+			also(tx, context);
 			const inline = inode.inline?.subarray(0, size).slice();
 			const counts = { dataGeneration: inode.dataGeneration + 1, change: inode.change + 1, sealedThrough: through };
 			const cut: Inode = { ...inode, ...counts, size, mtime: context.now, ctime: context.now, inline };

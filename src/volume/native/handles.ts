@@ -1,11 +1,12 @@
 /**
- * Open files. Errors are sticky: a handle that was told of a failed seal or sync reports it at fsync and close (architecture, rule 5).
+ * Open files, in memory that outlives the process where a session does (handle-memory.ts). Errors are sticky: a handle that was told of a failed seal or sync reports it at fsync and close (architecture, rule 5).
  *
  * Invariant: `openCount(ino)` = number of handles of the inode; the caller reaps an orphan when it becomes 0.
  */
 import { FsError } from "../../base/errors.ts";
 import type { ReadPattern } from "../../storage/interface.ts";
 import type { Caller, HandleId, Ino } from "../interface.ts";
+import type { FoundHandle, HandleMemory } from "./handle-memory.ts";
 import { limits } from "./limits.ts";
 
 export interface Handle {
@@ -36,25 +37,48 @@ export function readPattern(handle: Handle, offset: number, lengthBytes: number)
 }
 
 export class HandleTable {
+	readonly #memory: HandleMemory | undefined;
 	readonly #handles = new Map<HandleId, Handle>();
 	readonly #byIno = new Map<Ino, Set<Handle>>();
 	#next = 1;
+
+	/** What a resumed session has open is open at once. */
+	constructor(memory?: HandleMemory) {
+		this.#memory = memory;
+		for (const found of memory?.found ?? []) this.#insert(restored(found));
+	}
 
 	get size(): number {
 		return this.#handles.size;
 	}
 
+	/** All that are open. */
+	all(): IterableIterator<Handle> {
+		return this.#handles.values();
+	}
+
 	/** @throws FsError EMFILE. */
 	add(handle: Omit<Handle, "id" | "error" | "nextRead" | "jumps">): Handle {
-		if (this.#handles.size >= limits.handles) {
+		const id = this.#handles.size >= limits.handles ? undefined : this.#memory === undefined ? this.#next++ : this.#memory.take();
+		if (id === undefined)
 			throw new FsError("EMFILE", "volume.handles", `${limits.handles} files are open on this volume already; close some`);
-		}
-		const added: Handle = { ...handle, id: this.#next++, error: undefined, nextRead: 0, jumps: 0 };
-		this.#handles.set(added.id, added);
-		const same = this.#byIno.get(added.ino);
-		if (same === undefined) this.#byIno.set(added.ino, new Set([added]));
-		else same.add(added);
+		const added: Handle = { ...handle, id, error: undefined, nextRead: 0, jumps: 0 };
+		this.#insert(added);
 		return added;
+	}
+
+	#insert(handle: Handle): void {
+		this.#handles.set(handle.id, handle);
+		const same = this.#byIno.get(handle.ino);
+		if (same === undefined) this.#byIno.set(handle.ino, new Set([handle]));
+		else same.add(handle);
+	}
+
+	/** Everything that opening it had to do is done: from now on it is open for a successor of this process too. */
+	keep(handle: Handle): void {
+		const { uid, gid, trusted, request } = handle.caller;
+		const about = { uid, gid, trusted, requestLow: request?.low ?? 0, requestHigh: request?.high ?? 0 };
+		this.#memory?.keep(handle.id, { ...about, ...flagsOf(handle), ino: handle.ino });
 	}
 
 	/** @throws FsError EBADF. */
@@ -66,6 +90,7 @@ export class HandleTable {
 
 	remove(id: HandleId): Handle {
 		const handle = this.get(id);
+		this.#memory?.free(id);
 		this.#handles.delete(id);
 		const same = this.#byIno.get(handle.ino);
 		same?.delete(handle);
@@ -84,6 +109,21 @@ export class HandleTable {
 
 	/** The first error stays: it is the one that explains the others. */
 	fail(ino: Ino, error: FsError): void {
-		for (const handle of this.#byIno.get(ino) ?? []) if (handle.write) handle.error ??= error;
+		for (const handle of this.#byIno.get(ino) ?? []) {
+			if (!handle.write) continue;
+			handle.error ??= error;
+			this.#memory?.fail(handle.id);
+		}
 	}
+}
+
+function flagsOf({ read, write, append, sync, error }: Handle) {
+	return { read, write, append, sync, failed: error !== undefined };
+}
+
+function restored({ id, ino, read, write, append, sync, failed, trusted, uid, gid }: FoundHandle): Handle {
+	const message = "a write through this handle failed before its daemon was replaced: see the log of then";
+	const error = failed ? new FsError("EIO", "volume.handle-failed-before", message, { handle: id }) : undefined;
+	const caller: Caller = { uid, gid, groups: [], principal: undefined, door: "fuse", clientInstance: "resumed", share: undefined, trusted };
+	return { id, ino, caller, read, write, append, sync, restriction: 0, error, nextRead: 0, jumps: 0 };
 }

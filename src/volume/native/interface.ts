@@ -2,7 +2,7 @@
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskErrors, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
-import type { Volume } from "../interface.ts";
+import type { ResumedSession, Volume } from "../interface.ts";
 
 export interface VolumeModules {
 	readonly platform: Platform;
@@ -25,6 +25,14 @@ export interface CreateOptions {
 	readonly logSegmentCount?: number;
 }
 
+/** A client's connection that outlives this process (a mount that a keeper holds). */
+export interface SessionOptions {
+	/** A safe integer that no other session of this volume has had. */
+	readonly id: number;
+	/** The session was begun by an earlier process: its handles are open still. Otherwise it begins now. */
+	readonly resume: boolean;
+}
+
 export interface OpenOptions {
 	readonly name: string;
 	readonly diskPaths: readonly string[];
@@ -32,6 +40,8 @@ export interface OpenOptions {
 	readonly acceptLoss: boolean;
 	/** Other sizes of the memory files than limits.ts has: for tests. A volume must always be opened with the same. */
 	readonly memory?: { readonly logTailBytes: number; readonly dirtyRingBytes: number };
+	/** Without one, open handles and outcomes of requests end with this process. */
+	readonly session?: SessionOptions;
 }
 
 export type VolumeState = "stopped" | "starting" | "running" | "degraded" | "recovering" | "failed";
@@ -248,8 +258,13 @@ export interface NativeVolume extends Volume {
 	/** Path relative to the root, byte string, "" = the root. */
 	explain(path: string): Promise<Explanation>;
 	readonly disks: DiskVerbs;
-	/** Seals everything, makes it durable, marks the volume clean, lets the disks go. Doors must be closed before. */
-	shutdown(): Promise<void>;
+	/** What is left of the session that was resumed; empty when none was. */
+	readonly resumed: ResumedSession;
+	/**
+	 * Seals everything, makes it durable, marks the volume clean, lets the disks go. Doors must be closed before. With `keepSession`, handles stay as they are for the process that
+	 * resumes the session.
+	 */
+	shutdown(options?: { readonly keepSession: boolean }): Promise<void>;
 	/** Resolves with the reason when the volume can no longer work (log or roster lost). */
 	readonly failed: Promise<Error>;
 }

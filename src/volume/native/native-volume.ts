@@ -6,7 +6,9 @@
  *  O2 A mutation's reply is sent after its commit: it survives the death of the daemon; `durable(position)` makes it survive a power cut.
  *  O3 An orphan is reaped only when no handle is open on it; while it is being reaped it cannot be opened.
  *  O4 After `shutdown` resolved, nothing of this volume touches a disk.
+ *  O5 A change that a request with a token asked for, and the note that it was made, are one transaction.
  */
+import { assert } from "../../base/assert.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
 import * as names from "../../namespace/verbs.ts";
@@ -26,7 +28,7 @@ import { guardedFlags, isAppendOnly, refuseGuarded, refuseImmutable } from "../.
 import type { NewNode } from "../../namespace/interface.ts";
 import { hasCapability } from "../../namespace/xattrs.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
-import { inodeRecord, intentRecord, orphanRecord } from "../../records/kinds.ts";
+import { inodeRecord, intentRecord, orphanRecord, requestRecord } from "../../records/kinds.ts";
 import type {
 	AllocateMode,
 	At,
@@ -42,13 +44,16 @@ import type {
 	NodeRef,
 	Opened,
 	OpenIntent,
+	ResumedSession,
 	SetAttributes,
 	VolumeSpace,
 } from "../interface.ts";
+import { requestSlots } from "../interface.ts";
 import { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
+import type { HandleMemory } from "./handle-memory.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
@@ -76,6 +81,15 @@ export interface NativeModules {
 	readonly failed: Promise<Error>;
 	readonly metadataMembers: () => readonly number[];
 	readonly metadataCopies: () => number;
+	/** Of a session that outlives this process. */
+	readonly session: VolumeSession | undefined;
+}
+
+export interface VolumeSession {
+	readonly id: number;
+	readonly handles: HandleMemory;
+	/** False after `release`: they stay for the process that resumes the session. */
+	readonly endWithVolume: (end: boolean) => void;
 }
 
 export class LocalVolume implements NativeVolume {
@@ -88,7 +102,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #core: Core;
 	readonly #data: FileData;
 	readonly #ranges: FileRanges;
-	readonly #handles = new HandleTable();
+	readonly #handles: HandleTable;
 	readonly #sealer: Sealer;
 	readonly #reaper: Reaper;
 	readonly #healer: Healer;
@@ -100,11 +114,13 @@ export class LocalVolume implements NativeVolume {
 	/** Space that operations under way are going to reserve. */
 	#claimedBytes = 0;
 	#closing = false;
+	resumed: ResumedSession = { handles: [], outcomes: [] };
 
 	constructor(options: NativeOptions, modules: NativeModules) {
 		this.#options = options;
 		this.#modules = modules;
 		this.#core = modules.core;
+		this.#handles = new HandleTable(modules.session?.handles);
 		this.id = options.id;
 		this.name = options.name;
 		this.failed = modules.failed;
@@ -126,6 +142,7 @@ export class LocalVolume implements NativeVolume {
 	/** Finishes what a crash left half done, then starts the background work. */
 	async start(): Promise<void> {
 		await this.#finishIntents();
+		await this.#resume();
 		await this.#reapOrphans();
 		this.#sealer.start();
 		this.#core.disks.onChange(() => this.#healer.trigger());
@@ -144,6 +161,29 @@ export class LocalVolume implements NativeVolume {
 		}
 	}
 
+	/** What was open stays open, before anything is reaped. */
+	async #resume(): Promise<void> {
+		const { session } = this.#modules;
+		if (session === undefined) return;
+		for (const handle of this.#handles.all()) {
+			const inode = await this.#core.view((tx) => tx.get(inodeRecord, handle.ino));
+			handle.restriction = (inode?.flags ?? 0) & guardedFlags;
+		}
+		const records = await this.#core.view((tx) => tx.scan(requestRecord, requestRecord.prefix(), { limit: requestSlots }));
+		const outcomes = records.map(({ value }) => value).filter((outcome) => outcome.session === session.id);
+		const handles = session.handles.found.map(({ id, ...found }) => ({ ...found, handle: id }));
+		this.resumed = { handles, outcomes };
+	}
+
+	/** Part of the transaction that carries a request out. */
+	#note(tx: RecordTransaction, context: OperationContext, caller: Caller, ino: Ino): void {
+		const { session } = this.#modules;
+		if (caller.request === undefined || session === undefined) return;
+		const { slot, low, high } = caller.request;
+		assert(slot < requestSlots, "a request has a slot");
+		tx.put(requestRecord, { slot, session: session.id, requestLow: low, requestHigh: high, ino, birthEpoch: context.epoch }, slot);
+	}
+
 	async #reapOrphans(): Promise<void> {
 		let after: string | undefined;
 		for (;;) {
@@ -151,7 +191,7 @@ export class LocalVolume implements NativeVolume {
 			const orphans = await this.#core.view((tx) =>
 				tx.scan(orphanRecord, orphanRecord.prefix(), { limit: limits.scanBatch, ...(from === undefined ? {} : { after: from }) }),
 			);
-			for (const { value } of orphans) this.#reaper.reap(value.ino);
+			for (const { value } of orphans) if (this.#handles.openCount(value.ino) === 0) this.#reaper.reap(value.ino);
 			if (orphans.length < limits.scanBatch) return;
 			after = orphans[orphans.length - 1]?.key;
 			await this.#reaper.idle();
@@ -246,7 +286,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	#make(caller: Caller, parent: NodeRef, name: string, node: NewNode): Promise<ChangedName> {
-		return this.#changeNames(parent, (tx, context, before) => {
+		return this.#changeNames(caller, parent, (tx, context, before) => {
 			const directory = this.#writableDirectory(tx, caller, parent.ino);
 			const mode = caller.trusted ? node.mode : creationMode(directory, caller, node.type, node.mode);
 			const made = names.create(tx, context, parent.ino, name, { ...node, mode });
@@ -259,7 +299,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName> {
-		return this.#changeNames(parent, (tx, context, before) => {
+		return this.#changeNames(caller, parent, (tx, context, before) => {
 			this.#writableDirectory(tx, caller, parent.ino);
 			// One without a name that nobody has open any more is on its way out.
 			if (this.#reaper.reaping(node.ino)) throw new FsError("ENOENT", "volume.link-reaped", `inode ${node.ino} does not exist any more`);
@@ -273,13 +313,16 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async #changeNames(
+		caller: Caller,
 		parent: NodeRef,
 		fn: (tx: RecordTransaction, context: OperationContext, before: Inode) => Omit<ChangedName, "position">,
 	): Promise<ChangedName> {
 		return this.#admitted(parent, "names", async (admission) => {
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
-				return fn(tx, context, names.inode(tx, parent.ino));
+				const changed = fn(tx, context, names.inode(tx, parent.ino));
+				this.#note(tx, context, caller, changed.attributes.ino);
+				return changed;
 			});
 			return { ...result, position };
 		});
@@ -295,7 +338,7 @@ export class LocalVolume implements NativeVolume {
 
 	async #remove(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink): Promise<ChangedName> {
 		let removed: Inode | undefined;
-		const changed = await this.#changeNames(parent, (tx, context, before) => {
+		const changed = await this.#changeNames(caller, parent, (tx, context, before) => {
 			if (!caller.trusted) checkDelete(tx, before, names.lookup(tx, parent.ino, name), caller);
 			const done = verb(tx, context, parent.ino, name);
 			removed = done.inode;
@@ -321,7 +364,9 @@ export class LocalVolume implements NativeVolume {
 					first.check();
 					second.check();
 					if (!caller.trusted) this.#checkRename(tx, caller, parent.ino, name, newParent.ino, newName);
-					return names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags, caller);
+					const renamed = names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags, caller);
+					this.#note(tx, context, caller, renamed.source.ino);
+					return renamed;
 				});
 				if (result.replaced !== undefined) this.#afterNameLost(result.replaced);
 				return { position };
@@ -481,6 +526,7 @@ export class LocalVolume implements NativeVolume {
 				admission.check();
 				if (!caller.trusted) checkXattr(tx, names.inode(tx, node.ino), caller, name, "write");
 				fn(tx, context);
+				this.#note(tx, context, caller, node.ino);
 			});
 			return { position };
 		});
@@ -494,7 +540,10 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(where, "lifecycle", async (admission) => {
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
-				return this.#findOrCreate(tx, context, caller, at, intent);
+				const found = this.#findOrCreate(tx, context, caller, at, intent);
+				// One without a name is made anew when the request comes again: nobody saw the first.
+				if (found.created && intent.unnamed !== true) this.#note(tx, context, caller, found.inode.ino);
+				return found;
 			});
 			const { inode, created, parentAfter } = result;
 			if (this.#reaper.reaping(inode.ino)) throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
@@ -510,13 +559,15 @@ export class LocalVolume implements NativeVolume {
 			let after = inode;
 			const empties = intent.disposition === "overwrite" || intent.disposition === "overwrite-or-create";
 			if (!created && empties && inode.type === "file") {
-				await this.#data.truncate(inode.ino, 0).catch((error: unknown) => {
+				const note = (tx: RecordTransaction, context: OperationContext): void => this.#note(tx, context, caller, inode.ino);
+				await this.#data.truncate(inode.ino, 0, note).catch((error: unknown) => {
 					this.#forgetHandle(handle);
 					throw error;
 				});
 				await this.#dropSetId(caller, inode.ino);
 				after = await this.#core.view((tx) => requireInode(tx, inode.ino));
 			}
+			this.#handles.keep(handle);
 			return {
 				handle: handle.id,
 				attributes: this.#attributes(after),
@@ -908,8 +959,9 @@ export class LocalVolume implements NativeVolume {
 	 * Seals, makes durable, lets go. What cannot be sealed stays in the memory file for the next mount, and the volume is then not marked clean.
 	 * @throws FsError what kept it from a clean end; the disks are let go all the same.
 	 */
-	async shutdown(): Promise<void> {
+	async shutdown(options?: { readonly keepSession: boolean }): Promise<void> {
 		this.#closing = true;
+		this.#modules.session?.endWithVolume(options?.keepSession !== true);
 		// What is admitted already could still come after the last seal, and would be acknowledged and lost.
 		this.#data.refuseWrites(this.#closingError());
 		await this.#sealer.stop();

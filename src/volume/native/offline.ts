@@ -71,6 +71,7 @@ export async function destroyVolume(
 	const names = memoryNames(roster.volume);
 	await modules.platform.removeMemory(names.log);
 	await modules.platform.removeMemory(names.dirty);
+	await modules.platform.removeMemory(names.handles);
 	return { removedDisks: found.map(({ path }) => path) };
 }
 

@@ -21,11 +21,12 @@ import type { SegmentStore } from "../../storage/interface.ts";
 import { defaultRedundancy, formatRedundancy, parseRedundancy, tolerance, width } from "../../storage/redundancy.ts";
 import { createSegmentStore } from "../../storage/segment-store.ts";
 import { Core } from "./core.ts";
-import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeModules } from "./interface.ts";
+import { HandleMemory, handleMemoryBytes } from "./handle-memory.ts";
+import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { memoryNames } from "./memory-names.ts";
 import type { MetadataCheck } from "./verify.ts";
-import { LocalVolume } from "./native-volume.ts";
+import { LocalVolume, type VolumeSession } from "./native-volume.ts";
 
 /** Birth epoch of everything made before the first snapshot. */
 const firstEpoch = 1;
@@ -119,6 +120,7 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 				metadataMembers: () => engine.members,
 				metadataCopies: () => engine.copies,
 				verifyMetadata: async (repair) => sum(await disks.verifySuperblocks(repair), await engine.verifyRuns({ repair })),
+				session: floors.session,
 			},
 		);
 		await volume.start();
@@ -143,6 +145,7 @@ interface Floors {
 	readonly engine: LocalEngine;
 	readonly disks: OpenDiskSet;
 	readonly failed: Promise<Error>;
+	readonly session: VolumeSession | undefined;
 	/** Lets everything go; `clean` when nothing acknowledged is left in memory. */
 	release(clean: boolean): Promise<void>;
 }
@@ -176,12 +179,14 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 		store.setReserve((disk, capacityBytes) => reserveBytes(engine.runBytes(disk), capacityBytes));
 		await recoverDirty(core, dirty);
 		await disks.memoryTaken();
+		const session = await openSession(options.session, roster.volume, platform);
 		return {
 			core,
 			engine,
 			disks,
 			failed: failureOf(disks, engine, platform.clock),
-			release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, platform }, clean),
+			session,
+			release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, session, platform }, clean),
 		};
 	} catch (error) {
 		for (const step of undo.reverse())
@@ -200,6 +205,24 @@ async function openMemories(
 	const names = memoryNames(volume);
 	const { logTailBytes, dirtyRingBytes } = { ...limits, ...options.memory };
 	return { log: await platform.openMemory(names.log, logTailBytes), dirty: await platform.openMemory(names.dirty, dirtyRingBytes) };
+}
+
+interface OpenSession extends VolumeSession {
+	readonly ends: () => boolean;
+	readonly memory: Memory;
+}
+
+async function openSession(options: SessionOptions | undefined, volume: string, platform: Platform): Promise<OpenSession | undefined> {
+	if (options === undefined) return undefined;
+	if (!options.resume) await platform.removeMemory(memoryNames(volume).handles);
+	const memory = await platform.openMemory(memoryNames(volume).handles, handleMemoryBytes(limits.handles));
+	// A process that was killed while it opened has left the session as it was.
+	let ends = false;
+	const endWithVolume = (end: boolean): void => {
+		ends = end;
+	};
+	const handles = new HandleMemory({ volume, session: options }, memory.bytes);
+	return { id: options.id, handles, endWithVolume, ends: () => ends, memory };
 }
 
 /**
@@ -256,12 +279,13 @@ interface Opened {
 	readonly store: SegmentStore;
 	readonly dirty: RingDirtyStore;
 	readonly memories: { readonly log: Memory; readonly dirty: Memory };
+	readonly session: OpenSession | undefined;
 	readonly platform: Platform;
 }
 
 /** The memory files go only after the roster says, durably, that they hold nothing. */
 async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
-	const { engine, disks, store, dirty, memories, platform } = opened;
+	const { engine, disks, store, dirty, memories, session, platform } = opened;
 	await opened.core.stop();
 	let tidy = clean;
 	const attempt = async (what: string, step: () => Promise<void>): Promise<void> => {
@@ -278,6 +302,8 @@ async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
 	await dirty.close();
 	await memories.log.close();
 	await memories.dirty.close();
+	await session?.memory.close();
+	if (session?.ends() === true) await platform.removeMemory(memoryNames(disks.roster.volume).handles);
 	if (tidy) {
 		const names = memoryNames(disks.roster.volume);
 		await platform.removeMemory(names.log);

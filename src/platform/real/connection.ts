@@ -1,0 +1,35 @@
+/** A stream socket as a `Connection`. */
+import type net from "node:net";
+import { FsError } from "../../base/errors.ts";
+import type { Connection } from "../interface.ts";
+
+export class RealConnection implements Connection {
+	readonly #socket: net.Socket;
+
+	constructor(socket: net.Socket) {
+		this.#socket = socket;
+		// Errors end the connection; `onClose` and the callbacks of writes report them.
+		socket.on("error", () => {});
+	}
+
+	onData(fn: (bytes: Uint8Array) => void): void {
+		this.#socket.on("data", (chunk: Buffer) => fn(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)));
+	}
+
+	onClose(fn: () => void): void {
+		if (this.#socket.closed) queueMicrotask(fn);
+		else this.#socket.once("close", () => fn());
+	}
+
+	write(bytes: Uint8Array): Promise<void> {
+		const closed = (cause?: unknown) => new FsError("ENOTCONN", "platform.socket-write", "the connection is closed", {}, cause);
+		return new Promise((resolve, reject) => {
+			if (this.#socket.destroyed || this.#socket.writableEnded) reject(closed());
+			else this.#socket.write(bytes, (error) => (error ? reject(closed(error)) : resolve()));
+		});
+	}
+
+	close(): void {
+		this.#socket.end(() => this.#socket.destroy());
+	}
+}
