@@ -16,7 +16,7 @@ export async function heal(context: Context, name: string, flags: { readonly wai
 	const result = await callWithBar<HealResult>(context, name, "heal", { wait: true }, "healing");
 	const whole = result.remainingBytes === 0 && result.lostBytes === 0;
 	const text = whole
-		? `healed: ${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt, everything is fully protected\n`
+		? `healed: ${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt, everything is written in full; to prove it by reading: cairn verify ${name}\n`
 		: `${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt; ` +
 			`${formatBytes(result.remainingBytes)} stay under-protected, ${formatBytes(result.lostBytes)} are lost\n`;
 	return { exitCode: whole ? exitCodes.done : exitCodes.degraded, json: result, text, warnings: healAdvice(name, result) };

@@ -6,6 +6,7 @@ import { printable } from "../daemon/text.ts";
 import { heal, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
 import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun } from "./disk-verbs.ts";
+import { ledger } from "./ledger-verbs.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
 import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
 
@@ -163,6 +164,12 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.option("--dry-run", "repair nothing")
 		.option("--lost", "name the files that have lost contents")
 		.action(async (name: string, flags: VerifyFlags) => run.print(await verify(context, name, flags)));
+	verb(program, "ledger", "Show what is protected: asked for, proven by reading, only recorded, under-protected and why", [
+		"cairn ledger demo",
+		"cairn ledger demo --json",
+	])
+		.argument("<name>")
+		.action(async (name: string) => run.print(await ledger(context, name)));
 	verb(program, "explain", "Show where the contents of a file lie and what protects them", ["cairn explain /mnt/demo/film.mkv"])
 		.argument("<path>")
 		.action(async (path: string) => run.print(await explain(context, path)));

@@ -1,5 +1,6 @@
 /** status, volumes, disk list, explain: what there is and how it is. */
 import { FsError } from "../base/errors.ts";
+import { parseTime } from "../base/time.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import { cairnMounts, mountState } from "../daemon/mountpoint.ts";
 import { printable, printableDeep } from "../daemon/text.ts";
@@ -56,7 +57,7 @@ const nothingKnown = (name: string): StoppedStatus => ({
 	capacityBytes: null,
 	usedBytes: null,
 	freeBytes: null,
-	protection: { fullBytes: null, degradedBytes: null, lostBytes: null, targets: [] },
+	protection: { fullBytes: null, provenBytes: null, oldestProofAt: null, degradedBytes: null, lostBytes: null, targets: [] },
 	disks: [],
 	healing: { active: false, remainingBytes: null, etaSeconds: null },
 	warnings: [],
@@ -117,10 +118,10 @@ function statusText(context: Context, one: AnyStatus): string {
 	const lines = [head.filter((word) => word !== "").join("  ")];
 	for (const mountpoint of one.mounts) lines.push(`  mounted on  ${mountpoint}`);
 	if (protection.fullBytes !== null) {
-		const { fullBytes, degradedBytes, lostBytes } = protection;
+		const { degradedBytes, lostBytes } = protection;
 		const lost = lostBytes ? paint("red", `${formatBytes(lostBytes)} lost`) : "nothing lost";
 		const degraded = degradedBytes ? paint("yellow", `${formatBytes(degradedBytes)} degraded`) : "nothing degraded";
-		lines.push(`  protection  ${formatBytes(fullBytes)} in full, ${degraded}, ${lost}`);
+		lines.push(`  protection  ${fullText(context, protection)}, ${degraded}, ${lost}`);
 		const reserved = "reservedBytes" in one && one.reservedBytes > 0 ? `${formatBytes(one.reservedBytes)} reserved, ` : "";
 		const free = `${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`;
 		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${reserved}${free}`);
@@ -129,6 +130,22 @@ function statusText(context: Context, one: AnyStatus): string {
 	if ("metadataCopies" in one) lines.push(`  metadata    ${one.metadataCopies.present} of ${one.metadataCopies.wanted} copies`);
 	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
+}
+
+/** "In full" is said of what was read and found right; the rest is what records say. */
+function fullText({ paint, platform }: Context, { fullBytes, provenBytes, oldestProofAt }: AnyStatus["protection"]): string {
+	const proven = provenBytes ?? 0;
+	const recorded = (fullBytes ?? 0) - proven;
+	const age = oldestProofAt === null ? "" : ` (oldest proof ${ageText(oldestProofAt, platform)})`;
+	const said = recorded > 0 ? paint("dim", `${formatBytes(recorded)} recorded, not yet proven`) : "";
+	if (recorded === 0) return `${formatBytes(proven)} proven in full${age}`;
+	return proven === 0 ? said : `${formatBytes(proven)} proven in full${age}, ${said}`;
+}
+
+/** How long ago that was: `3 h 5 min ago`. */
+export function ageText(time: string, { clock }: Context["platform"]): string {
+	const now = clock.realtime().seconds;
+	return `${formatDuration(Math.max(0, now - (parseTime(time) ?? now)))} ago`;
 }
 
 function healingText({ active, remainingBytes, etaSeconds }: AnyStatus["healing"], degradedBytes: number): string {
@@ -205,7 +222,8 @@ function explainText(path: string, volume: string, found: Explanation): string {
 			String(fragment.index),
 			fragment.disk,
 			fragment.state,
+			fragment.provenAt ?? (fragment.state === "ok" ? "recorded, not yet proven" : "-"),
 		]),
 	);
-	return `${lines.join("\n")}\n${rows.length === 0 ? "" : formatTable(["  SEGMENT", "SHAPE", "FRAGMENT", "DISK", "STATE"], rows)}`;
+	return `${lines.join("\n")}\n${rows.length === 0 ? "" : formatTable(["  SEGMENT", "SHAPE", "FRAGMENT", "DISK", "STATE", "PROVEN"], rows)}`;
 }

@@ -5,7 +5,8 @@ import { type ErrorCode, FsError, isFsError } from "../base/errors.ts";
 import { SimWorld } from "../platform/sim/world.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { checkVolumeName, Home } from "./home.ts";
-import { civilFromDays, formatLogLine, formatTime } from "./log-line.ts";
+import { civilFromDays, formatTime, parseTime } from "../base/time.ts";
+import { formatLogLine } from "./log-line.ts";
 import { mountOptionWords, parseMountOptions } from "./mountpoint.ts";
 import { printable, printableDeep } from "./text.ts";
 
@@ -48,7 +49,9 @@ describe("log lines", () => {
 			);
 		}
 		for (const seconds of [0, 1, 951_782_399, 951_868_800, 1_732_165_953, 4_102_444_799]) {
-			assert.equal(formatTime({ seconds, nanoseconds: 123_999_999 }), new Date(seconds * 1000 + 123).toISOString());
+			const text = formatTime({ seconds, nanoseconds: 123_999_999 });
+			assert.equal(text, new Date(seconds * 1000 + 123).toISOString());
+			assert.equal(parseTime(text), seconds);
 		}
 	});
 

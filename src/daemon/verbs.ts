@@ -27,6 +27,7 @@ type Verb = (given: Arguments, progress: ProgressSink, state: DaemonState) => Pr
 const verbs: Readonly<Record<string, Verb>> = {
 	hello: async (_given, _progress, state) => ({ name: state.name, pid: state.pid, mountpoint: state.mountpoint ?? null }),
 	status: async (_given, _progress, state) => status(state),
+	ledger: async (_given, _progress, state) => need(state).ledger(),
 	umount: async (_given, _progress, state) => state.umount(),
 	heal: (given, progress, state) => heal(flag(given, "wait"), progress, state),
 	verify: (given, progress, state) => verify(given, progress, state),

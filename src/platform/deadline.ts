@@ -189,6 +189,10 @@ class TimedFile implements DiskFile {
 		return this.#line.call(`discard ${this.name}`, this.#line.writeMs, () => this.#file.discard(offset, lengthBytes));
 	}
 
+	uncache(offset: number, lengthBytes: number): Promise<void> {
+		return this.#line.call(`uncache ${this.name}`, this.#line.callMs, () => this.#file.uncache(offset, lengthBytes));
+	}
+
 	size(): Promise<number> {
 		return this.#line.call(`size ${this.name}`, this.#line.callMs, () => this.#file.size());
 	}

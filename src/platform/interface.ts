@@ -131,6 +131,11 @@ export interface DiskFile {
 	sync(site: string): Promise<void>;
 	/** Gives the space of a range back (punch hole); it reads as zeros afterwards. Where not supported: nothing happens. */
 	discard(offset: number, lengthBytes: number): Promise<void>;
+	/**
+	 * The next read of the range asks the device, not memory that the host keeps of it: what proves that bytes are on a disk must not be answered by the page cache (posix_fadvise(2),
+	 * POSIX_FADV_DONTNEED). Only what was synced can be forgotten; where the host cannot, nothing happens.
+	 */
+	uncache(offset: number, lengthBytes: number): Promise<void>;
 	size(): Promise<number>;
 	truncate(sizeBytes: number): Promise<void>;
 	close(): Promise<void>;

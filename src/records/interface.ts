@@ -203,6 +203,29 @@ export interface Segment {
 	readonly birthEpoch: number;
 }
 
+/** A fragment was read whole from its disk and found right. */
+export interface FragmentProof {
+	readonly index: number;
+	/** Of the place that was read (`placeMark`): what was made anew or moved since is not what was proven. */
+	readonly mark: number;
+	/** Seconds since 1970. */
+	readonly provenAt: number;
+}
+
+export interface SegmentProof {
+	readonly segment: number;
+	/** In order of their indexes; at least one. */
+	readonly fragments: readonly FragmentProof[];
+}
+
+/** What was proven of the segments [group × segmentsPerProofGroup, … + segmentsPerProofGroup). Segments that do not exist any more may still be named. */
+export interface ProofGroup {
+	readonly group: number;
+	/** In order; at least one. */
+	readonly segments: readonly SegmentProof[];
+	readonly birthEpoch: number;
+}
+
 /** An inode without a name: still open, or being taken apart (then `reap` makes progress in bounded steps and resumes after a crash). */
 export interface Orphan {
 	readonly ino: Ino;
@@ -271,7 +294,7 @@ export interface VolumeRecord {
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

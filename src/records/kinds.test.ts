@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom } from "../../test/support/map-records.ts";
 import { isFsError } from "../base/errors.ts";
-import type { AccessList, Chunk, ExtentBlock, Inode, NumberRange, RecordKind, Segment, VolumeRecord } from "./interface.ts";
+import type { AccessList, Chunk, ExtentBlock, Inode, NumberRange, ProofGroup, RecordKind, Segment, VolumeRecord } from "./interface.ts";
 import {
 	accessListRecord,
 	chunkRecord,
@@ -17,11 +17,15 @@ import {
 	keySecondNumber,
 	orphanRecord,
 	pendingRecord,
+	placeMark,
+	proofRecord,
 	requestRecord,
 	segmentRecord,
 	volumeRecord,
 	xattrRecord,
 } from "./kinds.ts";
+
+import { segmentsPerProofGroup } from "./limits.ts";
 
 const time = { seconds: -5, nanoseconds: 999_999_999 };
 
@@ -53,6 +57,21 @@ const inode: Inode = {
 	flags: 2,
 	access: 1,
 	birthEpoch: 77,
+};
+const firstProven = 2 ** 40 * segmentsPerProofGroup;
+const proof: ProofGroup = {
+	group: 2 ** 40,
+	segments: [
+		{ segment: firstProven, fragments: [{ index: 0, mark: 0xffff_ffff, provenAt: 0 }] },
+		{
+			segment: firstProven + segmentsPerProofGroup - 1,
+			fragments: [
+				{ index: 1, mark: 0, provenAt: 2 ** 40 },
+				{ index: 39, mark: 7, provenAt: 1 },
+			],
+		},
+	],
+	birthEpoch: 3,
 };
 const accessList: AccessList = {
 	ino: 8,
@@ -147,6 +166,7 @@ const samples: readonly Sample[] = [
 	sample(intentRecord, { id: 6, kind: "zero", ino: 8, from: 1, to: 2, birthEpoch: 2 }, 6),
 	sample(requestRecord, { slot: 3, session: 2 ** 52, requestLow: 0xffff_ffff, requestHigh: 7, ino: 8, birthEpoch: 2 }, 3),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
+	sample(proofRecord, proof, 2 ** 40),
 	sample(volumeRecord, volume),
 ];
 
@@ -256,7 +276,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 13);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 14);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);
@@ -283,6 +303,23 @@ test("encoders refuse what decoders would", () => {
 	assert.throws(() => inodeRecord.encode({ ...inode, mode: 0o10000 }), /mode/);
 	assert.throws(() => inodeRecord.encode({ ...inode, inline: new Uint8Array(5000) }), /inline/);
 	assert.throws(() => xattrRecord.encode({ value: new Uint8Array(65537), birthEpoch: 1 }), /attribute/);
+});
+
+test("proofs name segments of their group and fragments that can be, in order; a mark tells places apart", () => {
+	const [first, last] = proof.segments as [ProofGroup["segments"][number], ProofGroup["segments"][number]];
+	const refused: [Partial<ProofGroup>, RegExp][] = [
+		[{ segments: [] }, /no segment/],
+		[{ segments: [last, first] }, /behind/],
+		[{ segments: [{ ...first, segment: firstProven - 1 }] }, /behind/],
+		[{ segments: [{ ...last, segment: last.segment + 1 }] }, /behind/],
+		[{ segments: [{ ...first, fragments: [] }] }, /no fragment/],
+		[{ segments: [{ ...last, fragments: [...last.fragments].reverse() }] }, /out of order/],
+		[{ segments: [{ ...first, fragments: [{ index: 40, mark: 1, provenAt: 1 }] }] }, /out of order/],
+	];
+	for (const [change, why] of refused) assert.throws(() => proofRecord.encode({ ...proof, ...change }), why);
+	const place = { index: 1, generation: 2, disk: 3, pack: 4, offset: 8192, headerChecksum: 5 };
+	const others = Object.entries(place).map(([field, value]) => placeMark({ ...place, [field]: value + 1 }));
+	assert.equal(new Set([placeMark(place), ...others]).size, 7);
 });
 
 test("a huge count does not allocate", () => {

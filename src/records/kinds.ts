@@ -1,7 +1,8 @@
 /** All record kinds (records/interface.ts): one constant each. */
 import { assert } from "../base/assert.ts";
 import { keyU16, readKeyU64 } from "../base/bytes.ts";
-import type { ByteReader, ByteWriter } from "../codec/binary.ts";
+import { type ByteReader, ByteWriter } from "../codec/binary.ts";
+import { crc32c } from "../codec/checksum.ts";
 import type {
 	AccessList,
 	Chunk,
@@ -11,6 +12,7 @@ import type {
 	ExtentBlock,
 	FileType,
 	FragmentPlace,
+	FragmentProof,
 	Ino,
 	Inode,
 	Intent,
@@ -22,8 +24,10 @@ import type {
 	RequestOutcome,
 	PosixAccess,
 	PosixList,
+	ProofGroup,
 	RecordKind,
 	Segment,
+	SegmentProof,
 	VolumeRecord,
 	Xattr,
 } from "./interface.ts";
@@ -45,6 +49,7 @@ import {
 	maximumTargetTextBytes,
 	maximumXattrBytes,
 	minimumSpan,
+	segmentsPerProofGroup,
 } from "./limits.ts";
 
 const fileTypes: readonly FileType[] = ["file", "directory", "symlink", "fifo", "socket", "character", "block"];
@@ -453,6 +458,65 @@ function wrongRanges(ranges: readonly NumberRange[]): string | undefined {
 	return undefined;
 }
 
+/** CRC32C of a place as segment records spell it: which bytes a proof is about. */
+export function placeMark(place: FragmentPlace): number {
+	const writer = new ByteWriter(fragmentBytes);
+	writePlace(writer, place);
+	return crc32c(writer.view());
+}
+
+const segmentProofBytes = 2;
+const fragmentProofBytes = 13;
+const maximumFragments = maximumDataShards + maximumParityShards;
+
+export const proofRecord: RecordKind<readonly [group: number], ProofGroup> = defineKind({
+	name: "proof",
+	tag: "r",
+	parts: ["u64"],
+	sizeHint: 64 * (segmentProofBytes + 6 * fragmentProofBytes),
+	epoch: (proof) => proof.birthEpoch,
+	write(writer, proof) {
+		const wrong = wrongProof(proof);
+		assert(wrong === undefined, `proofs of group ${proof.group}: ${wrong}`);
+		writer.u64(proof.group).u32(proof.segments.length);
+		for (const { segment, fragments } of proof.segments) {
+			writer.u8(segment - proof.group * segmentsPerProofGroup).u8(fragments.length);
+			for (const { index, mark, provenAt } of fragments) writer.u8(index).u32(mark).u64(provenAt);
+		}
+	},
+	read(reader, head, key) {
+		const group = readIdentity(reader, key, 1);
+		const count = readCount(reader, segmentsPerProofGroup, segmentProofBytes, "proven segments");
+		const segments: SegmentProof[] = [];
+		for (let i = 0; i < count; i++) segments.push(readSegmentProof(reader, group * segmentsPerProofGroup));
+		const proof = { group, segments, birthEpoch: head.birthEpoch };
+		const wrong = wrongProof(proof);
+		if (wrong !== undefined) throw reader.corrupt(wrong);
+		return proof;
+	},
+});
+
+function readSegmentProof(reader: ByteReader, firstSegment: number): SegmentProof {
+	const segment = firstSegment + reader.u8();
+	const count = reader.u8();
+	const fragments: FragmentProof[] = [];
+	for (let i = 0; i < count; i++) fragments.push({ index: reader.u8(), mark: reader.u32(), provenAt: reader.u64() });
+	return { segment, fragments };
+}
+
+function wrongProof({ group, segments }: ProofGroup): string | undefined {
+	if (segments.length === 0) return "no segment";
+	let before = group * segmentsPerProofGroup - 1;
+	for (const { segment, fragments } of segments) {
+		if (segment <= before || segment >= (group + 1) * segmentsPerProofGroup) return `segment ${segment} behind ${before}`;
+		before = segment;
+		if (fragments.length === 0) return `no fragment of segment ${segment}`;
+		if (fragments.some(({ index }, at) => index <= (fragments[at - 1]?.index ?? -1) || index >= maximumFragments))
+			return `fragments of segment ${segment} out of order`;
+	}
+	return undefined;
+}
+
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
 /** The place in the list is the code on disk. */
@@ -576,6 +640,7 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	segmentRecord,
 	intentRecord,
 	pendingRecord,
+	proofRecord,
 	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];

@@ -26,6 +26,8 @@ export const maximumParityShards = 8;
 export const maximumChunkRanges = 64;
 /** "rs:32+8", "replicate:9": room to spare for future names of schemes. */
 export const maximumTargetTextBytes = 64;
+/** Proofs are kept together: one record for 128 MiB of usual segments, 5 KiB with six fragments each, 33 KiB with the most there can be. */
+export const segmentsPerProofGroup = 64;
 /** A pending record must fit a commit (512 KiB) together with the inode and the head. */
 export const maximumPendingBytes = 384 * 1024;
 /** Distinct protections that files of one volume ask for; they sit in the one volume record. */

@@ -9,7 +9,7 @@ import { alignUp } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Borrowed, Disk } from "../platform/interface.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
-import { decodeHeader, firstBadBlock, headerLength, identityMismatch } from "./fragment.ts";
+import { decodeHeader, firstBadBlock, fragmentLength, headerLength, identityMismatch } from "./fragment.ts";
 import type { FragmentHeader } from "./fragment.ts";
 import type { SegmentStore } from "./interface.ts";
 import { blockBytes, limits } from "./limits.ts";
@@ -64,7 +64,7 @@ export class FragmentReader {
 		return this.#known.has(fragmentKey(segment, place));
 	}
 
-	/** Header and all blocks from a file that still has its name on a disk that is still there, nothing from memory. @throws as `read`. */
+	/** Header and all blocks from a file that still has its name on a disk that is still there, nothing from memory, not the host's either. @throws as `read`. */
 	async verify(segment: Segment, place: FragmentPlace): Promise<void> {
 		const key = fragmentKey(segment, place);
 		this.#tables.delete(key);
@@ -72,7 +72,9 @@ export class FragmentReader {
 		await disk?.probe().catch((error: unknown) => {
 			this.#modules.disks.report(place.disk, error, isFsError(error, "ETIMEDOUT") ? "timeout" : "read");
 		});
-		this.#modules.packs(place.disk).closeIdle(place.pack);
+		const packs = this.#modules.packs(place.disk);
+		packs.closeIdle(place.pack);
+		if (disk) await packs.uncache(disk, place.pack, place.offset, fragmentLength(segment.shardBytes));
 		for (let from = 0; from < segment.shardBytes; from += limits.readBytes) {
 			(await this.read(segment, place, from, Math.min(from + limits.readBytes, segment.shardBytes), () => true)).release();
 		}

@@ -9,7 +9,7 @@ import { encodeShards } from "./fragment-writer.ts";
 import type { FragmentWriter, FragmentWriterModules, Shard, ShardSet } from "./fragment-writer.ts";
 import { gather } from "./gather.ts";
 import type { Source } from "./gather.ts";
-import type { Redundancy, SegmentHealth } from "./interface.ts";
+import type { HealOutlook, Redundancy, SegmentHealth } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { chooseDisks, domainCount } from "./placement.ts";
 import type { Candidate } from "./placement.ts";
@@ -95,6 +95,14 @@ export class Healer {
 
 	#isLeaving(place: FragmentPlace): boolean {
 		return this.#modules.disks.slot(place.disk)?.state === "draining";
+	}
+
+	/** See SegmentStore.outlook. */
+	outlook({ segment, fragments }: SegmentHealth): HealOutlook {
+		const bad = new Set(fragments.filter((one) => one.state === "corrupt").map((one) => one.index));
+		const plan = this.#plan(this.#situation(segment, bad, new Set()));
+		if (plan === undefined) return "no-disk";
+		return plan === "full" ? "no-space" : "possible";
 	}
 
 	/** See SegmentStore.rebuild. */

@@ -35,6 +35,9 @@ export interface SegmentHealth {
 	readonly leaving: number;
 }
 
+/** possible: it can be bettered now; no-space: it could, if the disks that fit had room; no-disk: there is no other disk that fits. */
+export type HealOutlook = "possible" | "no-space" | "no-disk";
+
 export interface StorageSpace {
 	/** Bytes of user data that fit in all / are stored / still fit, in the volume's default redundancy; what statfs shows. */
 	readonly capacityBytes: number;
@@ -91,6 +94,8 @@ export interface SegmentStore {
 	check(segment: Segment): Promise<SegmentHealth>;
 	/** What the record and the states of the disks say, without reading. */
 	assess(segment: Segment): SegmentHealth;
+	/** What a rebuild would come to with the disks that there are now, without doing it. */
+	outlook(health: SegmentHealth): HealOutlook;
 	/**
 	 * Brings a segment to its target's shape, or to the best feasible, and off disks that are to be emptied: only missing, corrupt or leaving fragments are made anew (generation + 1), or all of them where the shape changes. The new
 	 * fragments are durable when it resolves; the caller commits `segment` if the record is still the one given and then releases `retired`. Undefined: nothing can be bettered now.

@@ -341,6 +341,11 @@ export class DiskPacks {
 		}
 	}
 
+	/** The next read of the place asks the device. Nothing is said of errors: that read meets them, too. */
+	async uncache(disk: Disk, pack: number, offset: number, lengthBytes: number): Promise<void> {
+		await this.#use(disk, pack, false, (file) => file.uncache(offset, lengthBytes)).catch(() => {});
+	}
+
 	/** The next use opens the pack by its name: an open file may have lost it, and with it all protection. */
 	closeIdle(pack: number): void {
 		const handle = this.#opening?.handles.get(pack);

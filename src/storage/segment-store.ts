@@ -21,6 +21,7 @@ import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer
 import { Healer } from "./healer.ts";
 import type { Rebuilt } from "./healer.ts";
 import type {
+	HealOutlook,
 	ReadPattern,
 	Redundancy,
 	SegmentHealth,
@@ -266,6 +267,10 @@ export class NativeSegmentStore implements SegmentStore {
 
 	assess(segment: Segment): SegmentHealth {
 		return this.#healer.assess(segment);
+	}
+
+	outlook(health: SegmentHealth): HealOutlook {
+		return this.#healer.outlook(health);
 	}
 
 	async check(segment: Segment): Promise<SegmentHealth> {

@@ -150,6 +150,7 @@ function guard(disk: Disk, clock: Clock): Disk {
 		write: (offset, parts) => call(() => file.write(offset, parts)),
 		sync: (site) => call(() => file.sync(site)),
 		discard: (offset, length) => call(() => file.discard(offset, length)),
+		uncache: (offset, length) => call(() => file.uncache(offset, length)),
 		size: () => call(() => file.size()),
 		truncate: (size) => call(() => file.truncate(size)),
 		close: () => call(() => file.close()),

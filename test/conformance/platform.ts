@@ -165,6 +165,17 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			assert.deepEqual(all, expected);
 		});
 
+		diskTest("forgets what the host remembers, not what was written", async (disk) => {
+			const file = await disk.open("f", { create: true });
+			await file.write(0, [pattern(40_000, 1)]);
+			await file.uncache(0, 40_000);
+			assert.deepEqual(await file.read(0, 40_000), pattern(40_000, 1), "not synced yet");
+			await file.sync("test.file");
+			await file.uncache(4096, 20_000);
+			await file.uncache(30_000, 1 << 20);
+			assert.deepEqual(await file.read(0, 50_000), pattern(40_000, 1));
+		});
+
 		diskTest("makes folders with files, lists them, removes files", async (disk) => {
 			for (const file of ["b", "a", "pack/2", "pack/1", "kv/deep/x"]) await disk.open(file, { create: true });
 			assert.deepEqual(await disk.list(""), ["a", "b", "kv/", "pack/"]);

@@ -35,6 +35,7 @@ import {
 	keySecondNumber,
 	orphanRecord,
 	pendingRecord,
+	proofRecord,
 	segmentRecord,
 	volumeRecord,
 	xattrRecord,
@@ -98,6 +99,7 @@ class Audit {
 		this.#leftovers();
 		const chunks = this.#extents();
 		this.#segments(chunks);
+		this.#proofs();
 		this.#numbers();
 		this.#space(usedBytes);
 		return this.#wrong;
@@ -127,6 +129,7 @@ class Audit {
 			segmentRecord,
 			volumeRecord,
 			accessListRecord,
+			proofRecord,
 		];
 		const tags = new Set(kinds.map((kind) => kind.tag));
 		for (const key of this.#records.keys()) {
@@ -285,6 +288,16 @@ class Audit {
 		}
 		for (const id of live.keys()) this.#say(`chunks of segment ${id}, which does not exist`);
 		this.#packs(taken);
+	}
+
+	/** All of them can be read, and none vouches for a place twice. What they vouch for was looked at already. */
+	#proofs(): void {
+		const seen = new Set<number>();
+		for (const [key, { segments }] of this.#all(proofRecord))
+			for (const { segment } of segments) {
+				if (seen.has(segment)) this.#say(`two proofs of segment ${segment}, the second in group ${keyNumber(key)}`);
+				seen.add(segment);
+			}
 	}
 
 	/** In the shape that was asked for, one fragment for each index, each on another healthy disk. */

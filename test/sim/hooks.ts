@@ -104,6 +104,7 @@ function lateFile(file: DiskFile, late: LateSync, path: string, world: SimWorld)
 			if (Number.isFinite(late.lateMs)) void world.sleep(late.lateMs).then(() => file.sync(site).catch(() => {}));
 		},
 		discard: (offset, lengthBytes) => file.discard(offset, lengthBytes),
+		uncache: (offset, lengthBytes) => file.uncache(offset, lengthBytes),
 		size: () => file.size(),
 		truncate: (sizeBytes) => file.truncate(sizeBytes),
 		close: () => file.close(),

@@ -222,6 +222,7 @@ export class RunFiles {
 		const report: MendReport = { checked: 0, corrupt: 0, repaired: 0, unrecoverable: 0 };
 		run.users++;
 		try {
+			if (how !== "copy") await this.#forget(run, id);
 			for (const group of groupPieces(run.pieces(), this.#modules.limits.chunkBytes)) {
 				if (isStopped()) throw new FsError("ECANCELED", "kv.run-mend-stopped", "checking of runs was stopped");
 				await this.#mendGroup(run, id, group, how, report);
@@ -239,6 +240,15 @@ export class RunFiles {
 			this.onRelease(run);
 		}
 		return report;
+	}
+
+	/** What is checked is read from the disk, not from memory that the host keeps of it. Errors come again with the read. */
+	async #forget(run: Run, id: DiskId): Promise<void> {
+		try {
+			await (await this.#file(run.info.id, id, false))?.uncache(0, run.info.bytes);
+		} catch {
+			// The read says why.
+		}
 	}
 
 	async #mendGroup(run: Run, id: DiskId, group: readonly Piece[], how: MendKind, report: MendReport): Promise<void> {

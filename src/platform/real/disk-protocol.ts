@@ -15,7 +15,7 @@ export type DiskRequest =
 			readonly into: Uint8Array | undefined;
 	  }
 	| { readonly kind: "write"; readonly handle: number; readonly offset: number; readonly parts: readonly Uint8Array[] }
-	| { readonly kind: "discard"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
+	| { readonly kind: "discard" | "uncache"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
 	| { readonly kind: "truncate"; readonly handle: number; readonly sizeBytes: number }
 	| { readonly kind: "sync" | "size" | "closeFile"; readonly handle: number };
 

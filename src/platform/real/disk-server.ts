@@ -15,7 +15,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
 import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
-import { punch, tryLock, readExactly } from "./libc.ts";
+import { forget, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 
 /** The file that tells one disk from another that is mounted in its place. */
@@ -89,6 +89,8 @@ export class DiskServer {
 				return this.#sync(file);
 			case "discard":
 				return this.#discard(this.#writable(file), request.offset, request.lengthBytes);
+			case "uncache":
+				return forget(file.fd, request.offset, request.lengthBytes);
 			case "size":
 				return fs.fstatSync(file.fd).size;
 			case "truncate":

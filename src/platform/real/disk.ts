@@ -125,6 +125,11 @@ class RealDiskFile implements DiskFile {
 		await this.#open().call({ kind: "discard", handle: this.#handle, offset, lengthBytes });
 	}
 
+	async uncache(offset: number, lengthBytes: number): Promise<void> {
+		checkRange(this.name, offset, lengthBytes);
+		await this.#open().call({ kind: "uncache", handle: this.#handle, offset, lengthBytes });
+	}
+
 	async size(): Promise<number> {
 		return await this.#open().call({ kind: "size", handle: this.#handle });
 	}

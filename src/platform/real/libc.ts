@@ -14,6 +14,7 @@ interface Libc {
 const lockExclusive = 2;
 const lockNonBlocking = 4;
 const adviceRandom = 1;
+const adviceDontNeed = 4;
 const keepSize = 1;
 const punchHole = 2;
 const readWrite = 1 | 2;
@@ -65,6 +66,11 @@ export function tryLock(fd: number, what: string): boolean {
  */
 export function readExactly(fd: number): void {
 	libc().posix_fadvise(fd, 0, 0, adviceRandom);
+}
+
+/** Clean pages of the range leave the page cache; whole pages only, and not those that somebody has mapped. What cannot leave stays. */
+export function forget(fd: number, offset: number, lengthBytes: number): void {
+	if (lengthBytes > 0) libc().posix_fadvise(fd, offset, lengthBytes, adviceDontNeed);
 }
 
 /** Gives a range back; does nothing where the file system cannot. @throws FsError EIO. */

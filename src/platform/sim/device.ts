@@ -28,6 +28,7 @@ export type DiskCall =
 	| "write"
 	| "sync"
 	| "discard"
+	| "uncache"
 	| "size"
 	| "truncate"
 	| "closeFile";
@@ -115,6 +116,7 @@ export class SimDevice {
 			write: none,
 			sync: none,
 			discard: none,
+			uncache: none,
 			size: none,
 			truncate: none,
 			closeFile: none,

@@ -311,6 +311,12 @@ class SimDiskFile implements DiskFile {
 		await this.#change("discard", () => this.#file.punch(offset, lengthBytes));
 	}
 
+	/** What the simulated page cache shows of what was synced is what the platter holds, rot included. */
+	async uncache(offset: number, lengthBytes: number): Promise<void> {
+		checkRange(this.name, offset, lengthBytes);
+		await this.#call("uncache", { execute: nothing });
+	}
+
 	async size(): Promise<number> {
 		return await this.#call("size", { execute: () => this.#file.size });
 	}

@@ -21,6 +21,7 @@ import type { NumberBlocks } from "../../records/numbers.ts";
 import { Records } from "../../records/transaction.ts";
 import type { DirtyStore, Redundancy, SegmentHealth, SegmentStore, StorageEffects } from "../../storage/interface.ts";
 import { limits } from "./limits.ts";
+import { ProofBook } from "./proofs.ts";
 
 export interface CoreModules {
 	readonly platform: Platform;
@@ -52,6 +53,7 @@ export class Core {
 	readonly admissions: AdmissionTable;
 	/** Seal, fsync, truncation and reaping of one inode never overlap. */
 	readonly flow = new KeyedMutex<Ino>();
+	readonly proofs: ProofBook;
 	readonly #numbers: NumberBlocks;
 	readonly #headKey = headKey(0);
 	/** Segments that somebody may still add chunks to: C2. */
@@ -77,6 +79,7 @@ export class Core {
 		this.dirty = modules.dirty;
 		this.admissions = modules.admissions;
 		this.#numbers = modules.numbers;
+		this.proofs = new ProofBook(this);
 	}
 
 	/** One transaction: `fn` is a pure function of its reads, run until it commits. */
@@ -246,7 +249,11 @@ export class Core {
 		const unpin = this.store.pin(id);
 		try {
 			const segment = await this.view((tx) => tx.get(segmentRecord, id));
-			return segment === undefined ? undefined : await this.store.check(segment);
+			if (segment === undefined) return undefined;
+			const at = this.proofs.now();
+			const health = await this.store.check(segment);
+			this.proofs.enter(health, at);
+			return health;
 		} finally {
 			unpin();
 		}
@@ -255,6 +262,7 @@ export class Core {
 	/** No more background work; resolves when what runs has ended. */
 	async stop(): Promise<void> {
 		this.#stopped = true;
+		this.proofs.stop();
 		await this.#releaseDone;
 	}
 }

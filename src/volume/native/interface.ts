@@ -92,9 +92,14 @@ export interface VolumeStatus {
 	readonly freeBytes: number;
 	/** Space that files have reserved (fallocate) and not written yet. */
 	readonly reservedBytes: number;
-	/** User bytes by what protects them now: in full, less than asked for, not readable any more. Metadata is in `metadataCopies`. */
+	/**
+	 * User bytes by what protects them now: in full by the records, less than asked for, not readable any more. Metadata is in `metadataCopies`. Of what is in full, `provenBytes` were read whole
+	 * from their disks since they were written there, the longest ago at `oldestProofAt` (ISO 8601); the ledger has the rest.
+	 */
 	readonly protection: {
 		readonly fullBytes: number;
+		readonly provenBytes: number;
+		readonly oldestProofAt: string | null;
 		readonly degradedBytes: number;
 		readonly lostBytes: number;
 		readonly targets: readonly { readonly redundancy: string; readonly bytes: number }[];
@@ -107,6 +112,58 @@ export interface VolumeStatus {
 	readonly dirtyBytes: number;
 	/** Sentences for the operator: several disks on one device, disks missing, … */
 	readonly warnings: readonly string[];
+}
+
+/** Why bytes are under-protected: the healer has yet to come to them, no disk that fits has room, no other disk fits, or too many fragments are gone. */
+export type LedgerCause = "waiting" | "no-space" | "no-disk" | "lost";
+
+export interface LedgerLevel {
+	/** What was asked for. */
+	readonly redundancy: string;
+	readonly segments: number;
+	/** The sum of the other four: user bytes. */
+	readonly wantedBytes: number;
+	/** In full, and every fragment was read from its disk and found right since it was written there. */
+	readonly provenBytes: number;
+	/** In full by the records, not yet proven. */
+	readonly recordedBytes: number;
+	readonly degradedBytes: number;
+	readonly lostBytes: number;
+	/** Of what is proven, the longest ago. ISO 8601. */
+	readonly oldestProofAt: string | null;
+}
+
+export interface LedgerShortage {
+	readonly cause: LedgerCause;
+	readonly segments: number;
+	readonly bytes: number;
+	/** Disks that hold fragments of it and cannot be read. */
+	readonly disks: readonly string[];
+}
+
+/** Bytes of segments of which so many more fragments may be lost: by the records, and counting proven fragments alone. −1: not to be read, or not proven to be. */
+export interface LedgerSurvival {
+	readonly losses: number;
+	readonly recordedBytes: number;
+	readonly provenBytes: number;
+}
+
+/** `ledger NAME --json`. */
+export interface Ledger {
+	readonly volume: string;
+	readonly at: string;
+	readonly levels: readonly LedgerLevel[];
+	readonly shortages: readonly LedgerShortage[];
+	readonly survival: readonly LedgerSurvival[];
+	readonly provenBytes: number;
+	readonly recordedBytes: number;
+	readonly degradedBytes: number;
+	readonly lostBytes: number;
+	readonly oldestProofAt: string | null;
+	readonly metadataCopies: { readonly wanted: number; readonly present: number };
+	/** Acknowledged, in memory and log, in no segment yet. */
+	readonly dirtyBytes: number;
+	readonly healing: HealingStatus;
 }
 
 export interface Progress {
@@ -244,13 +301,20 @@ export interface Explanation {
 	readonly segments: readonly {
 		readonly id: number;
 		readonly redundancy: string;
-		readonly fragments: readonly { readonly index: number; readonly disk: string; readonly state: "ok" | "missing" | "corrupt" }[];
+		readonly fragments: readonly {
+			readonly index: number;
+			readonly disk: string;
+			readonly state: "ok" | "missing" | "corrupt";
+			/** When it was last read whole and found right, as it lies there now; ISO 8601. */
+			readonly provenAt: string | null;
+		}[];
 	}[];
 }
 
 export interface NativeVolume extends Volume {
 	readonly name: string;
 	status(): Promise<VolumeStatus>;
+	ledger(): Promise<Ledger>;
 	/** Everything below its target is brought there as far as the disks allow. Resolves when nothing more can be done now. */
 	heal(onProgress: (progress: Progress) => void): Promise<HealResult>;
 	/** Reads every fragment and every metadata block; repairs unless dryRun. */

@@ -121,6 +121,13 @@ export const limits = {
 	recountSuspects: 10_000,
 	/** Passes over a window before a volume is too busy to be judged. */
 	recountAttempts: 3,
+	/** Proofs are written down in groups, when so many wait or after this time; more than the last bound would be memory without end while metadata has no space. */
+	proofsAtOnce: 512,
+	proofFlushMs: 2000,
+	proofRetryMs: 30_000,
+	proofsWaiting: 8192,
+	/** Groups looked at in one step; all of them may be deleted in one transaction. */
+	proofSweep: 64,
 	lostPaths: 10_000,
 	explainSegments: 10_000,
 } as const;

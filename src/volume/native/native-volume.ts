@@ -56,14 +56,14 @@ import { DiskWork } from "./disks.ts";
 import type { HandleMemory } from "./handle-memory.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
-import type { Explanation, HealResult, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
+import type { Explanation, HealResult, Ledger, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
 import { Leveller } from "./leveller.ts";
 import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
 import { Reaper } from "./reaper.ts";
 import { Sealer } from "./sealer.ts";
-import { volumeStatus } from "./status.ts";
+import { type StatusModules, volumeLedger, volumeStatus } from "./status.ts";
 import { explainPath, type MetadataCheck, verifyVolume } from "./verify.ts";
 
 export interface NativeOptions {
@@ -930,17 +930,16 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	status(): Promise<VolumeStatus> {
-		return volumeStatus(
-			{ ...this.#options, trouble: this.#sealer.trouble },
-			{
-				core: this.#core,
-				healer: this.#healer,
-				compactor: this.#compactor,
-				metadataBytes: this.#modules.metadataBytes,
-				metadataMembers: this.#modules.metadataMembers,
-				metadataCopies: this.#modules.metadataCopies,
-			},
-		);
+		return volumeStatus({ ...this.#options, trouble: this.#sealer.trouble }, this.#statusModules());
+	}
+
+	ledger(): Promise<Ledger> {
+		return volumeLedger({ ...this.#options, trouble: this.#sealer.trouble }, this.#statusModules());
+	}
+
+	#statusModules(): StatusModules {
+		const { metadataBytes, metadataMembers, metadataCopies } = this.#modules;
+		return { core: this.#core, healer: this.#healer, compactor: this.#compactor, metadataBytes, metadataMembers, metadataCopies };
 	}
 
 	heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
@@ -973,6 +972,7 @@ export class LocalVolume implements NativeVolume {
 		let failure: unknown;
 		try {
 			await this.#sealer.sealAll();
+			await this.#core.proofs.settle({ sweep: false });
 			await this.#core.engine.durable(this.#core.engine.position);
 			await this.#core.releaseFreed();
 		} catch (error) {

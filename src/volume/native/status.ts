@@ -1,10 +1,12 @@
 /** The truth about a volume in one structure (contracts: `status --json`). */
 import type { FsError } from "../../base/errors.ts";
+import { formatTime } from "../../base/time.ts";
 import { tolerance, parseRedundancy } from "../../storage/redundancy.ts";
 import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
-import type { DiskStatus, VolumeState, VolumeStatus } from "./interface.ts";
+import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
+import { type SegmentsLedger, segmentsLedger } from "./ledger.ts";
 import { memberSlots } from "./members.ts";
 
 export const sameDeviceWarning =
@@ -27,28 +29,19 @@ export interface StatusOptions {
 	readonly trouble: FsError | undefined;
 }
 
-interface Protection {
-	fullBytes: number;
-	degradedBytes: number;
-	lostBytes: number;
-	readonly targets: Map<string, number>;
-}
-
 export async function volumeStatus(options: StatusOptions, modules: StatusModules): Promise<VolumeStatus> {
 	const { core, healer } = modules;
 	await core.store.refreshSpace();
 	const space = core.store.space();
-	const protection = await protectionOf(core);
+	const ledger = await segmentsLedger(core);
 	const disks = diskStatus(modules);
-	const present = modules.metadataCopies();
-	const holders = memberSlots(core.disks).filter((slot) => slot.state !== "draining").length;
-	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), holders);
+	const copies = metadataCopies(options, modules);
 	const healing = healer.status;
-	const warnings = warningsOf(options, modules, protection, { wanted, present });
+	const warnings = warningsOf(options, modules, ledger, copies);
 	return {
 		volume: options.name,
 		id: options.id,
-		state: stateOf(core, disks, protection, healing.active, present < wanted),
+		state: stateOf(core, disks, ledger, healing.active, copies.present < copies.wanted),
 		redundancy: options.redundancy,
 		sameDevice: core.disks.roster.config.sameDevice,
 		capacityBytes: space.capacityBytes,
@@ -56,12 +49,14 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		freeBytes: Math.max(0, space.freeBytes - core.dirty.bytes - core.reservedBytes),
 		reservedBytes: core.reservedBytes,
 		protection: {
-			fullBytes: protection.fullBytes,
-			degradedBytes: protection.degradedBytes,
-			lostBytes: protection.lostBytes,
-			targets: [...protection.targets].map(([redundancy, bytes]) => ({ redundancy, bytes })),
+			fullBytes: ledger.provenBytes + ledger.recordedBytes,
+			provenBytes: ledger.provenBytes,
+			oldestProofAt: ledger.oldestProofAt,
+			degradedBytes: ledger.degradedBytes,
+			lostBytes: ledger.lostBytes,
+			targets: ledger.levels.map(({ redundancy, wantedBytes }) => ({ redundancy, bytes: wantedBytes })),
 		},
-		metadataCopies: { wanted, present },
+		metadataCopies: copies,
 		disks,
 		healing,
 		compaction: modules.compactor.status,
@@ -70,16 +65,23 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	};
 }
 
-async function protectionOf(core: Core): Promise<Protection> {
-	const protection: Protection = { fullBytes: 0, degradedBytes: 0, lostBytes: 0, targets: new Map() };
-	for await (const segment of core.segments()) {
-		const health = core.store.assess(segment);
-		if (health.lost) protection.lostBytes += segment.liveBytes;
-		else if (health.full) protection.fullBytes += segment.liveBytes;
-		else protection.degradedBytes += segment.liveBytes;
-		protection.targets.set(segment.target, (protection.targets.get(segment.target) ?? 0) + segment.liveBytes);
-	}
-	return protection;
+export async function volumeLedger(options: StatusOptions, modules: StatusModules): Promise<Ledger> {
+	const { core, healer } = modules;
+	await core.store.refreshSpace();
+	return {
+		volume: options.name,
+		at: formatTime(core.platform.clock.realtime()),
+		...(await segmentsLedger(core)),
+		metadataCopies: metadataCopies(options, modules),
+		dirtyBytes: core.dirty.bytes,
+		healing: healer.status,
+	};
+}
+
+function metadataCopies(options: StatusOptions, modules: StatusModules): { readonly wanted: number; readonly present: number } {
+	const holders = memberSlots(modules.core.disks).filter((slot) => slot.state !== "draining").length;
+	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), holders);
+	return { wanted, present: modules.metadataCopies() };
 }
 
 function diskStatus(modules: StatusModules): DiskStatus[] {
@@ -103,12 +105,12 @@ function diskStatus(modules: StatusModules): DiskStatus[] {
 	});
 }
 
-function stateOf(core: Core, disks: readonly DiskStatus[], protection: Protection, healing: boolean, metadataShort: boolean): VolumeState {
+function stateOf(core: Core, disks: readonly DiskStatus[], ledger: SegmentsLedger, healing: boolean, metadataShort: boolean): VolumeState {
 	if (core.disks.broken !== undefined) return "failed";
 	if (healing) return "recovering";
 	const whole =
 		disks.every((disk) => disk.state === "healthy" || disk.state === "draining") &&
-		protection.degradedBytes + protection.lostBytes === 0 &&
+		ledger.degradedBytes + ledger.lostBytes === 0 &&
 		!metadataShort;
 	return whole ? "running" : "degraded";
 }
@@ -116,7 +118,7 @@ function stateOf(core: Core, disks: readonly DiskStatus[], protection: Protectio
 function warningsOf(
 	options: StatusOptions,
 	modules: StatusModules,
-	protection: Protection,
+	ledger: SegmentsLedger,
 	metadata: { readonly wanted: number; readonly present: number },
 ): string[] {
 	const warnings: string[] = [];
@@ -129,7 +131,7 @@ function warningsOf(
 			`${away.length} of ${slots.length} disks ${away.length === 1 ? "is" : "are"} not healthy: give each back empty, or another one, with \`cairn disk replace\``,
 		);
 	}
-	if (protection.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
+	if (ledger.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
 	if (metadata.present < metadata.wanted) warnings.push(`metadata has ${metadata.present} of ${metadata.wanted} copies`);
 	if (options.trouble !== undefined) warnings.push(`acknowledged data cannot be written to the disks now: ${options.trouble.message}`);
 	if (modules.core.disks.broken !== undefined) warnings.push(`the volume has stopped: ${modules.core.disks.broken.message}`);

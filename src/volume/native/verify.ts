@@ -4,7 +4,7 @@
 import { Semaphore } from "../../base/async.ts";
 import { readKeyU64 } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Ino, RecordTransaction } from "../../records/interface.ts";
+import type { Ino, RecordTransaction, Segment } from "../../records/interface.ts";
 import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord } from "../../records/kinds.ts";
 import { lookup } from "../../namespace/verbs.ts";
 import { map as mapExtents } from "../../storage/extents.ts";
@@ -13,6 +13,7 @@ import type { Core } from "./core.ts";
 import type { FileData } from "./data.ts";
 import type { Healer } from "./healer.ts";
 import type { Explanation, Progress, VerifyResult } from "./interface.ts";
+import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 import { checkReferences } from "./references.ts";
 
@@ -59,6 +60,7 @@ export async function verifyVolume(
 		if (checks.size >= 4 * limits.healsAtOnce) await Promise.race(checks);
 	}
 	await Promise.all(checks);
+	await core.proofs.settle({ sweep: true });
 	let repaired = metadata.repaired;
 	if (!options.dryRun && broken.size > 0) repaired += await repair(core, healer, broken);
 	const lostPaths = lost.size > 0 && options.lost ? await findLostPaths(core, lost) : [];
@@ -146,7 +148,9 @@ export async function explainPath(core: Core, data: FileData, redundancy: string
 	});
 	if (plan.ranges.length > limits.explainSegments)
 		throw new FsError("E2BIG", "volume.explain", `${path} has more than ${limits.explainSegments} extents: too many to list`);
-	const segments = new Map(plan.ranges.map((range) => [range.segment.id, range.segment]));
+	const segments: Explanation["segments"][number][] = [];
+	for (const segment of new Map(plan.ranges.map((range) => [range.segment.id, range.segment])).values())
+		segments.push(await explainSegment(core, segment));
 	return {
 		path,
 		ino: plan.inode.ino,
@@ -155,12 +159,19 @@ export async function explainPath(core: Core, data: FileData, redundancy: string
 		redundancy: { value: redundancy, from: "the volume's default" },
 		inline: plan.inode.inline !== undefined,
 		dirtyBytes: core.dirty.attributes(plan.inode.ino)?.bytes ?? 0,
-		segments: [...segments.values()].map((segment) => ({
-			id: segment.id,
-			redundancy: formatRedundancy({ dataShards: segment.dataShards, parityShards: segment.parityShards }),
-			fragments: core.store
-				.assess(segment)
-				.fragments.map((one) => ({ index: one.index, disk: one.disk === undefined ? "none" : `d${one.disk}`, state: one.state })),
-		})),
+		segments,
+	};
+}
+
+async function explainSegment(core: Core, segment: Segment): Promise<Explanation["segments"][number]> {
+	const proven = await core.proofs.of(segment);
+	const { fragments } = core.store.assess(segment);
+	return {
+		id: segment.id,
+		redundancy: formatRedundancy({ dataShards: segment.dataShards, parityShards: segment.parityShards }),
+		fragments: fragments.map(({ index, disk, state }) => {
+			const provenAt = state === "ok" ? timeOf(proven.get(index)) : null;
+			return { index, disk: disk === undefined ? "none" : `d${disk}`, state, provenAt };
+		}),
 	};
 }
