@@ -26,7 +26,7 @@ import type { AttributeChange, NamespaceVerbs, NewNode, Removed } from "./interf
 import { maximumLinks, maximumReaddir } from "./limits.ts";
 import { checkName, isDots, shown } from "./names.ts";
 import { checkSubdirectories, rename } from "./rename.ts";
-import { getXattr, listXattrs, reapStep, removeXattr, setXattr, withoutCapability } from "./xattrs.ts";
+import { getXattr, hasCapability, listXattrs, reapStep, removeXattr, setXattr, withoutCapability } from "./xattrs.ts";
 
 export { inode } from "./entries.ts";
 export { rename } from "./rename.ts";
@@ -237,9 +237,16 @@ export function forget(tx: RecordTransaction, ino: Ino): void {
 export function setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode {
 	const before = inode(tx, ino);
 	if (Object.values(change).every((value) => value === undefined)) return before;
+	const { dropRights, ...rest } = change;
+	if (Object.values(rest).every((value) => value === undefined) && !hasRights(tx, before)) return before;
 	const changed = changedAttributes(before, change, context.now);
-	const strips = change.dropRights === true || change.uid !== undefined || change.gid !== undefined;
+	const strips = dropRights === true || change.uid !== undefined || change.gid !== undefined;
 	return putInode(tx, strips ? withoutCapability(tx, changed) : changed);
+}
+
+/** What `dropRights` takes. */
+function hasRights(tx: RecordTransaction, before: Inode): boolean {
+	return before.type === "file" && (withoutSetId(before.mode) !== before.mode || hasCapability(tx, before));
 }
 
 /** What `setAttributes` makes of an inode; alone it tells whether a change is possible before something else is done. @throws FsError EINVAL, ENOTSUP, EPERM. */

@@ -220,6 +220,11 @@ export function withoutCapability(tx: RecordTransaction, before: Inode): Inode {
 	return { ...before, ...without(before, capabilityName, found.value) };
 }
 
+/** Root wrote to the file: its set-id bits stay, its capability does not. */
+export function dropCapability(tx: RecordTransaction, context: OperationContext, ino: Ino): void {
+	putInode(tx, { ...withoutCapability(tx, inode(tx, ino)), ctime: context.now });
+}
+
 /** Adds at most `budget` (≥ 2) changes. */
 export function reapStep(tx: RecordTransaction, ino: Ino, budget: number): boolean {
 	assert(budget >= 2, `a budget of ${budget}: one attribute and the inode need 2`);

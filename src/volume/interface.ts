@@ -130,6 +130,8 @@ export interface OpenIntent {
 	readonly sync?: boolean;
 	/** Each write goes to the end of the file. */
 	readonly append?: boolean;
+	/** With an overwriting disposition: set-id bits and `security.capability` go before the contents are cut (SetAttributes.dropRights). Callers that are not trusted need not ask. */
+	readonly dropRights?: boolean;
 	/** The client appends and says where: only so, or with `append`, append-only files are opened for writing. */
 	readonly appending?: boolean;
 }

@@ -3,6 +3,7 @@
  *
  * Tests of names, attributes and files share one volume, each in a directory of its own; every test of survival has a volume to itself.
  */
+import { accessTests } from "./volume/access.ts";
 import { durabilityTests } from "./volume/durability.ts";
 import { attributeTests } from "./volume/attributes.ts";
 import { contentsTests } from "./volume/contents.ts";
@@ -20,6 +21,7 @@ export function volumeConformance(name: string, makeHarness: MakeVolumeHarness, 
 	nameTests(name, makeHarness, options);
 	attributeTests(name, makeHarness);
 	permissionTests(name, makeHarness);
+	accessTests(name, makeHarness);
 	fileTests(name, makeHarness);
 	contentsTests(name, makeHarness, options);
 	rangeTests(name, makeHarness, options);

@@ -166,7 +166,7 @@ const calls = {
 	},
 	/** Opens for writing and appending, writes, closes. */
 	append: (path: string, text: string) => {
-		const fd = must(c.open(path, 0o2001, 0));
+		const fd = must(c.open(path, 0o6001, 0));
 		try {
 			return must(c.write(fd, bytesOf(text), text.length));
 		} finally {

@@ -193,6 +193,8 @@ export const open = {
 	exclusive: 0o200,
 	truncate: 0o1000,
 	append: 0o2000,
+	/** So that a pipe without another end is ENXIO instead of a wait. */
+	nonBlocking: 0o4000,
 	directory: process.arch === "arm64" ? 0o40000 : 0o200000,
 	noFollow: process.arch === "arm64" ? 0o100000 : 0o400000,
 	unnamed: 0o20000000 | (process.arch === "arm64" ? 0o40000 : 0o200000),

@@ -8,7 +8,7 @@ import type { AllocateMode, Attributes, Caller, Changed, NodeRef, OpenIntent, Op
 import { attributeValidity, dropHandle, keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { readDirectory } from "./directory.ts";
-import { answerIoctl } from "./ioctl.ts";
+import { answerIoctl, changesFlags } from "./ioctl.ts";
 import {
 	congestionThreshold,
 	maxBackground,
@@ -457,24 +457,9 @@ function roomForHandle(door: Door): void {
 		throw refused("EMFILE", "handles", `${door.maxHandles} files are open through this mount, which is the limit`);
 }
 
-async function finishOpen(door: Door, caller: Caller, opened: Opened, kill: boolean): Promise<Attributes> {
-	noted(door, opened);
-	if (!kill || modeWithoutSetId(opened.attributes) === undefined) return opened.attributes;
-	const changed = await door.volume.setAttributes(caller, node(door, opened.attributes.ino), { dropRights: true }, opened.handle);
-	noted(door, changed);
-	return changed.after;
-}
-
-/** When what follows an open fails, the kernel never learns of the handle: it is closed again. */
-async function opening(door: Door, caller: Caller, opened: Opened, flags: number, kill: boolean): Promise<Attributes> {
+function opening(door: Door, opened: Opened, flags: number): void {
 	keepHandle(door, opened.handle, { ino: opened.attributes.ino, mappable: (flags & openFlags.ACCMODE) === openFlags.RDWR });
-	try {
-		return await finishOpen(door, caller, opened, kill);
-	} catch (error) {
-		dropHandle(door, opened.handle);
-		await door.volume.close(opened.handle);
-		throw error;
-	}
+	noted(door, opened);
 }
 
 async function handleOpen(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
@@ -483,8 +468,10 @@ async function handleOpen(door: Door, header: RequestHeader, r: RequestReader): 
 	if (truncate || accessOf(open.flags).write) writable(door);
 	roomForHandle(door);
 	const caller = callerOf(door, header);
-	const opened = await door.volume.open(caller, { node: node(door, header.nodeid) }, intentOf(open.flags, truncate ? "overwrite" : "open"));
-	await opening(door, caller, opened, open.flags, truncate && (open.openFlags & openKillSuidGid) !== 0);
+	const dropRights = truncate && (open.openFlags & openKillSuidGid) !== 0;
+	const intent = { ...intentOf(open.flags, truncate ? "overwrite" : "open"), ...(dropRights ? { dropRights } : {}) };
+	const opened = await door.volume.open(caller, { node: node(door, header.nodeid) }, intent);
+	opening(door, opened, open.flags);
 	if (truncate) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
 	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
 	door.reply(header, door.out.finish(header, 0), undefined);
@@ -499,12 +486,15 @@ async function handleCreate(door: Door, header: RequestHeader, r: RequestReader)
 	const intent = intentOf(create.flags, exclusive ? "create" : truncate ? "overwrite-or-create" : "open-or-create");
 	const caller = makerOf(door, header, create.umask);
 	const at = { parent: node(door, header.nodeid), name: create.name };
-	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
-	const kill = !opened.created && truncate && (create.openFlags & openKillSuidGid) !== 0;
-	sendCreated(door, header, await opening(door, caller, opened, create.flags, kill), opened, create.flags);
+	const dropRights = truncate && (create.openFlags & openKillSuidGid) !== 0;
+	const attributes = { mode: create.mode & 0o7777 };
+	const opened = await door.volume.open(caller, at, { ...intent, attributes, ...(dropRights ? { dropRights } : {}) });
+	sendCreated(door, header, opened, create.flags);
 }
 
-function sendCreated(door: Door, header: RequestHeader, attributes: Attributes, opened: Opened, flags: number): void {
+function sendCreated(door: Door, header: RequestHeader, opened: Opened, flags: number): void {
+	opening(door, opened, flags);
+	const { attributes } = opened;
 	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
 	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
 	encodeOpenOut(door.out, opened.handle, openReplyFlags(door, flags));
@@ -520,7 +510,7 @@ async function handleTmpfile(door: Door, header: RequestHeader, r: RequestReader
 	const intent = { ...intentOf(create.flags, "create"), unnamed: true, linkable: (create.flags & openFlags.EXCL) === 0 };
 	const at = { parent: node(door, header.nodeid), name: "" };
 	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
-	sendCreated(door, header, await opening(door, caller, opened, create.flags, false), opened, create.flags);
+	sendCreated(door, header, opened, create.flags);
 }
 
 function openFile(door: Door, handle: number): OpenFile {
@@ -644,6 +634,7 @@ async function handleFsync(door: Door, header: RequestHeader, r: RequestReader):
 
 async function handleIoctl(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const ioctl = decodeIoctl(r);
+	if (changesFlags(ioctl)) writable(door);
 	const answer = await answerIoctl(door, callerOf(door, header), node(door, header.nodeid), { ...ioctl, input: ioctl.input.slice() });
 	encodeIoctlOut(door.out.reset());
 	door.reply(header, door.out.finish(header, 0, answer.length), answer);

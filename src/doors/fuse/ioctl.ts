@@ -49,6 +49,10 @@ export async function answerIoctl(door: Door, caller: Caller, node: NodeRef, { c
 	}
 }
 
+export function changesFlags({ command }: IoctlIn): boolean {
+	return [...commands.setFlags, ...commands.setExtended].some((known) => known === command);
+}
+
 function readU32(bytes: Uint8Array, at: number): number {
 	if (bytes.length < at + 4) throw new FsError("EINVAL", "fuse.ioctl-short", `an ioctl with ${bytes.length} bytes`);
 	return new DataView(bytes.buffer, bytes.byteOffset).getUint32(at, true);

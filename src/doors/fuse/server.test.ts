@@ -539,16 +539,6 @@ test("lseek: the kernel writes out what mappings changed first, where there may 
 	await bench.server.stop();
 });
 
-test("an open whose second step fails leaves no handle behind", async () => {
-	const bench = await new Bench().init();
-	const file = await bench.create("f");
-	await bench.setattr(file.ino, fattr.MODE, { mode: 0o104755 });
-	bench.volume.faults.set("setAttributes", new FsError("ENOSPC", "test.full", "full"));
-	assert.equal((await bench.send(opcodes.OPEN, (w) => w.u32(0o1001).u32(1), { node: file.ino })).errno, errnoOf.ENOSPC);
-	assert.deepEqual([bench.server.counters().openHandles, bench.volume.open_.size], [1, 1]);
-	await bench.server.stop();
-});
-
 test("a file without a name: O_EXCL says whether it may get one", async () => {
 	const bench = await new Bench().init();
 	for (const [flags, linkable] of [

@@ -4,6 +4,7 @@
  * Invariant: `openCount(ino)` = number of handles of the inode; the caller reaps an orphan when it becomes 0.
  */
 import { FsError } from "../../base/errors.ts";
+import { guardedFlags } from "../../namespace/flags.ts";
 import type { ReadPattern } from "../../storage/interface.ts";
 import type { Caller, HandleId, Ino } from "../interface.ts";
 import type { FoundHandle, HandleMemory } from "./handle-memory.ts";
@@ -125,5 +126,6 @@ function restored({ id, ino, read, write, append, sync, failed, trusted, uid, gi
 	const message = "a write through this handle failed before its daemon was replaced: see the log of then";
 	const error = failed ? new FsError("EIO", "volume.handle-failed-before", message, { handle: id }) : undefined;
 	const caller: Caller = { uid, gid, groups: [], principal: undefined, door: "fuse", clientInstance: "resumed", share: undefined, trusted };
-	return { id, ino, caller, read, write, append, sync, restriction: 0, error, nextRead: 0, jumps: 0 };
+	// Unknown here: any flag makes each write look at the inode.
+	return { id, ino, caller, read, write, append, sync, restriction: guardedFlags, error, nextRead: 0, jumps: 0 };
 }

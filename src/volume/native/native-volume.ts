@@ -26,7 +26,7 @@ import {
 } from "../../namespace/access.ts";
 import { guardedFlags, isAppendOnly, refuseGuarded, refuseImmutable } from "../../namespace/flags.ts";
 import type { NewNode } from "../../namespace/interface.ts";
-import { hasCapability } from "../../namespace/xattrs.ts";
+import { dropCapability, hasCapability } from "../../namespace/xattrs.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, orphanRecord, requestRecord } from "../../records/kinds.ts";
 import type {
@@ -442,8 +442,7 @@ export class LocalVolume implements NativeVolume {
 				return inode;
 			});
 			const beforeAttributes = this.#attributes(before);
-			if (size !== undefined) await this.#setSize(before, size);
-			if (size !== undefined) await this.#dropSetId(caller, node.ino);
+			if (size !== undefined) await this.#changeSize(caller, before, size, rest.dropRights === true);
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
 				const inode = names.inode(tx, node.ino);
@@ -456,6 +455,15 @@ export class LocalVolume implements NativeVolume {
 		});
 	}
 
+	/** Rights go first: a crash in between must not leave a changed program that has them. */
+	async #changeSize(caller: Caller, inode: Inode, size: number, dropRights: boolean): Promise<void> {
+		const { ino } = inode;
+		checkSize(inode, size);
+		if (dropRights) await this.#core.transact((tx, context) => names.setAttributes(tx, context, ino, { dropRights }));
+		await this.#dropSetId(caller, ino);
+		await this.#data.truncate(ino, size);
+	}
+
 	/** A program that somebody else has written to must not run with its owner's rights. */
 	async #dropSetId(caller: Caller, ino: Ino): Promise<void> {
 		if (caller.trusted) return;
@@ -466,18 +474,11 @@ export class LocalVolume implements NativeVolume {
 		if ((await this.#core.view(wrong)) === undefined) return;
 		await this.#core.transact((tx, context) => {
 			const inode = wrong(tx);
+			if (inode === undefined) return;
 			// Root's write leaves the bits (CAP_FSETID) and takes the capability.
-			if (inode !== undefined) names.setAttributes(tx, context, ino, { mode: modeAfterWrite(inode, caller), dropRights: true });
+			if (modeAfterWrite(inode, caller) === inode.mode) dropCapability(tx, context, ino);
+			else names.setAttributes(tx, context, ino, { dropRights: true });
 		});
-	}
-
-	async #setSize(inode: Inode, size: number): Promise<void> {
-		if (inode.type === "directory") throw new FsError("EISDIR", "volume.truncate", `inode ${inode.ino} is a directory`);
-		if (inode.type !== "file") throw new FsError("EINVAL", "volume.truncate", `inode ${inode.ino} is no regular file`);
-		if (!Number.isSafeInteger(size) || size < 0) throw new FsError("EINVAL", "volume.truncate", `${size} is no file size`);
-		if (size > limits.maximumFileBytes)
-			throw new FsError("EFBIG", "volume.truncate", `a file has at most ${limits.maximumFileBytes} bytes`);
-		await this.#data.truncate(inode.ino, size);
 	}
 
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array> {
@@ -547,7 +548,27 @@ export class LocalVolume implements NativeVolume {
 			});
 			const { inode, created, parentAfter } = result;
 			if (this.#reaper.reaping(inode.ino)) throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
-			const handle = this.#handles.add({
+			const handle = this.#addHandle(caller, inode, intent);
+			try {
+				const after = created ? inode : await this.#prepareOpened(handle, inode, intent);
+				this.#handles.keep(handle);
+				return {
+					handle: handle.id,
+					attributes: this.#attributes(after),
+					created,
+					parentAfter: parentAfter === undefined ? undefined : this.#attributes(parentAfter),
+					position,
+				};
+			} catch (error) {
+				this.#forgetHandle(handle);
+				throw error;
+			}
+		});
+	}
+
+	#addHandle(caller: Caller, inode: Inode, intent: OpenIntent): Handle {
+		try {
+			return this.#handles.add({
 				ino: inode.ino,
 				caller,
 				read: intent.access.read,
@@ -556,26 +577,27 @@ export class LocalVolume implements NativeVolume {
 				sync: intent.sync ?? false,
 				restriction: inode.flags & guardedFlags,
 			});
-			let after = inode;
-			const empties = intent.disposition === "overwrite" || intent.disposition === "overwrite-or-create";
-			if (!created && empties && inode.type === "file") {
-				const note = (tx: RecordTransaction, context: OperationContext): void => this.#note(tx, context, caller, inode.ino);
-				await this.#data.truncate(inode.ino, 0, note).catch((error: unknown) => {
-					this.#forgetHandle(handle);
-					throw error;
-				});
-				await this.#dropSetId(caller, inode.ino);
-				after = await this.#core.view((tx) => requireInode(tx, inode.ino));
-			}
-			this.#handles.keep(handle);
-			return {
-				handle: handle.id,
-				attributes: this.#attributes(after),
-				created,
-				parentAfter: parentAfter === undefined ? undefined : this.#attributes(parentAfter),
-				position,
-			};
-		});
+		} catch (error) {
+			// A file without a name and without a handle is nobody's.
+			this.#afterNameLost(inode);
+			throw error;
+		}
+	}
+
+	/** What an open does to a file that was there. */
+	async #prepareOpened(handle: Handle, found: Inode, intent: OpenIntent): Promise<Inode> {
+		const { ino, caller } = handle;
+		if (intent.disposition.startsWith("overwrite") && found.type === "file") {
+			// First the rights, then the contents: a crash in between must not leave a program with both of them wrong.
+			if (intent.dropRights === true)
+				await this.#core.transact((tx, context) => names.setAttributes(tx, context, ino, { dropRights: true }));
+			await this.#dropSetId(caller, ino);
+			await this.#data.truncate(ino, 0, (tx, context) => this.#note(tx, context, caller, ino));
+		} else if (!intent.access.write) return found;
+		const now = await this.#core.view((tx) => requireInode(tx, ino));
+		// Flags that were set since it was found did not see the handle.
+		handle.restriction = now.flags & guardedFlags;
+		return now;
 	}
 
 	#findOrCreate(
@@ -982,6 +1004,13 @@ export class LocalVolume implements NativeVolume {
 		await this.#modules.release(failure === undefined);
 		if (failure !== undefined) throw failure;
 	}
+}
+
+function checkSize(inode: Inode, size: number): void {
+	if (inode.type === "directory") throw new FsError("EISDIR", "volume.truncate", `inode ${inode.ino} is a directory`);
+	if (inode.type !== "file") throw new FsError("EINVAL", "volume.truncate", `inode ${inode.ino} is no regular file`);
+	if (!Number.isSafeInteger(size) || size < 0) throw new FsError("EINVAL", "volume.truncate", `${size} is no file size`);
+	if (size > limits.maximumFileBytes) throw new FsError("EFBIG", "volume.truncate", `a file has at most ${limits.maximumFileBytes} bytes`);
 }
 
 function makerOf(caller: Caller): Pick<NewNode, "uid" | "gid" | "umask"> {

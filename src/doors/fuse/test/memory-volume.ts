@@ -371,7 +371,10 @@ export class MemoryVolume implements Volume {
 		if (found !== undefined && intent.disposition === "create") throw fail("EEXIST", "open");
 		const node = found ?? this.#createFile(caller, at, intent);
 		if (node.type !== "file") throw fail("EISDIR", "open");
-		if (found !== undefined && intent.disposition.startsWith("overwrite")) this.#resize(node, 0);
+		if (found !== undefined && intent.disposition.startsWith("overwrite")) {
+			if (intent.dropRights === true) node.mode &= (node.mode & 0o10) !== 0 ? 0o1777 : 0o3777;
+			this.#resize(node, 0);
+		}
 		const handle = this.#nextHandle++;
 		this.open_.set(handle, node);
 		return { position: ++this.#position, handle, attributes: this.#attributes(node), created: found === undefined, parentAfter: undefined };
