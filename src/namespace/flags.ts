@@ -55,11 +55,11 @@ export function refuseRemoval(parent: Inode, node: Inode): void {
 
 /** @throws FsError EPERM; flags themselves can always be changed. */
 export function refuseChange(inode: Inode, change: AttributeChange): void {
-	const { mode, uid, gid, atime, mtime, ctime } = change;
+	const { mode, uid, gid, atime, mtime, ctime, dropRights } = change;
 	const touches = atime === "now" && mtime === "now" && ctime === undefined;
 	const timed = atime !== undefined || mtime !== undefined || ctime !== undefined;
 	if (mode !== undefined || uid !== undefined || gid !== undefined || (timed && !touches)) refuseGuarded(inode);
-	else if (timed) refuseImmutable(inode);
+	else if (timed || dropRights === true) refuseImmutable(inode);
 }
 
 /** @throws FsError ENOTSUP: a flag that is not kept. */

@@ -237,6 +237,7 @@ export function forget(tx: RecordTransaction, ino: Ino): void {
 export function setAttributes(tx: RecordTransaction, context: OperationContext, ino: Ino, change: AttributeChange): Inode {
 	const before = inode(tx, ino);
 	if (Object.values(change).every((value) => value === undefined)) return before;
+	refuseChange(before, change);
 	const { dropRights, ...rest } = change;
 	if (Object.values(rest).every((value) => value === undefined) && !hasRights(tx, before)) return before;
 	const changed = changedAttributes(before, change, context.now);

@@ -90,7 +90,6 @@ function setAccessList(
 	dropSetGid: boolean,
 ): Inode {
 	const before = inode(tx, ino);
-	refuseGuarded(before);
 	const parsed = bytes === undefined ? undefined : parseAccessList(bytes);
 	if (before.type === "symlink")
 		throw new FsError("ENOTSUP", "namespace.access-list-link", `inode ${ino} is a symlink: its mode means nothing`);
@@ -130,14 +129,15 @@ export function setXattr(
 	mode: "any" | "create" | "replace",
 	dropSetGid = false,
 ): Inode {
+	// As the kernel orders it: first whether it may change at all.
+	const before = inode(tx, ino);
+	refuseGuarded(before);
 	checkXattrName(name);
 	if (value.length > maximumXattrBytes) {
 		const message = `an extended attribute of ${value.length} bytes: at most ${maximumXattrBytes} are possible`;
 		throw new FsError("E2BIG", "namespace.xattr-size", message, { ino, bytes: value.length });
 	}
 	if (isAccessListName(name)) return setAccessList(tx, context, ino, name, value, dropSetGid);
-	const before = inode(tx, ino);
-	refuseGuarded(before);
 	const known = before.xattrCount === 0 ? undefined : tx.get(xattrRecord, ino, name);
 	if (known !== undefined && mode === "create") {
 		throw new FsError(
@@ -184,11 +184,11 @@ function miscounted(before: Inode, what: string): FsError {
 }
 
 export function removeXattr(tx: RecordTransaction, context: OperationContext, ino: Ino, name: string): Inode {
+	const before = inode(tx, ino);
+	refuseGuarded(before);
 	checkXattrName(name);
 	if (isAccessListName(name)) return setAccessList(tx, context, ino, name, undefined, false);
-	const before = inode(tx, ino);
 	const found = before.xattrCount === 0 ? undefined : tx.get(xattrRecord, ino, name);
-	refuseGuarded(before);
 	if (found === undefined) throw noXattr(ino, name);
 	tx.delete(xattrRecord, ino, name);
 	return putInode(tx, { ...before, ...without(before, name, found.value), ctime: context.now });
