@@ -726,12 +726,11 @@ async function reopened(door: Door, header: RequestHeader, flags: number, { open
 	return { handle: opened.handle, attributes, created: false, parentAfter: undefined, position: 0 };
 }
 
-/** `opening` again: rights that the open has to take away may be there still. */
+/** Rights that the open had to take away went before the truncation, which is what the outcome tells of. */
 async function openAgain(door: Door, header: RequestHeader, open: ReturnType<typeof decodeOpen>, past: Past): Promise<void> {
 	const opened = await reopened(door, header, open.flags, past);
 	dropHandle(door, opened.handle);
-	const truncate = (open.flags & openFlags.TRUNC) !== 0;
-	await opening(door, callerOf(door, header), opened, open.flags, truncate && (open.openFlags & openKillSuidGid) !== 0);
+	opening(door, opened, open.flags);
 	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
 	door.reply(header, door.out.finish(header, 0), undefined);
 }
@@ -739,7 +738,7 @@ async function openAgain(door: Door, header: RequestHeader, open: ReturnType<typ
 async function createAgain(door: Door, header: RequestHeader, create: ReturnType<typeof decodeCreate>, past: Past): Promise<void> {
 	const opened = await reopened(door, header, create.flags, past);
 	dropHandle(door, opened.handle);
-	sendCreated(door, header, await opening(door, callerOf(door, header), opened, create.flags, false), opened, create.flags);
+	sendCreated(door, header, opened, create.flags);
 }
 
 export function createHandlers(door: Door): ReadonlyMap<number, Handler> {
