@@ -31,6 +31,7 @@ class Keeper {
 	run(): void {
 		this.#watch(new Socket({ fd: keptDescriptors.link, readable: true, writable: true }), Promise.resolve("its connection ended"));
 		for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => this.#happened({ kind: "signal", signal }));
+		this.#write("info", `process ${process.pid} keeps the mount`);
 	}
 
 	#watch(socket: Socket, how: Promise<string>): void {

@@ -2,6 +2,9 @@
  * The daemon is killed again and again behind a living mount, under load (`npm run test:long keeper`, `--times 50`, `--seed 7`): no program sees an error, no byte is lost, nothing is done twice.
  */
 import assert from "node:assert/strict";
+import { renameSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, test } from "node:test";
 import { cannotMount, TestVolume } from "../support/cairn.ts";
 import { keeperSuite } from "./keeper.ts";
@@ -18,4 +21,25 @@ test(`${times} kills behind a living mount, seed ${seed}`, { skip: cannotMount()
 	assert.ok(operations > times, `${operations} operations`);
 	const { corrupt, missing, unrecoverable } = await volume.verify();
 	assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0], volume.log());
+});
+
+test("a mount whose daemons cannot serve any more is given up: errors instead of waiting for ever", {
+	skip: cannotMount() ?? false,
+}, async () => {
+	const on = await TestVolume.start({ disks: 3, redundancy: "rs:2+1" });
+	try {
+		writeFileSync(join(on.mountpoint, "file"), "contents");
+		for (const path of on.diskPaths) renameSync(path, `${path}.away`);
+		on.killDaemon();
+		await assert.rejects(readFile(join(on.mountpoint, "file")), (error: NodeJS.ErrnoException) =>
+			["ENOTCONN", "ECONNABORTED"].includes(error.code ?? ""),
+		);
+		assert.match(on.log(), /the mount is given up/);
+		assert.deepEqual([on.daemons(), on.keepers()], [[], []]);
+		for (const path of on.diskPaths) renameSync(`${path}.away`, path);
+		await on.mount();
+		assert.equal(await readFile(join(on.mountpoint, "file"), "utf8"), "contents");
+	} finally {
+		await on.close();
+	}
 });

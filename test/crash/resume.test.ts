@@ -60,13 +60,13 @@ class Connection {
 		return made;
 	}
 
-	async serve(resume: boolean): Promise<void> {
+	async serve(resume: boolean, withHandles = true): Promise<void> {
 		const platform = this.#node.boot();
 		const modules = { platform, logger: silentLogger };
 		const volume = await openVolume({ name: "demo", diskPaths: paths, acceptLoss: false, memory, session: { id: 77, resume } }, modules);
 		this.volume = volume;
 		this.channel = new FakeChannel();
-		const resumed = { negotiated: this.negotiated, left: volume.resumed };
+		const resumed = { negotiated: this.negotiated, left: withHandles ? volume.resumed : { ...volume.resumed, handles: [] } };
 		const onNegotiated = async (negotiated: Negotiated): Promise<void> => {
 			this.negotiated = negotiated;
 		};
@@ -99,9 +99,9 @@ class Connection {
 		return this.channel.send(again);
 	}
 
-	async takeOver(): Promise<void> {
+	async takeOver(withHandles = true): Promise<void> {
 		this.#node.kill();
-		await this.serve(true);
+		await this.serve(true, withHandles);
 	}
 
 	get at(): NativeVolume {
@@ -303,6 +303,39 @@ describe("requests that are sent again", () => {
 				const repeatable: readonly number[] = [opcodes.OPEN, opcodes.TMPFILE, opcodes.SETATTR];
 				if (one.title === "exchange") assert.deepEqual(await connection.tree(), before);
 				else assert.equal(twice.errno === 0, repeatable.includes(one.opcode), `${one.title} once more: ${twice.errno}`);
+			});
+		});
+	}
+
+	/** Killed between the transaction and the handle's place in memory, which is some microseconds. */
+	for (const one of cases.filter(({ title }) => /^create|truncate$/.test(title) && title !== "truncate")) {
+		test(`${one.title}: the effect is there, the handle is not`, async () => {
+			const { connection, made, before } = await prepared(4);
+			await connection.world.run(async () => {
+				const bytes = connection.prepare(one.opcode, (w) => one.fill(w, made), one.node?.(made));
+				await connection.channel.send(bytes);
+				if (one.opcode === opcodes.OPEN) {
+					// Written behind the truncation: it must not be cut again.
+					const { handle } = await connection.at.open(
+						caller,
+						{ node: connection.at.node(made.file) },
+						{ disposition: "open", access: { read: true, write: true } },
+					);
+					await connection.at.write(handle, 0, Uint8Array.of(1, 2, 3));
+				}
+				await connection.takeOver(false);
+				const again = await connection.sendAgain(bytes);
+				assert.equal(again.errno, 0);
+				const expected = one.after(before);
+				assert.deepEqual(await connection.tree(), one.opcode === opcodes.OPEN ? { ...expected, file: "file 1 3" } : expected);
+				const released = await connection.send(opcodes.RELEASE, (w) =>
+					w
+						.u64(parts(one, again).handle ?? 0)
+						.u32(2)
+						.u32(0)
+						.u64(0),
+				);
+				assert.equal(released.errno, 0);
 			});
 		});
 	}
