@@ -69,6 +69,8 @@ export class RunStore {
 	#runs: readonly Run[] = [];
 	/** S7: of edits that failed at their manifest. */
 	readonly #doubtful: Run[] = [];
+	/** While mounting: the disks that had the newest manifest. */
+	#loadedFrom: readonly DiskId[] | undefined;
 	#generation = 0;
 	#covered = 0;
 	#nextRunId = 1;
@@ -304,7 +306,9 @@ export class RunStore {
 	async chooseHomes(): Promise<void> {
 		const wanted = this.#wantedHomes();
 		if (wanted.length === 0) throw noHomes(undefined);
-		for (const id of wanted) if (!this.#homes.includes(id)) await this.#prepareHome(id);
+		// Until a new manifest counts, the disks it was loaded from hold the only metadata there is, wherever an earlier try wanted to go: they are never emptied.
+		this.#loadedFrom ??= this.#homes;
+		for (const id of wanted) if (!this.#homes.includes(id) && !this.#loadedFrom.includes(id)) await this.#prepareHome(id);
 		this.#homes = wanted;
 	}
 
@@ -524,6 +528,8 @@ export class RunStore {
 		if (!disk) throw new FsError("EIO", "kv.disk-gone", `d${id} is not usable any more`);
 		await this.#manifests.get(id)?.close();
 		this.#manifests.delete(id);
+		// A move that ended half way has made copies there: they must be made again, not counted.
+		for (const run of this.#runs) run.copies.delete(id);
 		for (const name of await disk.list("kv")) {
 			const runId = runIdOf(name);
 			if (runId !== undefined) await this.#files.removeFile(runId, id, disk);
