@@ -7,6 +7,7 @@ import { heal, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
 import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun } from "./disk-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
+import { type SetFlags, setProtection } from "./set-verb.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
 import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
 
@@ -170,6 +171,17 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 	])
 		.argument("<name>")
 		.action(async (name: string) => run.print(await ledger(context, name)));
+	verb(program, "set", "Say how a file, a directory and what is made in it, or a volume by default, is to be protected", [
+		"cairn set /mnt/demo/photos --redundancy replicate:3",
+		"cairn set /mnt/demo/film.mkv --redundancy rs:4+2 --now",
+		"cairn set /mnt/demo/photos --redundancy inherit",
+		"cairn set demo --redundancy rs:4+2          # the volume's default",
+	])
+		.argument("<path>", "a path in a mounted volume; its mount point or its name for the default")
+		.option("--redundancy <value>", "rs:K+M, replicate:N, or inherit from above")
+		.option("--now", "return when everything is rewritten; exit code 5 if that is not possible now")
+		.option("--allow-degraded", "accept what the disks cannot hold in full yet")
+		.action(async (path: string, flags: SetFlags) => run.print(await setProtection(context, path, flags)));
 	verb(program, "explain", "Show where the contents of a file lie and what protects them", ["cairn explain /mnt/demo/film.mkv"])
 		.argument("<path>")
 		.action(async (path: string) => run.print(await explain(context, path)));

@@ -189,19 +189,42 @@ export async function diskList(context: Context, name: string): Promise<Outcome>
 	return { exitCode: exitCodes.done, json: disks, text: diskTable(context, disks) };
 }
 
-export async function explain(context: Context, path: string): Promise<Outcome> {
+interface Inside {
+	readonly full: string;
+	readonly mount: { readonly name: string; readonly mountpoint: string };
+	/** From the volume's root, "" = the root. */
+	readonly relative: string;
+}
+
+/** The mounted volume in which a path lies. */
+export async function insideVolume(context: Context, path: string): Promise<Inside> {
 	const { fuse } = context.platform;
 	const full = await context.processes.canonicalParent(path);
 	const mounts = fuse ? await cairnMounts(fuse) : [];
 	const inside = mounts.filter(({ mountpoint }) => full === mountpoint || full.startsWith(mountpoint === "/" ? "/" : `${mountpoint}/`));
 	const mount = inside.sort((a, b) => b.mountpoint.length - a.mountpoint.length)[0];
-	if (!mount) throw new FsError("NOTFOUND", "cli.explain-outside", `${full} is in no mounted volume`);
-	const relative = full.slice(mount.mountpoint.length).replace(/^\/+/, "");
-	const found = await callDaemon<Explanation>(context, mount.name, "explain", { path: relative }).catch((error: unknown) => {
-		if (!(error instanceof FsError) || error.code !== "ENOENT") throw error;
-		throw new FsError("ENOENT", "cli.explain-absent", `${full} does not exist`, {}, error);
-	});
-	return { exitCode: exitCodes.done, json: { ...found, path: full }, text: explainText(full, mount.name, found) };
+	if (!mount) throw new FsError("NOTFOUND", "cli.outside", `${full} is in no mounted volume`);
+	return { full, mount, relative: full.slice(mount.mountpoint.length).replace(/^\/+/, "") };
+}
+
+/** A path from the volume's root as people know it. */
+export function shownSource(from: string, mountpoint: string): string {
+	return from.startsWith("/") ? `${mountpoint === "/" ? "" : mountpoint}${from}` : from;
+}
+
+export function absent(full: string, error: unknown): never {
+	if (!(error instanceof FsError) || error.code !== "ENOENT") throw error;
+	throw new FsError("ENOENT", "cli.absent", `${full} does not exist`, {}, error);
+}
+
+export async function explain(context: Context, path: string): Promise<Outcome> {
+	const { full, mount, relative } = await insideVolume(context, path);
+	const answer = await callDaemon<Explanation>(context, mount.name, "explain", { path: relative }).catch((error: unknown) =>
+		absent(full, error),
+	);
+	const redundancy = { ...answer.redundancy, from: shownSource(answer.redundancy.from, mount.mountpoint) };
+	const found = { ...answer, redundancy, path: full };
+	return { exitCode: exitCodes.done, json: found, text: explainText(full, mount.name, found) };
 }
 
 function explainText(path: string, volume: string, found: Explanation): string {

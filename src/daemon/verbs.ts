@@ -2,7 +2,7 @@
 import { utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import type { NativeVolume, Progress, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
+import type { NativeVolume, Progress, ProtectionSet, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
 import { lostPathsInReply, pathsInCall } from "./limits.ts";
 import { printable } from "./text.ts";
@@ -36,6 +36,7 @@ const verbs: Readonly<Record<string, Verb>> = {
 	"disk-drain": (given, progress, state) => drainDisk(given, progress, state),
 	"disk-drain-cancel": (given, _progress, state) => need(state).disks.cancelDrain(text(given, "disk")),
 	"disk-remove": (given, _progress, state) => removeDisk(given, state),
+	set: (given, progress, state) => setProtection(given, progress, state),
 	"disk-replace": (given, _progress, state) => replaceDisk(given, state),
 };
 
@@ -106,6 +107,13 @@ async function verify(
 	const result = await need(state).verify({ dryRun: flag(given, "dryRun"), lost: flag(given, "lost") }, percent(progress));
 	const lostPaths = result.lostPaths.slice(0, lostPathsInReply);
 	return { ...result, lostPaths, lostPathsTotal: result.lostPaths.length };
+}
+
+async function setProtection(given: Arguments, progress: ProgressSink, state: DaemonState): Promise<ProtectionSet> {
+	const value = text(given, "redundancy");
+	const redundancy = value === "inherit" ? undefined : value;
+	const options = { redundancy, allowDegraded: flag(given, "allowDegraded"), now: flag(given, "now") };
+	return need(state).setProtection(utf8ToLatin1(text(given, "path")), options, percent(progress));
 }
 
 async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {

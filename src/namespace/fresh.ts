@@ -33,6 +33,7 @@ export function inherited(tx: RecordTransaction, context: OperationContext, pare
 		mode: handsDownGroup && isDirectory ? mode | setGid : mode,
 		parent: isDirectory ? parent.ino : 0,
 		protection: parent.protection,
+		protectionFrom: parent.protectionFrom,
 		flags: isDirectory || node.type === "file" ? parent.flags & inheritedFlags : 0,
 		access: putAccessList(tx, fresh, { ...lists, birthEpoch: context.epoch }),
 	};
@@ -68,6 +69,7 @@ export function freshInode(context: OperationContext, ino: Ino, node: NewNode): 
 		xattrNameBytes: 0,
 		xattrValueBytes: 0,
 		protection: 0,
+		protectionFrom: 0,
 		flags: 0,
 		access: 0,
 		birthEpoch: context.epoch,

@@ -51,6 +51,8 @@ export interface Inode {
 	readonly xattrValueBytes: number;
 	/** Protection asked for by this file or inherited from its directory: 0 = the volume's default; else an id in the volume record's table. */
 	readonly protection: number;
+	/** The inode (this one, or a directory that it was made in) at which that protection was asked for; 0 with protection 0. */
+	readonly protectionFrom: Ino;
 	/** As `<linux/fs.h>` numbers them (FS_IMMUTABLE_FL …): namespace/flags.ts says which are known. */
 	readonly flags: number;
 	/** Which access list record belongs to it: 0 = none (mode bits only), 1 = POSIX. */
@@ -248,6 +250,13 @@ export interface Intent {
 	readonly birthEpoch: number;
 }
 
+/** The protection of this inode was changed: what lies below it is to be told, and its contents are to be rewritten. For the root: the volume's default was changed. */
+export interface Conversion {
+	readonly ino: Ino;
+	readonly since: Timestamp;
+	readonly birthEpoch: number;
+}
+
 /** Bytes of a file that an fsync put into the log; newer than what the extents say, older than what is dirty in memory. */
 export interface Pending {
 	readonly ino: Ino;
@@ -294,7 +303,7 @@ export interface VolumeRecord {
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

@@ -6,6 +6,7 @@ import type { AccessList, Chunk, ExtentBlock, Inode, NumberRange, ProofGroup, Re
 import {
 	accessListRecord,
 	chunkRecord,
+	conversionRecord,
 	cookieRecord,
 	entryRecord,
 	extentBlockRecord,
@@ -54,6 +55,7 @@ const inode: Inode = {
 	xattrNameBytes: 40,
 	xattrValueBytes: 400,
 	protection: 3,
+	protectionFrom: 8,
 	flags: 2,
 	access: 1,
 	birthEpoch: 77,
@@ -163,6 +165,7 @@ const samples: readonly Sample[] = [
 	sample(accessListRecord, { ...accessList, inherited: undefined }, 8),
 	sample(accessListRecord, { ...accessList, access: undefined }, 8),
 	sample(intentRecord, { id: 6, kind: "truncate", ino: 8, from: 2 ** 43, to: Number.MAX_SAFE_INTEGER, birthEpoch: 2 }, 6),
+	sample(conversionRecord, { ino: 8, since: { seconds: 1, nanoseconds: 2 }, birthEpoch: 2 }, 8),
 	sample(intentRecord, { id: 6, kind: "zero", ino: 8, from: 1, to: 2, birthEpoch: 2 }, 6),
 	sample(requestRecord, { slot: 3, session: 2 ** 52, requestLow: 0xffff_ffff, requestHigh: 7, ino: 8, birthEpoch: 2 }, 3),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
@@ -276,7 +279,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 14);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 15);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

@@ -6,6 +6,7 @@ import { crc32c } from "../codec/checksum.ts";
 import type {
 	AccessList,
 	Chunk,
+	Conversion,
 	CookieEntry,
 	DirectoryEntry,
 	Extent,
@@ -104,7 +105,7 @@ function writeInode(writer: ByteWriter, inode: Inode): void {
 	writer.u64(inode.storedBytes).u64(inode.dataGeneration).u64(inode.change).u64(inode.sealedThrough);
 	writer.u64(inode.nextCookie).u64(inode.entryCount).u64(inode.parent);
 	writer.u32(inode.xattrCount).u32(inode.xattrNameBytes).u32(inode.xattrValueBytes);
-	writer.u32(inode.protection).u32(inode.flags).u32(inode.access);
+	writer.u32(inode.protection).u64(inode.protectionFrom).u32(inode.flags).u32(inode.access);
 	if (inode.inline === undefined) return;
 	assert(inode.inline.length <= maximumInlineBytes, `inode ${inode.ino}: ${inode.inline.length} bytes inline`);
 	writer.bytes(inode.inline);
@@ -140,6 +141,7 @@ function readInode(reader: ByteReader, birthEpoch: number, hasInline: boolean, k
 		xattrNameBytes: reader.u32(),
 		xattrValueBytes: reader.u32(),
 		protection: reader.u32(),
+		protectionFrom: reader.u64(),
 		flags: reader.u32(),
 		access: reader.u32(),
 		inline: hasInline ? readBytes(reader, maximumInlineBytes, "inline contents") : undefined,
@@ -543,6 +545,16 @@ export const intentRecord: RecordKind<readonly [id: number], Intent> = defineKin
 	},
 });
 
+export const conversionRecord: RecordKind<readonly [ino: Ino], Conversion> = defineKind({
+	name: "conversion",
+	tag: "y",
+	parts: ["u64"],
+	sizeHint: 20,
+	epoch: (conversion) => conversion.birthEpoch,
+	write: (writer, conversion) => void writer.u64(conversion.ino).time(conversion.since),
+	read: (reader, head, key) => ({ ino: readIdentity(reader, key, 1), since: reader.time(), birthEpoch: head.birthEpoch }),
+});
+
 export const pendingRecord: RecordKind<readonly [ino: Ino, id: number], Pending> = defineKind({
 	name: "pending bytes",
 	tag: "p",
@@ -639,6 +651,7 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	chunkRecord,
 	segmentRecord,
 	intentRecord,
+	conversionRecord,
 	pendingRecord,
 	proofRecord,
 	requestRecord,

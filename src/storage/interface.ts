@@ -115,13 +115,16 @@ export interface SegmentStore {
 	>;
 	/** Gives back what a rebuild wrote when its transaction was not committed. */
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
+	/** The shape that a segment for `target` would get on the disks that can be written now; undefined: none can be. */
+	feasible(target: Redundancy): Redundancy | undefined;
 	/** Segments in which a read found damage since the last call; healed first. */
 	takeDamaged(): readonly number[];
 	/** How many segments `takeDamaged` would list. */
 	readonly damagedCount: number;
 	/** Bytes that each disk keeps free for metadata: `space` leaves them out; writing what is acknowledged already may use a part of them (limits.ts). */
 	setReserve(bytesPerDisk: (disk: number, capacityBytes: number) => number): void;
-	space(): StorageSpace;
+	/** `redundancy`: told in bytes of data that is protected like that; the volume's default when nothing is said. */
+	space(redundancy?: Redundancy): StorageSpace;
 	/** What `space` would say after such a change, everything moved. Undefined: what a disk holds has no room on the others. */
 	spaceIf(change: SpaceChange): SpacePreview | undefined;
 	/** Asks the disks again how much they hold. */

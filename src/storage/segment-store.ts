@@ -303,6 +303,10 @@ export class NativeSegmentStore implements SegmentStore {
 		}
 	}
 
+	feasible(target: Redundancy): Redundancy | undefined {
+		return feasibleShape(target, domainCount(this.#writer.candidates()));
+	}
+
 	#addDamaged(segment: number): void {
 		if (this.#damaged.size < limits.maxDamaged) this.#damaged.add(segment);
 	}
@@ -327,8 +331,9 @@ export class NativeSegmentStore implements SegmentStore {
 		return this.#reserve(disk, this.#packsOf(disk).capacityBytes);
 	}
 
-	space(): StorageSpace {
-		return storageSpace(this.#modules.disks.roster.config.redundancy, this.#diskSpaces());
+	space(redundancy?: Redundancy): StorageSpace {
+		const { config } = this.#modules.disks.roster;
+		return storageSpace(redundancy === undefined ? config.redundancy : formatRedundancy(redundancy), this.#diskSpaces());
 	}
 
 	spaceIf({ without, added = [] }: SpaceChange): SpacePreview | undefined {

@@ -1,4 +1,4 @@
-/** What fits: raw space of disks told as bytes of user data in the volume's default redundancy. Pure. */
+/** What fits: raw space of disks told as bytes of user data in one redundancy. Pure. */
 import { fragmentLength, shardLength } from "./fragment.ts";
 import type { Redundancy, StorageSpace } from "./interface.ts";
 import { limits } from "./limits.ts";

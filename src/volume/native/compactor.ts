@@ -203,7 +203,7 @@ export class Compactor {
 		const startMs = clock.monotonicMs();
 		const target = (group.segments[0] as Segment).target;
 		try {
-			this.#movedBytes += await relocate(this.#core, group.moves, parseRedundancy(target));
+			this.#movedBytes += await relocate(this.#core, group.moves, parseRedundancy(target), "compaction");
 			this.#freedBytes += group.payloadBytes - group.bytes;
 			this.#payloadBytes = Math.min(limits.segmentBytes, 2 * this.#payloadBytes);
 		} catch (error) {

@@ -42,7 +42,7 @@ test("a segment that lives again and dies while its first death becomes durable 
 		const store = { release: async () => void released.push(durable.at(-1) ?? 0) };
 		const numbers = { low: false };
 		const modules = { platform, logger: silentLogger, engine, store, numbers } as unknown as CoreModules;
-		const core = new Core({ redundancy: { dataShards: 1, parityShards: 1 }, epoch: 1 }, modules);
+		const core = new Core({ epoch: 1 }, modules);
 		const die = () =>
 			core.transact((tx, _context, effects) => {
 				tx.delete(segmentRecord, segment.id);

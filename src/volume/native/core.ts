@@ -20,6 +20,7 @@ import { headKey, segmentRecord, volumeRecord } from "../../records/kinds.ts";
 import type { NumberBlocks } from "../../records/numbers.ts";
 import { Records } from "../../records/transaction.ts";
 import type { DirtyStore, Redundancy, SegmentHealth, SegmentStore, StorageEffects } from "../../storage/interface.ts";
+import { parseRedundancy } from "../../storage/redundancy.ts";
 import { limits } from "./limits.ts";
 import { ProofBook } from "./proofs.ts";
 
@@ -35,7 +36,6 @@ export interface CoreModules {
 }
 
 export interface CoreOptions {
-	readonly redundancy: Redundancy;
 	/** Birth epoch of new records. */
 	readonly epoch: number;
 }
@@ -223,6 +223,21 @@ export class Core {
 
 	get freedWaiting(): number {
 		return this.#freed.length;
+	}
+
+	/** What the volume's table says; numbers are never used for anything else. */
+	readonly protections = new Map<number, string>();
+
+	/** How contents of an inode with that protection are to be protected; 0 = as the volume by default. */
+	redundancyOf(protection: number): Redundancy {
+		const text = protection === 0 ? this.disks.roster.config.redundancy : this.protections.get(protection);
+		if (text !== undefined) return parseRedundancy(text);
+		throw new FsError("CORRUPT", "volume.protection", `an inode asks for protection ${protection}, which the volume's table lacks`);
+	}
+
+	async loadProtections(): Promise<void> {
+		const volume = await this.view((tx) => tx.get(volumeRecord));
+		for (const { id, redundancy } of volume?.protections ?? []) this.protections.set(id, redundancy);
 	}
 
 	/** All segment records, in batches, each as of its own moment. */

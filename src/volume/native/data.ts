@@ -216,11 +216,11 @@ export class FileData {
 			return;
 		}
 		const pieces = inode.inline === undefined ? captured.pieces : withInline(inode.inline, captured.pieces);
-		await this.#placeAndCommit(captured, pieces, inode.inline !== undefined);
+		await this.#placeAndCommit(captured, pieces, inode.inline !== undefined, inode.protection);
 	}
 
-	async #placeAndCommit(captured: Captured, pieces: readonly DirtyPiece[], wasInline: boolean): Promise<void> {
-		const placed = await this.#packer.place(captured.ino, this.#core.options.redundancy, pieces);
+	async #placeAndCommit(captured: Captured, pieces: readonly DirtyPiece[], wasInline: boolean, protection: number): Promise<void> {
+		const placed = await this.#packer.place(captured.ino, this.#core.redundancyOf(protection), pieces);
 		const used = new Set<number>();
 		try {
 			await this.#commitPlaced(captured, placed, wasInline, used);
@@ -415,7 +415,7 @@ export class FileData {
 		if (inode.inline === undefined) return;
 		const attributes = { end: inode.size, mtime: undefined, bytes: 0, newest: 0 };
 		const captured: Captured = { ino, pieces: [], bytes: 0, attributes, through: 0, pendings: [] };
-		await this.#placeAndCommit(captured, withInline(inode.inline, []), true);
+		await this.#placeAndCommit(captured, withInline(inode.inline, []), true, inode.protection);
 	}
 }
 

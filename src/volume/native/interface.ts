@@ -71,6 +71,14 @@ export interface HealingStatus {
 	readonly etaSeconds: number | null;
 }
 
+/** Data being rewritten because another protection was asked for. */
+export interface ConversionStatus {
+	readonly active: boolean;
+	readonly remainingBytes: number;
+	/** Why it does not go on now; "" when nothing keeps it. */
+	readonly waitingFor: string;
+}
+
 /** What compaction has done since the mount. */
 export interface CompactionStatus {
 	readonly active: boolean;
@@ -108,6 +116,7 @@ export interface VolumeStatus {
 	readonly disks: readonly DiskStatus[];
 	readonly healing: HealingStatus;
 	readonly compaction: CompactionStatus;
+	readonly conversion: ConversionStatus;
 	/** Acknowledged and not yet sealed. */
 	readonly dirtyBytes: number;
 	/** Sentences for the operator: several disks on one device, disks missing, … */
@@ -311,6 +320,23 @@ export interface Explanation {
 	}[];
 }
 
+export interface SetProtection {
+	/** undefined = inherit. */
+	readonly redundancy: string | undefined;
+	readonly allowDegraded: boolean;
+	/** Wait until everything below is rewritten. */
+	readonly now: boolean;
+}
+
+export interface ProtectionSet {
+	readonly redundancy: { readonly value: string; readonly from: string };
+	readonly warnings: readonly string[];
+	/** Everything lies as asked for. */
+	readonly done: boolean;
+	/** Why not, when that was waited for. */
+	readonly waitingFor: string;
+}
+
 export interface NativeVolume extends Volume {
 	readonly name: string;
 	status(): Promise<VolumeStatus>;
@@ -319,6 +345,8 @@ export interface NativeVolume extends Volume {
 	heal(onProgress: (progress: Progress) => void): Promise<HealResult>;
 	/** Reads every fragment and every metadata block; repairs unless dryRun. */
 	verify(options: { readonly dryRun: boolean; readonly lost: boolean }, onProgress: (progress: Progress) => void): Promise<VerifyResult>;
+	/** Path as in `explain`; "" = the volume's default. @throws FsError EINVAL, REFUSED, ENOENT. */
+	setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet>;
 	/** Path relative to the root, byte string, "" = the root. */
 	explain(path: string): Promise<Explanation>;
 	readonly disks: DiskVerbs;

@@ -87,6 +87,13 @@ export const limits = {
 	/** How long a writer waits for compaction before it is told that there is no space, and how much is enough to go on. */
 	makeRoomMs: 20_000,
 	makeRoomBytes: 32 * MiB,
+	/** Changes of protection under way at once: each walks over everything below its path. */
+	conversions: 64,
+	/** Names told of a change, and bytes of a file's map looked at, in one step; segments pinned meanwhile. */
+	conversionPage: 64,
+	conversionWindowBytes: 16 * MiB,
+	conversionSources: 32,
+	conversionPollMs: 200,
 	reapsAtOnce: 4,
 	/** An unlinked file that could not be taken apart (no space for metadata, disks failing) is tried again this soon, then less and less often. */
 	reapRetryMs: 1000,

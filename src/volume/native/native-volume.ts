@@ -9,6 +9,7 @@
  *  O5 A change that a request with a token asked for, and the note that it was made, are one transaction.
  */
 import { assert } from "../../base/assert.ts";
+import { bytesToLatin1, latin1ToBytes } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
 import * as names from "../../namespace/verbs.ts";
@@ -50,26 +51,37 @@ import type {
 } from "../interface.ts";
 import { requestSlots } from "../interface.ts";
 import { Compactor } from "./compactor.ts";
+import { formatRedundancy } from "../../storage/redundancy.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
 import type { HandleMemory } from "./handle-memory.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
-import type { Explanation, HealResult, Ledger, NativeVolume, Progress, VerifyResult, VolumeStatus } from "./interface.ts";
+import type {
+	Explanation,
+	HealResult,
+	Ledger,
+	NativeVolume,
+	Progress,
+	ProtectionSet,
+	SetProtection,
+	VerifyResult,
+	VolumeStatus,
+} from "./interface.ts";
 import { Leveller } from "./leveller.ts";
 import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
+import { Protector } from "./protector.ts";
 import { Reaper } from "./reaper.ts";
 import { Sealer } from "./sealer.ts";
 import { type StatusModules, volumeLedger, volumeStatus } from "./status.ts";
-import { explainPath, type MetadataCheck, verifyVolume } from "./verify.ts";
+import { effectiveProtection, explainPath, type MetadataCheck, resolvePath, verifyVolume } from "./verify.ts";
 
 export interface NativeOptions {
 	readonly id: string;
 	readonly name: string;
-	readonly redundancy: string;
 }
 
 /** What opening a volume leaves to be undone when it is shut down, in the order of opening.ts. */
@@ -109,8 +121,11 @@ export class LocalVolume implements NativeVolume {
 	readonly #compactor: Compactor;
 	readonly #leveller: Leveller;
 	readonly disks: DiskWork;
+	readonly #protector: Protector;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
+	/** By protection, as of the last look at the space. */
+	readonly #weights = new Map<number, number>();
 	/** Space that operations under way are going to reserve. */
 	#claimedBytes = 0;
 	#closing = false;
@@ -137,6 +152,8 @@ export class LocalVolume implements NativeVolume {
 		this.#compactor = new Compactor(this.#core);
 		this.#leveller = new Leveller(this.#core);
 		this.disks = new DiskWork(this.#core, this.#healer);
+		const makeRoom = (lengthBytes: number): Promise<void> => this.#compactor.makeRoom(lengthBytes);
+		this.#protector = new Protector({ core: this.#core, data: this.#data, makeRoom });
 	}
 
 	/** Finishes what a crash left half done, then starts the background work. */
@@ -151,6 +168,7 @@ export class LocalVolume implements NativeVolume {
 		this.#compactor.start();
 		this.#leveller.start();
 		this.disks.start();
+		await this.#protector.start();
 	}
 
 	async #finishIntents(): Promise<void> {
@@ -484,7 +502,9 @@ export class LocalVolume implements NativeVolume {
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array> {
 		return this.#admitted(node, "attributes", () =>
 			this.#core.view((tx) => {
-				if (!caller.trusted) checkXattr(tx, names.inode(tx, node.ino), caller, name, "read");
+				const inode = names.inode(tx, node.ino);
+				if (name === redundancyXattr) return latin1ToBytes(formatRedundancy(this.#core.redundancyOf(inode.protection)));
+				if (!caller.trusted) checkXattr(tx, inode, caller, name, "read");
 				return names.getXattr(tx, node.ino, name);
 			}),
 		);
@@ -499,13 +519,28 @@ export class LocalVolume implements NativeVolume {
 		dropSetGid = false,
 	): Promise<Changed> {
 		const copy = value.slice();
+		if (name === redundancyXattr) return this.#setProtectionOf(caller, node, bytesToLatin1(copy), mode);
 		return this.#changeXattrs(caller, node, name, (tx, context) => {
 			const outsider = !caller.trusted && !isRoot(caller) && !inGroup(caller, names.inode(tx, node.ino).gid);
 			names.setXattr(tx, context, node.ino, name, copy, mode, dropSetGid || outsider);
 		});
 	}
 
+	/** What `cairn set` does, for programs. Whoever may decide what copies cost is root. */
+	#setProtectionOf(caller: Caller, node: NodeRef, value: string, mode: "any" | "create" | "replace"): Promise<Changed> {
+		return this.#admitted(node, "attributes", async () => {
+			if (!caller.trusted && !isRoot(caller)) throw new FsError("EPERM", "volume.set-user", `only root may change ${redundancyXattr}`);
+			if (mode === "create") throw new FsError("EEXIST", "volume.set-create", `every path has ${redundancyXattr}`);
+			await this.#protector.set(node.ino, undefined, value === "inherit" ? undefined : value, false).catch((error: unknown) => {
+				if (!isFsError(error, "REFUSED")) throw error;
+				throw new FsError("EINVAL", "volume.set-refused", error.message, error.data, error);
+			});
+			return { position: this.#core.engine.position };
+		});
+	}
+
 	removeXattr(caller: Caller, node: NodeRef, name: string): Promise<Changed> {
+		if (name === redundancyXattr) return this.#setProtectionOf(caller, node, "inherit", "any");
 		return this.#changeXattrs(caller, node, name, (tx, context) => names.removeXattr(tx, context, node.ino, name));
 	}
 
@@ -683,7 +718,7 @@ export class LocalVolume implements NativeVolume {
 	#write(handle: Handle, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
-			const fits = this.#takeSpace(bytes.length);
+			const fits = this.#takeSpace(bytes.length * this.#weightOf(handle.ino));
 			let written = bytes.length;
 			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
 			else {
@@ -734,6 +769,7 @@ export class LocalVolume implements NativeVolume {
 
 	#noteSpace(): void {
 		this.#spaceAskedMs = this.#core.platform.clock.monotonicMs();
+		this.#weights.clear();
 		this.#freeBytes = this.#available();
 	}
 
@@ -755,7 +791,7 @@ export class LocalVolume implements NativeVolume {
 	/** What may still be written: both what df says and what writers get. */
 	#available(): number {
 		const { store, dirty, reservedBytes } = this.#core;
-		const freeBytes = store.space().freeBytes - dirty.bytes - reservedBytes - this.#claimedBytes;
+		const freeBytes = store.space().freeBytes - dirty.bytes * this.#greatestWeight() - reservedBytes - this.#claimedBytes;
 		return freeBytes < limits.leastFreeBytes ? 0 : freeBytes;
 	}
 
@@ -763,13 +799,43 @@ export class LocalVolume implements NativeVolume {
 	async #findSpaceForWrite(handle: Handle, offset: number, lengthBytes: number): Promise<number> {
 		const needed = await this.#unreserved(handle, offset, lengthBytes);
 		try {
-			await this.#findSpace(needed);
+			await this.#findSpace(needed * this.#weightOf(handle.ino));
 			return lengthBytes;
 		} catch (error) {
-			const some = Math.floor(this.#freeBytes / 4096) * 4096;
-			if (!isFsError(error, "ENOSPC") || needed < lengthBytes || some <= 0 || !this.#takeSpace(some)) throw error;
+			const weight = this.#weightOf(handle.ino);
+			const some = Math.floor(this.#freeBytes / weight / 4096) * 4096;
+			if (!isFsError(error, "ENOSPC") || needed < lengthBytes || some <= 0 || !this.#takeSpace(some * weight)) throw error;
 			return some;
 		}
+	}
+
+	/** How much of what is free (told in the volume's default) a byte of this file takes. Infinite: no byte of it fits. */
+	#weightOf(ino: Ino): number {
+		if (this.#core.protections.size === 0) return 1;
+		const key = inodeRecord.key(ino);
+		const found = this.#core.engine.peek(key);
+		return found ? this.#weight(inodeRecord.decode(found.value, key).protection) : this.#greatestWeight();
+	}
+
+	#weight(protection: number): number {
+		if (protection === 0) return 1;
+		const known = this.#weights.get(protection);
+		if (known !== undefined) return known;
+		const { store } = this.#core;
+		const ofDefault = store.space().freeBytes;
+		const weight = ofDefault === 0 ? 1 : ofDefault / store.space(this.#core.redundancyOf(protection)).freeBytes;
+		this.#weights.set(protection, weight);
+		return weight;
+	}
+
+	/** What is dirty may be of any file. */
+	#greatestWeight(): number {
+		let most = 1;
+		for (const protection of this.#core.protections.keys()) {
+			const weight = this.#weight(protection);
+			if (Number.isFinite(weight)) most = Math.max(most, weight);
+		}
+		return most;
 	}
 
 	/** There seems to be no room: looks again after each thing that may give some, the quickest first. @throws FsError ENOSPC. */
@@ -961,7 +1027,8 @@ export class LocalVolume implements NativeVolume {
 
 	#statusModules(): StatusModules {
 		const { metadataBytes, metadataMembers, metadataCopies } = this.#modules;
-		return { core: this.#core, healer: this.#healer, compactor: this.#compactor, metadataBytes, metadataMembers, metadataCopies };
+		const workers = { healer: this.#healer, compactor: this.#compactor, protector: this.#protector };
+		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
 	}
 
 	heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
@@ -972,8 +1039,17 @@ export class LocalVolume implements NativeVolume {
 		return verifyVolume(this.#core, this.#healer, this.#modules.verifyMetadata, options, onProgress);
 	}
 
+	async setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet> {
+		if (this.#closing) throw this.#closingError();
+		const { inode, parent } = await this.#core.view((tx) => resolvePath(tx, path));
+		const warnings = await this.#protector.set(inode.ino, parent, options.redundancy, options.allowDegraded);
+		const waitingFor = options.now ? await this.#protector.wait(inode.ino, onProgress) : undefined;
+		const redundancy = await this.#core.view((tx) => effectiveProtection(this.#core, tx, resolvePath(tx, path)));
+		return { redundancy, warnings, done: options.now && waitingFor === undefined, waitingFor: waitingFor ?? "" };
+	}
+
 	explain(path: string): Promise<Explanation> {
-		return explainPath(this.#core, this.#data, this.#options.redundancy, path);
+		return explainPath(this.#core, this.#data, path);
 	}
 
 	/**
@@ -986,6 +1062,7 @@ export class LocalVolume implements NativeVolume {
 		// What is admitted already could still come after the last seal, and would be acknowledged and lost.
 		this.#data.refuseWrites(this.#closingError());
 		await this.#sealer.stop();
+		await this.#protector.stop();
 		await this.#compactor.stop();
 		await this.#leveller.stop();
 		await this.#healer.stop();
@@ -1021,6 +1098,9 @@ function newFile(caller: Caller, intent: OpenIntent): NewNode {
 	const { mode = 0o600, uid = caller.uid, gid = caller.gid } = intent.attributes ?? {};
 	return { type: "file", mode, uid, gid, umask: caller.umask ?? 0 };
 }
+
+/** Effective protection of a path; not listed, so that nothing copies it by accident. */
+const redundancyXattr = "cairn.redundancy";
 
 /** Fields of the rich open that belong to doors to come are refused, never ignored. */
 function refuseUnsupported(intent: OpenIntent): void {

@@ -111,7 +111,7 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 			);
 		}
 		const volume = new LocalVolume(
-			{ id: disks.roster.volume, name: options.name, redundancy: disks.roster.config.redundancy },
+			{ id: disks.roster.volume, name: options.name },
 			{
 				core,
 				failed: floors.failed,
@@ -163,7 +163,6 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 		const memories = await openMemories(platform, roster.volume, options);
 		const engine = await openLocalEngine({ acceptLoss: options.acceptLoss }, { platform, logger, disks, memory: memories.log });
 		undo.push(() => engine.close());
-		const redundancy = parseRedundancy(roster.config.redundancy);
 		const store = createSegmentStore({}, { platform, logger, disks });
 		undo.push(() => store.close());
 		const dirty = createDirtyStore(
@@ -171,10 +170,11 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 			{ memory: memories.dirty, clock: platform.clock },
 		);
 		const core = new Core(
-			{ redundancy, epoch: firstEpoch },
+			{ epoch: firstEpoch },
 			{ platform, logger, disks, engine, store, dirty, numbers: new NumberBlocks(), admissions: new AdmissionTable() },
 		);
 		await loadSpace(core);
+		await core.loadProtections();
 		await core.loadReserved();
 		store.setReserve((disk, capacityBytes) => reserveBytes(engine.runBytes(disk), capacityBytes));
 		await recoverDirty(core, dirty);

@@ -15,7 +15,7 @@ import { maximumChunkRanges } from "../../records/limits.ts";
 import { segmentRecord } from "../../records/kinds.ts";
 import { coarser, rangesOf } from "../../records/number-ranges.ts";
 import { moveChunk, movePart } from "../../storage/extents.ts";
-import type { ChunkPart, ChunkPlace, Redundancy, StorageEffects } from "../../storage/interface.ts";
+import type { ChunkPart, ChunkPlace, Redundancy, StorageEffects, WritePurpose } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
 import { limits } from "./limits.ts";
 
@@ -45,7 +45,7 @@ export function lengthOf(move: Move): number {
  * Writes the moves into one new segment and lets everything refer to it. They fit one segment: limits.segmentBytes, limits.segmentChunks. Answers the bytes copied.
  * @throws FsError ENOSPC, EIO (a source is lost, or no disk can be written): nothing has changed.
  */
-export async function relocate(core: Core, moves: readonly Move[], target: Redundancy): Promise<number> {
+export async function relocate(core: Core, moves: readonly Move[], target: Redundancy, purpose: WritePurpose): Promise<number> {
 	const bytes = moves.reduce((sum, move) => sum + lengthOf(move), 0);
 	assert(bytes > 0 && bytes <= limits.segmentBytes && moves.length <= limits.segmentChunks, "moves that fit a segment");
 	const payload = await readAll(core, moves, bytes);
@@ -58,7 +58,7 @@ export async function relocate(core: Core, moves: readonly Move[], target: Redun
 	let segment: Segment | undefined;
 	let isUsed = false;
 	try {
-		segment = { ...(await core.store.write(id, payload, target, core.options.epoch, "compaction")), chunks };
+		segment = { ...(await core.store.write(id, payload, target, core.options.epoch, purpose)), chunks };
 		await commitAll(core, placed, segment, () => {
 			isUsed = true;
 		});

@@ -1,12 +1,12 @@
 /** The truth about a volume in one structure (contracts: `status --json`). */
 import type { FsError } from "../../base/errors.ts";
 import { formatTime } from "../../base/time.ts";
-import { tolerance, parseRedundancy } from "../../storage/redundancy.ts";
 import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
 import { type SegmentsLedger, segmentsLedger } from "./ledger.ts";
+import type { Protector } from "./protector.ts";
 import { memberSlots } from "./members.ts";
 
 export const sameDeviceWarning =
@@ -16,6 +16,7 @@ export interface StatusModules {
 	readonly core: Core;
 	readonly healer: Healer;
 	readonly compactor: Compactor;
+	readonly protector: Protector;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
 	readonly metadataCopies: () => number;
@@ -24,7 +25,6 @@ export interface StatusModules {
 export interface StatusOptions {
 	readonly id: string;
 	readonly name: string;
-	readonly redundancy: string;
 	/** Why sealing fails at the moment. */
 	readonly trouble: FsError | undefined;
 }
@@ -42,7 +42,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		volume: options.name,
 		id: options.id,
 		state: stateOf(core, disks, ledger, healing.active, copies.present < copies.wanted),
-		redundancy: options.redundancy,
+		redundancy: core.disks.roster.config.redundancy,
 		sameDevice: core.disks.roster.config.sameDevice,
 		capacityBytes: space.capacityBytes,
 		usedBytes: space.usedBytes,
@@ -60,6 +60,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		disks,
 		healing,
 		compaction: modules.compactor.status,
+		conversion: modules.protector.status,
 		dirtyBytes: core.dirty.bytes,
 		warnings,
 	};
@@ -80,7 +81,7 @@ export async function volumeLedger(options: StatusOptions, modules: StatusModule
 
 function metadataCopies(options: StatusOptions, modules: StatusModules): { readonly wanted: number; readonly present: number } {
 	const holders = memberSlots(modules.core.disks).filter((slot) => slot.state !== "draining").length;
-	const wanted = Math.min(Math.max(3, tolerance(parseRedundancy(options.redundancy)) + 1), holders);
+	const wanted = Math.min(Math.max(3, modules.core.disks.roster.config.tolerance + 1), holders);
 	return { wanted, present: modules.metadataCopies() };
 }
 
@@ -133,6 +134,8 @@ function warningsOf(
 	}
 	if (ledger.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
 	if (metadata.present < metadata.wanted) warnings.push(`metadata has ${metadata.present} of ${metadata.wanted} copies`);
+	const { waitingFor } = modules.protector.status;
+	if (waitingFor !== "") warnings.push(`a change of protection waits: ${waitingFor}`);
 	if (options.trouble !== undefined) warnings.push(`acknowledged data cannot be written to the disks now: ${options.trouble.message}`);
 	if (modules.core.disks.broken !== undefined) warnings.push(`the volume has stopped: ${modules.core.disks.broken.message}`);
 	return warnings;

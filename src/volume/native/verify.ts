@@ -4,7 +4,7 @@
 import { Semaphore } from "../../base/async.ts";
 import { readKeyU64 } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Ino, RecordTransaction, Segment } from "../../records/interface.ts";
+import { type Ino, type Inode, type RecordTransaction, rootIno, type Segment } from "../../records/interface.ts";
 import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord } from "../../records/kinds.ts";
 import { lookup } from "../../namespace/verbs.ts";
 import { map as mapExtents } from "../../storage/extents.ts";
@@ -138,13 +138,52 @@ function pathFrom(tx: RecordTransaction, parent: Ino, name: string): string {
 	return path;
 }
 
-export async function explainPath(core: Core, data: FileData, redundancy: string, path: string): Promise<Explanation> {
+interface Resolved {
+	readonly inode: Inode;
+	/** The directory that it was found in; undefined for the root. */
+	readonly parent: Ino | undefined;
+	/** Every inode on the way, the last included, by its path. */
+	readonly paths: ReadonlyMap<Ino, string>;
+}
+
+/** @throws FsError ENOENT, ENOTDIR. */
+export function resolvePath(tx: RecordTransaction, path: string): Resolved {
+	let inode = lookup(tx, rootIno, ".");
+	let parent: Ino | undefined;
+	let at = "";
+	const paths = new Map([[rootIno, "/"]]);
+	for (const name of path.split("/").filter((part) => part !== "" && part !== ".")) {
+		parent = inode.ino;
+		inode = lookup(tx, parent, name);
+		at = `${at}/${name}`;
+		paths.set(inode.ino, at);
+	}
+	return { inode, parent, paths };
+}
+
+/** What protects an inode, and where that was asked for: "volume", or a path from the root of the volume. */
+export function effectiveProtection(core: Core, tx: RecordTransaction, { inode, paths }: Resolved): Explanation["redundancy"] {
+	const value = formatRedundancy(core.redundancyOf(inode.protection));
+	if (inode.protection === 0) return { value, from: "volume" };
+	const source = tx.get(inodeRecord, inode.protectionFrom);
+	const from = paths.get(inode.protectionFrom) ?? (source?.type === "directory" ? pathOfDirectory(tx, source) : undefined);
+	return { value, from: from ?? "a path that is gone" };
+}
+
+function pathOfDirectory(tx: RecordTransaction, directory: Inode): string {
+	const entry = tx
+		.scan(cookieRecord, cookieRecord.prefix(directory.parent), { limit: 100_000 })
+		.find(({ value }) => value.ino === directory.ino);
+	return `/${pathFrom(tx, directory.parent, entry?.value.name ?? `#${directory.ino}`)}`;
+}
+
+export async function explainPath(core: Core, data: FileData, path: string): Promise<Explanation> {
 	const plan = await core.view((tx) => {
-		let inode = lookup(tx, 1, ".");
-		for (const name of path.split("/").filter((part) => part !== "" && part !== ".")) inode = lookup(tx, inode.ino, name);
+		const found = resolvePath(tx, path);
+		const { inode } = found;
 		const size = data.sizeOf(inode);
 		const ranges = inode.type === "file" && inode.inline === undefined ? mapExtents(tx, inode.ino, 0, size) : [];
-		return { inode, size, ranges };
+		return { inode, size, ranges, redundancy: effectiveProtection(core, tx, found) };
 	});
 	if (plan.ranges.length > limits.explainSegments)
 		throw new FsError("E2BIG", "volume.explain", `${path} has more than ${limits.explainSegments} extents: too many to list`);
@@ -156,7 +195,7 @@ export async function explainPath(core: Core, data: FileData, redundancy: string
 		ino: plan.inode.ino,
 		type: plan.inode.type,
 		sizeBytes: plan.size,
-		redundancy: { value: redundancy, from: "the volume's default" },
+		redundancy: plan.redundancy,
 		inline: plan.inode.inline !== undefined,
 		dirtyBytes: core.dirty.attributes(plan.inode.ino)?.bytes ?? 0,
 		segments,
