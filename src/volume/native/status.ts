@@ -35,7 +35,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const space = core.store.space();
 	const ledger = await segmentsLedger(core);
 	const disks = diskStatus(modules);
-	const copies = metadataCopies(options, modules);
+	const copies = metadataCopies(modules);
 	const healing = healer.status;
 	const warnings = warningsOf(options, modules, ledger, copies);
 	return {
@@ -73,13 +73,13 @@ export async function volumeLedger(options: StatusOptions, modules: StatusModule
 		volume: options.name,
 		at: formatTime(core.platform.clock.realtime()),
 		...(await segmentsLedger(core)),
-		metadataCopies: metadataCopies(options, modules),
+		metadataCopies: metadataCopies(modules),
 		dirtyBytes: core.dirty.bytes,
 		healing: healer.status,
 	};
 }
 
-function metadataCopies(options: StatusOptions, modules: StatusModules): { readonly wanted: number; readonly present: number } {
+function metadataCopies(modules: StatusModules): { readonly wanted: number; readonly present: number } {
 	const holders = memberSlots(modules.core.disks).filter((slot) => slot.state !== "draining").length;
 	const wanted = Math.min(Math.max(3, modules.core.disks.roster.config.tolerance + 1), holders);
 	return { wanted, present: modules.metadataCopies() };
