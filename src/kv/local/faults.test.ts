@@ -366,3 +366,23 @@ test("metadata leaves a disk whose manifest finds no space", async () => {
 	await at.world.run(mounted.engine.durable(mounted.engine.position));
 	at.node.powerCut();
 });
+
+test("a mount that finds the disks full which it would like best leaves those alone that hold the metadata", async () => {
+	const { at, mounted, known } = await filled(6);
+	const before = mounted.engine.members;
+	// The log has its space there already: they stay its mirrors, and the next mount likes them best.
+	for (const id of before) at.world.disk(pathOf(id)).starve((name) => name.startsWith("kv/run"));
+	await at.world.run(commitSome(mounted.engine, seed, known, 90).catch((error: unknown) => assert.ok(isFsError(error, "ENOSPC"))));
+	await until(at, "the runs moved", () => before.every((id) => mounted.engine.runBytes(id) === 0));
+	await at.world.advance(3_000);
+	await at.world.run(commitSome(mounted.engine, seed, known, 120));
+	await at.world.run(mounted.close());
+	for (let round = 0; round < 3; round++) {
+		const again = await at.world.run(mountSmall(at));
+		assert.equal(await at.world.run(stateOf(again.engine, seed, `mounted beside full disks, round ${round}`)), 120);
+		const report = await at.world.run(again.engine.verifyRuns({ repair: false }));
+		assert.deepEqual([report.corrupt, report.unrecoverable], [0, 0]);
+		// As it lies on the disks, without what is open.
+		at.node.powerCut();
+	}
+});

@@ -10,6 +10,7 @@
  *  S5 Edits of the manifest happen one at a time.
  *  S6 A generation is used for one manifest only; the slot with the newest manifest that is durable everywhere is not overwritten.
  *  S7 A run that a manifest names which only some disks have got leaves the disks when a later manifest without it is durable on all homes.
+ *  S8 A disk that holds the newest durable manifest is never emptied: while homes are tried that turn out to be full, those of before hold everything.
  */
 import { assert } from "../../base/assert.ts";
 import { Mutex } from "../../base/async.ts";
@@ -66,11 +67,11 @@ export class RunStore {
 	readonly #full = new Set<DiskId>();
 	#incoming: readonly DiskId[] = [];
 	#homes: readonly DiskId[] = [];
+	/** S8: disks that hold the newest manifest that is durable, and all its runs. */
+	#holders: readonly DiskId[] = [];
 	#runs: readonly Run[] = [];
 	/** S7: of edits that failed at their manifest. */
 	readonly #doubtful: Run[] = [];
-	/** While mounting: the disks that had the newest manifest. */
-	#loadedFrom: readonly DiskId[] | undefined;
 	#generation = 0;
 	#covered = 0;
 	#nextRunId = 1;
@@ -138,6 +139,7 @@ export class RunStore {
 		const others = homes.filter((id) => !holders.includes(id));
 		this.#covered = best.covered;
 		this.#homes = homes;
+		this.#holders = homes;
 		for (const id of homes) this.#keptSlots.set(id, keptSlot(found.get(id) as SlotsFound));
 		const runs: Run[] = [];
 		for (const info of best.runs) runs.push(await this.#files.openRun(info, this.#volume, holders, others));
@@ -306,9 +308,7 @@ export class RunStore {
 	async chooseHomes(): Promise<void> {
 		const wanted = this.#wantedHomes();
 		if (wanted.length === 0) throw noHomes(undefined);
-		// Until a new manifest counts, the disks it was loaded from hold the only metadata there is, wherever an earlier try wanted to go: they are never emptied.
-		this.#loadedFrom ??= this.#homes;
-		for (const id of wanted) if (!this.#homes.includes(id) && !this.#loadedFrom.includes(id)) await this.#prepareHome(id);
+		for (const id of wanted) if (!this.#homes.includes(id) && !this.#holders.includes(id)) await this.#prepareHome(id);
 		this.#homes = wanted;
 	}
 
@@ -357,6 +357,7 @@ export class RunStore {
 		for (const id of reached) this.#manifests.get(id)?.advance();
 		// A disk may have failed since its write.
 		this.#homes = reached.filter((id) => disks.writable(id));
+		this.#holders = this.#homes;
 		this.#covered = covered;
 		for (const run of this.#doubtful.splice(0)) if (!runs.includes(run)) this.#retire(run);
 		if (isFirst || !sameDisks(reached, disks.roster.manifestDisks)) await this.#nameHomes(reached, generation);
@@ -431,6 +432,7 @@ export class RunStore {
 	/** The disk is gone; should it come back it is empty until it was copied to again. */
 	dropDisk(id: DiskId): void {
 		this.#homes = this.#homes.filter((home) => home !== id);
+		this.#holders = this.#holders.filter((holder) => holder !== id);
 		for (const run of this.#runs) run.copies.delete(id);
 		this.#manifests.delete(id);
 		this.#keptSlots.delete(id);
@@ -524,12 +526,13 @@ export class RunStore {
 	}
 
 	async #emptyHome(id: DiskId): Promise<void> {
+		assert(!this.#holders.includes(id), "S8: what holds the metadata is not emptied");
 		const disk = this.#modules.disks.clearable(id);
 		if (!disk) throw new FsError("EIO", "kv.disk-gone", `d${id} is not usable any more`);
+		// A move that was tried before may have copied runs there: they go now, and must not be counted on.
+		for (const run of this.#runs) run.copies.delete(id);
 		await this.#manifests.get(id)?.close();
 		this.#manifests.delete(id);
-		// A move that ended half way has made copies there: they must be made again, not counted.
-		for (const run of this.#runs) run.copies.delete(id);
 		for (const name of await disk.list("kv")) {
 			const runId = runIdOf(name);
 			if (runId !== undefined) await this.#files.removeFile(runId, id, disk);
@@ -538,7 +541,6 @@ export class RunStore {
 	}
 
 	async #leaveHome(id: DiskId): Promise<void> {
-		for (const run of this.#runs) run.copies.delete(id);
 		await this.#emptyHome(id).catch((error: unknown) => this.#files.report(id, error, "write"));
 	}
 
