@@ -60,7 +60,7 @@ describe("the grammar", () => {
 	test("help and version", async () => {
 		expectCode(await machine.cairn("--help"), 0, /Exit codes: 0 done/);
 		expectCode(await machine.cairn("--version"), 0, /^1\.2\.3\n$/);
-		for (const verb of ["create", "mount", "umount", "status", "volumes", "destroy", "heal", "verify", "ledger", "explain"]) {
+		for (const verb of ["create", "mount", "umount", "status", "volumes", "upgrade", "destroy", "heal", "verify", "ledger", "explain"]) {
 			expectCode(await machine.cairn(verb, "--help"), 0, /Examples:\n {2}cairn/);
 		}
 		for (const verb of ["list", "add", "drain", "remove", "replace"])
@@ -281,6 +281,17 @@ describe("a daemon that serves", () => {
 		assert.doesNotMatch((await machine.cairn("status", "demo", "--json")).json.warnings.join(), /cleanly|missing|still mounted/);
 		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
 		assert.deepEqual(await readFile(machine, "film"), bytes);
+	});
+
+	test("is not replaced where nothing could start another", async () => {
+		const machine = await mounted(23);
+		expectCode(await machine.cairn("upgrade", "demo"), 4, /unmount it and mount it again/);
+		assert.equal((await machine.cairn("status", "demo", "--json")).json.state, "running");
+		for (const program of [[], ["node", "main.js"], ["/node"], "/node", ["/node", "x\0", "/main.js"], ["/node", 7, "/main.js"]])
+			assert.equal((await machine.call("demo", "hand-over", { program })).data["exitCode"], 2, JSON.stringify(program));
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		expectCode(await machine.cairn("upgrade", "demo"), 6, /mount it first/);
+		expectCode(await machine.cairn("upgrade", "absent"), 3);
 	});
 
 	test("refuses what it does not know, on its socket too", async () => {

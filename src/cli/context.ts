@@ -25,6 +25,8 @@ export type DaemonStart = Omit<RunOptions, "onReady">;
 export interface Processes {
 	/** Starts a daemon that outlives this process; resolves when it is mounted or has failed. */
 	startDaemon(options: DaemonStart): Promise<ReadyMessage>;
+	/** How the daemon of this installation is started. */
+	daemonProgram(): string[];
 	/** Serves in this very process until unmounted; answers the exit code. */
 	runForeground(options: RunOptions): Promise<number>;
 	/** Who has files or working directories below a path: `bash (1234)`. */

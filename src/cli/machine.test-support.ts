@@ -146,6 +146,7 @@ export class Machine {
 		const absolute = (path: string) => (path.startsWith("/") ? path : `/${path}`);
 		return {
 			startDaemon: (options) => this.#startDaemon(options),
+			daemonProgram: () => ["/usr/bin/node", "/daemon/main.js"],
 			runForeground: async (options) => {
 				const message = await this.#startDaemon(options);
 				options.onReady(message);

@@ -23,6 +23,7 @@ const allocatorBounds = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "131072
 export function createProcesses(): Processes {
 	return {
 		startDaemon,
+		daemonProgram,
 		runForeground: runDaemon,
 		holders,
 		alive,
@@ -33,22 +34,23 @@ export function createProcesses(): Processes {
 	};
 }
 
-async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {
+function daemonProgram(): string[] {
 	const script = fileURLToPath(new URL("../daemon/main.js", import.meta.url));
+	return [process.execPath, `--max-old-space-size=${heapMiB}`, "--enable-source-maps", script];
+}
+
+async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {
+	const [node, ...script] = daemonProgram() as [string, ...string[]];
 	if (options.logPath !== undefined) await mkdir(dirname(options.logPath), { recursive: true, mode: 0o700 });
 	// What the runtime itself says when it dies goes to the log as well.
 	const log = openSync(options.logPath ?? "/dev/null", "a", 0o600);
 	try {
-		const child = spawn(
-			process.execPath,
-			[`--max-old-space-size=${heapMiB}`, "--enable-source-maps", script, ...encodeArguments(options), "--ready-fd", "3"],
-			{
-				detached: true,
-				cwd: "/",
-				env: { ...allocatorBounds, ...process.env },
-				stdio: ["ignore", log, log, "pipe"],
-			},
-		);
+		const child = spawn(node, [...script, ...encodeArguments(options), "--ready-fd", "3"], {
+			detached: true,
+			cwd: "/",
+			env: { ...allocatorBounds, ...process.env },
+			stdio: ["ignore", log, log, "pipe"],
+		});
 		const pipe = child.stdio[3] as NodeJS.ReadableStream;
 		const message = await readyLine(pipe, child, options);
 		child.unref();

@@ -9,6 +9,7 @@ import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryR
 import { ledger } from "./ledger-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
+import { upgrade } from "./upgrade-verb.ts";
 import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
 
 export interface Output {
@@ -124,6 +125,11 @@ function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: 
 	verb(program, "umount", "Unmount; waits until everything is on the disks", ["cairn umount /mnt/demo"])
 		.argument("<directory>")
 		.action(async (directory: string) => run.print(await umount(context, directory)));
+	verb(program, "upgrade", "Replace the daemon of a mounted volume by that of this installation; programs that use it wait a moment", [
+		"cairn upgrade demo",
+	])
+		.argument("<name>")
+		.action(async (name: string) => run.print(await upgrade(context, name)));
 	verb(program, "status", "Show protection, space, healing and disks of a volume, or of all", ["cairn status", "cairn status demo --json"])
 		.argument("[name]")
 		.action(async (name: string | undefined) => run.print(await status(context, name)));

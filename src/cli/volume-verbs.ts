@@ -2,6 +2,7 @@
 import { FsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
+import type { ControlClient } from "../daemon/control.ts";
 import { checkVolumeName, type HomeEntry } from "../daemon/home.ts";
 import { cairnMounts, type CairnMount, mountState, parseMountOptions, removeDeadMounts, tryUnmount } from "../daemon/mountpoint.ts";
 import { printable } from "../daemon/text.ts";
@@ -11,6 +12,10 @@ import { counted } from "./format.ts";
 
 /** How long a daemon that has answered `umount` may take to be gone. */
 const goneWithinMs = 30_000;
+
+/** How long `umount` waits for the successor of a daemon that has died, and how long the mount may take to tell whether there will be one. */
+const successorWithinMs = 60_000;
+const stateAnswerMs = 200;
 
 export interface CreateFlags {
 	readonly disk: readonly string[];
@@ -183,7 +188,7 @@ export async function umount(context: Context, directory: string): Promise<Outco
 	const { fuse } = context.platform;
 	if (!fuse) throw new FsError("ENODEV", "cli.umount-no-fuse", "this system has no FUSE: nothing can be mounted");
 	const mount = await findMount(context, fuse, directory);
-	const client = await findDaemon(context, mount.name);
+	const client = (await findDaemon(context, mount.name)) ?? (await successorOf(context, mount));
 	if (!client) return umountDead(context, fuse, mount);
 	try {
 		const hello = (await client.call("hello")) as { pid: number; mountpoint: string | null };
@@ -195,6 +200,18 @@ export async function umount(context: Context, directory: string): Promise<Outco
 		client.close();
 	}
 	return done(mount, `unmounted ${mount.mountpoint}\n`);
+}
+
+/** A mount that hangs while nobody answers has lost its daemon a moment ago, and its keeper starts another. */
+async function successorOf(context: Context, { name, mountpoint }: CairnMount): Promise<ControlClient | undefined> {
+	const { clock } = context.platform;
+	const endMs = clock.monotonicMs() + successorWithinMs;
+	while (clock.monotonicMs() < endMs) {
+		const client = await findDaemon(context, name);
+		if (client) return client;
+		if ((await mountState(mountpoint, context.platform, stateAnswerMs)) !== "hangs") return undefined;
+	}
+	return undefined;
 }
 
 const done = ({ name, mountpoint }: CairnMount, text: string): Outcome => ({

@@ -19,7 +19,7 @@ import type { NativeVolume, OpenOptions, SessionOptions, VolumeModules } from ".
 import { ControlServer } from "./control.ts";
 import { exitCodes } from "./exit-codes.ts";
 import type { Home } from "./home.ts";
-import type { ResumeState } from "./keeper-link.ts";
+import type { Program, ResumeState } from "./keeper-link.ts";
 import { type Keepers, Keeping } from "./keeping.ts";
 import { detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
 import {
@@ -47,6 +47,8 @@ export interface DaemonOptions {
 	readonly resume?: (ResumeState & { readonly descriptor: number }) | undefined;
 	/** The keeper that has started this process is replaced by one of this program. */
 	readonly renewKeeper?: boolean;
+	/** Of this process, where it is a daemon's own. */
+	readonly script?: string | undefined;
 }
 
 export interface DaemonModules {
@@ -292,7 +294,9 @@ export class Daemon {
 			ending: this.#shutdown !== undefined,
 			failure: this.#failure,
 			logger: this.#modules.logger,
+			script: this.#options.script,
 			umount: () => this.#umount(),
+			handOver: (program) => this.#handOver(program),
 		};
 	}
 
@@ -329,6 +333,40 @@ export class Daemon {
 		}
 		await this.#server?.stop();
 		return this.#finish();
+	}
+
+	/** Another program takes the mount over; this process ends. Programs that use it wait meanwhile. */
+	async #handOver(program: Program): Promise<{ readonly pid: number }> {
+		const keeping = this.#keeping;
+		if (this.#shutdown || !this.#server)
+			throw new FsError("EAGAIN", "daemon.hand-over-ending", "the daemon is starting or ending: try again in a moment");
+		if (keeping === undefined || keeping.state.resume === null) {
+			const why = "it is served in the foreground, was mounted with on_crash=remount or die, or the kernel is older than Linux 6.9";
+			throw new FsError("REFUSED", "daemon.hand-over", `nothing can take this mount over (${why}): unmount it and mount it again`);
+		}
+		if (!keeping.kept)
+			throw new FsError("EAGAIN", "daemon.hand-over-unkept", "there is no keeper at the moment: try again in a few seconds");
+		await this.#server.detach();
+		this.#shutdown = this.#endForSuccessor(keeping, program);
+		await this.#shutdown;
+		return { pid: this.#options.pid };
+	}
+
+	/** The successor finds a volume that was shut down, or what a crash would have left. */
+	async #endForSuccessor(keeping: Keeping, program: Program): Promise<DaemonEnd> {
+		const { logger } = this.#modules;
+		try {
+			await this.#volume?.shutdown({ keepSession: true });
+		} catch (error) {
+			logger.error("the volume did not shut down cleanly: the successor recovers it", {
+				error: printable(toFsError(error, "daemon.hand-over").message),
+			});
+		}
+		if (!(await keeping.handOver(program))) logger.error("the keeper has ended in this moment: the mount ends with this daemon");
+		logger.info("handing over", { program: program.at(-1) });
+		const end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "" };
+		void this.#closeControl(end);
+		return end;
 	}
 
 	#finish(): Promise<DaemonEnd> {

@@ -123,8 +123,13 @@ export class Keeping {
 		return this.#state;
 	}
 
+	get kept(): boolean {
+		return this.#link !== undefined;
+	}
+
 	/** False: there is nobody who could start the successor. */
 	async handOver(program: Program): Promise<boolean> {
+		this.#ended = true;
 		return (await this.#link?.tell({ kind: "hand-over", program })) === true;
 	}
 

@@ -4,6 +4,7 @@ import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { NativeVolume, Progress, ProtectionSet, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
+import type { Program } from "./keeper-link.ts";
 import { lostPathsInReply, pathsInCall } from "./limits.ts";
 import { printable } from "./text.ts";
 
@@ -18,17 +19,27 @@ export interface DaemonState {
 	readonly ending: boolean;
 	readonly failure: Error | undefined;
 	readonly logger: Logger;
+	/** The daemon's script: tells versions apart. Undefined where the daemon is no process of its own. */
+	readonly script: string | undefined;
 	umount(): Promise<unknown>;
+	/** @throws FsError REFUSED: nothing could start a successor; ETIMEDOUT: requests do not come to an end. */
+	handOver(program: Program): Promise<unknown>;
 }
 
 type ProgressSink = (value: unknown) => void;
 type Verb = (given: Arguments, progress: ProgressSink, state: DaemonState) => Promise<unknown>;
 
 const verbs: Readonly<Record<string, Verb>> = {
-	hello: async (_given, _progress, state) => ({ name: state.name, pid: state.pid, mountpoint: state.mountpoint ?? null }),
+	hello: async (_given, _progress, { name, pid, mountpoint, script }) => ({
+		name,
+		pid,
+		mountpoint: mountpoint ?? null,
+		script: script ?? null,
+	}),
 	status: async (_given, _progress, state) => status(state),
 	ledger: async (_given, _progress, state) => need(state).ledger(),
 	umount: async (_given, _progress, state) => state.umount(),
+	"hand-over": async (given, _progress, state) => state.handOver(program(given)),
 	heal: (given, progress, state) => heal(flag(given, "wait"), progress, state),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
@@ -73,6 +84,19 @@ function texts(given: Arguments, name: string): readonly string[] {
 	if (Array.isArray(value) && value.length > 0 && value.length <= pathsInCall && value.every((one) => typeof one === "string"))
 		return value as string[];
 	throw new FsError("EINVAL", "control.argument-texts", `${name} must be a list of 1 to ${pathsInCall} texts`);
+}
+
+function program(given: Arguments): Program {
+	const words = given["program"];
+	const isWord = (word: unknown): word is string => typeof word === "string" && word !== "" && !word.includes("\0");
+	const isPath = (word: string | undefined): boolean => word?.startsWith("/") === true;
+	if (Array.isArray(words) && words.length >= 2 && words.length <= 16 && words.every(isWord) && isPath(words[0]) && isPath(words.at(-1)))
+		return words;
+	throw new FsError(
+		"EINVAL",
+		"control.argument-program",
+		"program must be the absolute path of node, its flags, and the absolute path of a daemon's script",
+	);
 }
 
 /** The contract's status; what is not known while the volume starts is null. */

@@ -1,8 +1,21 @@
 /** A mount outlives its daemon: the command line, real processes, a real kernel. The long suite kills more often. */
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
-import { closeSync, openSync, readdirSync, readFileSync, readSync, writeFileSync } from "node:fs";
+import {
+	closeSync,
+	cpSync,
+	openSync,
+	readdirSync,
+	readFileSync,
+	readSync,
+	symlinkSync,
+	unlinkSync,
+	writeFileSync,
+	writeSync,
+} from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { cannotMount, execute, sleep, TestVolume } from "../support/cairn.ts";
 import { keeperSuite } from "./keeper.ts";
 
@@ -26,6 +39,15 @@ async function warnings(volume: TestVolume): Promise<string> {
 	};
 	assert.equal(status.state, "stopped");
 	return status.warnings.join("\n");
+}
+
+/** What the command does, with any program. */
+async function handOver(volume: TestVolume, program: readonly string[]): Promise<void> {
+	const socket = connect(join(volume.base, "home", volume.name, "control.sock"));
+	socket.write(`${JSON.stringify({ id: 1, verb: "hand-over", arguments: { program } })}\n`);
+	const said = await new Promise<string>((resolve) => socket.once("data", (bytes) => resolve(String(bytes))));
+	socket.destroy();
+	assert.match(said, /"result"/);
 }
 
 function answers(volume: TestVolume): boolean {
@@ -61,6 +83,39 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 		await volume.successorOf(volume.killDaemon());
 		assert.equal(readFileSync(join(volume.mountpoint, "kept"), "utf8"), "before");
 		assert.equal(volume.keepers().length, 1);
+	});
+
+	test("cairn upgrade: another installation takes over, programs wait", async () => {
+		const elsewhere = join(volume.base, "installed");
+		cpSync(fileURLToPath(new URL("../../src", import.meta.url)), join(elsewhere, "dist/src"), { recursive: true });
+		for (const name of ["node_modules", "package.json"])
+			symlinkSync(fileURLToPath(new URL(`../../../${name}`, import.meta.url)), join(elsewhere, name));
+		const held = openSync(join(volume.mountpoint, "held"), "w+");
+		writeSync(held, "before ");
+		unlinkSync(join(volume.mountpoint, "held"));
+		const [before] = volume.daemons();
+		const said = await volume.tryOf(elsewhere, "upgrade", volume.name, "--json");
+		const { pid, to, mountpoint } = JSON.parse(said.stdout) as { pid: number; to: string; mountpoint: string };
+		assert.deepEqual([said.code, to, mountpoint], [0, join(elsewhere, "dist/src/daemon/main.js"), volume.mountpoint], said.stderr);
+		assert.notEqual(pid, before);
+		writeSync(held, "after");
+		assert.equal(readFileSync(`/proc/self/fd/${held}`, "utf8"), "before after");
+		closeSync(held);
+		// The old keeper has made room for one of the new installation.
+		await until("the new keeper", () => volume.keepers().length === 1);
+		assert.match(readFileSync(`/proc/${volume.keepers()[0]}/cmdline`, "utf8"), /installed/);
+	});
+
+	test("an installation that cannot serve makes room for the one before", async () => {
+		const broken = join(volume.base, "broken.js");
+		writeFileSync(broken, "process.exit(7);");
+		const [before] = volume.daemons();
+		const words = readFileSync(`/proc/${before}/cmdline`, "utf8").split("\0");
+		await handOver(volume, [process.execPath, broken]);
+		const now = await volume.successorOf(before as number);
+		assert.ok(readFileSync(`/proc/${now}/cmdline`, "utf8").includes(words.find((word) => word.endsWith("/daemon/main.js")) as string));
+		assert.equal(readFileSync(join(volume.mountpoint, "kept"), "utf8"), "before");
+		assert.match(volume.log(), /broken\.js ended .* before it served/);
 	});
 
 	test("unmounted while nobody serves: umount(8) waits for the successor", async () => {

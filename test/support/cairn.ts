@@ -147,6 +147,11 @@ export class TestVolume {
 		return execute(process.execPath, [commandLine, ...words], { env: this.#environment });
 	}
 
+	/** Any verb by the command of another installation. */
+	tryOf(installation: string, ...words: readonly string[]): Promise<Outcome> {
+		return execute(process.execPath, [join(installation, "dist/src/cli/main.js"), ...words], { env: this.#environment });
+	}
+
 	get #environment(): Readonly<Record<string, string>> {
 		return { CAIRN_HOME: join(this.base, "home") };
 	}
