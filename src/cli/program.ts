@@ -9,6 +9,8 @@ import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryR
 import { ledger } from "./ledger-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
+import { type InstallFlags, install } from "./install-verb.ts";
+import { mountHelper, umountHelper } from "./mount-helper.ts";
 import { upgrade } from "./upgrade-verb.ts";
 import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
 
@@ -24,6 +26,9 @@ interface Json {
 
 /** Parses and runs one command line (without `node` and the script). Answers the exit code. */
 export async function runCommand(words: readonly string[], context: Context, output: Output, version: string): Promise<number> {
+	const again = (other: readonly string[]): Promise<number> => runCommand(other, context, quiet(output), version);
+	if (words[0] === "helper-mount") return mountHelper(words.slice(1), context, output, again);
+	if (words[0] === "helper-umount") return umountHelper(words.slice(1), output, again);
 	const run = new Run(words.includes("--json"), output);
 	const program = createProgram(context, output, version, run);
 	try {
@@ -34,6 +39,11 @@ export async function runCommand(words: readonly string[], context: Context, out
 		if (error.exitCode === 0) return exitCodes.done;
 		return run.failUsage(error);
 	}
+}
+
+/** mount(8) says nothing when all is well. */
+function quiet(output: Output): Output {
+	return { out: () => {}, err: (text) => output.err(text) };
 }
 
 class Run {
@@ -97,6 +107,13 @@ function createProgram(context: Context, output: Output, version: string, run: R
 	return program;
 }
 
+/** `create`, `disk list` … */
+function verbsOf(program: Command): string[] {
+	return program.commands.flatMap((one) =>
+		one.commands.length === 0 ? [one.name()] : one.commands.map((sub) => `${one.name()} ${sub.name()}`),
+	);
+}
+
 type AddVerb = (parent: Command, usage: string, description: string, examples: readonly string[]) => Command;
 
 function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {
@@ -130,6 +147,15 @@ function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: 
 	])
 		.argument("<name>")
 		.action(async (name: string) => run.print(await upgrade(context, name)));
+	verb(program, "install", "Let mount(8), fstab, systemd and bash know of cairn: helpers in /sbin, a unit, completion", [
+		"cairn install",
+		"cairn install --root /tmp/package --prefix /usr    # for packagers",
+		"cairn install --remove",
+	])
+		.option("--prefix <dir>", "where bin, lib and share are", "/usr/local")
+		.option("--root <dir>", "below another root directory")
+		.option("--remove", "take away what was installed")
+		.action((flags: InstallFlags & Json) => run.print(install(flags, verbsOf(program))));
 	verb(program, "status", "Show protection, space, healing and disks of a volume, or of all", ["cairn status", "cairn status demo --json"])
 		.argument("[name]")
 		.action(async (name: string | undefined) => run.print(await status(context, name)));
