@@ -37,7 +37,7 @@ test(`a directory of ${entries} entries`, { skip: cannotMount() ?? false }, asyn
 		let step = 0;
 		for (let entry = dir.readSync(); entry !== null; entry = dir.readSync()) {
 			seen.set(entry.name, (seen.get(entry.name) ?? 0) + 1);
-			if (step < n / 3) {
+			if (step < Math.floor(n / 3)) {
 				fs.unlinkSync("entry" + (step * 3));
 				fs.renameSync("entry" + (step * 3 + 1), "renamed" + step);
 				fs.closeSync(fs.openSync("new" + step, "wx"));
