@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * Measures a fresh volume (rs:4+2 on six directories) beside the plain disk under it, and beside GlusterFS if asked for, in one sitting.
+ * Measures a fresh volume (rs:4+2 on six directories) beside the plain disk under it, and beside mergerfs (a C++ pass-through FUSE file system) and GlusterFS if asked for, in one sitting.
  *
- *   npm run bench -- [--dir DIR] [--mib N] [--files N] [--tree TREE.tar] [--gluster] [--json FILE]
+ *   npm run bench -- [--dir DIR] [--mib N] [--files N] [--tree TREE.tar] [--mergerfs] [--gluster] [--json FILE]
  *
  * Needs root and FUSE. Figures are ratios to trust, not absolutes: other work on the machine disturbs them. Every row says what it includes (bench/fsbench.py).
  */
@@ -21,6 +21,7 @@ const { values: options } = parseArgs({
 		files: { type: "string", default: "5000" },
 		tree: { type: "string" },
 		gluster: { type: "boolean", default: false },
+		mergerfs: { type: "boolean", default: false },
 		json: { type: "string" },
 	},
 });
@@ -78,6 +79,17 @@ function table(results) {
 	return lines.join("\n");
 }
 
+function measurePeer(peer, name, mountpoint, tree) {
+	const script = join(root, `bench/peer-${peer}.sh`);
+	const env = { ...process.env, BRICKS: join(place, `bricks-${peer}`) };
+	execFileSync("bash", [script, "up"], { stdio: ["ignore", "ignore", "inherit"], env });
+	try {
+		return measure(name, mountpoint, tree);
+	} finally {
+		execFileSync("bash", [script, "down"], { stdio: "ignore", env });
+	}
+}
+
 const results = {};
 let mounted = false;
 try {
@@ -93,15 +105,8 @@ try {
 	cairn("umount", mountpoint);
 	mounted = false;
 	results.plain = measure("the plain disk", plain, tree);
-	if (options.gluster) {
-		const peer = join(root, "bench/peer-glusterfs.sh");
-		execFileSync("bash", [peer, "up"], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, BRICKS: join(place, "bricks") } });
-		try {
-			results.gluster = measure("GlusterFS disperse 4+2", "/mnt/peer-disperse", tree);
-		} finally {
-			execFileSync("bash", [peer, "down"], { stdio: "ignore", env: { ...process.env, BRICKS: join(place, "bricks") } });
-		}
-	}
+	if (options.mergerfs) results.mergerfs = measurePeer("mergerfs", "mergerfs", "/mnt/peer-mergerfs", tree);
+	if (options.gluster) results.gluster = measurePeer("glusterfs", "GlusterFS disperse 4+2", "/mnt/peer-disperse", tree);
 	console.log(table(results));
 	if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(results, null, "\t")}\n`);
 } finally {
