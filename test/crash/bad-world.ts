@@ -358,7 +358,9 @@ export class BadWorld {
 			`${label}: ${JSON.stringify(status.protection)}`,
 		);
 		assert.equal(status.state, "running", `${label}: ${status.warnings.join("; ")}`);
-		assert.deepEqual(status.warnings, [], label);
+		// Being nearly full is no lack of protection.
+		const warnings = status.warnings.filter((line) => !line.includes("of the space is free"));
+		assert.deepEqual(warnings, [], label);
 		return status;
 	}
 

@@ -110,6 +110,11 @@ export async function fullOfHoles(seed: number): Promise<void> {
 		};
 		const first = await fill("f");
 		must(bad, (await bad.volume.space()).freeBytes === 0, "df says that a full volume is full");
+		must(
+			bad,
+			(await bad.volume.status()).warnings.some((line) => line.includes("of the space is free")),
+			"status warns of it",
+		);
 		await bad.syncAll();
 		for (let i = 0; i < first; i += 2) await bad.remove(`f${i}`);
 		// At once: whoever writes waits for compaction.

@@ -7,6 +7,7 @@ import type { Healer } from "./healer.ts";
 import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
 import { type SegmentsLedger, segmentsLedger } from "./ledger.ts";
 import type { Protector } from "./protector.ts";
+import { limits } from "./limits.ts";
 import { memberSlots } from "./members.ts";
 
 export const sameDeviceWarning =
@@ -131,6 +132,11 @@ function warningsOf(
 		warnings.push(
 			`${away.length} of ${slots.length} disks ${away.length === 1 ? "is" : "are"} not healthy: give each back empty, or another one, with \`cairn disk replace\``,
 		);
+	}
+	const { freeBytes, capacityBytes } = modules.core.store.space();
+	if (freeBytes < capacityBytes * limits.shortOfSpace) {
+		const percent = Math.floor((100 * freeBytes) / Math.max(1, capacityBytes));
+		warnings.push(`${percent === 0 ? "less than 1" : percent} % of the space is free: delete something or add a disk`);
 	}
 	if (ledger.lostBytes > 0) warnings.push("some data is lost: `cairn verify NAME --lost` names the files");
 	if (metadata.present < metadata.wanted) warnings.push(`metadata has ${metadata.present} of ${metadata.wanted} copies`);
