@@ -1,10 +1,19 @@
 /** heal, verify: what makes a volume whole again. */
+import { FsError } from "../base/errors.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { HealingStatus, HealResult, VerifyResult } from "../volume/native/interface.ts";
 import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
 import { formatBytes } from "./format.ts";
 
-export async function heal(context: Context, name: string, flags: { readonly wait?: boolean }): Promise<Outcome> {
+export interface HealFlags {
+	readonly wait?: boolean;
+	readonly tranquility?: string;
+	readonly pause?: boolean;
+	readonly resume?: boolean;
+}
+
+export async function heal(context: Context, name: string, flags: HealFlags): Promise<Outcome> {
+	if (flags.tranquility !== undefined || flags.pause === true || flags.resume === true) return configureHealing(context, name, flags);
 	if (flags.wait !== true) {
 		const answer = await callDaemon<{ readonly healing: HealingStatus; readonly degradedBytes: number }>(context, name, "heal", {});
 		const nothing = answer.degradedBytes === 0 && !answer.healing.active;
@@ -22,6 +31,21 @@ export async function heal(context: Context, name: string, flags: { readonly wai
 	return { exitCode: whole ? exitCodes.done : exitCodes.degraded, json: result, text, warnings: healAdvice(name, result) };
 }
 
+async function configureHealing(context: Context, name: string, { tranquility, pause, resume, wait }: HealFlags): Promise<Outcome> {
+	if (pause === true && resume === true) throw new FsError("EINVAL", "cli.heal-pause", "--pause and --resume contradict each other");
+	if (wait === true) throw new FsError("EINVAL", "cli.heal-wait", "--wait does not go with --tranquility, --pause and --resume");
+	if (tranquility !== undefined && !/^\d{1,3}$/.test(tranquility))
+		throw new FsError("EINVAL", "cli.heal-tranquility", `"${tranquility}" is no tranquility: a whole number from 0 to 100`);
+	const given = {
+		...(tranquility === undefined ? {} : { tranquility: Number(tranquility) }),
+		...(pause === true ? { paused: true } : resume === true ? { paused: false } : {}),
+	};
+	const answer = await callDaemon<{ readonly healing: HealingStatus }>(context, name, "heal", given);
+	const { paused, tranquility: times } = answer.healing;
+	const rests = times === 0 ? "rests not at all" : `rests ${times} times as long as it works`;
+	return { exitCode: exitCodes.done, json: answer, text: `the healer ${paused ? "is paused" : "is not paused"} and ${rests}\n` };
+}
+
 function healAdvice(name: string, { remainingBytes, lostBytes }: HealResult): string[] {
 	const advice: string[] = [];
 	if (remainingBytes > 0)
@@ -35,10 +59,11 @@ function healAdvice(name: string, { remainingBytes, lostBytes }: HealResult): st
 export interface VerifyFlags {
 	readonly dryRun?: boolean;
 	readonly lost?: boolean;
+	readonly resume?: boolean;
 }
 
 export async function verify(context: Context, name: string, flags: VerifyFlags): Promise<Outcome> {
-	const given = { dryRun: flags.dryRun === true, lost: flags.lost === true };
+	const given = { dryRun: flags.dryRun === true, lost: flags.lost === true, resume: flags.resume === true };
 	const result = await callWithBar<VerifyResult & { readonly lostPathsTotal: number }>(context, name, "verify", given, "verifying");
 	const whole = result.unrecoverable === 0 && result.miscounted === 0 && result.repaired >= result.corrupt + result.missing;
 	return {
@@ -58,6 +83,7 @@ function verifyText(
 	const lines = [
 		`${checkedFragments} fragments read: ${corrupt} corrupt, ${missing} missing, ${mended}, ${unrecoverable} segments beyond recovery`,
 	];
+	if (result.skippedSegments > 0) lines.push(`${result.skippedSegments} segments were proven before it was interrupted and not read again`);
 	if (result.miscounted > 0) lines.push(`${result.miscounted} chunks and segments are counted wrongly; the daemon's log names them`);
 	if (lost) {
 		lines.push(result.lostPathsTotal === 0 ? "no file has lost anything" : `${result.lostPathsTotal} files have lost contents:`);

@@ -60,7 +60,20 @@ describe("the grammar", () => {
 	test("help and version", async () => {
 		expectCode(await machine.cairn("--help"), 0, /Exit codes: 0 done/);
 		expectCode(await machine.cairn("--version"), 0, /^1\.2\.3\n$/);
-		for (const verb of ["create", "mount", "umount", "status", "volumes", "upgrade", "destroy", "heal", "verify", "ledger", "explain"]) {
+		for (const verb of [
+			"create",
+			"mount",
+			"umount",
+			"status",
+			"volumes",
+			"upgrade",
+			"destroy",
+			"heal",
+			"scrub",
+			"verify",
+			"ledger",
+			"explain",
+		]) {
 			expectCode(await machine.cairn(verb, "--help"), 0, /Examples:\n {2}cairn/);
 		}
 		for (const verb of ["list", "add", "drain", "remove", "replace"])
@@ -119,7 +132,7 @@ describe("create, mount, umount, destroy", () => {
 		for (const field of ["capacityBytes", "usedBytes", "freeBytes"]) assert.equal(typeof running.json[field], "number", field);
 		for (const field of ["fullBytes", "degradedBytes", "lostBytes"]) assert.equal(typeof running.json.protection[field], "number", field);
 		assert.ok(Array.isArray(running.json.protection.targets));
-		assert.deepEqual(Object.keys(running.json.healing).sort(), ["active", "etaSeconds", "remainingBytes"]);
+		assert.deepEqual(Object.keys(running.json.healing).sort(), ["active", "etaSeconds", "paused", "remainingBytes", "tranquility"]);
 		for (const disk of running.json.disks) {
 			for (const field of ["id", "path", "state", "tier", "capacityBytes", "usedBytes", "errors"]) assert.ok(field in disk, field);
 		}
@@ -437,6 +450,57 @@ describe("care", () => {
 		assert.equal(wet.json.repaired, wet.json.corrupt + wet.json.missing);
 		assert.equal((await machine.cairn("verify", "demo", "--dry-run", "--json")).json.corrupt, 0);
 		assert.deepEqual(await readFile(machine, "film"), bytes);
+	});
+
+	test("the scrub and the healer are told when and how, and it stays so over restarts", async () => {
+		const machine = await mounted(21);
+		await writeFile(machine, "film", 3_000_000);
+		expectCode(
+			await machine.cairn("scrub", "demo", "status"),
+			0,
+			/idle[\s\S]*nightly, 01:00 to 07:00 UTC, intensity low[\s\S]*none has come to its end/,
+		);
+		for (const wrong of [
+			["frob"],
+			["start", "nightly"],
+			["schedule", "weekly"],
+			["schedule", "nightly", "--hour", "24"],
+			["start", "--intensity", "x"],
+		])
+			expectCode(await machine.cairn("scrub", "demo", ...wrong), 2);
+		expectCode(await machine.cairn("scrub", "demo", "pause"), 4, /nothing to pause/);
+		expectCode(await machine.cairn("scrub", "demo", "start", "--intensity", "high"), 0, /scrub reads/);
+		await machine.world.advance(60_000);
+		expectCode(
+			await machine.cairn("scrub", "demo", "status"),
+			0,
+			/last pass +ended [^\n]* 0 corrupt, 0 missing, 0 repaired, 0 beyond recovery/,
+		);
+		expectCode(await machine.cairn("status", "demo"), 0, /scrub +nightly[^\n]*; ended/);
+		expectCode(
+			await machine.cairn("scrub", "demo", "schedule", "nightly", "--hour", "3", "--intensity", "medium"),
+			0,
+			/03:00 to 09:00 UTC/,
+		);
+		expectCode(await machine.cairn("heal", "demo", "--tranquility", "4", "--pause"), 0, /is paused and rests 4 times/);
+		for (const wrong of [
+			["--tranquility", "101"],
+			["--tranquility", "x"],
+			["--pause", "--resume"],
+			["--pause", "--wait"],
+		])
+			expectCode(await machine.cairn("heal", "demo", ...wrong), 2);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		const now = await machine.cairn("scrub", "demo", "status", "--json");
+		assert.deepEqual(
+			[now.json.state, now.json.schedule, now.json.hourUtc, now.json.intensity, now.json.lastPass.repaired],
+			["idle", "nightly", 3, "medium", 0],
+		);
+		expectCode(await machine.cairn("heal", "demo", "--resume", "--json"), 0);
+		const { json } = await machine.cairn("status", "demo", "--json");
+		assert.deepEqual([json.healing.paused, json.healing.tranquility, json.protection.provenBytes], [false, 4, 3_000_000]);
+		expectCode(await machine.cairn("verify", "demo", "--resume"), 4, /no verify was interrupted/);
 	});
 
 	test("data beyond recovery is named, with code 5", async () => {

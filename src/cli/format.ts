@@ -1,4 +1,5 @@
 /** Text for people: sizes, durations, tables, colours. */
+import { parseTime, type Timestamp } from "../base/time.ts";
 
 const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -23,6 +24,11 @@ export function formatDuration(seconds: number): string {
 	if (whole < 60) return `${whole} s`;
 	if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 	return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+/** How long ago a time of JSON answers was: `3 h 5 min ago`. */
+export function formatAge(time: string, now: Timestamp): string {
+	return `${formatDuration(Math.max(0, now.seconds - (parseTime(time) ?? now.seconds)))} ago`;
 }
 
 export type Colour = "green" | "yellow" | "red" | "bold" | "dim";

@@ -2,8 +2,7 @@
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { Ledger, LedgerCause } from "../volume/native/interface.ts";
 import { callDaemon, type Context, type Outcome } from "./context.ts";
-import { counted, formatBytes, formatDuration, formatTable } from "./format.ts";
-import { ageText } from "./status-verbs.ts";
+import { counted, formatAge, formatBytes, formatDuration, formatTable } from "./format.ts";
 
 export async function ledger(context: Context, name: string): Promise<Outcome> {
 	const found = await callDaemon<Ledger>(context, name, "ledger");
@@ -34,7 +33,7 @@ function levelTable({ platform }: Context, { levels }: Ledger): string {
 		formatBytes(level.recordedBytes),
 		formatBytes(level.degradedBytes),
 		formatBytes(level.lostBytes),
-		level.oldestProofAt === null ? "never" : ageText(level.oldestProofAt, platform),
+		level.oldestProofAt === null ? "never" : formatAge(level.oldestProofAt, platform.clock.realtime()),
 	]);
 	return formatTable(["ASKED FOR", "BYTES", "PROVEN", "RECORDED", "DEGRADED", "LOST", "OLDEST PROOF"], rows, [1, 2, 3, 4, 5]);
 }
@@ -50,6 +49,7 @@ function survivalTable({ survival }: Ledger): string {
 
 const causes: Readonly<Record<LedgerCause, string>> = {
 	waiting: "degraded: the healer has yet to come to them",
+	paused: "degraded: the healer is paused",
 	"no-space": "degraded: the disks that fit have no room for them",
 	"no-disk": "degraded: there is no other disk that fits",
 	lost: "lost: too many of their fragments are gone or damaged",

@@ -3,9 +3,10 @@ import { Command, CommanderError } from "commander";
 import { FsError, toFsError } from "../base/errors.ts";
 import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
 import { printable } from "../daemon/text.ts";
-import { heal, type VerifyFlags, verify } from "./care-verbs.ts";
+import { heal, type HealFlags, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
 import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun } from "./disk-verbs.ts";
+import { scrub, type ScrubFlags } from "./scrub-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
@@ -184,10 +185,32 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.action(async (name: string, which: string, newPath: string | undefined) =>
 			run.print(await diskReplace(context, name, which, newPath)),
 		);
-	verb(program, "heal", "Bring everything to its full protection", ["cairn heal demo --wait"])
+	verb(program, "heal", "Bring everything to its full protection", [
+		"cairn heal demo --wait",
+		"cairn heal demo --tranquility 4             # rest four times as long as it works; kept until changed",
+		"cairn heal demo --pause                     # and --resume; over restarts, too",
+	])
 		.argument("<name>")
 		.option("--wait", "return when nothing more can be done; exit code 5 if that is not everything")
-		.action(async (name: string, flags: { readonly wait?: boolean }) => run.print(await heal(context, name, flags)));
+		.option("--tranquility <times>", "0 to 100: rest so many times as long as it works")
+		.option("--pause", "rebuild nothing until it is resumed")
+		.option("--resume", "go on")
+		.action(async (name: string, flags: HealFlags) => run.print(await heal(context, name, flags)));
+	verb(program, "scrub", "Read everything by itself, so that damage is found while it can be mended", [
+		"cairn scrub demo status",
+		"cairn scrub demo start --intensity high     # now; --dry-run repairs nothing",
+		"cairn scrub demo pause                      # resume, stop",
+		"cairn scrub demo schedule nightly --hour 2  # UTC; or off, manual, continuous",
+	])
+		.argument("<name>")
+		.argument("<action>", "start, pause, resume, stop, status or schedule")
+		.argument("[schedule]", "off, manual, nightly or continuous")
+		.option("--dry-run", "start: repair nothing")
+		.option("--intensity <how>", "low, medium or high: rests of 100, 50 or 10 ms after 1, 5 or 20 segments")
+		.option("--hour <hour>", "schedule: when the night begins, 0 to 23, UTC; it lasts six hours")
+		.action(async (name: string, action: string, schedule: string | undefined, flags: ScrubFlags) =>
+			run.print(await scrub(context, name, action, schedule, flags)),
+		);
 	verb(program, "verify", "Read every fragment and all metadata, compare checksums, repair", [
 		"cairn verify demo",
 		"cairn verify demo --dry-run --json",
@@ -196,6 +219,7 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.argument("<name>")
 		.option("--dry-run", "repair nothing")
 		.option("--lost", "name the files that have lost contents")
+		.option("--resume", "go on with a verify that was interrupted: what was proven since it began is not read again")
 		.action(async (name: string, flags: VerifyFlags) => run.print(await verify(context, name, flags)));
 	verb(program, "ledger", "Show what is protected: asked for, proven by reading, only recorded, under-protected and why", [
 		"cairn ledger demo",

@@ -1,14 +1,14 @@
 /** status, volumes, disk list, explain: what there is and how it is. */
 import { FsError } from "../base/errors.ts";
-import { parseTime } from "../base/time.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import { cairnMounts, mountState } from "../daemon/mountpoint.ts";
 import { printable, printableDeep } from "../daemon/text.ts";
 import type { DaemonStatus } from "../daemon/verbs.ts";
 import type { Explanation, OfflineVolume } from "../volume/native/interface.ts";
 import { sameDeviceWarning } from "../volume/native/status.ts";
+import { scrubLine } from "./scrub-verbs.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
-import { formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
+import { formatAge, formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
 
 /** Fields that nobody knows while no daemon serves the volume are null. */
 type Unknown<T> = { readonly [K in keyof T]: T[K] | null };
@@ -59,7 +59,7 @@ const nothingKnown = (name: string): StoppedStatus => ({
 	freeBytes: null,
 	protection: { fullBytes: null, provenBytes: null, oldestProofAt: null, degradedBytes: null, lostBytes: null, targets: [] },
 	disks: [],
-	healing: { active: false, remainingBytes: null, etaSeconds: null },
+	healing: { active: false, remainingBytes: null, etaSeconds: null, paused: null, tranquility: null },
 	warnings: [],
 });
 
@@ -127,6 +127,7 @@ function statusText(context: Context, one: AnyStatus): string {
 		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${reserved}${free}`);
 		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
+	if ("scrub" in one) lines.push(`  scrub       ${scrubLine(context, one.scrub)}`);
 	if ("metadataCopies" in one) lines.push(`  metadata    ${one.metadataCopies.present} of ${one.metadataCopies.wanted} copies`);
 	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
@@ -136,19 +137,14 @@ function statusText(context: Context, one: AnyStatus): string {
 function fullText({ paint, platform }: Context, { fullBytes, provenBytes, oldestProofAt }: AnyStatus["protection"]): string {
 	const proven = provenBytes ?? 0;
 	const recorded = (fullBytes ?? 0) - proven;
-	const age = oldestProofAt === null ? "" : ` (oldest proof ${ageText(oldestProofAt, platform)})`;
+	const age = oldestProofAt === null ? "" : ` (oldest proof ${formatAge(oldestProofAt, platform.clock.realtime())})`;
 	const said = recorded > 0 ? paint("dim", `${formatBytes(recorded)} recorded, not yet proven`) : "";
 	if (recorded === 0) return `${formatBytes(proven)} proven in full${age}`;
 	return proven === 0 ? said : `${formatBytes(proven)} proven in full${age}, ${said}`;
 }
 
-/** How long ago that was: `3 h 5 min ago`. */
-export function ageText(time: string, { clock }: Context["platform"]): string {
-	const now = clock.realtime().seconds;
-	return `${formatDuration(Math.max(0, now - (parseTime(time) ?? now)))} ago`;
-}
-
-function healingText({ active, remainingBytes, etaSeconds }: AnyStatus["healing"], degradedBytes: number): string {
+function healingText({ active, remainingBytes, etaSeconds, paused }: AnyStatus["healing"], degradedBytes: number): string {
+	if (paused === true) return "paused: nothing is rebuilt until cairn heal NAME --resume";
 	if (active === true) return `${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
 	return degradedBytes > 0 ? "waits for disks or space: none that is there fits, or has room for, what is degraded" : "nothing to do";
 }

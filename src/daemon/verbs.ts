@@ -2,7 +2,7 @@
 import { utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import type { NativeVolume, Progress, ProtectionSet, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
+import type { NativeVolume, Progress, ProtectionSet, ScrubStatus, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
 import type { Program } from "./keeper-link.ts";
 import { lostPathsInReply, pathsInCall } from "./limits.ts";
@@ -40,7 +40,8 @@ const verbs: Readonly<Record<string, Verb>> = {
 	ledger: async (_given, _progress, state) => need(state).ledger(),
 	umount: async (_given, _progress, state) => state.umount(),
 	"hand-over": async (given, _progress, state) => state.handOver(program(given)),
-	heal: (given, progress, state) => heal(flag(given, "wait"), progress, state),
+	heal: (given, progress, state) => heal(given, progress, state),
+	scrub: (given, _progress, state) => scrub(given, state),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
 	"disk-add": (given, _progress, state) => addDisks(given, state),
@@ -79,6 +80,20 @@ function text(given: Arguments, name: string): string {
 	throw new FsError("EINVAL", "control.argument-text", `${name} must be text`);
 }
 
+function optionalWhole(given: Arguments, name: string, least: number, most: number): number | undefined {
+	const value = given[name];
+	if (value === undefined) return undefined;
+	if (typeof value === "number" && Number.isInteger(value) && value >= least && value <= most) return value;
+	throw new FsError("EINVAL", "control.argument-number", `${name} must be a whole number from ${least} to ${most}`);
+}
+
+function optionalChoice<T extends string>(given: Arguments, name: string, choices: readonly T[]): T | undefined {
+	const value = given[name];
+	if (value === undefined) return undefined;
+	if (choices.includes(value as T)) return value as T;
+	throw new FsError("EINVAL", "control.argument-choice", `${name} must be one of ${choices.join(", ")}`);
+}
+
 function texts(given: Arguments, name: string): readonly string[] {
 	const value = given[name];
 	if (Array.isArray(value) && value.length > 0 && value.length <= pathsInCall && value.every((one) => typeof one === "string"))
@@ -114,8 +129,12 @@ function percent(progress: ProgressSink): (value: Progress) => void {
 	return ({ doneBytes, totalBytes }) => progress({ doneBytes, totalBytes });
 }
 
-async function heal(wait: boolean, progress: ProgressSink, state: DaemonState): Promise<unknown> {
+async function heal(given: Arguments, progress: ProgressSink, state: DaemonState): Promise<unknown> {
 	const volume = need(state);
+	const wait = flag(given, "wait");
+	const paused = given["paused"] === undefined ? undefined : flag(given, "paused");
+	const tranquility = optionalWhole(given, "tranquility", 0, 100);
+	if (paused !== undefined || tranquility !== undefined) return { healing: await volume.setHealing({ paused, tranquility }) };
 	const work = volume.heal(percent(progress));
 	if (wait) return work;
 	work.catch((error: unknown) => state.logger.error("healing failed", { error: String(error) }));
@@ -128,7 +147,10 @@ async function verify(
 	progress: ProgressSink,
 	state: DaemonState,
 ): Promise<VerifyResult & { readonly lostPathsTotal: number }> {
-	const result = await need(state).verify({ dryRun: flag(given, "dryRun"), lost: flag(given, "lost") }, percent(progress));
+	const result = await need(state).verify(
+		{ dryRun: flag(given, "dryRun"), lost: flag(given, "lost"), resume: flag(given, "resume") },
+		percent(progress),
+	);
 	const lostPaths = result.lostPaths.slice(0, lostPathsInReply);
 	return { ...result, lostPaths, lostPathsTotal: result.lostPaths.length };
 }
@@ -138,6 +160,29 @@ async function setProtection(given: Arguments, progress: ProgressSink, state: Da
 	const redundancy = value === "inherit" ? undefined : value;
 	const options = { redundancy, allowDegraded: flag(given, "allowDegraded"), now: flag(given, "now") };
 	return need(state).setProtection(utf8ToLatin1(text(given, "path")), options, percent(progress));
+}
+
+async function scrub(given: Arguments, state: DaemonState): Promise<ScrubStatus> {
+	const { scrub: verbs } = need(state);
+	const intensity = optionalChoice(given, "intensity", ["low", "medium", "high"]);
+	const schedule = optionalChoice(given, "schedule", ["off", "manual", "nightly", "continuous"]);
+	const hour = optionalWhole(given, "hour", 0, 23);
+	switch (text(given, "action")) {
+		case "start":
+			return verbs.begin({ dryRun: flag(given, "dryRun"), intensity });
+		case "pause":
+			return verbs.pause();
+		case "resume":
+			return verbs.resume();
+		case "stop":
+			return verbs.stopPass();
+		case "schedule":
+			return verbs.setSchedule({ schedule, hour, intensity });
+		case "status":
+			return verbs.status();
+		default:
+			throw new FsError("EINVAL", "control.scrub", `the daemon knows no scrub action "${text(given, "action")}"`);
+	}
 }
 
 async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {

@@ -228,6 +228,56 @@ export interface ProofGroup {
 	readonly birthEpoch: number;
 }
 
+/** How gently the scrub reads: limits.ts of the volume has pauses and batches. */
+export type ScrubIntensity = "low" | "medium" | "high";
+/** off: never, not even by hand. nightly: in some hours of each night, going on where it was. continuous: one pass after the other. */
+export type ScrubSchedule = "off" | "manual" | "nightly" | "continuous";
+export type ScrubState = "idle" | "running" | "paused";
+
+/** One look at everything. Times in seconds since 1970, 0: not yet. */
+export interface ScrubPass {
+	/** Begun by a person: it does not wait for the night. */
+	readonly byHand: boolean;
+	/** Nothing is repaired. */
+	readonly dryRun: boolean;
+	/** Superblocks, log and sorted runs were read. They come first. */
+	readonly metadataDone: boolean;
+	readonly startedAt: number;
+	/** Of a pass that came to its end. */
+	readonly endedAt: number;
+	/** Segments with numbers up to this one were looked at. */
+	readonly after: number;
+	readonly segments: number;
+	readonly fragments: number;
+	/** Payload of those segments. */
+	readonly bytes: number;
+	/** Fragments, and pieces of metadata. */
+	readonly corrupt: number;
+	readonly missing: number;
+	readonly repaired: number;
+	/** Segments and pieces of metadata. */
+	readonly unrecoverable: number;
+}
+
+/** What the volume does by itself to keep its data whole; one record. */
+export interface CareRecord {
+	readonly schedule: ScrubSchedule;
+	/** UTC, when the nightly scrub begins. */
+	readonly hour: number;
+	readonly intensity: ScrubIntensity;
+	readonly state: ScrubState;
+	/** Under way, paused, or the newest. */
+	readonly pass: ScrubPass | undefined;
+	/** The newest that came to its end. */
+	readonly lastPass: ScrubPass | undefined;
+	/** When a verify began that has not come to its end; 0: none. */
+	readonly verifyStartedAt: number;
+	readonly healPaused: boolean;
+	/** The healer rests so many times as long as it worked. */
+	readonly tranquility: number;
+	readonly birthEpoch: number;
+}
+
 /** An inode without a name: still open, or being taken apart (then `reap` makes progress in bounded steps and resumes after a crash). */
 export interface Orphan {
 	readonly ino: Ino;
@@ -303,7 +353,7 @@ export interface VolumeRecord {
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

@@ -2,9 +2,22 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom } from "../../test/support/map-records.ts";
 import { isFsError } from "../base/errors.ts";
-import type { AccessList, Chunk, ExtentBlock, Inode, NumberRange, ProofGroup, RecordKind, Segment, VolumeRecord } from "./interface.ts";
+import type {
+	AccessList,
+	CareRecord,
+	Chunk,
+	ExtentBlock,
+	Inode,
+	NumberRange,
+	ProofGroup,
+	RecordKind,
+	ScrubPass,
+	Segment,
+	VolumeRecord,
+} from "./interface.ts";
 import {
 	accessListRecord,
+	careRecord,
 	chunkRecord,
 	conversionRecord,
 	cookieRecord,
@@ -74,6 +87,33 @@ const proof: ProofGroup = {
 		},
 	],
 	birthEpoch: 3,
+};
+const scrubPass: ScrubPass = {
+	byHand: true,
+	dryRun: false,
+	metadataDone: true,
+	startedAt: 2 ** 40,
+	endedAt: 0,
+	after: 3,
+	segments: 4,
+	fragments: 5,
+	bytes: 2 ** 50,
+	corrupt: 6,
+	missing: 7,
+	repaired: 8,
+	unrecoverable: 9,
+};
+const care: CareRecord = {
+	schedule: "nightly",
+	hour: 23,
+	intensity: "high",
+	state: "paused",
+	pass: scrubPass,
+	lastPass: { ...scrubPass, endedAt: 1 },
+	verifyStartedAt: 2,
+	healPaused: true,
+	tranquility: 100,
+	birthEpoch: 1,
 };
 const accessList: AccessList = {
 	ino: 8,
@@ -170,6 +210,8 @@ const samples: readonly Sample[] = [
 	sample(requestRecord, { slot: 3, session: 2 ** 52, requestLow: 0xffff_ffff, requestHigh: 7, ino: 8, birthEpoch: 2 }, 3),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
 	sample(proofRecord, proof, 2 ** 40),
+	sample(careRecord, care),
+	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined }),
 	sample(volumeRecord, volume),
 ];
 
@@ -279,7 +321,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 15);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 16);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);
@@ -323,6 +365,17 @@ test("proofs name segments of their group and fragments that can be, in order; a
 	const place = { index: 1, generation: 2, disk: 3, pack: 4, offset: 8192, headerChecksum: 5 };
 	const others = Object.entries(place).map(([field, value]) => placeMark({ ...place, [field]: value + 1 }));
 	assert.equal(new Set([placeMark(place), ...others]).size, 7);
+});
+
+test("care makes sense or is refused", () => {
+	const refused: [Partial<CareRecord>, RegExp][] = [
+		[{ hour: 24 }, /hour/],
+		[{ tranquility: 101 }, /tranquility/],
+		[{ pass: undefined }, /without a pass/],
+		[{ pass: { ...scrubPass, endedAt: 4 } }, /without a pass/],
+		[{ lastPass: scrubPass }, /did not end/],
+	];
+	for (const [change, why] of refused) assert.throws(() => careRecord.encode({ ...care, ...change }), why);
 });
 
 test("a huge count does not allocate", () => {

@@ -5,6 +5,7 @@ import { type ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 import type {
 	AccessList,
+	CareRecord,
 	Chunk,
 	Conversion,
 	CookieEntry,
@@ -27,6 +28,10 @@ import type {
 	PosixList,
 	ProofGroup,
 	RecordKind,
+	ScrubIntensity,
+	ScrubPass,
+	ScrubSchedule,
+	ScrubState,
 	Segment,
 	SegmentProof,
 	VolumeRecord,
@@ -50,6 +55,7 @@ import {
 	maximumTargetTextBytes,
 	maximumXattrBytes,
 	minimumSpan,
+	maximumTranquility,
 	segmentsPerProofGroup,
 } from "./limits.ts";
 
@@ -519,6 +525,93 @@ function wrongProof({ group, segments }: ProofGroup): string | undefined {
 	return undefined;
 }
 
+// ── care ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The place in a list is the code on disk. */
+const scrubSchedules: readonly ScrubSchedule[] = ["off", "manual", "nightly", "continuous"];
+const scrubIntensities: readonly ScrubIntensity[] = ["low", "medium", "high"];
+const scrubStates: readonly ScrubState[] = ["idle", "running", "paused"];
+
+export const careRecord: RecordKind<readonly [], CareRecord> = defineKind({
+	name: "care",
+	tag: "b",
+	parts: [],
+	sizeHint: 200,
+	epoch: (care) => care.birthEpoch,
+	write(writer, care) {
+		const wrong = wrongCare(care);
+		assert(wrong === undefined, `care: ${wrong}`);
+		writer.u8(scrubSchedules.indexOf(care.schedule)).u8(care.hour).u8(scrubIntensities.indexOf(care.intensity));
+		writer
+			.u8(scrubStates.indexOf(care.state))
+			.u64(care.verifyStartedAt)
+			.u8(care.healPaused ? 1 : 0)
+			.u32(care.tranquility);
+		for (const pass of [care.pass, care.lastPass]) writePass(writer, pass);
+	},
+	read(reader, head): CareRecord {
+		const schedule = readChoice(reader, scrubSchedules, "schedule");
+		const hour = reader.u8();
+		const intensity = readChoice(reader, scrubIntensities, "intensity");
+		const state = readChoice(reader, scrubStates, "state");
+		const verifyStartedAt = reader.u64();
+		const healPaused = readFlag(reader);
+		const tranquility = reader.u32();
+		const pass = readPass(reader);
+		const lastPass = readPass(reader);
+		const { birthEpoch } = head;
+		const care = { schedule, hour, intensity, state, verifyStartedAt, healPaused, tranquility, pass, lastPass, birthEpoch };
+		const wrong = wrongCare(care);
+		if (wrong !== undefined) throw reader.corrupt(wrong);
+		return care;
+	},
+});
+
+function wrongCare({ hour, tranquility, state, pass, lastPass }: CareRecord): string | undefined {
+	if (hour > 23) return `hour ${hour}`;
+	if (tranquility > maximumTranquility) return `tranquility ${tranquility}`;
+	if (state !== "idle" && (pass === undefined || pass.endedAt !== 0)) return `${state} without a pass under way`;
+	return lastPass?.endedAt === 0 ? "a last pass that did not end" : undefined;
+}
+
+function readChoice<T>(reader: ByteReader, choices: readonly T[], what: string): T {
+	const code = reader.u8();
+	const choice = choices[code];
+	if (choice === undefined) throw reader.corrupt(`${what} ${code}`);
+	return choice;
+}
+
+function readFlag(reader: ByteReader): boolean {
+	return readChoice(reader, [false, true], "a flag of");
+}
+
+function writePass(writer: ByteWriter, pass: ScrubPass | undefined): void {
+	writer.u8(pass === undefined ? 0 : 1);
+	if (pass === undefined) return;
+	for (const flag of [pass.byHand, pass.dryRun, pass.metadataDone]) writer.u8(flag ? 1 : 0);
+	writer.u64(pass.startedAt).u64(pass.endedAt).u64(pass.after).u64(pass.segments).u64(pass.fragments).u64(pass.bytes);
+	writer.u64(pass.corrupt).u64(pass.missing).u64(pass.repaired).u64(pass.unrecoverable);
+}
+
+function readPass(reader: ByteReader): ScrubPass | undefined {
+	if (!readFlag(reader)) return undefined;
+	return {
+		byHand: readFlag(reader),
+		dryRun: readFlag(reader),
+		metadataDone: readFlag(reader),
+		startedAt: reader.u64(),
+		endedAt: reader.u64(),
+		after: reader.u64(),
+		segments: reader.u64(),
+		fragments: reader.u64(),
+		bytes: reader.u64(),
+		corrupt: reader.u64(),
+		missing: reader.u64(),
+		repaired: reader.u64(),
+		unrecoverable: reader.u64(),
+	};
+}
+
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
 /** The place in the list is the code on disk. */
@@ -654,6 +747,7 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	conversionRecord,
 	pendingRecord,
 	proofRecord,
+	careRecord,
 	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];

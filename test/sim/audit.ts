@@ -23,6 +23,7 @@ import type {
 } from "../../src/records/interface.ts";
 import {
 	accessListRecord,
+	careRecord,
 	chunkRecord,
 	cookieRecord,
 	entryRecord,
@@ -130,6 +131,7 @@ class Audit {
 			volumeRecord,
 			accessListRecord,
 			proofRecord,
+			careRecord,
 		];
 		const tags = new Set(kinds.map((kind) => kind.tag));
 		for (const key of this.#records.keys()) {

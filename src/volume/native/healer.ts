@@ -8,6 +8,8 @@
  *     the old places are given back only after it is durable.
  *  H3 Damage found by any read is healed without anybody asking; what cannot be healed now is tried again, as disks and space may come back.
  *  H4 A segment that was bettered and is not whole is looked at again at once: every step leaves fewer of them, or the disks more even, so that ends.
+ *  H6 When disks fail during a run, or come, the rest of its list is dropped and a new one is made: what is most at risk now comes first.
+ *  H7 Paused, it rebuilds nothing by itself; a run that is paused says what remains.
  *  H5 What could not be bettered is counted as remaining or lost, never as healed.
  */
 import { Semaphore } from "../../base/async.ts";
@@ -15,8 +17,9 @@ import { toFsError } from "../../base/errors.ts";
 import type { FragmentPlace, Segment } from "../../records/interface.ts";
 import { segmentRecord } from "../../records/kinds.ts";
 import type { SegmentHealth } from "../../storage/interface.ts";
+import type { Care } from "./care.ts";
 import type { Core } from "./core.ts";
-import type { HealingStatus, HealResult, Progress } from "./interface.ts";
+import type { HealingStatus, HealOptions, HealResult, Progress } from "./interface.ts";
 import { limits } from "./limits.ts";
 
 interface Totals {
@@ -29,6 +32,9 @@ interface Totals {
 
 export class Healer {
 	readonly #core: Core;
+	readonly #care: Care;
+	/** H6 */
+	#outdated = false;
 	#run: Promise<HealResult> | undefined;
 	#again = false;
 	#stopped = false;
@@ -41,8 +47,9 @@ export class Healer {
 	#cancelTick: () => void = () => {};
 	readonly #listeners = new Set<(progress: Progress) => void>();
 
-	constructor(core: Core) {
+	constructor(core: Core, care: Care) {
 		this.#core = core;
+		this.#care = care;
 	}
 
 	get running(): boolean {
@@ -63,6 +70,8 @@ export class Healer {
 			active,
 			remainingBytes: active ? remainingBytes : 0,
 			etaSeconds: known ? Math.ceil((remainingBytes * elapsed) / this.#doneBytes / 1000) : null,
+			paused: this.#care.now.healPaused,
+			tranquility: this.#care.now.tranquility,
 		};
 	}
 
@@ -83,11 +92,35 @@ export class Healer {
 			this.#again = true;
 			return;
 		}
+		if (this.#care.now.healPaused) return;
 		this.heal(() => {}).catch((error: unknown) => {
 			this.#core.logger.error("healing stopped; it is tried again at the next change of the disks or by `cairn heal`", {
 				error: toFsError(error, "volume.heal").message,
 			});
 		});
+	}
+
+	/** A disk changed: what is most at risk may be something else now. */
+	disksChanged(): void {
+		this.#outdated = true;
+		this.trigger();
+	}
+
+	async configure({ paused, tranquility }: HealOptions): Promise<HealingStatus> {
+		await this.#care.change((care) => ({
+			...care,
+			healPaused: paused ?? care.healPaused,
+			tranquility: tranquility ?? care.tranquility,
+		}));
+		if (paused === false) this.trigger();
+		return this.status;
+	}
+
+	/** One segment that somebody has just checked, at once. What could not be bettered is tried again later (H3). */
+	async mend(health: SegmentHealth): Promise<void> {
+		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, leavingBytes: 0, lostBytes: 0 };
+		await this.#healOne(health, totals);
+		this.#leftBytes += totals.remainingBytes + totals.leavingBytes;
 	}
 
 	/** Resolves when nothing more can be done with the disks there are now. */
@@ -96,25 +129,31 @@ export class Healer {
 		let rebuiltSegments = 0;
 		let rebuiltBytes = 0;
 		try {
+			// What is under way began before somebody asked: another one follows it, begun by whoever wakes first of those that wait.
+			if (this.#run !== undefined) this.#again = true;
 			for (;;) {
-				const mine = this.#run === undefined;
-				if (!mine) this.#again = true;
-				this.#run ??= this.#runOnce().finally(() => {
-					this.#run = undefined;
-				});
-				const result = await this.#run;
+				const result = await (this.#run ?? this.#begin());
 				rebuiltSegments += result.rebuiltSegments;
 				rebuiltBytes += result.rebuiltBytes;
-				if (!this.#again || this.#stopped) return { ...result, rebuiltSegments, rebuiltBytes };
-				this.#again = false;
+				const isOver = this.#run === undefined && !this.#again;
+				if (isOver || this.#stopped) return { ...result, rebuiltSegments, rebuiltBytes };
 			}
 		} finally {
 			this.#listeners.delete(onProgress);
 		}
 	}
 
+	#begin(): Promise<HealResult> {
+		this.#again = false;
+		this.#run = this.#runOnce().finally(() => {
+			this.#run = undefined;
+		});
+		return this.#run;
+	}
+
 	async #runOnce(): Promise<HealResult> {
 		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, leavingBytes: 0, lostBytes: 0 };
+		this.#outdated = false;
 		const work = await this.#findWork(totals);
 		this.#doneBytes = 0;
 		this.#totalBytes = work.reduce((sum, item) => sum + item.segment.liveBytes, 0);
@@ -124,16 +163,30 @@ export class Healer {
 		await Promise.all(
 			work.map((health) =>
 				gate.run(async () => {
-					if (this.#stopped) return;
+					if (this.#stopped || this.#outdated || this.#care.now.healPaused) {
+						this.#count(health, totals);
+						return;
+					}
+					const startMs = this.#core.platform.clock.monotonicMs();
 					await this.#healOne(health, totals);
 					this.#doneBytes += health.segment.liveBytes;
 					this.#tell();
+					await this.#rest(this.#core.platform.clock.monotonicMs() - startMs);
 				}),
 			),
 		);
+		if (this.#outdated) this.#again = true;
 		this.#leftBytes = totals.remainingBytes + totals.leavingBytes;
 		this.#endedMs = this.#core.platform.clock.monotonicMs();
 		return totals;
+	}
+
+	/** In steps, so that a change of mind is noticed. */
+	async #rest(workedMs: number): Promise<void> {
+		const { clock } = this.#core.platform;
+		const endMs = clock.monotonicMs() + workedMs * this.#care.now.tranquility;
+		const isOver = (): boolean => this.#stopped || this.#outdated || this.#care.now.tranquility === 0 || clock.monotonicMs() >= endMs;
+		while (!isOver()) await clock.sleep(Math.min(limits.healRestStepMs, Math.max(1, endMs - clock.monotonicMs())));
 	}
 
 	#tell(): void {

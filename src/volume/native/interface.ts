@@ -2,6 +2,7 @@
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskErrors, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
+import type { ScrubIntensity, ScrubSchedule, ScrubState } from "../../records/interface.ts";
 import type { ResumedSession, Volume } from "../interface.ts";
 
 export interface VolumeModules {
@@ -69,6 +70,8 @@ export interface HealingStatus {
 	readonly remainingBytes: number;
 	/** null while unknown. */
 	readonly etaSeconds: number | null;
+	readonly paused: boolean;
+	readonly tranquility: number;
 }
 
 /** Data being rewritten because another protection was asked for. */
@@ -115,6 +118,7 @@ export interface VolumeStatus {
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };
 	readonly disks: readonly DiskStatus[];
 	readonly healing: HealingStatus;
+	readonly scrub: ScrubStatus;
 	readonly compaction: CompactionStatus;
 	readonly conversion: ConversionStatus;
 	/** Acknowledged and not yet sealed. */
@@ -123,8 +127,8 @@ export interface VolumeStatus {
 	readonly warnings: readonly string[];
 }
 
-/** Why bytes are under-protected: the healer has yet to come to them, no disk that fits has room, no other disk fits, or too many fragments are gone. */
-export type LedgerCause = "waiting" | "no-space" | "no-disk" | "lost";
+/** Why bytes are under-protected: the healer has yet to come to them, the healer is paused, no disk that fits has room, no other disk fits, or too many fragments are gone. */
+export type LedgerCause = "waiting" | "paused" | "no-space" | "no-disk" | "lost";
 
 export interface LedgerLevel {
 	/** What was asked for. */
@@ -282,6 +286,68 @@ export interface DiskVerbs {
 	onMembers(listener: () => void): void;
 }
 
+export interface ScrubPassStatus {
+	readonly byHand: boolean;
+	readonly dryRun: boolean;
+	readonly startedAt: string | null;
+	/** null: it has not come to its end. */
+	readonly endedAt: string | null;
+	readonly segments: number;
+	readonly fragments: number;
+	/** Payload of these segments. */
+	readonly bytes: number;
+	readonly corrupt: number;
+	readonly missing: number;
+	readonly repaired: number;
+	readonly unrecoverable: number;
+}
+
+/** `scrub NAME status --json`. */
+export interface ScrubStatus {
+	readonly state: ScrubState;
+	/** It is reading now: a nightly one that is running sleeps by day. */
+	readonly active: boolean;
+	readonly schedule: ScrubSchedule;
+	readonly hourUtc: number;
+	readonly intensity: ScrubIntensity;
+	/** Under way, paused, or the newest. */
+	readonly pass: ScrubPassStatus | null;
+	readonly lastPass: ScrubPassStatus | null;
+	readonly totalBytes: number | null;
+	readonly etaSeconds: number | null;
+}
+
+export interface ScrubVerbs {
+	/** @throws FsError REFUSED: the scrub is off, or a pass is under way. */
+	begin(options: { readonly dryRun: boolean; readonly intensity?: ScrubIntensity | undefined }): Promise<ScrubStatus>;
+	/** @throws FsError REFUSED: there is nothing to pause, resume, stop. */
+	pause(): Promise<ScrubStatus>;
+	resume(): Promise<ScrubStatus>;
+	stopPass(): Promise<ScrubStatus>;
+	setSchedule(change: {
+		readonly schedule?: ScrubSchedule | undefined;
+		/** UTC, 0 to 23. */
+		readonly hour?: number | undefined;
+		readonly intensity?: ScrubIntensity | undefined;
+	}): Promise<ScrubStatus>;
+	status(): ScrubStatus;
+}
+
+export interface VerifyOptions {
+	readonly dryRun: boolean;
+	/** Name the files with bytes in lost segments. */
+	readonly lost: boolean;
+	/** Go on with one that did not come to its end: what was proven since it began is not read again. */
+	readonly resume?: boolean;
+}
+
+/** How the healer is to work. */
+export interface HealOptions {
+	readonly paused?: boolean | undefined;
+	/** It rests so many times as long as it worked, 0 to 100. */
+	readonly tranquility?: number | undefined;
+}
+
 export interface VerifyResult {
 	readonly checkedFragments: number;
 	/** Damaged fragments and metadata blocks found. */
@@ -289,6 +355,8 @@ export interface VerifyResult {
 	/** Fragments that are named by metadata and lie on no readable disk. */
 	readonly missing: number;
 	readonly repaired: number;
+	/** Segments that were not read, because all of their fragments had been proven since the verify that is resumed began. */
+	readonly skippedSegments: number;
 	/** Segments that can no longer be read. */
 	readonly unrecoverable: number;
 	/** Chunks and segments whose counts of references are not what the maps of all files say: space that leaks, or is given back too early. */
@@ -343,8 +411,11 @@ export interface NativeVolume extends Volume {
 	ledger(): Promise<Ledger>;
 	/** Everything below its target is brought there as far as the disks allow. Resolves when nothing more can be done now. */
 	heal(onProgress: (progress: Progress) => void): Promise<HealResult>;
+	/** Kept over restarts. */
+	setHealing(options: HealOptions): Promise<HealingStatus>;
+	readonly scrub: ScrubVerbs;
 	/** Reads every fragment and every metadata block; repairs unless dryRun. */
-	verify(options: { readonly dryRun: boolean; readonly lost: boolean }, onProgress: (progress: Progress) => void): Promise<VerifyResult>;
+	verify(options: VerifyOptions, onProgress: (progress: Progress) => void): Promise<VerifyResult>;
 	/** Path as in `explain`; "" = the volume's default. @throws FsError EINVAL, REFUSED, ENOENT. */
 	setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet>;
 	/** Path relative to the root, byte string, "" = the root. */

@@ -45,8 +45,8 @@ interface Survival {
 }
 
 /** Reads all segment records and their proofs; memory does not grow with them. */
-export async function segmentsLedger(core: Core): Promise<SegmentsLedger> {
-	const sums = new Sums(core);
+export async function segmentsLedger(core: Core, healPaused: boolean): Promise<SegmentsLedger> {
+	const sums = new Sums(core, healPaused);
 	const proofsOf = core.proofs.reader();
 	for await (const segment of core.segments()) sums.add(segment, core.store.assess(segment), await proofsOf(segment));
 	return sums.result();
@@ -54,12 +54,15 @@ export async function segmentsLedger(core: Core): Promise<SegmentsLedger> {
 
 class Sums {
 	readonly #core: Core;
+	/** Why what could be healed is not. */
+	readonly #possible: LedgerCause;
 	readonly #levels = new Map<string, Level>();
 	readonly #shortages = new Map<LedgerCause, Shortage>();
 	readonly #survival = new Map<number, Survival>();
 
-	constructor(core: Core) {
+	constructor(core: Core, healPaused: boolean) {
 		this.#core = core;
+		this.#possible = healPaused ? "paused" : "waiting";
 	}
 
 	add(segment: Segment, health: SegmentHealth, proven: ReadonlyMap<number, number>): void {
@@ -89,7 +92,7 @@ class Sums {
 	#falls(health: SegmentHealth): void {
 		const { segment } = health;
 		const outlook = health.lost ? "lost" : this.#core.store.outlook(health);
-		const cause = outlook === "possible" ? "waiting" : outlook;
+		const cause = outlook === "possible" ? this.#possible : outlook;
 		const shortage = this.#shortages.get(cause) ?? { cause, segments: 0, bytes: 0, disks: new Set() };
 		this.#shortages.set(cause, shortage);
 		shortage.segments++;

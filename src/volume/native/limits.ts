@@ -104,6 +104,7 @@ export const limits = {
 	/** Damage that a read found is healed this soon; what could not be healed is tried again after the second time. */
 	healTickMs: 1000,
 	healRetryMs: 60_000,
+	healRestStepMs: 250,
 	/** Less than this is called full: headers and paddings of what is written last take more than they do of whole segments. */
 	leastFreeBytes: 64 * 1024,
 	/** Free space below this part of what evenly filled disks would have is short; it is brought up to the second, for those who wait nearly to all of it. */
@@ -135,6 +136,17 @@ export const limits = {
 	proofsWaiting: 8192,
 	/** Groups looked at in one step; all of them may be deleted in one transaction. */
 	proofSweep: 64,
+	/** Segments between two rests of the scrub, and how long it rests: on idle disks some 20, 150 and 500 MB/s of payload at the most. Milliseconds. */
+	scrubBatch: { low: 1, medium: 5, high: 20 },
+	scrubPauseMs: { low: 100, medium: 50, high: 10 },
+	/** How often the scrub looks at the clock, and how often it writes down where it is. */
+	scrubTickMs: 60_000,
+	scrubSaveMs: 5000,
+	/** A night, and the time between two passes of a continuous scrub: an empty volume must not be looked at without end. */
+	scrubNightSeconds: 6 * 3600,
+	scrubRestSeconds: 600,
+	/** Lost segments that one verify can tell the files of: numbers in memory. */
+	lostSegments: 100_000,
 	lostPaths: 10_000,
 	explainSegments: 10_000,
 } as const;

@@ -50,6 +50,7 @@ import type {
 	VolumeSpace,
 } from "../interface.ts";
 import { requestSlots } from "../interface.ts";
+import { Care } from "./care.ts";
 import { Compactor } from "./compactor.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
 import type { Core } from "./core.ts";
@@ -60,12 +61,15 @@ import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type {
 	Explanation,
+	HealingStatus,
+	HealOptions,
 	HealResult,
 	Ledger,
 	NativeVolume,
 	Progress,
 	ProtectionSet,
 	SetProtection,
+	VerifyOptions,
 	VerifyResult,
 	VolumeStatus,
 } from "./interface.ts";
@@ -75,6 +79,7 @@ import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
 import { Protector } from "./protector.ts";
 import { Reaper } from "./reaper.ts";
+import { Scrubber } from "./scrubber.ts";
 import { Sealer } from "./sealer.ts";
 import { type StatusModules, volumeLedger, volumeStatus } from "./status.ts";
 import { effectiveProtection, explainPath, type MetadataCheck, resolvePath, verifyVolume } from "./verify.ts";
@@ -117,7 +122,9 @@ export class LocalVolume implements NativeVolume {
 	readonly #handles: HandleTable;
 	readonly #sealer: Sealer;
 	readonly #reaper: Reaper;
+	readonly #care: Care;
 	readonly #healer: Healer;
+	readonly scrub: Scrubber;
 	readonly #compactor: Compactor;
 	readonly #leveller: Leveller;
 	readonly disks: DiskWork;
@@ -148,7 +155,10 @@ export class LocalVolume implements NativeVolume {
 		this.#ranges = new FileRanges(this.#core, this.#data, (bytes) => this.#claimSpace(bytes));
 		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
 		this.#reaper = new Reaper(this.#core);
-		this.#healer = new Healer(this.#core);
+		this.#care = new Care(this.#core);
+		this.#healer = new Healer(this.#core, this.#care);
+		const { verifyMetadata } = modules;
+		this.scrub = new Scrubber({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata });
 		this.#compactor = new Compactor(this.#core);
 		this.#leveller = new Leveller(this.#core);
 		this.disks = new DiskWork(this.#core, this.#healer);
@@ -162,9 +172,11 @@ export class LocalVolume implements NativeVolume {
 		await this.#resume();
 		await this.#reapOrphans();
 		this.#sealer.start();
-		this.#core.disks.onChange(() => this.#healer.trigger());
+		await this.#care.load();
+		this.#core.disks.onChange(() => this.#healer.disksChanged());
 		this.#healer.start();
 		this.#healer.trigger();
+		this.scrub.start();
 		this.#compactor.start();
 		this.#leveller.start();
 		this.disks.start();
@@ -1027,7 +1039,7 @@ export class LocalVolume implements NativeVolume {
 
 	#statusModules(): StatusModules {
 		const { metadataBytes, metadataMembers, metadataCopies } = this.#modules;
-		const workers = { healer: this.#healer, compactor: this.#compactor, protector: this.#protector };
+		const workers = { healer: this.#healer, scrubber: this.scrub, compactor: this.#compactor, protector: this.#protector };
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
 	}
 
@@ -1035,8 +1047,13 @@ export class LocalVolume implements NativeVolume {
 		return this.#healer.heal(onProgress);
 	}
 
-	verify(options: { readonly dryRun: boolean; readonly lost: boolean }, onProgress: (progress: Progress) => void): Promise<VerifyResult> {
-		return verifyVolume(this.#core, this.#healer, this.#modules.verifyMetadata, options, onProgress);
+	setHealing(options: HealOptions): Promise<HealingStatus> {
+		return this.#healer.configure(options);
+	}
+
+	verify(options: VerifyOptions, onProgress: (progress: Progress) => void): Promise<VerifyResult> {
+		const { verifyMetadata } = this.#modules;
+		return verifyVolume({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata }, options, onProgress);
 	}
 
 	async setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet> {
@@ -1065,6 +1082,7 @@ export class LocalVolume implements NativeVolume {
 		await this.#protector.stop();
 		await this.#compactor.stop();
 		await this.#leveller.stop();
+		await this.scrub.stop();
 		await this.#healer.stop();
 		await this.disks.stop();
 		await this.#reaper.stop();

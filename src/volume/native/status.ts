@@ -5,6 +5,7 @@ import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
+import type { Scrubber } from "./scrubber.ts";
 import { type SegmentsLedger, segmentsLedger } from "./ledger.ts";
 import type { Protector } from "./protector.ts";
 import { limits } from "./limits.ts";
@@ -16,6 +17,7 @@ export const sameDeviceWarning =
 export interface StatusModules {
 	readonly core: Core;
 	readonly healer: Healer;
+	readonly scrubber: Scrubber;
 	readonly compactor: Compactor;
 	readonly protector: Protector;
 	readonly metadataBytes: (disk: number) => number;
@@ -34,7 +36,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const { core, healer } = modules;
 	await core.store.refreshSpace();
 	const space = core.store.space();
-	const ledger = await segmentsLedger(core);
+	const ledger = await segmentsLedger(core, healer.status.paused);
 	const disks = diskStatus(modules);
 	const copies = metadataCopies(modules);
 	const healing = healer.status;
@@ -60,6 +62,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		metadataCopies: copies,
 		disks,
 		healing,
+		scrub: modules.scrubber.status(),
 		compaction: modules.compactor.status,
 		conversion: modules.protector.status,
 		dirtyBytes: core.dirty.bytes,
@@ -73,7 +76,7 @@ export async function volumeLedger(options: StatusOptions, modules: StatusModule
 	return {
 		volume: options.name,
 		at: formatTime(core.platform.clock.realtime()),
-		...(await segmentsLedger(core)),
+		...(await segmentsLedger(core, healer.status.paused)),
 		metadataCopies: metadataCopies(modules),
 		dirtyBytes: core.dirty.bytes,
 		healing: healer.status,

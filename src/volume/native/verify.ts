@@ -9,13 +9,14 @@ import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord } from "../..
 import { lookup } from "../../namespace/verbs.ts";
 import { map as mapExtents } from "../../storage/extents.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
+import { examine } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { FileData } from "./data.ts";
-import type { Healer } from "./healer.ts";
-import type { Explanation, Progress, VerifyResult } from "./interface.ts";
+import type { Explanation, Progress, VerifyOptions, VerifyResult } from "./interface.ts";
 import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 import { checkReferences } from "./references.ts";
+import type { ScrubberModules } from "./scrubber.ts";
 
 export interface MetadataCheck {
 	/** Blocks read on all metadata disks. */
@@ -25,63 +26,121 @@ export interface MetadataCheck {
 	readonly unrecoverable: number;
 }
 
+/**
+ * Whoever asks waits for it; when that ends early (the daemon is killed), `resume` goes on: proofs say what was read since it began. Damage is mended where it is found, so memory does not grow with it.
+ */
 export async function verifyVolume(
-	core: Core,
-	healer: Healer,
-	verifyMetadata: (repair: boolean) => Promise<MetadataCheck>,
-	options: { readonly dryRun: boolean; readonly lost: boolean },
+	modules: ScrubberModules,
+	options: VerifyOptions,
 	onProgress: (progress: Progress) => void,
 ): Promise<VerifyResult> {
-	const metadata = await verifyMetadata(!options.dryRun);
-	let totalBytes = 0;
-	for await (const segment of core.segments()) totalBytes += segment.payloadBytes;
-	const found = { checkedFragments: 0, corrupt: metadata.corrupt, missing: 0, unrecoverable: metadata.unrecoverable };
-	const lost = new Set<number>();
-	const broken = new Set<number>();
-	let doneBytes = 0;
-	const gate = new Semaphore(limits.healsAtOnce);
-	const checks = new Set<Promise<void>>();
-	for await (const segment of core.segments()) {
-		const check = gate
-			.run(async () => {
-				const health = await core.checkSegment(segment.id);
-				if (health !== undefined) {
-					found.checkedFragments += health.fragments.filter((one) => one.state !== "missing").length;
-					found.corrupt += health.fragments.filter((one) => one.state === "corrupt").length;
-					found.missing += health.fragments.filter((one) => one.state === "missing").length;
-					if (health.lost) lost.add(segment.id);
-					else if (health.fragments.some((one) => one.state !== "ok")) broken.add(segment.id);
-				}
-				doneBytes += segment.payloadBytes;
-				onProgress({ doneBytes, totalBytes: Math.max(totalBytes, doneBytes) });
-			})
-			.finally(() => checks.delete(check));
-		checks.add(check);
-		if (checks.size >= 4 * limits.healsAtOnce) await Promise.race(checks);
-	}
-	await Promise.all(checks);
+	const { core } = modules;
+	const since = await beginVerify(modules, options.resume === true);
+	const metadata = await modules.verifyMetadata(!options.dryRun);
+	const look = new Look(modules, options, options.resume === true ? since : undefined, onProgress);
+	await look.atAll();
 	await core.proofs.settle({ sweep: true });
-	let repaired = metadata.repaired;
-	if (!options.dryRun && broken.size > 0) repaired += await repair(core, healer, broken);
+	const { lost, ...found } = look.result();
 	const lostPaths = lost.size > 0 && options.lost ? await findLostPaths(core, lost) : [];
 	// Where metadata itself is lost, every count would be wrong for that reason.
 	const miscounted = metadata.unrecoverable > 0 ? 0 : (await checkReferences(core)).wrong;
-	return { ...found, unrecoverable: found.unrecoverable + lost.size, repaired, miscounted, lostPaths };
+	await endVerify(modules, since);
+	return {
+		...found,
+		corrupt: found.corrupt + metadata.corrupt,
+		repaired: found.repaired + metadata.repaired,
+		unrecoverable: found.unrecoverable + metadata.unrecoverable,
+		miscounted,
+		lostPaths,
+	};
 }
 
-/** Number of bad fragments that are good afterwards, proven by reading them again. */
-async function repair(core: Core, healer: Healer, broken: ReadonlySet<number>): Promise<number> {
-	const bad = async (): Promise<number> => {
-		let count = 0;
-		for (const id of broken) {
-			const health = await core.checkSegment(id);
-			count += (health?.fragments ?? []).filter((one) => one.state !== "ok").length;
-		}
-		return count;
+/** When it began, seconds since 1970. A volume that takes no changes any more is verified all the same, and cannot be resumed. */
+async function beginVerify({ core, care }: ScrubberModules, resume: boolean): Promise<number> {
+	if (resume && care.now.verifyStartedAt === 0)
+		throw new FsError("REFUSED", "volume.verify-resume", "no verify was interrupted: begin one without --resume");
+	const startedAt = resume ? care.now.verifyStartedAt : Math.max(1, core.proofs.now());
+	await care
+		.change((now) => (now.verifyStartedAt === startedAt ? now : { ...now, verifyStartedAt: startedAt }))
+		.catch((error: unknown) => core.logger.warn("the beginning of a verify could not be written down", { error: String(error) }));
+	return startedAt;
+}
+
+async function endVerify({ core, care }: ScrubberModules, startedAt: number): Promise<void> {
+	await care
+		.change((now) => (now.verifyStartedAt === startedAt ? { ...now, verifyStartedAt: 0 } : now))
+		.catch((error: unknown) => core.logger.warn("the end of a verify could not be written down", { error: String(error) }));
+}
+
+type Found = Omit<VerifyResult, "miscounted" | "lostPaths">;
+
+/** One verify's way through all segments. */
+class Look {
+	readonly #modules: ScrubberModules;
+	readonly #options: VerifyOptions;
+	/** Seconds since 1970: what was proven whole since is passed over; undefined: nothing is. */
+	readonly #since: number | undefined;
+	readonly #onProgress: (progress: Progress) => void;
+	readonly #found: { -readonly [K in keyof Found]: Found[K] } = {
+		checkedFragments: 0,
+		corrupt: 0,
+		missing: 0,
+		repaired: 0,
+		unrecoverable: 0,
+		skippedSegments: 0,
 	};
-	const before = await bad();
-	await healer.heal(() => {});
-	return Math.max(0, before - (await bad()));
+	readonly #lost = new Set<number>();
+	#doneBytes = 0;
+	#totalBytes = 0;
+
+	constructor(modules: ScrubberModules, options: VerifyOptions, since: number | undefined, onProgress: (progress: Progress) => void) {
+		this.#modules = modules;
+		this.#options = options;
+		this.#since = since;
+		this.#onProgress = onProgress;
+	}
+
+	async atAll(): Promise<void> {
+		const { core } = this.#modules;
+		for await (const segment of core.segments()) this.#totalBytes += segment.payloadBytes;
+		const gate = new Semaphore(limits.healsAtOnce);
+		const looks = new Set<Promise<void>>();
+		const proofsOf = core.proofs.reader();
+		for await (const segment of core.segments()) {
+			const isProven = this.#since !== undefined && this.#isProven(segment, await proofsOf(segment), this.#since);
+			const look = gate.run(() => this.#at(segment, isProven)).finally(() => looks.delete(look));
+			looks.add(look);
+			if (looks.size >= 4 * limits.healsAtOnce) await Promise.race(looks);
+		}
+		await Promise.all(looks);
+	}
+
+	#isProven(segment: Segment, proven: ReadonlyMap<number, number>, since: number): boolean {
+		const { full, fragments } = this.#modules.core.store.assess(segment);
+		return full && fragments.every(({ index }) => (proven.get(index) ?? -1) >= since);
+	}
+
+	async #at({ id, payloadBytes }: Segment, isProven: boolean): Promise<void> {
+		const { core, healer } = this.#modules;
+		const examined = isProven ? undefined : await examine(core, healer, id, !this.#options.dryRun);
+		if (isProven) this.#found.skippedSegments++;
+		if (examined !== undefined) {
+			this.#found.checkedFragments += examined.fragments;
+			this.#found.corrupt += examined.corrupt;
+			this.#found.missing += examined.missing;
+			this.#found.repaired += examined.repaired;
+			if (examined.lost) {
+				this.#found.unrecoverable++;
+				if (this.#lost.size < limits.lostSegments) this.#lost.add(id);
+			}
+		}
+		this.#doneBytes += payloadBytes;
+		this.#onProgress({ doneBytes: this.#doneBytes, totalBytes: Math.max(this.#totalBytes, this.#doneBytes) });
+	}
+
+	result(): Found & { readonly lost: ReadonlySet<number> } {
+		return { ...this.#found, lost: this.#lost };
+	}
 }
 
 /** Files with bytes in lost segments, by path; at most limits.lostPaths. */

@@ -1,0 +1,79 @@
+/** What the volume does by itself to keep its data whole, as the care record remembers it; and the look at one segment that all who care share. */
+import { Mutex } from "../../base/async.ts";
+import type { CareRecord } from "../../records/interface.ts";
+import { careRecord } from "../../records/kinds.ts";
+import type { Core } from "./core.ts";
+import type { Healer } from "./healer.ts";
+
+/** Of a volume that nobody has told anything: proofs get no older than some nights of reading take. */
+const usual: Omit<CareRecord, "birthEpoch"> = {
+	schedule: "nightly",
+	hour: 1,
+	intensity: "low",
+	state: "idle",
+	pass: undefined,
+	lastPass: undefined,
+	verifyStartedAt: 0,
+	healPaused: false,
+	tranquility: 0,
+};
+
+export class Care {
+	readonly #core: Core;
+	readonly #changing = new Mutex();
+	#now: CareRecord;
+
+	constructor(core: Core) {
+		this.#core = core;
+		this.#now = { ...usual, birthEpoch: core.options.epoch };
+	}
+
+	/** Once, before anybody asks. */
+	async load(): Promise<void> {
+		this.#now = (await this.#core.view((tx) => tx.get(careRecord))) ?? this.#now;
+	}
+
+	get now(): CareRecord {
+		return this.#now;
+	}
+
+	/** In metadata when it resolves; what `edit` gives depends on what it is given alone. */
+	change(edit: (care: CareRecord) => CareRecord): Promise<CareRecord> {
+		return this.#changing.run(async () => {
+			const next = edit(this.#now);
+			if (next !== this.#now) await this.#core.transact((tx) => tx.put(careRecord, next));
+			this.#now = next;
+			return next;
+		});
+	}
+}
+
+/** What a look at one segment came to. */
+export interface Examined {
+	readonly payloadBytes: number;
+	/** Fragments that were read. */
+	readonly fragments: number;
+	readonly corrupt: number;
+	readonly missing: number;
+	/** Of these two, good afterwards, proven by reading them again. */
+	readonly repaired: number;
+	readonly lost: boolean;
+}
+
+/** Reads all of a segment, mends it unless told not to, and reads it again then. Undefined: it is gone. */
+export async function examine(core: Core, healer: Healer, id: number, repair: boolean): Promise<Examined | undefined> {
+	const health = await core.checkSegment(id);
+	if (health === undefined) return undefined;
+	const count = (state: "corrupt" | "missing"): number => health.fragments.filter((one) => one.state === state).length;
+	const corrupt = count("corrupt");
+	const missing = count("missing");
+	const fragments = health.fragments.length - missing;
+	let repaired = 0;
+	if (repair && !health.lost && corrupt + missing > 0) {
+		await healer.mend(health);
+		const after = await core.checkSegment(id);
+		const bad = (after?.fragments ?? []).filter((one) => one.state !== "ok").length;
+		repaired = Math.max(0, corrupt + missing - bad);
+	}
+	return { payloadBytes: health.segment.payloadBytes, fragments, corrupt, missing, repaired, lost: health.lost };
+}
