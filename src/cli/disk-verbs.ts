@@ -10,6 +10,10 @@ export interface DryRun {
 	readonly dryRun?: boolean;
 }
 
+export interface Force {
+	readonly force?: boolean;
+}
+
 export interface DrainFlags extends DryRun {
 	readonly wait?: boolean;
 	readonly cancel?: boolean;
@@ -18,26 +22,35 @@ export interface DrainFlags extends DryRun {
 
 const done = (json: unknown, text: string): Outcome => ({ exitCode: exitCodes.done, json, text });
 
+/** Where a disk is. Names by identity stay as they are: what they lead to is called differently after the next start of the machine. */
+export async function diskPlace(context: Context, path: string): Promise<string> {
+	return path.startsWith("/dev/disk/") ? path : context.processes.canonical(path);
+}
+
 /** `d3` as it is, a path as the daemon knows it. */
 async function diskOf(context: Context, disk: string): Promise<string> {
-	return /^d\d+$/.test(disk) ? disk : context.processes.canonical(disk).catch(() => disk);
+	return /^d\d+$/.test(disk) ? disk : diskPlace(context, disk).catch(() => disk);
 }
 
 async function placeOf(context: Context, path: string): Promise<string> {
-	const place = await context.processes.canonical(path);
+	const place = await diskPlace(context, path);
 	if ((await context.platform.files.kind(place)) !== undefined) return place;
-	throw new FsError("NOTFOUND", "cli.disk-place", `${place} does not exist: mount the new disk there, or make the directory`);
+	throw new FsError(
+		"NOTFOUND",
+		"cli.disk-place",
+		`${place} does not exist: mount the new disk there, make the directory, or name a device`,
+	);
 }
 
-export async function diskAdd(context: Context, name: string, given: readonly string[], flags: DryRun): Promise<Outcome> {
+export async function diskAdd(context: Context, name: string, given: readonly string[], flags: DryRun & Force): Promise<Outcome> {
 	const paths = await Promise.all(given.map((path) => placeOf(context, path)));
 	const twice = paths.find((path, at) => paths.indexOf(path) !== at);
 	if (twice !== undefined) throw new FsError("EINVAL", "cli.add-twice", `${twice} is given twice`);
 	if (flags.dryRun === true) {
-		const plan = printableDeep(await callDaemon<AddPlan>(context, name, "disk-add", { paths, dryRun: true }));
+		const plan = printableDeep(await callDaemon<AddPlan>(context, name, "disk-add", { paths, force: flags.force === true, dryRun: true }));
 		return done({ dryRun: true, ...plan }, addPlanText(plan));
 	}
-	const result = printableDeep(await callDaemon<AddResult>(context, name, "disk-add", { paths }));
+	const result = printableDeep(await callDaemon<AddResult>(context, name, "disk-add", { paths, force: flags.force === true }));
 	const names = result.added.map(({ id, path, capacityBytes }) => `${id} (${path}, ${formatBytes(capacityBytes)})`);
 	const { freeBytes, capacityBytes } = result;
 	const text = `added ${names.join(", ")}; ${formatBytes(freeBytes)} free of ${formatBytes(capacityBytes)} now. What is under-protected is healed onto new disks\n`;
@@ -137,12 +150,18 @@ export async function diskRemove(context: Context, name: string, which: string, 
 	return { ...outcome, warnings: [left] };
 }
 
-export async function diskReplace(context: Context, name: string, disk: string, newPath: string | undefined): Promise<Outcome> {
+export async function diskReplace(
+	context: Context,
+	name: string,
+	disk: string,
+	newPath: string | undefined,
+	flags: Force,
+): Promise<Outcome> {
 	const which = await diskOf(context, disk);
 	const path = newPath === undefined ? undefined : await placeOf(context, newPath);
 	// Without a new place it is the disk's own, which may be named by its path.
 	if (path === undefined && which.startsWith("/")) await placeOf(context, which);
-	const given = { disk: which, ...(path === undefined ? {} : { newPath: path }) };
+	const given = { disk: which, force: flags.force === true, ...(path === undefined ? {} : { newPath: path }) };
 	const result = printableDeep(await callDaemon<ReplaceResult>(context, name, "disk-replace", given));
 	const text = result.moving
 		? `${result.id} (${result.path}) takes over from ${disk}, which leaves by itself when everything has moved (cairn disk drain ${name} ${disk} --wait waits for it)\n`

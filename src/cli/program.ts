@@ -5,7 +5,7 @@ import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
 import { printable } from "../daemon/text.ts";
 import { heal, type HealFlags, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
-import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun } from "./disk-verbs.ts";
+import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun, type Force } from "./disk-verbs.ts";
 import { scrub, type ScrubFlags } from "./scrub-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
@@ -118,14 +118,16 @@ function verbsOf(program: Command): string[] {
 type AddVerb = (parent: Command, usage: string, description: string, examples: readonly string[]) => Command;
 
 function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {
-	verb(program, "create", "Make a volume on empty directories, each on a disk of its own", [
+	verb(program, "create", "Make a volume on empty directories, raw block devices or image files, each on a disk of its own", [
 		"cairn create demo --disk /mnt/a --disk /mnt/b --disk /mnt/c",
+		"cairn create demo --disk /dev/disk/by-id/ata-A /dev/disk/by-id/ata-B /srv/disk.img",
 		"cairn create demo --disk /srv/d{1..6} --redundancy rs:4+2 --same-device",
 	])
 		.argument("<name>", "name of the volume")
-		.requiredOption("--disk <paths...>", "empty directories that become disks")
+		.requiredOption("--disk <paths...>", "empty directories, block devices, or files that stand for devices")
 		.option("--redundancy <shape>", "rs:K+M or replicate:N; default by the number of disks")
 		.option("--same-device", "directories on one device count as separate disks (they would be lost together)")
+		.option("--force", "overwrite what other file systems or programs have on raw devices")
 		.option("--allow-degraded", "begin with fewer disks than the redundancy needs")
 		.action(async (name: string, flags: CreateFlags & Json) => run.print(await create(context, name, flags)));
 	verb(program, "mount", "Mount a volume; its daemon stays in the background", [
@@ -182,8 +184,9 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.argument("<name>")
 		.argument("<disk>", "id (d3) or path of the disk that goes")
 		.argument("[newpath]", "where the new disk is; default: the same place")
-		.action(async (name: string, which: string, newPath: string | undefined) =>
-			run.print(await diskReplace(context, name, which, newPath)),
+		.option("--force", "overwrite what other file systems or programs have on a raw device")
+		.action(async (name: string, which: string, newPath: string | undefined, flags: Force) =>
+			run.print(await diskReplace(context, name, which, newPath, flags)),
 		);
 	verb(program, "heal", "Bring everything to its full protection", [
 		"cairn heal demo --wait",
@@ -249,9 +252,10 @@ function addDiskChanges(disk: Command, verb: AddVerb, context: Context, run: Run
 		"cairn disk add demo /mnt/g --dry-run        # what would change",
 	])
 		.argument("<name>")
-		.argument("<paths...>", "empty directories that become disks")
+		.argument("<paths...>", "empty directories, block devices, or files that stand for devices")
+		.option("--force", "overwrite what other file systems or programs have on raw devices")
 		.option("--dry-run", "only say what would change")
-		.action(async (name: string, paths: string[], flags: DryRun) => run.print(await diskAdd(context, name, paths, flags)));
+		.action(async (name: string, paths: string[], flags: DryRun & Force) => run.print(await diskAdd(context, name, paths, flags)));
 	verb(disk, "drain", "Move everything off a disk, while the volume is in use and over restarts, with no less protection meanwhile", [
 		"cairn disk drain demo d3 --dry-run          # bytes to move, and whether they fit",
 		"cairn disk drain demo d3 --wait",

@@ -8,6 +8,7 @@ import { cairnMounts, type CairnMount, mountState, parseMountOptions, removeDead
 import { printable } from "../daemon/text.ts";
 import type { FuseHost } from "../platform/interface.ts";
 import { type Context, type DaemonStart, findDaemon, type Outcome } from "./context.ts";
+import { diskPlace } from "./disk-verbs.ts";
 import { counted } from "./format.ts";
 
 /** How long a daemon that has answered `umount` may take to be gone. */
@@ -22,6 +23,7 @@ export interface CreateFlags {
 	readonly redundancy?: string;
 	readonly sameDevice?: boolean;
 	readonly allowDegraded?: boolean;
+	readonly force?: boolean;
 }
 
 export async function create(context: Context, name: string, flags: CreateFlags): Promise<Outcome> {
@@ -33,7 +35,7 @@ export async function create(context: Context, name: string, flags: CreateFlags)
 			`volume ${name} exists: choose another name, or destroy it (cairn destroy ${name} --yes ${name})`,
 		);
 	}
-	const diskPaths = await Promise.all(flags.disk.map((path) => context.processes.canonical(path)));
+	const diskPaths = await Promise.all(flags.disk.map((path) => diskPlace(context, path)));
 	const twice = diskPaths.find((path, index) => diskPaths.indexOf(path) !== index);
 	if (twice !== undefined) throw new FsError("EINVAL", "cli.create-twice", `${twice} is given twice: each --disk is a disk of its own`);
 	const { platform, processes } = context;
@@ -44,6 +46,7 @@ export async function create(context: Context, name: string, flags: CreateFlags)
 			...(flags.redundancy === undefined ? {} : { redundancy: flags.redundancy }),
 			sameDevice: flags.sameDevice === true,
 			allowDegraded: flags.allowDegraded === true,
+			force: flags.force === true,
 			uid: processes.uid,
 			gid: processes.gid,
 		},

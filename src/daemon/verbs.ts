@@ -187,13 +187,14 @@ async function scrub(given: Arguments, state: DaemonState): Promise<ScrubStatus>
 
 async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {
 	const newPath = given["newPath"] === undefined ? undefined : text(given, "newPath");
-	return need(state).disks.replace(text(given, "disk"), newPath);
+	return need(state).disks.replace(text(given, "disk"), newPath, flag(given, "force"));
 }
 
 async function addDisks(given: Arguments, state: DaemonState): Promise<unknown> {
 	const { disks } = need(state);
 	const paths = texts(given, "paths");
-	return flag(given, "dryRun") ? disks.planAdd(paths) : disks.add(paths);
+	const force = flag(given, "force");
+	return flag(given, "dryRun") ? disks.planAdd(paths, force) : disks.add(paths, force);
 }
 
 async function drainDisk(given: Arguments, progress: ProgressSink, state: DaemonState): Promise<unknown> {

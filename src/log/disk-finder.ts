@@ -72,7 +72,7 @@ async function tryPath(
 		const found = await readSuperblock(disk);
 		if (found.kind === "valid")
 			return { path, given, disk, superblock: found.superblock, slot: found.slot, damagedSlots: found.damagedSlots };
-		absent.set(path, found.kind === "damaged" ? `its superblock is damaged: ${found.reason}` : "no CairnFS disk there");
+		absent.set(path, found.kind === "damaged" ? `its superblock is damaged: ${found.reason}` : (disk.foreign ?? "no CairnFS disk there"));
 	} catch (error) {
 		if (given && isFsError(error, "REFUSED")) {
 			if (disk) closeQuietly(disk, modules.logger);

@@ -1,4 +1,4 @@
-/** Making disks: an empty directory becomes a disk of a volume. Nothing that is not empty is ever written to. */
+/** Making disks: an empty directory or a blank raw device becomes a disk of a volume. Nothing that is not empty is written to, unless the operator gives a raw device up. */
 import { allSettledOrThrow } from "../base/async.ts";
 import { formatUuid, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
@@ -31,15 +31,20 @@ export function newUuid(platform: Platform): string {
 	return formatUuid(bytes);
 }
 
-/** @throws FsError REFUSED unless the place is empty (or holds only what an interrupted format left). */
-export async function refuseUnlessBlank(disk: Disk): Promise<void> {
+/** @throws FsError REFUSED unless the place is empty (or holds only what an interrupted format left). `force` gives up what is foreign on a raw device. */
+export async function refuseUnlessBlank(disk: Disk, force = false): Promise<void> {
+	if (disk.foreign !== undefined) {
+		if (force) return disk.disregard?.();
+		const message = `${disk.path} holds ${disk.foreign}: if that may be overwritten, say --force`;
+		throw new FsError("REFUSED", "log.foreign-contents", message, { path: disk.path });
+	}
 	const found = await readSuperblock(disk);
 	if (found.kind === "valid") {
 		const { roster } = found.superblock;
 		throw new FsError(
 			"REFUSED",
 			"log.already-disk",
-			`${disk.path} already is a disk of volume ${bytesName(roster)}: choose an empty directory, or destroy that volume`,
+			`${disk.path} already is a disk of volume ${bytesName(roster)}: choose an empty place, or destroy that volume`,
 			{
 				path: disk.path,
 				volume: roster.volume,
@@ -52,7 +57,7 @@ export async function refuseUnlessBlank(disk: Disk): Promise<void> {
 	throw new FsError(
 		"REFUSED",
 		"log.not-empty",
-		`${disk.path} is not empty (${stranger} is there): a disk is made from an empty directory only`,
+		`${disk.path} is not empty (${stranger} is there): a disk is made from an empty place only`,
 		{ path: disk.path },
 	);
 }
@@ -102,6 +107,8 @@ export interface CreateOptions {
 	readonly config: VolumeConfig;
 	/** Milliseconds until a disk counts as hung; default limits.diskCallMs. */
 	readonly callMs?: number;
+	/** Overwrites what is foreign on raw devices. */
+	readonly force?: boolean;
 }
 
 /**
@@ -116,7 +123,7 @@ export async function createDiskSet(options: CreateOptions, modules: FinderModul
 	const disks: Disk[] = [];
 	try {
 		for (const path of options.paths) disks.push(await openDiskWithDeadlines(platform, path, { callMs }));
-		for (const disk of disks) await refuseUnlessBlank(disk);
+		for (const disk of disks) await refuseUnlessBlank(disk, options.force);
 		refuseSharedDomain(disks, options.config.sameDevice);
 		for (const disk of disks) await lockDisk(disk);
 		const roster = firstRoster(options, disks, platform);
@@ -166,13 +173,7 @@ export async function lockDisk(disk: Disk): Promise<void> {
 		await disk.lock();
 	} catch (error) {
 		if (!(error instanceof FsError) || error.code !== "EBUSY") throw error;
-		throw new FsError(
-			"REFUSED",
-			"log.locked",
-			`${disk.path} is in use by another daemon: unmount the volume there first`,
-			{ path: disk.path },
-			error,
-		);
+		throw new FsError("REFUSED", "log.locked", error.message, { path: disk.path }, error);
 	}
 }
 

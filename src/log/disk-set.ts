@@ -20,7 +20,19 @@ import { openDiskWithDeadlines } from "../platform/deadline.ts";
 import type { Disk, Platform } from "../platform/interface.ts";
 import { type Candidate, closeAll, closeQuietly, type FinderModules, findDisks, newestRoster } from "./disk-finder.ts";
 import { clearDisk, lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
-import type { DiskDuty, DiskErrors, DiskId, DiskPlace, DiskSet, DiskSlot, DiskState, OpenedFrom, Roster, RosterDisk } from "./interface.ts";
+import type {
+	AddOptions,
+	DiskDuty,
+	DiskErrors,
+	DiskId,
+	DiskPlace,
+	DiskSet,
+	DiskSlot,
+	DiskState,
+	OpenedFrom,
+	Roster,
+	RosterDisk,
+} from "./interface.ts";
 import { diskCallMs, maximumDisks, probeMs, rosterGrowthBytes, superblockSlotBytes, suspectErrors } from "./limits.ts";
 import {
 	changeCounts,
@@ -379,11 +391,11 @@ class ManagedDisks implements OpenDiskSet {
 		});
 	}
 
-	adopt(path: string, replaces: DiskId): Promise<DiskId> {
-		return this.#changing.run(() => this.#adopt(path, replaces));
+	adopt(path: string, replaces: DiskId, force = false): Promise<DiskId> {
+		return this.#changing.run(() => this.#adopt(path, replaces, force));
 	}
 
-	async #adopt(path: string, replaces: DiskId): Promise<DiskId> {
+	async #adopt(path: string, replaces: DiskId, force: boolean): Promise<DiskId> {
 		const old = this.#slots.get(replaces);
 		if (!old) throw new FsError("NOTFOUND", "log.adopt-unknown", `volume ${latin1ToUtf8(this.#roster.name)} has no disk d${replaces}`);
 		if (this.#roster.disks.some((entry) => entry.id === replaces && wasReplaced(entry))) {
@@ -399,18 +411,18 @@ class ManagedDisks implements OpenDiskSet {
 		}
 		const disk = await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs });
 		try {
-			return await this.#adoptDisk(disk, path, old);
+			return await this.#adoptDisk(disk, path, old, force);
 		} catch (error) {
 			if (![...this.#slots.values()].some((slot) => slot.disk === disk)) closeQuietly(disk, this.#logger);
 			throw error;
 		}
 	}
 
-	async #adoptDisk(disk: Disk, path: string, old: Slot): Promise<DiskId> {
+	async #adoptDisk(disk: Disk, path: string, old: Slot, force: boolean): Promise<DiskId> {
 		const found = await readSuperblock(disk);
 		const { volume } = this.#roster;
 		const same = found.kind === "valid" && found.superblock.roster.volume === volume && found.superblock.diskUuid === old.uuid;
-		const leftovers = same ? [] : await this.#refuseUnfit([disk]);
+		const leftovers = same ? [] : await this.#refuseUnfit([disk], force);
 		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot !== old ? [slot.disk] : []));
 		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice, "the volume was made without --same-device");
 		await lockDisk(disk);
@@ -467,15 +479,15 @@ class ManagedDisks implements OpenDiskSet {
 
 	// ── disks that come and go by the operator's will ────────────────────────────────────────────────────────────
 
-	add(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskId[]> {
-		return this.#changing.run(() => this.#add(paths, leaving));
+	add(paths: readonly string[], options: AddOptions = {}): Promise<readonly DiskId[]> {
+		return this.#changing.run(() => this.#add(paths, options));
 	}
 
-	async examine(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskPlace[]> {
+	async examine(paths: readonly string[], { leaving, force }: AddOptions = {}): Promise<readonly DiskPlace[]> {
 		const opened: Disk[] = [];
 		try {
 			for (const path of paths) opened.push(await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs }));
-			await this.#refuseUnfit(opened);
+			await this.#refuseUnfit(opened, force);
 			this.#refuseShared(opened, leaving);
 			const spaces = await Promise.all(opened.map((disk) => disk.space()));
 			return opened.map((disk, at) => ({ path: paths[at] as string, domain: disk.domain, ...(spaces[at] as (typeof spaces)[number]) }));
@@ -489,11 +501,11 @@ class ManagedDisks implements OpenDiskSet {
 		refuseSharedDomain([...others, ...opened], this.#roster.config.sameDevice, "the volume was made without --same-device");
 	}
 
-	async #add(paths: readonly string[], leaving: DiskId | undefined): Promise<readonly DiskId[]> {
+	async #add(paths: readonly string[], options: AddOptions): Promise<readonly DiskId[]> {
 		const opened: Disk[] = [];
 		try {
 			for (const path of paths) opened.push(await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs }));
-			return await this.#addDisks(paths, opened, leaving);
+			return await this.#addDisks(paths, opened, options);
 		} catch (error) {
 			const taken = new Set([...this.#slots.values()].map((slot) => slot.disk));
 			for (const disk of opened) if (!taken.has(disk)) closeQuietly(disk, this.#logger);
@@ -501,8 +513,8 @@ class ManagedDisks implements OpenDiskSet {
 		}
 	}
 
-	async #addDisks(paths: readonly string[], opened: readonly Disk[], leaving: DiskId | undefined): Promise<readonly DiskId[]> {
-		const leftovers = await this.#refuseUnfit(opened);
+	async #addDisks(paths: readonly string[], opened: readonly Disk[], { leaving, force }: AddOptions): Promise<readonly DiskId[]> {
+		const leftovers = await this.#refuseUnfit(opened, force);
 		this.#refuseShared(opened, leaving);
 		for (const disk of opened) await lockDisk(disk);
 		const added = opened.map((disk, at) => {
@@ -531,12 +543,12 @@ class ManagedDisks implements OpenDiskSet {
 	}
 
 	/** Answers those that hold what an interrupted addition or removal left there of this very volume. */
-	async #refuseUnfit(opened: readonly Disk[]): Promise<readonly Disk[]> {
+	async #refuseUnfit(opened: readonly Disk[], force = false): Promise<readonly Disk[]> {
 		const leftovers: Disk[] = [];
 		for (const disk of opened) {
 			const found = await readSuperblock(disk);
 			if (found.kind === "valid" && this.#isLeftover(found.superblock)) leftovers.push(disk);
-			else await refuseUnlessBlank(disk);
+			else await refuseUnlessBlank(disk, force);
 		}
 		return leftovers;
 	}

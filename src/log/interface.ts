@@ -121,6 +121,13 @@ export interface DiskSlot {
 	readonly domain: string;
 }
 
+export interface AddOptions {
+	/** The disk that goes in exchange, in the same change: its duty is `leave` afterwards. */
+	readonly leaving?: DiskId;
+	/** Overwrites what is foreign on raw devices. */
+	readonly force?: boolean;
+}
+
 /** A place that could become a disk. */
 export interface DiskPlace {
 	readonly path: string;
@@ -157,15 +164,15 @@ export interface DiskSet {
 	/** Resolves when every disk that is failed now is `out` in a durable roster. Acknowledgements wait for it. */
 	settled(): Promise<void>;
 	/** Writes a fresh superblock on an empty place and takes it in under a new DiskId (or the old id when it is the same disk coming back). */
-	adopt(path: string, replaces: DiskId): Promise<DiskId>;
+	adopt(path: string, replaces: DiskId, force?: boolean): Promise<DiskId>;
 	/**
-	 * Takes empty places in as new disks, all of them or none. `leaving`: the disk that goes in exchange, in the same change: its duty is `leave` afterwards.
+	 * Takes empty places in as new disks, all of them or none.
 	 * What an interrupted addition or removal left there of this volume is cleared first.
 	 * @throws FsError REFUSED (not empty, in use, same device as another disk), E2BIG (too many disks), and what disks throw.
 	 */
-	add(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskId[]>;
+	add(paths: readonly string[], options?: AddOptions): Promise<readonly DiskId[]>;
 	/** What `add` would find, or refuse, there; nothing is changed. */
-	examine(paths: readonly string[], leaving?: DiskId): Promise<readonly DiskPlace[]>;
+	examine(paths: readonly string[], options?: AddOptions): Promise<readonly DiskPlace[]>;
 	/** @throws FsError REFUSED `log.duty-away` when the disk is not there. */
 	setDuty(id: DiskId, duty: DiskDuty): Promise<void>;
 	/**

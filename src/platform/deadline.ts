@@ -123,6 +123,14 @@ class TimedDisk implements Disk {
 		this.#line = line;
 	}
 
+	get foreign(): string | undefined {
+		return this.#disk.foreign;
+	}
+
+	disregard(): void {
+		this.#disk.disregard?.();
+	}
+
 	lock(): Promise<void> {
 		return this.#line.call("lock", this.#line.callMs, () => this.#disk.lock());
 	}

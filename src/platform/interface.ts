@@ -12,7 +12,7 @@ import type { Timestamp } from "../base/time.ts";
 export interface Platform {
 	readonly clock: Clock;
 	readonly random: Random;
-	/** Opens the disk at `path`. A directory disk is an existing directory. @throws FsError ENOENT, ENOTDIR, EACCES, EIO. */
+	/** Opens the disk at `path`: an existing directory, a block device, or a file that stands for one. @throws FsError ENOENT, EINVAL (neither, or too small), EACCES, EIO. */
 	openDisk(path: string): Promise<Disk>;
 	/**
 	 * Shared memory that outlives the death of the process but not a power cut (real: a file in /dev/shm, mapped).
@@ -76,6 +76,10 @@ export interface Random {
  */
 export interface Disk {
 	readonly path: string;
+	/** A raw device: what lies on it that is not ours (a file system, a partition table, data), for people. Nothing is written to it while this is said. */
+	readonly foreign?: string | undefined;
+	/** What is foreign there is given up: the first file that is made overwrites it. */
+	disregard?(): void;
 	/** Disks with equal domain share one device and fail together (real: st_dev). */
 	readonly domain: string;
 	/**

@@ -13,7 +13,9 @@ const diskWorker = new URL(`./stalling-disk-worker${import.meta.url.endsWith(".t
 
 const realPlatform = new URL("../../src/platform/real/platform.js", import.meta.url).href;
 
-platformConformance("sim", async () => {
+for (const raw of [false, true]) platformConformance(raw ? "sim, raw disks" : "sim", () => simHarness(raw));
+
+async function simHarness(raw: boolean): Promise<PlatformHarness> {
 	const world = new SimWorld({ seed: 20_261_121 });
 	const node = world.node();
 	let disks = 0;
@@ -22,32 +24,56 @@ platformConformance("sim", async () => {
 	return {
 		platform,
 		other: node.boot(),
-		addDisk: async () => world.addDisk(`/disk${disks++}`, { capacityBytes: 64 << 20 }).path,
+		addDisk: async () => world.addDisk(`/disk${disks++}`, { capacityBytes: 64 << 20, raw }).path,
 		home: "/home",
 		run: (work) => world.run(work),
 		vanish: async (path) => world.vanish(path),
 		replace: async (path) => world.wipe(path),
-		addSmallDisk: async () => world.addDisk("/small", { capacityBytes: 4 << 20 }).path,
+		addSmallDisk: async () => world.addDisk("/small", { capacityBytes: 4 << 20, raw }).path,
 		hang: async (path) => world.hang(path),
 		unhang: async (path) => world.unhang(path),
 		memoryName: "cairn-test",
 		close: async () => {},
 	};
-});
+}
 
-platformConformance("real", async () => {
+type RealKind = "directories" | "image files" | "loop devices";
+
+const canLoop = process.getuid?.() === 0 && spawnSync("losetup", ["--find"], { stdio: "ignore" }).status === 0;
+for (const kind of ["directories", "image files", "loop devices"] as const) {
+	if (kind === "loop devices" && !canLoop) it("platform real, loop devices", (context) => context.skip("loop devices need root"));
+	else platformConformance(kind === "directories" ? "real" : `real, ${kind}`, () => realHarness(kind));
+}
+
+async function realHarness(kind: RealKind): Promise<PlatformHarness> {
 	const folder = fs.mkdtempSync(`${os.tmpdir()}/cairn-platform-`);
 	const mounts: string[] = [];
 	let disks = 0;
-	const makeDisk = async () => {
+	const loops = new Set<string>();
+	const image = (path: string, sizeBytes: number) => {
+		fs.writeFileSync(path, "");
+		fs.truncateSync(path, sizeBytes);
+	};
+	/** A symbolic link stands for the device: it can be made to lead elsewhere. */
+	const attach = (path: string) => {
+		const loop = execFileSync("losetup", ["--find", "--show", `${path}.img`], { encoding: "utf8" }).trim();
+		loops.add(loop);
+		fs.symlinkSync(loop, path);
+	};
+	const makeDisk = async (sizeBytes = 64 << 20) => {
 		const path = `${folder}/disk${disks++}`;
-		fs.mkdirSync(path);
+		if (kind === "directories") fs.mkdirSync(path);
+		else if (kind === "image files") image(path, sizeBytes);
+		else {
+			image(`${path}.img`, sizeBytes);
+			attach(path);
+		}
 		return path;
 	};
 	const harness: PlatformHarness = {
 		platform: createRealPlatform({ diskWorker }),
 		other: createRealPlatform(),
-		addDisk: makeDisk,
+		addDisk: () => makeDisk(),
 		home: folder,
 		run: async (work) => {
 			// Timers of a platform do not keep the process alive; this one does.
@@ -61,9 +87,15 @@ platformConformance("real", async () => {
 		vanish: async (path) => fs.rmSync(path, { recursive: true }),
 		replace: async (path) => {
 			fs.renameSync(path, `${path}.old`);
-			fs.mkdirSync(path);
+			if (kind === "directories") fs.mkdirSync(path);
+			else if (kind === "image files") image(path, 64 << 20);
+			else {
+				image(`${path}.img`, 64 << 20);
+				attach(path);
+			}
 		},
 		addSmallDisk: async () => {
+			if (kind !== "directories") return makeDisk(4 << 20);
 			const path = await makeDisk();
 			if (!mountTmpfs(path)) return undefined;
 			mounts.push(path);
@@ -74,11 +106,12 @@ platformConformance("real", async () => {
 		memoryName: `cairn-test-${process.pid}`,
 		close: async () => {
 			for (const mount of mounts) execFileSync("umount", ["-l", mount]);
+			for (const loop of loops) execFileSync("losetup", ["--detach", loop]);
 			fs.rmSync(folder, { recursive: true, force: true });
 		},
 	};
 	return harness;
-});
+}
 
 /** False where this user may not mount. */
 function mountTmpfs(path: string): boolean {
@@ -137,10 +170,11 @@ describe("platform real: threads", () => {
 		await withDisk(async (path) => {
 			const platform = createRealPlatform();
 			fs.writeFileSync(`${path}/file`, "");
-			const says = (code: "ENOENT" | "ENOTDIR", words: string) => (error: unknown) =>
+			const says = (code: "ENOENT" | "ENOTDIR" | "EINVAL", words: string) => (error: unknown) =>
 				isFsError(error, code) && error instanceof Error && error.message.startsWith(words);
 			await assert.rejects(platform.openDisk(`${path}/none`), says("ENOENT", `${path}/none does not exist: `));
-			await assert.rejects(platform.openDisk(`${path}/file`), says("ENOTDIR", `${path}/file is not a directory: `));
+			await assert.rejects(platform.openDisk(`${path}/file`), says("EINVAL", `${path}/file is too small for a disk: `));
+			await assert.rejects(platform.openDisk("/dev/null"), says("ENOTDIR", "/dev/null is no disk: "));
 			assert.deepEqual(platform.stuckDisks(), []);
 		});
 	});

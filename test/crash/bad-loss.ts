@@ -37,8 +37,8 @@ async function traffic(bad: BadWorld, isOver: () => boolean): Promise<number> {
 }
 
 /** Two disks are lost at once under traffic; given back empty, healed; then two others are lost. */
-export async function pairLostMounted(seed: number, pair: readonly string[], how: Loss): Promise<void> {
-	const bad = await BadWorld.make(seed);
+export async function pairLostMounted(seed: number, pair: readonly string[], how: Loss, raw = false): Promise<void> {
+	const bad = await BadWorld.make(seed, undefined, raw);
 	await bad.run(async () => {
 		await bad.mount();
 		let over = false;
@@ -54,8 +54,8 @@ export async function pairLostMounted(seed: number, pair: readonly string[], how
 }
 
 /** Two disks are away when the volume is mounted, empty or not there at all. */
-export async function pairLostUnmounted(seed: number, pair: readonly string[], how: Loss): Promise<void> {
-	const bad = await BadWorld.make(seed);
+export async function pairLostUnmounted(seed: number, pair: readonly string[], how: Loss, raw = false): Promise<void> {
+	const bad = await BadWorld.make(seed, undefined, raw);
 	for (const path of pair) lose(bad, path, how);
 	await bad.run(async () => {
 		await bad.mount();

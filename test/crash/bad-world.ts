@@ -40,7 +40,7 @@ interface Template {
 	readonly contents: ReadonlyMap<string, Uint8Array>;
 }
 
-const templates = new Map<number, Promise<Template>>();
+const templates = new Map<string, Promise<Template>>();
 
 /** Inline, replicated and erasure-coded contents, in several segments, of several files each. */
 const firstFiles: readonly (readonly [path: string, length: number])[] = [
@@ -71,15 +71,13 @@ export class BadWorld {
 	}
 
 	/** A world with the volume as the template left it: cleanly unmounted. */
-	static async make(seed: number, capacityBytes = 256 * MiB): Promise<BadWorld> {
-		let template = templates.get(capacityBytes);
-		if (template === undefined) {
-			template = makeTemplate(capacityBytes);
-			templates.set(capacityBytes, template);
-		}
+	static async make(seed: number, capacityBytes = 256 * MiB, raw = false): Promise<BadWorld> {
+		const kind = `${capacityBytes} ${raw}`;
+		const template = templates.get(kind) ?? makeTemplate(capacityBytes, raw);
+		templates.set(kind, template);
 		const { disks, histories, contents } = await template;
 		const world = new BadWorld(seed);
-		for (const [path, snapshot] of disks) world.world.addDisk(path, { capacityBytes }).restore(snapshot);
+		for (const [path, snapshot] of disks) world.world.addDisk(path, { capacityBytes, raw }).restore(snapshot);
 		for (const [path, history] of histories) world.histories.set(path, { ...history, versions: [...history.versions] });
 		for (const [path, bytes] of contents) world.contents.set(path, bytes);
 		return world;
@@ -413,9 +411,9 @@ async function placeOf(volume: Volume, path: string): Promise<{ parent: ReturnTy
 	return { parent, name: parts.at(-1) as string };
 }
 
-async function makeTemplate(capacityBytes: number): Promise<Template> {
+async function makeTemplate(capacityBytes: number, raw: boolean): Promise<Template> {
 	const first = new BadWorld(7_777);
-	for (const path of diskPaths) first.world.addDisk(path, { capacityBytes });
+	for (const path of diskPaths) first.world.addDisk(path, { capacityBytes, raw });
 	await first.run(async () => {
 		const platform = first.node.boot();
 		const options = { name: "sim", diskPaths, redundancy: "rs:4+2", sameDevice: false, allowDegraded: false, uid: 0, gid: 0 };

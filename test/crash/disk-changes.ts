@@ -35,7 +35,7 @@ export async function addDrainRemove(seed: number, leaving: string): Promise<voi
 		await bad.mount();
 		const label = `seed ${seed}, ${leaving}`;
 		await fails(label, bad.volume.disks.drain(leaving, { allowDegraded: false }), "REFUSED", "volume.drain-shape", /too few for rs:4\+2/);
-		const plan = await bad.volume.disks.planAdd(["/d7"]);
+		const plan = await bad.volume.disks.planAdd(["/d7"], false);
 		assert(
 			plan.capacityBytes.after > plan.capacityBytes.now && plan.freeBytes.after > plan.freeBytes.now,
 			`${label}: ${JSON.stringify(plan)}`,
@@ -74,9 +74,9 @@ export async function addDrainRemove(seed: number, leaving: string): Promise<voi
 }
 
 /** The duty is in the roster: whatever ends the daemon, the drain goes on; a cancelled one does not. */
-export async function drainOverRestarts(seed: number, how: "unmount" | "kill" | "cut"): Promise<void> {
-	const bad = await BadWorld.make(seed);
-	bad.world.addDisk("/d7", roomy);
+export async function drainOverRestarts(seed: number, how: "unmount" | "kill" | "cut", raw = false): Promise<void> {
+	const bad = await BadWorld.make(seed, undefined, raw);
+	bad.world.addDisk("/d7", { ...roomy, raw });
 	await bad.run(async () => {
 		await bad.mount();
 		await bad.volume.disks.add(["/d7"]);

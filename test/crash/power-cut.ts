@@ -12,6 +12,8 @@ export interface Run {
 	readonly how: "cut" | "kill";
 	/** Sync sites that do nothing in this run. */
 	readonly ignored: readonly string[];
+	/** On raw devices instead of directories. */
+	readonly raw?: boolean;
 	/** Disks that are gone when the volume is mounted again. */
 	readonly lost: readonly string[];
 }
@@ -27,7 +29,7 @@ export interface Outcome {
 export async function play(run: Run): Promise<Outcome> {
 	const world = new SimWorld({ seed: run.seed });
 	for (const site of run.ignored) world.ignoreSync(site);
-	await makeWorldVolume(world);
+	await makeWorldVolume(world, undefined, run.raw);
 	const firstStep = world.steps + 1;
 	const node = world.node();
 	const ledger = new Ledger();
@@ -95,6 +97,7 @@ async function recover(
 export function describe(run: Run): string {
 	const parts = [`seed ${run.seed}`, run.endAt === undefined ? "whole life" : `${run.how} at step ${run.endAt}`];
 	if (run.ignored.length > 0) parts.push(`without ${run.ignored.join(", ")}`);
+	if (run.raw === true) parts.push("raw devices");
 	if (run.lost.length > 0) parts.push(`lost ${run.lost.join(" and ")}`);
 	return parts.join(", ");
 }

@@ -87,8 +87,8 @@ export function pattern(seed: number, length: number): Uint8Array {
 	return bytes;
 }
 
-export async function makeWorldVolume(world: SimWorld, capacityBytes = 256 * 1024 * 1024): Promise<void> {
-	for (const path of diskPaths) world.addDisk(path, { capacityBytes });
+export async function makeWorldVolume(world: SimWorld, capacityBytes = 256 * 1024 * 1024, raw = false): Promise<void> {
+	for (const path of diskPaths) world.addDisk(path, { capacityBytes, raw });
 	const platform = world.node().boot();
 	await world.run(
 		createVolume(

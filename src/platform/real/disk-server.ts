@@ -15,6 +15,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
 import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
+import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
 import { forget, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 
@@ -106,7 +107,7 @@ export class DiskServer {
 		const root = fs.fstatSync(this.#root, { bigint: true });
 		this.#rootIdentity = root;
 		this.#fileIdentity = identityAt(this.#at(identityFile));
-		return { domain: `dev:${root.dev}` };
+		return { domain: domainOfDevice(root.dev) };
 	}
 
 	#openRoot(): number {
@@ -118,7 +119,7 @@ export class DiskServer {
 			const message =
 				code === "ENOENT"
 					? `${this.#path} does not exist: mount the disk there, or make the directory`
-					: `${this.#path} is not a directory: a disk is a directory, best the root of a file system of its own`;
+					: `${this.#path} is no disk: a disk is a directory, a block device, or a file that stands for one`;
 			throw new FsError(code, "platform.disk-openDisk", message, { path: this.#path }, error);
 		}
 	}
@@ -357,11 +358,19 @@ export class DiskServer {
 
 /** Runs a disk on a thread's port. `before` sees every request first: tests make it wait. */
 export function serveDisk(port: MessagePort, path: string, before: (request: DiskRequest) => void = () => {}): void {
-	const server = new DiskServer(path);
+	let server: DiskServer | DeviceServer | undefined;
 	port.on("message", (calls: readonly DiskCallMessage[]) => {
 		for (const { id, request } of calls) {
 			before(request);
-			const reply = answer(server, path, id, request);
+			const reply = answer(
+				() => {
+					server ??= serverOf(path);
+					return server.execute(request);
+				},
+				path,
+				id,
+				request,
+			);
 			const moved = "value" in reply && reply.value instanceof Uint8Array ? [reply.value.buffer as ArrayBuffer] : [];
 			port.postMessage(reply, moved);
 			if (request.kind === "close") port.close();
@@ -369,9 +378,13 @@ export function serveDisk(port: MessagePort, path: string, before: (request: Dis
 	});
 }
 
-function answer(server: DiskServer, path: string, id: number, request: DiskRequest): DiskReply {
+function serverOf(path: string): DiskServer | DeviceServer {
+	return isRawDevice(path) ? new DeviceServer(path) : new DiskServer(path);
+}
+
+function answer(execute: () => unknown, path: string, id: number, request: DiskRequest): DiskReply {
 	try {
-		return { id, value: server.execute(request) };
+		return { id, value: execute() };
 	} catch (error) {
 		if (error instanceof FsError) return { id, error: { code: error.code, site: error.site, message: error.message, data: error.data } };
 		const code = codeOf(error);

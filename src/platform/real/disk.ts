@@ -53,30 +53,30 @@ export class RealDisk implements Disk {
 		await this.#open().call({ kind: "probe" });
 	}
 
-	/** Waits for the calls before it, at most `diskCloseMs`: a disk that hangs is abandoned, and its lock goes when its thread ends. */
 	close(): Promise<void> {
-		this.#closing ??= this.#close();
+		this.#closing ??= closeThread(this.#thread);
 		return this.#closing;
-	}
-
-	async #close(): Promise<void> {
-		let timer: NodeJS.Timeout | undefined;
-		const late = new Promise<void>((resolve) => {
-			timer = setTimeout(() => {
-				this.#thread.abandon("it did not answer while it was being closed");
-				resolve();
-			}, realLimits.diskCloseMs);
-		});
-		try {
-			await Promise.race([this.#thread.call<void>({ kind: "close" }).catch(() => {}), late]);
-		} finally {
-			clearTimeout(timer);
-		}
 	}
 
 	#open(): DiskThread {
 		if (this.#closing === undefined) return this.#thread;
 		throw new FsError("EBADF", "platform.disk-closed", `the disk ${this.path} was closed`, { path: this.path });
+	}
+}
+
+/** Waits for the calls before it, at most `diskCloseMs`: a disk that hangs is abandoned, and its lock goes when its thread ends. */
+export async function closeThread(thread: DiskThread): Promise<void> {
+	let timer: NodeJS.Timeout | undefined;
+	const late = new Promise<void>((resolve) => {
+		timer = setTimeout(() => {
+			thread.abandon("it did not answer while it was being closed");
+			resolve();
+		}, realLimits.diskCloseMs);
+	});
+	try {
+		await Promise.race([thread.call<void>({ kind: "close" }).catch(() => {}), late]);
+	} finally {
+		clearTimeout(timer);
 	}
 }
 

@@ -7,6 +7,7 @@ interface Libc {
 	readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
 	readonly posix_fadvise: (fd: number, offset: number, length: number, advice: number) => number;
 	readonly mmap: (address: unknown, length: number, protection: number, flags: number, fd: number, offset: number) => unknown;
+	readonly ioctlBytes: (fd: number, request: number, into: BigInt64Array) => number;
 	readonly munmap: (address: unknown, length: number) => number;
 	readonly clock_gettime: (clock: number, into: BigInt64Array) => number;
 }
@@ -34,6 +35,7 @@ function libc(): Libc {
 		fallocate: library.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)"),
 		posix_fadvise: library.func("int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)"),
 		mmap: library.func("void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)"),
+		ioctlBytes: library.func("int ioctl(int fd, unsigned long request, _Inout_ int64_t *into)"),
 		munmap: library.func("int munmap(void *address, size_t length)"),
 		clock_gettime: library.func("int clock_gettime(int clock, _Out_ int64_t *into)"),
 	};
@@ -73,14 +75,14 @@ export function forget(fd: number, offset: number, lengthBytes: number): void {
 	if (lengthBytes > 0) libc().posix_fadvise(fd, offset, lengthBytes, adviceDontNeed);
 }
 
-/** Gives a range back; does nothing where the file system cannot. @throws FsError EIO. */
-export function punch(fd: number, offset: number, lengthBytes: number, what: string): void {
-	if (lengthBytes === 0) return;
+/** Gives a range back; false where file system or device cannot. @throws FsError EIO. */
+export function punch(fd: number, offset: number, lengthBytes: number, what: string): boolean {
+	if (lengthBytes === 0) return true;
 	for (;;) {
-		if (libc().fallocate(fd, punchHole | keepSize, offset, lengthBytes) === 0) return;
+		if (libc().fallocate(fd, punchHole | keepSize, offset, lengthBytes) === 0) return true;
 		const error = lastError();
 		if (error === "EINTR") continue;
-		if (error === "EOPNOTSUPP" || error === "ENOTSUP" || error === "ENOSYS") return;
+		if (error === "EOPNOTSUPP" || error === "ENOTSUP" || error === "ENOSYS") return false;
 		throw new FsError(
 			error === "EROFS" ? "EROFS" : "EIO",
 			"platform.punch",
@@ -145,4 +147,28 @@ export function mapShare(fd: number, lengthBytes: number, what: string): Mapping
 /** MAP_FAILED is (void *)-1; koffi gives pointers as BigInt. */
 function isFailed(pointer: unknown): boolean {
 	return pointer === null || pointer === undefined || BigInt.asIntN(64, pointer as bigint) === -1n;
+}
+
+// linux/fs.h
+const BLKDISCARD = 0x1277;
+const BLKSSZGET = 0x1268;
+const BLKGETSIZE64 = 0x80081272;
+
+/** Bytes of a block device. @throws FsError ENODEV. */
+export function deviceSize(fd: number, what: string): number {
+	const into = new BigInt64Array(1);
+	if (libc().ioctlBytes(fd, BLKGETSIZE64, into) === 0) return Number(into[0]);
+	throw new FsError("ENODEV", "platform.device-size", `${what} does not tell its size: ${lastError()}`);
+}
+
+/** What reads and writes past the page cache are multiples of: its logical sectors. */
+export function sectorSize(fd: number, what: string): number {
+	const into = new BigInt64Array(1);
+	if (libc().ioctlBytes(fd, BLKSSZGET, into) === 0) return Number(BigInt.asIntN(32, into[0] as bigint));
+	throw new FsError("ENODEV", "platform.device-sector", `${what} does not tell the size of its sectors: ${lastError()}`);
+}
+
+/** Tells the device that a range is not needed. It may not know how, or not listen: only space and speed are at stake. */
+export function discardBlocks(fd: number, offset: number, lengthBytes: number): void {
+	libc().ioctlBytes(fd, BLKDISCARD, new BigInt64Array([BigInt(offset), BigInt(lengthBytes)]));
 }

@@ -15,6 +15,8 @@ export const realLimits = {
 	/** Heap of a disk's thread: it keeps no data beside the call in hand (buffers are outside of the heap). */
 	diskHeapMb: 64,
 	diskYoungHeapMb: 8,
+	/** One read or write of a block device: the aligned buffer of its thread. */
+	deviceBufferBytes: 1 << 20,
 	/** Parts of one writev (IOV_MAX of Linux). */
 	writeParts: 1024,
 	/** sun_path less its final NUL; the kernel interface cuts longer names silently. */

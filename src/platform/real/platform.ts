@@ -1,8 +1,10 @@
 /** The Platform of a Linux process. */
 import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Disk, FuseHost, Platform } from "../interface.ts";
+import type { Disk, FuseHost, Platform, Random } from "../interface.ts";
+import { openRawDisk } from "../raw/raw-disk.ts";
 import { RealClock, RealRandom } from "./clock.ts";
+import { RealRawDevice } from "./device.ts";
 import { RealDisk } from "./disk.ts";
 import { DiskThread } from "./disk-thread.ts";
 import { RealHostFiles } from "./files.ts";
@@ -31,10 +33,11 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	const workerUrl = options.diskWorker ?? siblingUrl("disk-worker");
 	const threads = new Set<DiskThread>();
 	const buffers = new BufferPool({ fromBytes: realLimits.lentFromBytes, keptBytes: realLimits.lentKeptBytes, shared: true });
+	const random = new RealRandom();
 	const platform = {
 		clock: new RealClock(),
-		random: new RealRandom(),
-		openDisk: (path: string) => openDisk(path, workerUrl, threads, buffers),
+		random,
+		openDisk: (path: string) => openDisk(path, workerUrl, threads, buffers, random),
 		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
 		removeMemory: async (name: string) => memories.remove(name),
 		files: new RealHostFiles(),
@@ -44,13 +47,14 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	return options.fuse === undefined ? platform : { ...platform, fuse: options.fuse };
 }
 
-async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>, buffers: BufferPool): Promise<Disk> {
+async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>, buffers: BufferPool, random: Random): Promise<Disk> {
 	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
 	const thread = new DiskThread(path, workerUrl, () => threads.delete(thread));
 	threads.add(thread);
 	try {
-		const { domain } = await thread.call<{ readonly domain: string }>({ kind: "openDisk" });
-		return new RealDisk(path, domain, thread, buffers);
+		const { domain, deviceBytes } = await thread.call<{ readonly domain: string; readonly deviceBytes?: number }>({ kind: "openDisk" });
+		if (deviceBytes === undefined) return new RealDisk(path, domain, thread, buffers);
+		return await openRawDisk(new RealRawDevice(path, { domain, sizeBytes: deviceBytes }, thread, buffers), random);
 	} catch (error) {
 		thread.abandon("it could not be opened");
 		throw error;

@@ -37,6 +37,8 @@ export interface SimDiskOptions {
 	readonly capacityBytes: number;
 	/** Default: a domain of its own. */
 	readonly domain?: string;
+	/** A raw device instead of a directory. */
+	readonly raw?: boolean;
 	/** Range of the time of one call, milliseconds. */
 	readonly latencyMs?: readonly [number, number];
 }
@@ -70,6 +72,7 @@ export class SimDevice {
 	readonly domain: string;
 	readonly random: Prng;
 	readonly capacityBytes: number;
+	readonly raw: boolean;
 	latencyMs: readonly [number, number];
 	/** Raised whenever open handles lose their disk. */
 	generation = 0;
@@ -100,6 +103,7 @@ export class SimDevice {
 		this.domain = options.domain ?? `sim:${path}`;
 		this.random = random;
 		this.capacityBytes = options.capacityBytes;
+		this.raw = options.raw ?? false;
 		this.latencyMs = options.latencyMs ?? simLimits.diskLatencyMs;
 		const none = 0;
 		this.counts = {

@@ -14,7 +14,9 @@ import type { DiskWorld } from "./disk.ts";
 import { SimDisk } from "./disk.ts";
 import { SimHost, SimHostFiles, SimSockets } from "./host.ts";
 import { simLimits, simStartSeconds } from "./limits.ts";
+import { openRawDisk } from "../raw/raw-disk.ts";
 import { Prng } from "./prng.ts";
+import { SimRawDevice } from "./raw.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
 
 /** What a node needs of its world. */
@@ -150,7 +152,9 @@ export class SimNode {
 		incarnation.disks.add(disk);
 		this.#devices.add(device);
 		await disk.opened();
-		return disk;
+		if (!device.raw) return disk;
+		const boot = this.#boots;
+		return openRawDisk(await SimRawDevice.open(disk), new Prng(this.#world.seed, `raw:${path}:${boot}`));
 	}
 
 	async #openMemory(name: string, sizeBytes: number, owner: Owner): Promise<Memory> {

@@ -68,9 +68,9 @@ export class DiskWork implements DiskVerbs {
 	// ── add ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 	/** What adding these places would change. @throws FsError REFUSED as `add` does. */
-	async planAdd(paths: readonly string[]): Promise<AddPlan> {
+	async planAdd(paths: readonly string[], force: boolean): Promise<AddPlan> {
 		return this.#turn.run(async () => {
-			const places = await this.#disks.examine(paths);
+			const places = await this.#disks.examine(paths, { force });
 			await this.#core.store.refreshSpace();
 			const now = this.#core.store.space();
 			const then = this.#core.store.spaceIf({ added: places })?.space ?? now;
@@ -98,9 +98,9 @@ export class DiskWork implements DiskVerbs {
 	}
 
 	/** All of them or none. @throws FsError REFUSED (not empty, in use, a device that another disk is on), E2BIG. */
-	async add(paths: readonly string[]): Promise<AddResult> {
+	async add(paths: readonly string[], force = false): Promise<AddResult> {
 		return this.#turn.run(async () => {
-			const ids = await this.#disks.add(paths);
+			const ids = await this.#disks.add(paths, { force });
 			await this.#core.store.refreshSpace();
 			this.#healer.trigger();
 			this.#tell();
@@ -315,32 +315,33 @@ export class DiskWork implements DiskVerbs {
 	// ── replace ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 	/** A disk that works stays in use as a source until everything has moved off it; then it leaves by itself. @throws FsError NOTFOUND, REFUSED. */
-	replace(name: string, newPath: string | undefined): Promise<ReplaceResult> {
+	replace(name: string, newPath: string | undefined, force = false): Promise<ReplaceResult> {
 		return this.#turn.run(async () => {
 			const slot = findSlot(this.#disks, name);
 			// A disk that was just taken away may not have been noticed yet.
 			await slot.disk?.probe().catch((error: unknown) => this.#disks.report(slot.id, error, "read"));
 			const now = this.#disks.slot(slot.id) ?? slot;
 			const path = newPath ?? now.path;
-			const result = now.disk !== undefined && path !== now.path ? await this.#exchange(now, path) : await this.#substitute(now, path);
+			const result =
+				now.disk !== undefined && path !== now.path ? await this.#exchange(now, path, force) : await this.#substitute(now, path, force);
 			this.#healer.trigger();
 			this.#tell();
 			return result;
 		});
 	}
 
-	async #exchange(slot: DiskSlot, path: string): Promise<ReplaceResult> {
-		const [place] = await this.#disks.examine([path], slot.id);
+	async #exchange(slot: DiskSlot, path: string, force: boolean): Promise<ReplaceResult> {
+		const [place] = await this.#disks.examine([path], { leaving: slot.id, force });
 		await this.#core.store.refreshSpace();
 		if (this.#core.store.spaceIf({ without: slot.id, added: [place as DiskPlace] }) === undefined) {
 			const message = `${path} is too small: what disk d${slot.id} (${slot.path}) holds has no room there and on the other disks`;
 			throw new FsError("REFUSED", "volume.replace-small", message, { disk: slot.id, path });
 		}
-		const [id] = await this.#disks.add([path], slot.id);
+		const [id] = await this.#disks.add([path], { leaving: slot.id, force });
 		return { id: `d${id}`, path, moving: true };
 	}
 
-	async #substitute(slot: DiskSlot, path: string): Promise<ReplaceResult> {
+	async #substitute(slot: DiskSlot, path: string, force: boolean): Promise<ReplaceResult> {
 		if (slot.state === "healthy" || slot.state === "draining") {
 			throw new FsError(
 				"REFUSED",
@@ -350,7 +351,7 @@ export class DiskWork implements DiskVerbs {
 			);
 		}
 		await this.#disks.settled();
-		return { id: `d${await this.#disks.adopt(path, slot.id)}`, path, moving: false };
+		return { id: `d${await this.#disks.adopt(path, slot.id, force)}`, path, moving: false };
 	}
 
 	// ── in the background ────────────────────────────────────────────────────────────────────────────────────────

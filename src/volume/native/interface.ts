@@ -18,6 +18,8 @@ export interface CreateOptions {
 	readonly redundancy?: string | undefined;
 	readonly sameDevice: boolean;
 	readonly allowDegraded: boolean;
+	/** Overwrites what is foreign on raw devices. */
+	readonly force?: boolean;
 	/** Owner of the root directory. */
 	readonly uid: number;
 	readonly gid: number;
@@ -268,9 +270,9 @@ export interface ReplaceResult extends DiskName {
 
 /** Disks that come and go while the volume is mounted. DISK is `d3` or its path. Each waits for the one before. */
 export interface DiskVerbs {
-	planAdd(paths: readonly string[]): Promise<AddPlan>;
-	/** Empty places become disks, all of them or none. @throws FsError REFUSED, E2BIG. */
-	add(paths: readonly string[]): Promise<AddResult>;
+	planAdd(paths: readonly string[], force: boolean): Promise<AddPlan>;
+	/** Empty places become disks, all of them or none; `force` overwrites what is foreign on raw devices. @throws FsError REFUSED, E2BIG. */
+	add(paths: readonly string[], force?: boolean): Promise<AddResult>;
 	planDrain(disk: string): Promise<DrainPlan>;
 	/** Begins to empty a disk; resolves when that is durable. @throws FsError NOTFOUND, REFUSED. */
 	drain(disk: string, options: DrainOptions): Promise<DrainPlan>;
@@ -281,7 +283,7 @@ export interface DiskVerbs {
 	/** Lets an empty disk go; `cleared`: nothing of the volume is left on it. @throws FsError NOTFOUND, REFUSED while it is needed. */
 	remove(disk: string): Promise<DiskName & { readonly cleared: boolean }>;
 	/** A fresh disk takes over; healing or moving starts by itself. @throws FsError NOTFOUND, REFUSED. */
-	replace(disk: string, newPath: string | undefined): Promise<ReplaceResult>;
+	replace(disk: string, newPath: string | undefined, force?: boolean): Promise<ReplaceResult>;
 	/** Called when disks joined or left. */
 	onMembers(listener: () => void): void;
 }

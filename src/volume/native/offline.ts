@@ -77,5 +77,6 @@ export async function destroyVolume(
 
 /** The empty folders and the lock file: the directory is then as blank as it was given. */
 export async function removeShell(path: string, { platform }: Pick<VolumeModules, "platform">): Promise<void> {
+	if ((await platform.files.kind(path)) !== "directory") return;
 	for (const name of [...diskFolders, "lock"]) await platform.files.remove(`${path}/${name}`);
 }

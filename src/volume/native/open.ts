@@ -40,6 +40,7 @@ export async function createVolume(options: CreateOptions, modules: VolumeModule
 		{
 			name: options.name,
 			paths: options.diskPaths,
+			force: options.force ?? false,
 			config: {
 				redundancy: formatRedundancy(redundancy),
 				tolerance: tolerance(redundancy),

@@ -1,0 +1,87 @@
+/** A simulated raw device: one file of a simulated disk, as long as the disk. */
+import { FsError } from "../../base/errors.ts";
+import type { Borrowed, DiskFile } from "../interface.ts";
+import type { RawDevice } from "../raw/interface.ts";
+import type { SimDisk } from "./disk.ts";
+import { pageBytes } from "./limits.ts";
+
+/** For tests that damage it: `world.corrupt(path, rawFileName, …)`. */
+export const rawFileName = "device";
+
+const top = "";
+
+export class SimRawDevice implements RawDevice {
+	readonly path: string;
+	readonly domain: string;
+	readonly sizeBytes: number;
+	readonly #disk: SimDisk;
+	readonly #file: DiskFile;
+
+	private constructor(disk: SimDisk, file: DiskFile) {
+		this.path = disk.path;
+		this.domain = disk.domain;
+		this.sizeBytes = Math.floor(disk.device.capacityBytes / pageBytes) * pageBytes;
+		this.#disk = disk;
+		this.#file = file;
+	}
+
+	static async open(disk: SimDisk): Promise<SimRawDevice> {
+		// Devices have no names that power could take away.
+		if (disk.device.find(rawFileName) === undefined) {
+			disk.device.create(rawFileName);
+			disk.device.syncNames(top);
+		}
+		return new SimRawDevice(disk, await disk.open(rawFileName));
+	}
+
+	async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
+		this.#check(offset, lengthBytes);
+		const found = await this.#file.read(offset, lengthBytes);
+		if (found.length === lengthBytes) return found;
+		const bytes = new Uint8Array(lengthBytes);
+		bytes.set(found);
+		return bytes;
+	}
+
+	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+		const bytes = await this.read(offset, lengthBytes);
+		return { bytes, release: () => void bytes.fill(0xa5) };
+	}
+
+	write(offset: number, parts: readonly Uint8Array[]): Promise<void> {
+		const lengthBytes = parts.reduce((sum, part) => sum + part.length, 0);
+		this.#check(offset, lengthBytes);
+		return this.#file.write(offset, parts);
+	}
+
+	sync(site: string): Promise<void> {
+		return this.#file.sync(site);
+	}
+
+	discard(offset: number, lengthBytes: number): Promise<void> {
+		this.#check(offset, lengthBytes);
+		return this.#file.discard(offset, lengthBytes);
+	}
+
+	uncache(offset: number, lengthBytes: number): Promise<void> {
+		this.#check(offset, lengthBytes);
+		return this.#file.uncache(offset, lengthBytes);
+	}
+
+	lock(): Promise<void> {
+		return this.#disk.lock();
+	}
+
+	probe(): Promise<void> {
+		return this.#disk.probe();
+	}
+
+	close(): Promise<void> {
+		return this.#disk.close();
+	}
+
+	#check(offset: number, lengthBytes: number): void {
+		if (offset >= 0 && offset + lengthBytes <= this.sizeBytes) return;
+		throw new FsError("EINVAL", "platform.sim-raw-range", `${this.path}: ${lengthBytes} bytes at ${offset} of ${this.sizeBytes}`);
+	}
+}

@@ -1,0 +1,33 @@
+/** Volumes on raw devices: the same lives and bad days as on directories; `npm run test:long crash` has more. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { pairLostMounted, pairLostUnmounted } from "./bad-loss.ts";
+import { drainOverRestarts } from "./disk-changes.ts";
+import { describe, play, type Run } from "./power-cut.ts";
+
+const seed = 20_261_122;
+const whole = { seed, endAt: undefined, how: "cut", ignored: [], lost: [], raw: true } as const;
+
+async function survives(run: Run): Promise<void> {
+	try {
+		await play(run);
+	} catch (error) {
+		throw new Error(`${describe(run)}: ${(error as Error).message}`, { cause: error });
+	}
+}
+
+test("power cuts and kills at a sample of write and sync boundaries of a life on raw devices", async () => {
+	const { firstStep, lastStep } = await play(whole);
+	assert(lastStep - firstStep > 200, `${lastStep - firstStep} steps`);
+	const stride = Math.ceil((lastStep - firstStep) / 12);
+	for (let step = firstStep + 1; step <= lastStep; step += stride) await survives({ ...whole, endAt: step });
+	for (let step = firstStep + 2; step <= lastStep; step += 2 * stride) await survives({ ...whole, how: "kill", endAt: step });
+	for (let step = firstStep + 3; step <= lastStep; step += 3 * stride) await survives({ ...whole, endAt: step, lost: ["/d2", "/d5"] });
+});
+
+test("raw devices are lost, replaced, drained over a power cut", async () => {
+	await pairLostMounted(3000, ["/d1", "/d4"], "vanish", true);
+	await pairLostUnmounted(3001, ["/d2", "/d3"], "wipe", true);
+	await drainOverRestarts(3002, "cut", true);
+	await drainOverRestarts(3003, "kill", true);
+});
