@@ -23,6 +23,7 @@ import { decodeChanges, encodeChanges, RawTable } from "./table.ts";
 
 const magic = "CAIRNDT1";
 const headBytes = 8 + 16 + 8 + 8 + 4 + 4;
+const lengthAt = headBytes - 8;
 const checksumAt = headBytes - 4;
 
 interface Block {
@@ -60,6 +61,15 @@ function decodeBlock(layout: RawLayout, bytes: Uint8Array): Block | undefined {
 	return { generation, sequence, body: bytes.subarray(headBytes, headBytes + length), bytes: padded };
 }
 
+/** As much as the copy says it is long; what is nonsense there is found by the checksum. */
+async function readTable(device: RawDevice, layout: RawLayout, copy: 0 | 1): Promise<Block | undefined> {
+	const at = tableAt(layout, copy);
+	const head = await device.read(at, rawLimits.pageBytes);
+	const length = headBytes + new DataView(head.buffer, head.byteOffset).getUint32(lengthAt, true);
+	if (length <= head.length) return decodeBlock(layout, head);
+	return length <= layout.tableBytes ? decodeBlock(layout, await device.read(at, length)) : undefined;
+}
+
 export class RawJournal {
 	readonly #device: RawDevice;
 	readonly #layout: RawLayout;
@@ -92,9 +102,7 @@ export class RawJournal {
 
 	/** @throws FsError CORRUPT `platform.raw-table`: what is where cannot be told any more. */
 	static async load(device: RawDevice, layout: RawLayout): Promise<{ readonly journal: RawJournal; readonly table: RawTable }> {
-		const blocks = await Promise.all(
-			([0, 1] as const).map(async (copy) => decodeBlock(layout, await device.read(tableAt(layout, copy), layout.tableBytes))),
-		);
+		const blocks = [await readTable(device, layout, 0), await readTable(device, layout, 1)];
 		const copy = (blocks[1]?.generation ?? 0) > (blocks[0]?.generation ?? 0) ? 1 : 0;
 		const block = blocks[copy];
 		if (block === undefined) throw damaged(device, "both copies of its table are damaged");
