@@ -6,6 +6,9 @@ import { root } from "./tools.mjs";
 /** Output of a test file that is kept to be shown should it fail. */
 const keptOutputBytes = 8192;
 
+/** What node:test itself says at the end of a file, as if it were a test's diagnostic. */
+const summary = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) [0-9.]+$/;
+
 const skippedFor = (value) => (typeof value === "string" && value !== "" ? value : "no reason given");
 
 /** How a failed test is shown: its error, for assertions both sides, and where. */
@@ -85,8 +88,8 @@ function printProgress(started, finished, total, file, ms) {
 	);
 }
 
-/** `files` are absolute paths. Answers the exit code. */
-export async function runTests(files, { concurrency, fileTimeoutMs }) {
+/** `files` are absolute paths. `showDiagnostics`: figures that tests tell (`t.diagnostic`) are printed as they come. Answers the exit code. */
+export async function runTests(files, { concurrency, fileTimeoutMs, showDiagnostics = false }) {
 	const results = new Results();
 	const started = performance.now();
 	// A test file must not inherit being a test of this very process.
@@ -103,6 +106,10 @@ export async function runTests(files, { concurrency, fileTimeoutMs }) {
 		stream.on("test:fail", (event) => results.fail({ ...event, file: event.file ?? file }));
 		stream.on("test:stdout", ({ message }) => results.note(file, message));
 		stream.on("test:stderr", ({ message }) => results.note(file, message));
+		if (showDiagnostics)
+			stream.on("test:diagnostic", ({ message }) => {
+				if (!summary.test(message)) console.log(`        ${message}`);
+			});
 		for await (const _ of stream);
 		clearTimeout(timer);
 		if (limit.signal.aborted) results.timedOut(file, fileTimeoutMs);

@@ -49,7 +49,7 @@ try {
 		const chosen = names.length === 0 ? files : [...new Set(names.flatMap((name) => suites.get(name)))];
 		process.exitCode = await runTests(
 			chosen.map((file) => join(root, "dist/test", file)),
-			{ concurrency: 1, fileTimeoutMs },
+			{ concurrency: 1, fileTimeoutMs, showDiagnostics: true },
 		);
 	}
 } catch (error) {
