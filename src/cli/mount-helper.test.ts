@@ -189,3 +189,43 @@ describe("mount(8) and umount(8)", { skip: reason ?? false }, () => {
 		assert.match(stderr, /no volume absent/);
 	});
 });
+
+describe("a plain user", { skip: reason ?? missingPrograms("fusermount3", "setpriv") ?? false }, () => {
+	let base: string;
+	before(() => {
+		base = mkdtempSync(join(tmpdir(), "cairn-user-"));
+	});
+	after(() => rmSync(base, { recursive: true, force: true }));
+
+	/** As nobody, with a /dev/fuse that is open to all, as it is where users may mount. */
+	const script = (text: string): Promise<Outcome> => {
+		const setUp = `set -e; mount --make-rprivate /; mount -t tmpfs user ${base}; cd ${base}; mknod fuse c 10 229; chmod 666 fuse; mount --bind fuse /dev/fuse
+			mkdir d1 d2 d3 mnt; chown -R 65534:65534 .; chmod 755 .; set +e
+			user="setpriv --reuid=65534 --regid=65534 --clear-groups env CAIRN_HOME=${base}/home"
+			cairn="$user ${process.execPath} ${commandLine}"
+			pid() { pgrep -f "daemon/main.js [a-z]+ ${base}/mnt"; }`;
+		return execute("unshare", ["-m", "bash", "-c", `${setUp}\n${text}`], { timeoutMs: 120_000 });
+	};
+
+	test("creates, mounts with fusermount3, outlives its daemon, unmounts", async (context) => {
+		if ((await script("$cairn --version")).code !== 0) return context.skip("this checkout cannot be read by others");
+		const { code, stdout, stderr } = await script(`
+			$cairn create own --disk ${base}/d1 ${base}/d2 ${base}/d3 --same-device > /dev/null || exit 10
+			$cairn mount own ${base}/mnt -o allow_other; echo allow_other $?
+			$cairn mount own ${base}/mnt > /dev/null || exit 11
+			$user sh -c 'echo text > mnt/file; stat -c "%u %g %a" mnt mnt/file'
+			cat mnt/file; echo root $?
+			kill -9 $(pid)
+			$user sh -c 'echo more >> mnt/file; cat mnt/file'
+			$cairn umount ${base}/mnt > /dev/null || exit 12
+			$cairn mount own ${base}/mnt -o ro > /dev/null || exit 13
+			$user sh -c 'cat mnt/file; touch mnt/new' || echo read only
+			$user fusermount3 -u ${base}/mnt || exit 14
+			for i in $(seq 300); do pid > /dev/null || break; sleep 0.1; done
+			$cairn destroy own --yes own > /dev/null || exit 15`);
+		assert.equal(code, 0, `${stdout}${stderr}`);
+		const files = "65534 65534 755\n65534 65534 644\n";
+		assert.equal(stdout, `allow_other 4\n${files}root 1\ntext\nmore\ntext\nmore\nread only\n`, stderr);
+		assert.match(stderr, /user_allow_other/);
+	});
+});

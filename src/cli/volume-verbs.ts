@@ -4,7 +4,15 @@ import { silentLogger } from "../base/telemetry.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { ControlClient } from "../daemon/control.ts";
 import { checkVolumeName, type HomeEntry } from "../daemon/home.ts";
-import { cairnMounts, type CairnMount, mountState, parseMountOptions, removeDeadMounts, tryUnmount } from "../daemon/mountpoint.ts";
+import {
+	cairnMounts,
+	type CairnMount,
+	type MountOptions,
+	mountState,
+	parseMountOptions,
+	removeDeadMounts,
+	tryUnmount,
+} from "../daemon/mountpoint.ts";
 import { printable } from "../daemon/text.ts";
 import type { FuseHost } from "../platform/interface.ts";
 import { type Context, type DaemonStart, findDaemon, type Outcome } from "./context.ts";
@@ -104,7 +112,7 @@ export interface MountFlags {
 
 export async function mount(context: Context, name: string, directory: string, flags: MountFlags): Promise<Outcome> {
 	checkVolumeName(name);
-	const mountOptions = parseMountOptions(flags.options ?? "");
+	const mountOptions = ofUser(context, parseMountOptions(flags.options ?? ""), flags.options ?? "");
 	const diskPaths = await knownDisks(context, name, flags.disk ?? []);
 	await requireFuse(context);
 	await refuseSecond(context, name);
@@ -119,6 +127,11 @@ export async function mount(context: Context, name: string, directory: string, f
 		logPath: flags.foreground === true ? undefined : context.home.logPath(name),
 	};
 	return flags.foreground === true ? foreground(context, options) : background(context, options);
+}
+
+/** For a plain user, others see nothing of the mount unless that is asked for: fusermount3 allows it only where root has allowed it. */
+function ofUser(context: Context, options: MountOptions, text: string): MountOptions {
+	return context.processes.uid === 0 || text.split(",").includes("allow_other") ? options : { ...options, allowOther: false };
 }
 
 async function background(context: Context, options: DaemonStart): Promise<Outcome> {

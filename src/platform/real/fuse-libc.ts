@@ -58,6 +58,78 @@ export function libc(): Libc {
 	return loaded;
 }
 
+/** What receiving a descriptor over a socket needs. */
+export interface SocketCalls {
+	/** Two connected UNIX stream sockets. @throws Error. */
+	socketPair(): readonly [number, number];
+	/** The descriptor that waits in the socket, closed on exec, or -errno; -ENOMSG when there is none. Does not block. */
+	receiveDescriptor(fd: number): number;
+	setNonBlocking(fd: number): void;
+}
+
+let loadedSocketCalls: SocketCalls | undefined;
+
+export function socketCalls(): SocketCalls {
+	loadedSocketCalls ??= loadSocketCalls();
+	return loadedSocketCalls;
+}
+
+/** unix(7), recvmsg(2); sizes and constants of x86-64 and arm64 Linux. */
+function loadSocketCalls(): SocketCalls {
+	const library = koffi.load("libc.so.6");
+	const vector = koffi.struct({ base: "void *", length: "size_t" });
+	const header = koffi.struct({
+		name: "void *",
+		nameLength: "uint32_t",
+		vectors: koffi.pointer(vector),
+		vectorCount: "size_t",
+		control: "void *",
+		controlLength: "size_t",
+		flags: "int",
+	});
+	const socketpair = library.func("int socketpair(int domain, int type, int protocol, void *fds)");
+	const recvmsg = library.func("recvmsg", "int64_t", ["int", koffi.inout(koffi.pointer(header)), "int"]);
+	const fcntl = library.func("int fcntl(int fd, int command, long argument)");
+	const { unix, stream, closeOnExec } = { unix: 1, stream: 1, closeOnExec: 0o2000000 };
+	return {
+		socketPair: () => {
+			const fds = new Int32Array(2);
+			const result = errno(socketpair(unix, stream | closeOnExec, 0, fds) as number);
+			if (result < 0) throw new Error(`socketpair failed with errno ${-result}`);
+			return [fds[0] as number, fds[1] as number];
+		},
+		receiveDescriptor: (fd) => {
+			const byte = new Uint8Array(1);
+			const control = new Uint8Array(32);
+			const message = {
+				name: null,
+				nameLength: 0,
+				vectors: [{ base: byte, length: 1 }],
+				vectorCount: 1,
+				control,
+				controlLength: control.length,
+				flags: 0,
+			};
+			const { dontWait, descriptorsCloseOnExec } = { dontWait: 0x40, descriptorsCloseOnExec: 0x4000_0000 };
+			const result = errno(recvmsg(fd, message, dontWait | descriptorsCloseOnExec) as number);
+			return result < 0 ? result : descriptorIn(control, Number(message.controlLength));
+		},
+		setNonBlocking: (fd) => {
+			const { setFlags, readWrite, nonBlocking } = { setFlags: 4, readWrite: 2, nonBlocking: 0o4000 };
+			fcntl(fd, setFlags, readWrite | nonBlocking);
+		},
+	};
+}
+
+/** `struct cmsghdr` {size_t length, int level, int type}, and one descriptor. */
+function descriptorIn(control: Uint8Array, lengthBytes: number): number {
+	const noMessage = -42;
+	const { bytes, socketLevel, rights } = { bytes: 20, socketLevel: 1, rights: 1 };
+	const view = new DataView(control.buffer);
+	if (lengthBytes < bytes || view.getUint32(8, true) !== socketLevel || view.getUint32(12, true) !== rights) return noMessage;
+	return view.getInt32(16, true);
+}
+
 let loadedDeviceCalls: DeviceCalls | undefined;
 
 /** undefined where the C library lacks one of them (glibc before 2.33 has no `mknod` symbol). */

@@ -14,6 +14,7 @@ import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseChannel, FuseHost, FuseMountOptions } from "../interface.ts";
 import { RealFuseChannel } from "./fuse-channel.ts";
 import { createMountDevice, plainSource, removeStaleNodes } from "./fuse-device.ts";
+import { hasFusermount, mountAsUser, unmountAsUser } from "./fuse-user.ts";
 import { libc, mntDetach, mountFlags, pollErr, pollFdBytes, pollIn, umountNoFollow } from "./fuse-libc.ts";
 
 const device = "/dev/fuse";
@@ -28,11 +29,13 @@ async function unavailable(): Promise<string | undefined> {
 	const there = await stat(device).catch(() => undefined);
 	if (!there?.isCharacterDevice())
 		return `${device} is missing: load the kernel module (modprobe fuse); in a container, pass the device in (--device /dev/fuse)`;
-	if (process.geteuid?.() !== 0) return "mounting needs root: run the daemon as root";
+	if (!isRoot() && !hasFusermount()) return "mounting needs root, or fusermount3 for plain users: install the package fuse3";
 	const types = await readFile("/proc/filesystems", "latin1").catch(() => "");
 	if (types !== "" && !/\tfuse$/m.test(types)) return "this kernel has no FUSE: load its module (modprobe fuse)";
 	return undefined;
 }
+
+const isRoot = (): boolean => process.geteuid?.() === 0;
 
 const errnoNames: Readonly<Record<number, ErrorCode>> = {
 	1: "EPERM",
@@ -84,6 +87,7 @@ async function mount(mountpoint: string, options: FuseMountOptions): Promise<Fus
 	if (!/^[A-Za-z0-9_-]+$/.test(options.subtype))
 		throw new FsError("EINVAL", "platform.fuse-subtype", `file system subtype ${options.subtype}`);
 	const flags = flagsOf(options);
+	if (!isRoot()) return opened(await mountAsUser(mountpoint, options), mountpoint, options);
 	const onDevice = await mountOnDevice(mountpoint, options, flags);
 	if (onDevice !== undefined) return onDevice;
 	const fd = openDevice();
@@ -201,6 +205,7 @@ async function raiseReadAhead(mountpoint: string, bytes: number): Promise<void> 
 }
 
 async function unmount(mountpoint: string, lazy: boolean): Promise<void> {
+	if (!isRoot()) return unmountAsUser(mountpoint, lazy);
 	const type = (await mountedAt(mountpoint))?.type ?? "";
 	const result = await libc().umount(cString(mountpoint), umountNoFollow | (lazy ? mntDetach : 0));
 	if (result < 0) throw failed("unmount", "platform.fuse-unmount", mountpoint, -result);
