@@ -76,7 +76,7 @@ describe("the grammar", () => {
 		]) {
 			expectCode(await machine.cairn(verb, "--help"), 0, /Examples:\n {2}cairn/);
 		}
-		for (const verb of ["list", "add", "drain", "remove", "replace"])
+		for (const verb of ["list", "add", "drain", "remove", "replace", "show", "set"])
 			expectCode(await machine.cairn("disk", verb, "--help"), 0, /Examples:\n {2}cairn disk/);
 	});
 
@@ -501,6 +501,39 @@ describe("care", () => {
 		const { json } = await machine.cairn("status", "demo", "--json");
 		assert.deepEqual([json.healing.paused, json.healing.tranquility, json.protection.provenBytes], [false, 4, 3_000_000]);
 		expectCode(await machine.cairn("verify", "demo", "--resume"), 4, /no verify was interrupted/);
+	});
+
+	test("disks are shown and set: what is set stays, is respected by writes, and no word loses data", async () => {
+		const machine = await mounted(22);
+		expectCode(await machine.cairn("disk", "set", "demo", "d2", "degraded"), 0, /degraded: set by the operator[\s\S]*set to degraded/);
+		expectCode(await machine.cairn("disk", "set", "demo", "/d3", "suspect", "--json"), 0);
+		expectCode(await machine.cairn("disk", "set", "demo", "d2", "broken"), 2, /no health/);
+		expectCode(await machine.cairn("disk", "set", "demo", "d9", "auto"), 3);
+		await writeFile(machine, "film", 3_000_000);
+		const placed = await machine.cairn("explain", "/mnt/demo/film", "--json");
+		const used = new Set(
+			placed.json.segments.flatMap((one: { fragments: { disk: string }[] }) => one.fragments.map((fragment) => fragment.disk)),
+		);
+		assert.deepEqual([...used].sort(), ["d1", "d2", "d4", "d5", "d6"], "the degraded one is needed, the suspect one is not written");
+		expectCode(await machine.cairn("status", "demo"), 0, /d2 is written only where others do not do/);
+		expectCode(await machine.cairn("disk", "set", "demo", "d3", "auto"), 0, /d3 \(\/d3\) is healthy\n/);
+		expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
+		expectCode(await machine.cairn("disk", "set", "demo", "d2", "failed"), 0, /is failed: the operator set it failed/);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		const shown = await machine.cairn("disk", "show", "demo", "d2", "--json");
+		assert.deepEqual([shown.json.healthSet, shown.json.reason], ["failed", "the operator set it failed"]);
+		assert.deepEqual(
+			shown.json.history.map((one: { state: string }) => one.state),
+			["degraded", "failed"],
+		);
+		expectCode(await machine.cairn("disk", "show", "demo", "d2"), 0, /history +\d{4}-[^\n]*degraded: set by the operator/);
+		expectCode(await machine.cairn("heal", "demo", "--pause"), 0);
+		machine.world.vanish("/d5");
+		await machine.world.advance(4000);
+		machine.world.vanish("/d6");
+		await machine.world.advance(4000);
+		expectCode(await machine.cairn("disk", "set", "demo", "d1", "failed"), 4, /cannot be given up/);
 	});
 
 	test("data beyond recovery is named, with code 5", async () => {

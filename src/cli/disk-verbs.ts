@@ -2,9 +2,18 @@
 import { FsError } from "../base/errors.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import { printableDeep } from "../daemon/text.ts";
-import type { AddPlan, AddResult, DiskName, DrainPlan, DrainResult, RemovePlan, ReplaceResult } from "../volume/native/interface.ts";
+import type {
+	AddPlan,
+	AddResult,
+	DiskDetails,
+	DiskName,
+	DrainPlan,
+	DrainResult,
+	RemovePlan,
+	ReplaceResult,
+} from "../volume/native/interface.ts";
 import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
-import { counted, formatBytes } from "./format.ts";
+import { counted, formatBytes, paintState } from "./format.ts";
 
 export interface DryRun {
 	readonly dryRun?: boolean;
@@ -167,4 +176,35 @@ export async function diskReplace(
 		? `${result.id} (${result.path}) takes over from ${disk}, which leaves by itself when everything has moved (cairn disk drain ${name} ${disk} --wait waits for it)\n`
 		: `${result.id} (${result.path}) takes the place of ${disk}; healing has begun (cairn heal ${name} --wait waits for it)\n`;
 	return done(result, text);
+}
+
+// ── how far disks are trusted ────────────────────────────────────────────────────────────────────────────────────
+
+const healths = ["auto", "healthy", "degraded", "suspect", "failed"];
+
+export async function diskShow(context: Context, name: string, which: string): Promise<Outcome> {
+	const shown = printableDeep(await callDaemon<DiskDetails>(context, name, "disk-show", { disk: await diskOf(context, which) }));
+	return done(shown, detailsText(context, shown));
+}
+
+export async function diskSet(context: Context, name: string, which: string, health: string): Promise<Outcome> {
+	if (!healths.includes(health)) throw new FsError("EINVAL", "cli.disk-health", `"${health}" is no health: ${healths.join(", ")}`);
+	const given = { disk: await diskOf(context, which), health };
+	const shown = printableDeep(await callDaemon<DiskDetails>(context, name, "disk-set", given));
+	return done(shown, detailsText(context, shown));
+}
+
+function detailsText({ paint }: Context, disk: DiskDetails): string {
+	const { errorKinds, history, healthSet } = disk;
+	const errors = Object.entries(errorKinds).filter(([, count]) => count > 0);
+	const lines = [
+		`${disk.id} (${disk.path}) is ${paintState(disk.state, paint)}${disk.reason === "" ? "" : `: ${disk.reason}`}`,
+		`  trust       ${healthSet === null ? "automatic" : `set to ${healthSet} by the operator; cairn disk set NAME ${disk.id} auto undoes that`}`,
+		`  holds       ${counted(disk.fragments, "fragment")}, ${formatBytes(disk.usedBytes)} of ${formatBytes(disk.capacityBytes)}`,
+		`  errors      ${errors.length === 0 ? "none" : errors.map(([kind, count]) => `${count} ${kind}`).join(", ")} since the mount`,
+		...history.map(
+			({ at, state, reason }, i) => `  ${i === 0 ? "history     " : "            "}${at}  ${state}${reason === "" ? "" : `: ${reason}`}`,
+		),
+	];
+	return `${lines.join("\n")}\n`;
 }

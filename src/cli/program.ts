@@ -5,7 +5,7 @@ import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
 import { printable } from "../daemon/text.ts";
 import { heal, type HealFlags, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
-import { diskAdd, diskDrain, diskRemove, diskReplace, type DrainFlags, type DryRun, type Force } from "./disk-verbs.ts";
+import { diskAdd, diskDrain, diskRemove, diskReplace, diskSet, diskShow, type DrainFlags, type DryRun, type Force } from "./disk-verbs.ts";
 import { scrub, type ScrubFlags } from "./scrub-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
@@ -177,6 +177,20 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.argument("<name>")
 		.action(async (name: string) => run.print(await diskList(context, name)));
 	addDiskChanges(disk, verb, context, run);
+	verb(disk, "show", "Show one disk: how far it is trusted and why, its errors, what became of it", ["cairn disk show demo d3"])
+		.argument("<name>")
+		.argument("<disk>", "id (d3) or path")
+		.action(async (name: string, which: string) => run.print(await diskShow(context, name, which)));
+	verb(disk, "set", "Say how far a disk is to be trusted; what happens to it does not change that until you say auto", [
+		"cairn disk set demo d3 degraded             # written only where others do not do",
+		"cairn disk set demo d3 suspect              # only read",
+		"cairn disk set demo d3 failed               # not used at all, over restarts; refused while data would be lost with it",
+		"cairn disk set demo d3 auto                 # errors and time decide",
+	])
+		.argument("<name>")
+		.argument("<disk>", "id (d3) or path")
+		.argument("<health>", "auto, healthy, degraded, suspect or failed")
+		.action(async (name: string, which: string, health: string) => run.print(await diskSet(context, name, which, health)));
 	verb(disk, "replace", "Put an empty disk in the place of another; healing or moving begins by itself", [
 		"cairn disk replace demo d3                  # lost: the same place, now empty",
 		"cairn disk replace demo /mnt/c /mnt/new     # lost or working: one that works is a source until it is empty, and then leaves",

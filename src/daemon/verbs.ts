@@ -49,6 +49,8 @@ const verbs: Readonly<Record<string, Verb>> = {
 	"disk-drain-cancel": (given, _progress, state) => need(state).disks.cancelDrain(text(given, "disk")),
 	"disk-remove": (given, _progress, state) => removeDisk(given, state),
 	set: (given, progress, state) => setProtection(given, progress, state),
+	"disk-show": (given, _progress, state) => need(state).disks.show(text(given, "disk")),
+	"disk-set": (given, _progress, state) => setDiskHealth(given, state),
 	"disk-replace": (given, _progress, state) => replaceDisk(given, state),
 };
 
@@ -204,6 +206,12 @@ async function drainDisk(given: Arguments, progress: ProgressSink, state: Daemon
 	if (flag(given, "dryRun")) return { plan: await disks.planDrain(disk) };
 	const plan = await disks.drain(disk, { allowDegraded: flag(given, "allowDegraded") });
 	return wait ? { plan, result: await disks.drained(disk, percent(progress)) } : { plan };
+}
+
+async function setDiskHealth(given: Arguments, state: DaemonState): Promise<unknown> {
+	const health = optionalChoice(given, "health", ["auto", "healthy", "degraded", "suspect", "failed"]);
+	if (health === undefined) throw new FsError("EINVAL", "control.disk-health", "health is missing");
+	return need(state).disks.setHealth(text(given, "disk"), health);
 }
 
 async function removeDisk(given: Arguments, state: DaemonState): Promise<unknown> {

@@ -164,7 +164,17 @@ function firstRoster(options: CreateOptions, disks: readonly Disk[], platform: P
 }
 
 export function rosterEntry(disk: Disk, id: number, uuid: string): RosterDisk {
-	return { id, uuid, path: utf8ToLatin1(disk.path), membership: "in", duty: "use", domain: utf8ToLatin1(disk.domain), reason: "" };
+	return {
+		id,
+		uuid,
+		path: utf8ToLatin1(disk.path),
+		membership: "in",
+		duty: "use",
+		health: "healthy",
+		isHealthSet: false,
+		domain: utf8ToLatin1(disk.domain),
+		reason: "",
+	};
 }
 
 /** @throws FsError REFUSED when somebody else has it. */

@@ -4,7 +4,7 @@ import { FsError, isFsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
 import { chooseMembers, createDiskSet, inspectDisks, markClean, type OpenDiskSet, openDiskSet } from "./disk-set.ts";
 import type { DiskState, Roster } from "./interface.ts";
-import { suspectErrors } from "./limits.ts";
+import { healthCalmMs, healthDegradedPoints, healthPointMs, suspectErrors } from "./limits.ts";
 import { mirrorCount, mountRefusal, rosterQuorum } from "./roster.ts";
 import { createVolume, machine, testConfig, type TestMachine } from "./test-world.ts";
 
@@ -154,13 +154,17 @@ test("errors: which make a disk failed, which are counted, and who is told", asy
 	const stop = disks.onChange((id, state) => told.push([id, state]));
 	disks.report(1, new FsError("ENOSPC", "t.t", "full"), "write");
 	disks.report(1, new FsError("CORRUPT", "t.t", "bad"), "read");
-	for (let i = 0; i < suspectErrors - 1; i++) disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
+	for (let i = 0; i < healthDegradedPoints - 1; i++) disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
 	assert.deepEqual(told, []);
+	for (let i = healthDegradedPoints - 1; i < suspectErrors - 1; i++) disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
+	assert.deepEqual(told, [[1, "degraded"]]);
+	assert.ok(disks.readable(1) && disks.writable(1), "degraded");
 	disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
 	assert.ok(disks.readable(1) && !disks.writable(1));
 	disks.report(2, new FsError("EIO", "t.t", "bad"), "sync");
 	disks.report(3, new FsError("ENODEV", "t.t", "gone"), "read");
 	assert.deepEqual(told, [
+		[1, "degraded"],
 		[1, "suspect"],
 		[2, "failed"],
 		[3, "failed"],
@@ -171,9 +175,49 @@ test("errors: which make a disk failed, which are counted, and who is told", asy
 	assert.deepEqual({ ...disks.slot(1)?.errors }, { read: suspectErrors, write: 0, sync: 0, corrupt: 1, timeout: 0 });
 	stop();
 	disks.report(4, new FsError("ETIMEDOUT", "t.t", "hangs"), "read");
-	assert.equal(told.length, 3);
+	assert.equal(told.length, 4);
 	assert.equal(disks.slot(4)?.state, "failed");
 	assert.deepEqual(chooseMembers(disks), [5, 6]);
+});
+
+test("distrust outlives the mount and wears off; what the operator sets stays, and what is set failed is not used until it is taken back", async () => {
+	const at = machine(26, 6);
+	await createVolume(at);
+	let disks = await open(at);
+	for (let i = 0; i < suspectErrors; i++) disks.report(1, new FsError("EIO", "t.t", "bad"), "read");
+	await at.world.run(disks.setHealth(2, "degraded"));
+	await at.world.run(disks.setHealth(3, "healthy"));
+	for (let i = 0; i < suspectErrors; i++) disks.report(3, new FsError("EIO", "t.t", "bad"), "read");
+	assert.match(states(disks), /d1:suspect d2:degraded d3:healthy d4:healthy/);
+	assert.equal(chooseMembers(disks).includes(2), false, "others do");
+	await at.world.run(disks.close());
+
+	disks = await open(at);
+	assert.match(states(disks), /d1:suspect d2:degraded d3:healthy d4:healthy/);
+	await at.world.advance(healthCalmMs + 2_000);
+	assert.match(states(disks), /d1:degraded d2:degraded d3:healthy/);
+	await at.world.advance((suspectErrors - healthDegradedPoints + 1) * healthPointMs);
+	assert.match(states(disks), /d1:healthy d2:degraded d3:healthy/);
+	await at.world.run(disks.setHealth(2, undefined));
+	assert.match(states(disks), /d2:healthy/);
+
+	await at.world.run(disks.setHealth(6, "failed"));
+	await at.world.run(disks.settled());
+	assert.match(states(disks), /d6:failed/);
+	await at.world.run(disks.close());
+	disks = await open(at);
+	assert.match(states(disks), /d6:failed/);
+	assert.equal(memberships(disks.roster), "d1:in d2:in d3:in d4:in d5:in d6:out");
+	await assert.rejects(at.world.run(disks.setHealth(6, "degraded")), refusal("log.health-away"));
+	await assert.rejects(at.world.run(disks.setHealth(9, "failed")), (error) => isFsError(error, "NOTFOUND"));
+	assert.equal(await at.world.run(disks.adopt("/d6", 6)), 6, "the same disk, taken back");
+	assert.match(states(disks), /d6:healthy/);
+	await at.world.run(disks.close());
+	disks = await open(at);
+	assert.match(states(disks), /d6:healthy/);
+	for (const id of [4, 5]) await at.world.run(disks.setHealth(id, "failed"));
+	await at.world.run(disks.settled());
+	await at.world.run(disks.close());
 });
 
 test("an idle volume learns of a lost disk by itself", async () => {

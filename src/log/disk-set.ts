@@ -24,6 +24,7 @@ import type {
 	AddOptions,
 	DiskDuty,
 	DiskErrors,
+	DiskHealth,
 	DiskId,
 	DiskPlace,
 	DiskSet,
@@ -33,12 +34,15 @@ import type {
 	Roster,
 	RosterDisk,
 } from "./interface.ts";
-import { diskCallMs, maximumDisks, probeMs, rosterGrowthBytes, superblockSlotBytes, suspectErrors } from "./limits.ts";
+import { applyHealth, type HealthEvent, healthReason, type HealthState, initialHealth } from "./disk-health.ts";
+import { diskCallMs, maximumDisks, probeMs, rosterGrowthBytes, slowProbeMs, superblockSlotBytes } from "./limits.ts";
 import {
 	changeCounts,
 	changeDisk,
 	currentLogEpoch,
 	disksIn,
+	givenUpReason,
+	isGivenUp,
 	mirrorCount,
 	mountedRoster,
 	mountRefusal,
@@ -88,6 +92,7 @@ interface Slot {
 	state: DiskState;
 	reason: string;
 	readonly errors: DiskErrors;
+	health: HealthState;
 	disk: Disk | undefined;
 	superblock: SuperblockFile | undefined;
 	cancelProbe: () => void;
@@ -107,9 +112,10 @@ function emptySlot(entry: RosterDisk): Slot {
 		uuid,
 		domain,
 		path: latin1ToUtf8(entry.path),
-		state: "missing",
-		reason: entry.reason || "not found",
+		state: isGivenUp(entry) ? "failed" : "missing",
+		reason: isGivenUp(entry) ? givenUpReason : entry.reason || "not found",
 		errors,
+		health: initialHealth(entry.health, entry.isHealthSet, 0),
 		disk: undefined,
 		superblock: undefined,
 		cancelProbe() {},
@@ -171,7 +177,7 @@ class ManagedDisks implements OpenDiskSet {
 
 	writable(id: DiskId): Disk | undefined {
 		const slot = this.#slots.get(id);
-		return slot?.state === "healthy" && !this.#readOnly ? slot.disk : undefined;
+		return (slot?.state === "healthy" || slot?.state === "degraded") && !this.#readOnly ? slot.disk : undefined;
 	}
 
 	clearable(id: DiskId): Disk | undefined {
@@ -190,10 +196,68 @@ class ManagedDisks implements OpenDiskSet {
 		slot.errors[kind]++;
 		this.#logger.warn(`disk d${id}: ${kind} error`, { path: slot.path, code, message });
 		if (code === "ENODEV" || kind === "timeout" || kind === "write" || kind === "sync") this.#fail(slot, message);
-		// Damaged contents are mended in place, where they are: a disk that takes writes and gives them back is not distrusted for what happened to its bytes.
-		else if (slot.state === "healthy" && slot.errors.read >= suspectErrors) {
-			this.#setState(slot, "suspect", `${slot.errors.read} read errors`);
-		}
+		else if (kind === "read") this.#happens(slot, { kind: "read-error" });
+	}
+
+	// ── health ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+	#happens(slot: Slot, event: HealthEvent): void {
+		const before = slot.health;
+		slot.health = applyHealth(before, event, this.#platform.clock.monotonicMs());
+		if (slot.health.health === before.health || !slot.disk) return;
+		const { state } = slot;
+		this.#stand(slot, this.#entry(slot.id)?.duty ?? "use");
+		if (slot.state !== state) this.#setState(slot, slot.state, slot.reason);
+		this.#rememberHealth(slot);
+	}
+
+	/** In the background: a mount that does not know it finds out again. */
+	#rememberHealth(slot: Slot): void {
+		if (this.#readOnly || this.#closed || this.#broken !== undefined) return;
+		const remember = async (): Promise<void> => {
+			const entry = this.#entry(slot.id);
+			const { health, isSet } = slot.health;
+			if (this.#closed || entry === undefined || (entry.health === health && entry.isHealthSet === isSet)) return;
+			await this.#change(`d${slot.id} is ${health}`, (roster) => changeDisk(roster, slot.id, { health, isHealthSet: isSet }), true);
+		};
+		this.#changing.run(remember).catch((error: unknown) => {
+			this.#logger.warn("the health of a disk could not be written down", { disk: slot.id, error: String(error) });
+		});
+	}
+
+	#entry(id: DiskId): RosterDisk | undefined {
+		return this.#roster.disks.find((entry) => entry.id === id);
+	}
+
+	setHealth(id: DiskId, health: DiskHealth | undefined): Promise<void> {
+		return this.#changing.run(async () => {
+			const slot = this.#known(id);
+			const entry = this.#entry(id);
+			const refuse = (why: string): FsError => new FsError("REFUSED", "log.health-away", `d${id} (${slot.path}) ${why}`, { disk: id });
+			if (entry === undefined || wasReplaced(entry)) throw refuse("has left the volume");
+			if (!slot.disk && health !== undefined && health !== "failed") throw refuse(`is ${slot.state}: ${slot.reason}`);
+			if (health === "failed") this.#refuseLastOnes(slot);
+			const next = applyHealth(slot.health, { kind: "set", health }, this.#platform.clock.monotonicMs());
+			await this.#change(
+				`health of d${id}: ${health ?? "automatic"}`,
+				(roster) => changeDisk(roster, id, { health: next.health, isHealthSet: next.isSet }),
+				true,
+			);
+			slot.health = next;
+			if (!slot.disk)
+				slot.reason = health === "failed" ? givenUpReason : "no longer set failed: `cairn disk replace` takes it back, or the next mount";
+			else if (health === "failed") this.#fail(slot, givenUpReason);
+			else this.#changeDuty(id, entry.duty);
+		});
+	}
+
+	/** Giving up one disk more than the volume survives would stop it. */
+	#refuseLastOnes(slot: Slot): void {
+		const others = disksIn(this.#roster).filter((entry) => entry.id !== slot.id && this.#slots.get(entry.id)?.disk !== undefined);
+		const needed = Math.max(1, disksIn(this.#roster).length - this.#roster.config.tolerance);
+		if (others.length >= needed) return;
+		const message = `d${slot.id} (${slot.path}) cannot be given up: only ${others.length} other disks work, and ${needed} are needed`;
+		throw new FsError("REFUSED", "log.health-needed", message, { disk: slot.id, others: others.length, needed });
 	}
 
 	#fail(slot: Slot, reason: string): void {
@@ -347,16 +411,17 @@ class ManagedDisks implements OpenDiskSet {
 		slot.superblock = open.superblock;
 		slot.path = open.path;
 		slot.domain = open.disk.domain;
-		this.#stand(slot, this.#roster.disks.find((entry) => entry.id === id)?.duty ?? "use");
+		const entry = this.#entry(id);
+		slot.health = initialHealth(entry?.health ?? "healthy", entry?.isHealthSet ?? false, this.#platform.clock.monotonicMs());
+		this.#stand(slot, entry?.duty ?? "use");
 	}
 
 	/** The state of a disk that is there, by its duty and its errors (D6). */
 	#stand(slot: Slot, duty: DiskDuty): void {
-		const distrusted = slot.errors.read >= suspectErrors;
-		slot.state = duty !== "use" ? "draining" : distrusted ? "suspect" : "healthy";
+		slot.state = duty !== "use" ? "draining" : slot.health.health;
 		if (duty === "drain") slot.reason = "what is on it moves to other disks";
 		else if (duty === "leave") slot.reason = "what is on it moves to other disks, then it leaves the volume";
-		else slot.reason = distrusted ? `${slot.errors.read} read errors` : "";
+		else slot.reason = healthReason(slot.health);
 	}
 
 	/** What was found where a missing disk should be: tells the operator more than "missing". */
@@ -377,10 +442,14 @@ class ManagedDisks implements OpenDiskSet {
 	}
 
 	#probeLater(slot: Slot, disk: Disk): void {
-		slot.cancelProbe = this.#platform.clock.after(probeMs, () => {
+		const { clock } = this.#platform;
+		slot.cancelProbe = clock.after(probeMs, () => {
+			const startMs = clock.monotonicMs();
 			disk.probe().then(
 				() => {
-					if (slot.disk === disk && !this.#closed) this.#probeLater(slot, disk);
+					if (slot.disk !== disk || this.#closed) return;
+					this.#happens(slot, { kind: clock.monotonicMs() - startMs >= slowProbeMs ? "slow" : "tick" });
+					if (slot.disk === disk) this.#probeLater(slot, disk);
 				},
 				(error: unknown) => {
 					if (slot.disk !== disk || this.#closed) return;
@@ -402,7 +471,7 @@ class ManagedDisks implements OpenDiskSet {
 			throw new FsError("REFUSED", "log.adopt-replaced", `d${replaces} was replaced already`);
 		}
 		if (old.disk) await old.disk.probe().catch((error: unknown) => this.report(replaces, error, "read"));
-		if (old.state === "healthy" || old.state === "draining") {
+		if (old.state === "healthy" || old.state === "degraded" || old.state === "draining") {
 			throw new FsError(
 				"REFUSED",
 				"log.adopt-healthy",
@@ -438,7 +507,11 @@ class ManagedDisks implements OpenDiskSet {
 		slot.disk = undefined;
 		// What it holds of an older log must not be believed; the roster that takes it in names no such epoch with it.
 		this.attach(slot.id, open);
-		const change = { path: utf8ToLatin1(open.path), domain: utf8ToLatin1(open.disk.domain), membership: "in" as const, reason: "" };
+		slot.health = initialHealth("healthy", false, this.#platform.clock.monotonicMs());
+		this.#stand(slot, this.#entry(slot.id)?.duty ?? "use");
+		const health = { health: slot.health.health, isHealthSet: slot.health.isSet };
+		const place = { path: utf8ToLatin1(open.path), domain: utf8ToLatin1(open.disk.domain) };
+		const change = { ...place, ...health, membership: "in" as const, reason: "" };
 		await this.#change("disk came back", (roster) => changeDisk(roster, slot.id, change), true);
 		this.#joined(slot, open.disk);
 	}
@@ -752,7 +825,12 @@ async function mountCandidates(
 		throw new FsError("REFUSED", refusal.site, refusal.message, { missing: refusal.missing, epoch: roster.epoch });
 	if (refusal) logger.warn(`mounting although: ${refusal.message}`);
 	const set = new ManagedDisks(roster, options, modules);
+	const givenUp = new Set(roster.disks.filter(isGivenUp).map((entry) => entry.id));
 	for (const [id, candidate] of chosen) {
+		if (givenUp.has(id)) {
+			closeQuietly(candidate.disk, logger);
+			continue;
+		}
 		set.attach(id, { path: candidate.path, disk: candidate.disk, superblock: candidate.file });
 	}
 	set.explainMissing(absent);
@@ -791,7 +869,8 @@ export function chooseMembers(disks: DiskSet, count = mirrorCount(disks.roster),
 	const eligible = disksIn(disks.roster)
 		.map((entry) => entry.id)
 		.filter((id) => !except.has(id) && disks.writable(id) !== undefined);
-	const ordered = [...eligible.filter((id) => current.has(id)), ...eligible.filter((id) => !current.has(id))];
+	const rank = (id: DiskId): number => (disks.slot(id)?.state === "degraded" ? 2 : 0) + (current.has(id) ? 0 : 1);
+	const ordered = [...eligible].sort((a, b) => rank(a) - rank(b));
 	const domains = new Set<string>();
 	const chosen: DiskId[] = [];
 	for (const id of ordered) {

@@ -22,6 +22,9 @@ export type DiskMembership = "in" | "out";
  */
 export type DiskDuty = "use" | "drain" | "leave";
 
+/** How far a disk that answers is trusted. degraded: read and written where others do not do; suspect: only read; failed: not used, because the operator said so. */
+export type DiskHealth = "healthy" | "degraded" | "suspect" | "failed";
+
 export interface RosterDisk {
 	readonly id: DiskId;
 	/** Identity in the disk's own superblock, formatted uuid. */
@@ -30,6 +33,9 @@ export interface RosterDisk {
 	readonly path: string;
 	readonly membership: DiskMembership;
 	readonly duty: DiskDuty;
+	readonly health: DiskHealth;
+	/** The operator set the health: what happens to the disk does not change it. */
+	readonly isHealthSet: boolean;
 	/** Failure domain when it was last seen. */
 	readonly domain: string;
 	/** Operator's words: why it is out. */
@@ -95,7 +101,7 @@ export interface OpenedFrom {
 // ── the set of disks ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * healthy: used. suspect: read, not written (too many errors). draining: works, read, not written, what is on it moves away. failed: not used (an I/O error
+ * healthy: used. degraded: some errors, or slow: read, and written where the healthy ones do not do. suspect: read, not written (too many errors). draining: works, read, not written, what is on it moves away. failed: not used (an I/O error
  * on write or sync, hung, vanished). missing: not found at mount.
  */
 export type DiskState = "healthy" | "degraded" | "suspect" | "draining" | "failed" | "missing";
@@ -142,16 +148,18 @@ export interface DiskSet {
 	slot(id: DiskId): DiskSlot | undefined;
 	/** The open disk, or undefined when it must not be read now. */
 	readable(id: DiskId): Disk | undefined;
-	/** The open disk, or undefined when it must not be written now (only healthy disks are). */
+	/** The open disk, or undefined when it must not be written now (only healthy ones are, and degraded ones as a last choice). */
 	writable(id: DiskId): Disk | undefined;
 	/** The open disk, or undefined when not even space may be given back on it (healthy and draining ones may). */
 	clearable(id: DiskId): Disk | undefined;
 	/**
 	 * Whoever got an error from a disk says so here, at once, whatever it does next. Write, sync, ENODEV and time-out errors (not ENOSPC) make the disk
 	 * `failed`: no call reaches it any more, listeners are told, and a roster change that takes it out is started.
-	 * Read errors count (a disk is suspect from `limits.suspectErrors` on); `CORRUPT` is counted and shown: damaged contents are mended in place.
+	 * Read errors count (disk-health.ts); `CORRUPT` is counted and shown: damaged contents are mended in place.
 	 */
 	report(id: DiskId, error: unknown, during: keyof DiskErrors): void;
+	/** What the operator says of a disk; undefined: let errors and time decide again. Durable when it resolves. @throws FsError NOTFOUND, REFUSED (it is not there, or has been replaced). */
+	setHealth(id: DiskId, health: DiskHealth | undefined): Promise<void>;
 	/** Called synchronously after a state changed. Returns the unsubscriber. */
 	onChange(listener: (id: DiskId, state: DiskState) => void): () => void;
 	/**

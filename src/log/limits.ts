@@ -16,6 +16,16 @@ export const maximumLogEpochs = 64;
 
 /** Read or checksum errors after which a disk is no longer written to: one bad sector is not a bad disk, a row of them is. */
 export const suspectErrors = 16;
+/** Fewer of them, or so many slow answers, make it the last choice for writes. */
+export const healthDegradedPoints = 4;
+/** A point of distrust wears off in this time, and a disk that was distrusted has to be without trouble for the second time, for each step back. Milliseconds. */
+export const healthPointMs = 600_000;
+export const healthCalmMs = 1_800_000;
+/** What a bad day leaves wears off within half a day. */
+export const healthMaximumPoints = 64;
+/** An answer to a question that costs a disk nothing, later than this, is slow: on a disk that is only busy it comes sooner. Milliseconds. */
+export const slowProbeMs = 4_000;
+
 /** How often a disk is asked whether it is still there: an idle volume learns of a loss within this time. Milliseconds. */
 export const probeMs = 1_000;
 /** A call that takes longer means that the disk hangs. Milliseconds. */

@@ -446,6 +446,8 @@ class MirroredLog implements Log {
 	}
 
 	#diskChanged(id: DiskId, state: DiskState): void {
+		// A degraded disk goes on mirroring: other choices are made when there is one to be made.
+		if (state === "degraded") return;
 		if (state !== "healthy") {
 			if (this.#mirrors.has(id)) this.#dropMirror(id);
 			return;

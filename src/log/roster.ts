@@ -91,6 +91,13 @@ export function wasReplaced(disk: RosterDisk): boolean {
 	return disk.membership === "out" && disk.reason.startsWith(replacedPrefix);
 }
 
+export const givenUpReason = "the operator set it failed";
+
+/** The operator does not want it used: it stays out over mounts. */
+export function isGivenUp(disk: RosterDisk): boolean {
+	return disk.isHealthSet && disk.health === "failed";
+}
+
 /**
  * The roster of a mount: what is found is in (a disk that was out comes back: its fragments are vouched for by checksums, its log and
  * runs are not named by this roster), what is missing is out.
@@ -99,6 +106,7 @@ export function mountedRoster(roster: Roster, found: ReadonlyMap<DiskId, FoundDi
 	const disks = roster.disks.map((disk): RosterDisk => {
 		const here = found.get(disk.id);
 		if (wasReplaced(disk)) return disk;
+		if (isGivenUp(disk)) return { ...disk, membership: "out", reason: givenUpReason };
 		if (here) return { ...disk, ...here, membership: "in", reason: "" };
 		return disk.membership === "out" ? disk : { ...disk, membership: "out", reason: "missing at mount" };
 	});

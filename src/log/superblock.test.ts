@@ -4,7 +4,7 @@ import { isFsError } from "../base/errors.ts";
 import { crc32c } from "../codec/checksum.ts";
 import { Prng } from "../platform/sim/prng.ts";
 import { SimWorld } from "../platform/sim/world.ts";
-import type { Roster } from "./interface.ts";
+import type { DiskHealth, Roster } from "./interface.ts";
 import { superblockSlotBytes } from "./limits.ts";
 import {
 	decodeSuperblock,
@@ -34,6 +34,8 @@ function sample(epoch: number, disks = 3): Superblock {
 			path: `/disks/\xc3\xa9/${i}`,
 			membership: i === 1 ? ("out" as const) : ("in" as const),
 			duty: (["use", "drain", "leave"] as const)[i % 3] as "use" | "drain" | "leave",
+			health: (["healthy", "degraded", "suspect", "failed"] as const)[i % 4] as DiskHealth,
+			isHealthSet: i % 2 === 0,
 			domain: "8:1",
 			reason: i === 1 ? "it hung" : "",
 		})),

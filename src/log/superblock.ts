@@ -16,7 +16,7 @@ import { FsError, isFsError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 import type { Disk, DiskFile } from "../platform/interface.ts";
-import type { DiskDuty, LogEpoch, Roster, RosterDisk, VolumeConfig } from "./interface.ts";
+import type { DiskDuty, DiskHealth, LogEpoch, Roster, RosterDisk, VolumeConfig } from "./interface.ts";
 import {
 	maximumDisks,
 	maximumLogEpochs,
@@ -37,6 +37,7 @@ const headBytes = 24;
 const checksumAt = 20;
 /** By their number on disk. */
 const duties: readonly DiskDuty[] = ["use", "drain", "leave"];
+const healths: readonly DiskHealth[] = ["healthy", "degraded", "suspect", "failed"];
 /** Slots are written in whole pages: a page is the unit in which devices read, change and write. */
 const pageBytes = 4096;
 
@@ -130,7 +131,9 @@ function encodeRoster(out: ByteWriter, roster: Roster): void {
 			.u32(disk.id)
 			.raw(parseUuid(disk.uuid))
 			.u8(disk.membership === "in" ? 1 : 0)
-			.u8(duties.indexOf(disk.duty));
+			.u8(duties.indexOf(disk.duty))
+			.u8(healths.indexOf(disk.health))
+			.u8(disk.isHealthSet ? 1 : 0);
 		out.text(disk.path).text(disk.domain).text(disk.reason);
 	}
 	out.u16(roster.logEpochs.length);
@@ -209,7 +212,11 @@ function decodeDisk(input: ByteReader): RosterDisk {
 	const number = input.u8();
 	const duty = duties[number];
 	if (duty === undefined) throw input.corrupt(`duty ${number} of d${id}`);
-	return { id, uuid, membership, duty, path: input.text(), domain: input.text(), reason: input.text() };
+	const code = input.u8();
+	const health = healths[code];
+	if (health === undefined) throw input.corrupt(`health ${code} of d${id}`);
+	const isHealthSet = decodeFlag(input);
+	return { id, uuid, membership, duty, health, isHealthSet, path: input.text(), domain: input.text(), reason: input.text() };
 }
 
 function decodeEpoch(input: ByteReader): LogEpoch {

@@ -228,6 +228,23 @@ export interface ProofGroup {
 	readonly birthEpoch: number;
 }
 
+export type DiskStateName = "healthy" | "degraded" | "suspect" | "draining" | "failed" | "missing";
+
+export interface DiskHistoryEntry {
+	/** Seconds since 1970. */
+	readonly at: number;
+	readonly state: DiskStateName;
+	/** Byte string. */
+	readonly reason: string;
+}
+
+/** The last changes of a disk's state, oldest first. */
+export interface DiskHistoryRecord {
+	readonly disk: number;
+	readonly entries: readonly DiskHistoryEntry[];
+	readonly birthEpoch: number;
+}
+
 /** How gently the scrub reads: limits.ts of the volume has pauses and batches. */
 export type ScrubIntensity = "low" | "medium" | "high";
 /** off: never, not even by hand. nightly: in some hours of each night, going on where it was. continuous: one pass after the other. */
@@ -353,7 +370,7 @@ export interface VolumeRecord {
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

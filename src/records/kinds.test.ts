@@ -18,6 +18,7 @@ import type {
 import {
 	accessListRecord,
 	careRecord,
+	diskHistoryRecord,
 	chunkRecord,
 	conversionRecord,
 	cookieRecord,
@@ -210,6 +211,18 @@ const samples: readonly Sample[] = [
 	sample(requestRecord, { slot: 3, session: 2 ** 52, requestLow: 0xffff_ffff, requestHigh: 7, ino: 8, birthEpoch: 2 }, 3),
 	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
 	sample(proofRecord, proof, 2 ** 40),
+	sample(
+		diskHistoryRecord,
+		{
+			disk: 3,
+			entries: [
+				{ at: 2 ** 40, state: "missing", reason: "not \xc3\xa9" },
+				{ at: 0, state: "healthy", reason: "" },
+			],
+			birthEpoch: 2,
+		},
+		3,
+	),
 	sample(careRecord, care),
 	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined }),
 	sample(volumeRecord, volume),
@@ -321,7 +334,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 16);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 17);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

@@ -10,6 +10,9 @@ import type {
 	Conversion,
 	CookieEntry,
 	DirectoryEntry,
+	DiskHistoryEntry,
+	DiskHistoryRecord,
+	DiskStateName,
 	Extent,
 	ExtentBlock,
 	FileType,
@@ -46,6 +49,8 @@ import {
 	maximumDataShards,
 	maximumExtentsPerBlock,
 	maximumGroups,
+	maximumHistoryEntries,
+	maximumHistoryReasonBytes,
 	maximumInlineBytes,
 	maximumNameBytes,
 	maximumParityShards,
@@ -612,6 +617,38 @@ function readPass(reader: ByteReader): ScrubPass | undefined {
 	};
 }
 
+/** The place in the list is the code on disk. */
+const diskStates: readonly DiskStateName[] = ["healthy", "degraded", "suspect", "draining", "failed", "missing"];
+
+export const diskHistoryRecord: RecordKind<readonly [disk: number], DiskHistoryRecord> = defineKind({
+	name: "history of disk",
+	tag: "d",
+	parts: ["u64"],
+	sizeHint: 400,
+	epoch: (history) => history.birthEpoch,
+	write(writer, { disk, entries }) {
+		assert(entries.length <= maximumHistoryEntries, `a history of ${entries.length} entries`);
+		writer.u64(disk).u32(entries.length);
+		for (const { at, state, reason } of entries) {
+			assert(reason.length <= maximumHistoryReasonBytes, `a reason of ${reason.length} bytes`);
+			writer.u64(at).u8(diskStates.indexOf(state)).text(reason);
+		}
+	},
+	read(reader, head, key) {
+		const disk = readIdentity(reader, key, 1);
+		const count = readCount(reader, maximumHistoryEntries, 9, "entries of a history");
+		const entries: DiskHistoryEntry[] = [];
+		for (let i = 0; i < count; i++) {
+			const at = reader.u64();
+			const state = readChoice(reader, diskStates, "state");
+			const reason = reader.text();
+			if (reason.length > maximumHistoryReasonBytes) throw reader.corrupt(`a reason of ${reason.length} bytes`);
+			entries.push({ at, state, reason });
+		}
+		return { disk, entries, birthEpoch: head.birthEpoch };
+	},
+});
+
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
 /** The place in the list is the code on disk. */
@@ -748,6 +785,7 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	pendingRecord,
 	proofRecord,
 	careRecord,
+	diskHistoryRecord,
 	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];

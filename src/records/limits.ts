@@ -28,6 +28,9 @@ export const maximumChunkRanges = 64;
 export const maximumTargetTextBytes = 64;
 /** Proofs are kept together: one record for 128 MiB of usual segments, 5 KiB with six fragments each, 33 KiB with the most there can be. */
 export const segmentsPerProofGroup = 64;
+/** A disk that flaps all day leaves the last of it; the record stays below 10 KiB. */
+export const maximumHistoryEntries = 32;
+export const maximumHistoryReasonBytes = 256;
 /** Nobody wants a healer that rests for a hundred days after one of work. */
 export const maximumTranquility = 100;
 /** A pending record must fit a commit (512 KiB) together with the inode and the head. */

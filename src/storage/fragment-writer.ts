@@ -76,11 +76,12 @@ export class FragmentWriter {
 	/** Disks that can be written now, with what is free for data on them (0 on a full one). */
 	candidates(purpose: WritePurpose = "data"): Candidate[] {
 		const found: Candidate[] = [];
-		for (const { id } of this.#modules.disks.slots()) {
+		for (const { id, state } of this.#modules.disks.slots()) {
 			const packs = this.#modules.packs(id);
 			if (!packs.prepared) continue;
 			const freeBytes = packs.full ? 0 : Math.max(0, packs.freeBytes - this.#modules.reserve(id, purpose));
-			found.push({ id, domain: this.#modules.domainOf(id), freeBytes, capacityBytes: packs.capacityBytes });
+			const isLastChoice = state === "degraded";
+			found.push({ id, domain: this.#modules.domainOf(id), freeBytes, capacityBytes: packs.capacityBytes, isLastChoice });
 		}
 		return found;
 	}

@@ -8,6 +8,8 @@ export interface Candidate {
 	/** What may still be used for data. */
 	readonly freeBytes: number;
 	readonly capacityBytes: number;
+	/** Written only where the others do not do. */
+	readonly isLastChoice?: boolean;
 }
 
 /**
@@ -16,6 +18,12 @@ export interface Candidate {
  * are not that many. The result is ordered by id and turned by `turn`, so that data and parity shards are spread evenly.
  */
 export function chooseDisks(candidates: readonly Candidate[], count: number, lengthBytes: number, turn: number): number[] | undefined {
+	const trusted = candidates.filter((candidate) => candidate.isLastChoice !== true);
+	const chosen = trusted.length === candidates.length ? undefined : choose(trusted, count, lengthBytes, turn);
+	return chosen ?? choose(candidates, count, lengthBytes, turn);
+}
+
+function choose(candidates: readonly Candidate[], count: number, lengthBytes: number, turn: number): number[] | undefined {
 	const roomy = candidates.filter((candidate) => candidate.freeBytes >= lengthBytes);
 	roomy.sort((a, b) => b.freeBytes - a.freeBytes || ((a.id + turn) % 64) - ((b.id + turn) % 64) || a.id - b.id);
 	const domains = new Set<string>();

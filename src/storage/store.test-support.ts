@@ -76,12 +76,14 @@ export class FakeDiskSet {
 
 	readable(id: DiskId): Disk | undefined {
 		const slot = this.#slots.find((one) => one.id === id);
-		return slot?.state === "healthy" || slot?.state === "suspect" || slot?.state === "draining" ? slot.disk : undefined;
+		return slot?.state === "healthy" || slot?.state === "degraded" || slot?.state === "suspect" || slot?.state === "draining"
+			? slot.disk
+			: undefined;
 	}
 
 	writable(id: DiskId): Disk | undefined {
 		const slot = this.#slots.find((one) => one.id === id);
-		return slot?.state === "healthy" ? slot.disk : undefined;
+		return slot?.state === "healthy" || slot?.state === "degraded" ? slot.disk : undefined;
 	}
 
 	clearable(id: DiskId): Disk | undefined {

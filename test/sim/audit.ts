@@ -24,6 +24,7 @@ import type {
 import {
 	accessListRecord,
 	careRecord,
+	diskHistoryRecord,
 	chunkRecord,
 	cookieRecord,
 	entryRecord,
@@ -132,6 +133,7 @@ class Audit {
 			accessListRecord,
 			proofRecord,
 			careRecord,
+			diskHistoryRecord,
 		];
 		const tags = new Set(kinds.map((kind) => kind.tag));
 		for (const key of this.#records.keys()) {

@@ -9,7 +9,7 @@
  */
 import { Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
-import type { DiskId, DiskPlace, DiskSet, DiskSlot } from "../../log/interface.ts";
+import type { DiskId, DiskPlace, DiskHealth, DiskSet, DiskSlot } from "../../log/interface.ts";
 import { rosterNeeds } from "../../log/roster.ts";
 import { fragmentLength } from "../../storage/fragment.ts";
 import { feasibleShape, formatRedundancy, parseRedundancy, sameShape } from "../../storage/redundancy.ts";
@@ -18,6 +18,7 @@ import type { Healer } from "./healer.ts";
 import type {
 	AddPlan,
 	AddResult,
+	DiskDetails,
 	DiskName,
 	DiskVerbs,
 	DrainOptions,
@@ -27,6 +28,8 @@ import type {
 	RemovePlan,
 	ReplaceResult,
 } from "./interface.ts";
+import { DiskHistory } from "./disk-history.ts";
+import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 import { memberSlots } from "./members.ts";
 import { removeShell } from "./offline.ts";
@@ -41,6 +44,7 @@ interface Held {
 export class DiskWork implements DiskVerbs {
 	readonly #core: Core;
 	readonly #healer: Healer;
+	readonly #history: DiskHistory;
 	readonly #turn = new Mutex();
 	readonly #listeners = new Set<() => void>();
 	#cancelTick: () => void = () => {};
@@ -49,6 +53,7 @@ export class DiskWork implements DiskVerbs {
 
 	constructor(core: Core, healer: Healer) {
 		this.#core = core;
+		this.#history = new DiskHistory(core);
 		this.#healer = healer;
 	}
 
@@ -342,7 +347,7 @@ export class DiskWork implements DiskVerbs {
 	}
 
 	async #substitute(slot: DiskSlot, path: string, force: boolean): Promise<ReplaceResult> {
-		if (slot.state === "healthy" || slot.state === "draining") {
+		if (slot.state === "healthy" || slot.state === "degraded" || slot.state === "draining") {
 			throw new FsError(
 				"REFUSED",
 				"volume.replace-healthy",
@@ -354,9 +359,62 @@ export class DiskWork implements DiskVerbs {
 		return { id: `d${await this.#disks.adopt(path, slot.id, force)}`, path, moving: false };
 	}
 
+	// ── how far they are trusted ─────────────────────────────────────────────────────────────────────────────────
+
+	async show(name: string): Promise<DiskDetails> {
+		const slot = findSlot(this.#disks, name);
+		const entry = this.#disks.roster.disks.find((one) => one.id === slot.id);
+		const space = this.#core.store.space().disks.find((one) => one.id === slot.id);
+		let fragments = 0;
+		for await (const segment of this.#core.segments()) fragments += segment.fragments.filter((place) => place.disk === slot.id).length;
+		const history = (await this.#history.of(slot.id)).map(({ at, state, reason }) => ({ at: timeOf(at) ?? "", state, reason }));
+		return {
+			id: `d${slot.id}`,
+			path: slot.path,
+			state: slot.state,
+			reason: slot.reason,
+			healthSet: entry?.isHealthSet === true ? entry.health : null,
+			errorKinds: slot.errors,
+			fragments,
+			capacityBytes: space?.capacityBytes ?? 0,
+			usedBytes: space?.usedBytes ?? 0,
+			history,
+		};
+	}
+
+	setHealth(name: string, health: DiskHealth | "auto"): Promise<DiskDetails> {
+		return this.#turn.run(async () => {
+			const { id } = findSlot(this.#disks, name);
+			if (health === "failed") await this.#refuseLoss(id);
+			await this.#disks.setHealth(id, health === "auto" ? undefined : health);
+			await this.#disks.settled();
+			this.#healer.disksChanged();
+			await this.#history.stop();
+			return this.show(`d${id}`);
+		});
+	}
+
+	/** What could not be read without the disk must not lose it by a word. */
+	async #refuseLoss(id: number): Promise<void> {
+		let bytes = 0;
+		for await (const segment of this.#core.segments()) {
+			const health = this.#core.store.assess(segment);
+			const others = health.fragments.filter((one) => one.state === "ok" && one.disk !== id).length;
+			if (!health.lost && others < segment.dataShards) bytes += segment.liveBytes;
+		}
+		if (bytes === 0) return;
+		const message = `d${id} cannot be given up: ${bytes} bytes could not be read without it. Let the healer finish first (cairn status), or drain it`;
+		throw new FsError("REFUSED", "volume.health-loss", message, { disk: id, bytes });
+	}
+
 	// ── in the background ────────────────────────────────────────────────────────────────────────────────────────
 
 	/** Looks after disks that are to be emptied: what came onto them late, and those that leave when they are empty. */
+	async begin(): Promise<void> {
+		await this.#history.start();
+		this.start();
+	}
+
 	start(): void {
 		this.#cancelTick = this.#core.platform.clock.after(limits.healTickMs, () => {
 			this.#ticking = this.#tick()
@@ -395,6 +453,7 @@ export class DiskWork implements DiskVerbs {
 		this.#cancelTick();
 		await this.#ticking;
 		await this.#turn.run(async () => {});
+		await this.#history.stop();
 	}
 }
 

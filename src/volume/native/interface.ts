@@ -1,6 +1,6 @@
 /** What the daemon needs of a native volume beyond the doors' API: status, healing, verification, explanation, disks. */
 import type { Logger } from "../../base/telemetry.ts";
-import type { DiskErrors, DiskState } from "../../log/interface.ts";
+import type { DiskErrors, DiskHealth, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { ScrubIntensity, ScrubSchedule, ScrubState } from "../../records/interface.ts";
 import type { ResumedSession, Volume } from "../interface.ts";
@@ -268,6 +268,21 @@ export interface ReplaceResult extends DiskName {
 	readonly moving: boolean;
 }
 
+/** `disk show NAME DISK --json`. */
+export interface DiskDetails extends DiskName {
+	readonly state: DiskState;
+	readonly reason: string;
+	/** The operator set it; null: errors and time decide. */
+	readonly healthSet: DiskHealth | null;
+	/** Counted since the mount. */
+	readonly errorKinds: Readonly<DiskErrors>;
+	readonly fragments: number;
+	readonly capacityBytes: number;
+	readonly usedBytes: number;
+	/** Changes of its state, oldest first; ISO 8601. */
+	readonly history: readonly { readonly at: string; readonly state: DiskState; readonly reason: string }[];
+}
+
 /** Disks that come and go while the volume is mounted. DISK is `d3` or its path. Each waits for the one before. */
 export interface DiskVerbs {
 	planAdd(paths: readonly string[], force: boolean): Promise<AddPlan>;
@@ -284,6 +299,9 @@ export interface DiskVerbs {
 	remove(disk: string): Promise<DiskName & { readonly cleared: boolean }>;
 	/** A fresh disk takes over; healing or moving starts by itself. @throws FsError NOTFOUND, REFUSED. */
 	replace(disk: string, newPath: string | undefined, force?: boolean): Promise<ReplaceResult>;
+	show(disk: string): Promise<DiskDetails>;
+	/** "auto": errors and time decide. @throws FsError NOTFOUND, REFUSED (not there; "failed" while data would be lost with it). */
+	setHealth(disk: string, health: DiskHealth | "auto"): Promise<DiskDetails>;
 	/** Called when disks joined or left. */
 	onMembers(listener: () => void): void;
 }

@@ -179,7 +179,7 @@ export class LocalVolume implements NativeVolume {
 		this.scrub.start();
 		this.#compactor.start();
 		this.#leveller.start();
-		this.disks.start();
+		await this.disks.begin();
 		await this.#protector.start();
 	}
 

@@ -129,7 +129,9 @@ function warningsOf(
 	const warnings: string[] = [];
 	const { roster } = modules.core.disks;
 	const slots = memberSlots(modules.core.disks);
-	const away = slots.filter((slot) => slot.state !== "healthy" && slot.state !== "draining");
+	const away = slots.filter((slot) => slot.state !== "healthy" && slot.state !== "draining" && slot.state !== "degraded");
+	for (const slot of slots)
+		if (slot.state === "degraded") warnings.push(`disk d${slot.id} is written only where others do not do: ${slot.reason}`);
 	if (roster.config.sameDevice) warnings.push(sameDeviceWarning);
 	if (away.length > 0) {
 		warnings.push(
