@@ -13,6 +13,7 @@ import { RealConnection } from "../platform/real/connection.ts";
 import { RealClock } from "../platform/real/clock.ts";
 import { type Effect, type Happened, KeeperCore } from "./keeper-core.ts";
 import { KeeperLink, type KeepersLink, keptDescriptors, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
+import { reportedWithinMs } from "./limits.ts";
 import { formatLogLine, type LogLevel } from "./log-line.ts";
 
 class Keeper {
@@ -44,7 +45,12 @@ class Keeper {
 		};
 		const link: KeepersLink = new KeeperLink<ToKeeper, ToDaemon>(new RealConnection(socket), told, logger);
 		this.#link = link;
-		void link.lost.then(async () => this.#happened({ kind: "ended", how: await how }));
+		// A thread that hangs in the kernel keeps a dead process from being reported, perhaps until its successor serves.
+		const unreported = async (): Promise<string> => {
+			await this.#clock.sleep(reportedWithinMs);
+			return "its connection ended";
+		};
+		void link.lost.then(async () => this.#happened({ kind: "ended", how: await Promise.race([how, unreported()]) }));
 	}
 
 	#happened(happened: Happened): void {

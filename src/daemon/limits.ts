@@ -71,3 +71,6 @@ export const keeperRetryMs = 2_000;
 
 /** Heap of a keeper in MiB: it holds a few strings. */
 export const keeperHeapMiB = 8;
+
+/** How long after the end of its connection a keeper waits for the news of how its daemon ended. */
+export const reportedWithinMs = 2_000;

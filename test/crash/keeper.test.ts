@@ -1,5 +1,6 @@
 /** A mount outlives its daemon: the command line, real processes, a real kernel. The long suite kills more often. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import {
 	closeSync,
 	cpSync,
@@ -8,6 +9,7 @@ import {
 	readFileSync,
 	readSync,
 	symlinkSync,
+	truncateSync,
 	unlinkSync,
 	writeFileSync,
 	writeSync,
@@ -83,6 +85,28 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 		await volume.successorOf(volume.killDaemon());
 		assert.equal(readFileSync(join(volume.mountpoint, "kept"), "utf8"), "before");
 		assert.equal(volume.keepers().length, 1);
+	});
+
+	test("killed while it waits for the kernel to write a mapping out, twice: nothing of it stands in its successor's way", async () => {
+		const path = join(volume.mountpoint, "mapped");
+		writeFileSync(path, "");
+		truncateSync(path, 96 << 20);
+		for (let round = 0; round < 2; round++) {
+			const child = spawn(process.execPath, [fileURLToPath(new URL("keeper-mapped.js", import.meta.url)), path], {
+				stdio: ["ignore", "pipe", "inherit"],
+			});
+			let said = "";
+			const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
+			child.stdout.on("data", (bytes) => {
+				said += String(bytes);
+			});
+			await until("the search", () => said !== "");
+			await sleep(100);
+			await volume.successorOf(volume.killDaemon());
+			await ended;
+			assert.equal(said, `searching\n${96 << 20} A\n`);
+		}
+		unlinkSync(path);
 	});
 
 	test("cairn upgrade: another installation takes over, programs wait", async () => {

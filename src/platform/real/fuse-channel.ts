@@ -271,6 +271,8 @@ class Notifier {
 		this.#worker = new Worker(new URL("./fuse-notifier.js", import.meta.url), {
 			workerData: { fd },
 			resourceLimits: workerHeap,
+			// It closes its copies of what others have opened.
+			trackUnmanagedFds: false,
 			name: "fuse-notifier",
 		});
 		this.#worker.on("message", (done: NotificationDone) => this.#done(done));

@@ -38,6 +38,8 @@ export interface Libc {
 	/** 0 or -errno, on a thread of the pool: it may need answers from the thread that calls. Strings are NUL-terminated bytes. */
 	mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): Promise<number>;
 	umount(target: Uint8Array, flags: number): Promise<number>;
+	/** The calling thread gets a table of descriptors of its own (unshare(2), CLONE_FILES). 0 or -errno. */
+	unshareFiles(): number;
 }
 
 /** What loop devices need; each answers a result or -errno. Strings are NUL-terminated bytes. */
@@ -164,11 +166,14 @@ function load(): Libc {
 	const read = library.func("long read(int fd, void *buf, size_t count)");
 	const poll = library.func("int poll(void *fds, unsigned long count, int timeout)");
 	const eventfd = library.func("int eventfd(unsigned int initial, int flags)");
+	const unshare = library.func("int unshare(int flags)");
 	const closeOnExec = 0o2000000;
+	const cloneFiles = 0x400;
 	return {
 		read: (fd, into, lengthBytes) => errno(read(fd, into, lengthBytes) as number),
 		poll: (fds, count, timeoutMs) => errno(poll(fds, count, timeoutMs) as number),
 		eventfd: () => errno(eventfd(0, closeOnExec) as number),
+		unshareFiles: () => errno(unshare(cloneFiles) as number),
 		...mounts(library),
 	};
 }
