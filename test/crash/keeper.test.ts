@@ -150,6 +150,26 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 		await volume.mount();
 	});
 
+	test("killed while it unmounts, waiting in the kernel for its own answer: a successor ends it", async () => {
+		writeFileSync(join(volume.mountpoint, "large"), Buffer.alloc(64 << 20, "dirty "));
+		const [daemon] = volume.daemons();
+		const unmounted = volume.try("umount", volume.mountpoint);
+		const waits = (): boolean =>
+			readdirSync(`/proc/${daemon}/task`).some((task) => /destroy/.test(readFileSync(`/proc/${daemon}/task/${task}/stack`, "latin1")));
+		try {
+			await until("the last request", waits);
+		} catch (error) {
+			// It was quick: the thread, or the whole process, has ended.
+			if ((error as { code?: string }).code !== "ENOENT" && (error as { code?: string }).code !== "ESRCH") throw error;
+		}
+		if (volume.daemons().includes(daemon as number)) volume.killDaemon();
+		await unmounted;
+		await gone(volume);
+		await volume.mount();
+		assert.equal(readFileSync(join(volume.mountpoint, "large")).length, 64 << 20);
+		unlinkSync(join(volume.mountpoint, "large"));
+	});
+
 	test("SIGTERM to the keeper unmounts and ends cleanly", async () => {
 		const [keeper] = volume.keepers();
 		// Before, it would die of the signal, and be replaced.

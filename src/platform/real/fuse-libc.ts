@@ -38,6 +38,8 @@ export interface Libc {
 	/** 0 or -errno, on a thread of the pool: it may need answers from the thread that calls. Strings are NUL-terminated bytes. */
 	mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): Promise<number>;
 	umount(target: Uint8Array, flags: number): Promise<number>;
+	/** On the calling thread. */
+	umountNow(target: Uint8Array, flags: number): number;
 	/** The calling thread gets a table of descriptors of its own (unshare(2), CLONE_FILES). 0 or -errno. */
 	unshareFiles(): number;
 }
@@ -178,12 +180,13 @@ function load(): Libc {
 	};
 }
 
-function mounts(library: ReturnType<typeof koffi.load>): Pick<Libc, "mount" | "umount"> {
+function mounts(library: ReturnType<typeof koffi.load>): Pick<Libc, "mount" | "umount" | "umountNow"> {
 	const mount = library.func("int mount(void *source, void *target, void *type, unsigned long flags, void *data)");
 	const umount = library.func("int umount2(void *target, int flags)");
 	return {
 		mount: (source, target, type, flags, data) => outcome((done) => mount.async(source, target, type, flags, data, done)),
 		umount: (target, flags) => outcome((done) => umount.async(target, flags, done)),
+		umountNow: (target, flags) => errno(umount(target, flags) as number),
 	};
 }
 

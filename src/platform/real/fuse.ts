@@ -8,6 +8,7 @@
  */
 import { closeSync, constants, openSync, writeSync } from "node:fs";
 import { readFile, stat, writeFile } from "node:fs/promises";
+import { Worker } from "node:worker_threads";
 import { bytesToLatin1, latin1ToBytes, latin1ToUtf8 } from "../../base/bytes.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
@@ -16,6 +17,8 @@ import { RealFuseChannel } from "./fuse-channel.ts";
 import { createMountDevice, plainSource, removeStaleNodes } from "./fuse-device.ts";
 import { hasFusermount, mountAsUser, unmountAsUser } from "./fuse-user.ts";
 import { libc, mntDetach, mountFlags, pollErr, pollFdBytes, pollIn, umountNoFollow } from "./fuse-libc.ts";
+import { workerHeap } from "./fuse-limits.ts";
+import type { Unmount } from "./fuse-unmounter.ts";
 
 const device = "/dev/fuse";
 const blockType = "fuseblk";
@@ -204,10 +207,20 @@ async function raiseReadAhead(mountpoint: string, bytes: number): Promise<void> 
 	}
 }
 
+/** On a thread of its own. 0 or -errno. */
+function unmountApart(workerData: Unmount): Promise<number> {
+	return new Promise((resolve, reject) => {
+		const url = new URL("./fuse-unmounter.js", import.meta.url);
+		const worker = new Worker(url, { workerData, resourceLimits: workerHeap, trackUnmanagedFds: false, name: "fuse-unmounter" });
+		worker.once("message", resolve);
+		worker.once("error", reject);
+	});
+}
+
 async function unmount(mountpoint: string, lazy: boolean): Promise<void> {
 	if (!isRoot()) return unmountAsUser(mountpoint, lazy);
 	const type = (await mountedAt(mountpoint))?.type ?? "";
-	const result = await libc().umount(cString(mountpoint), umountNoFollow | (lazy ? mntDetach : 0));
+	const result = await unmountApart({ target: cString(mountpoint), flags: umountNoFollow | (lazy ? mntDetach : 0) });
 	if (result < 0) throw failed("unmount", "platform.fuse-unmount", mountpoint, -result);
 	if (type.startsWith(`${blockType}.`)) await removeStaleNodes(type.slice(blockType.length + 1));
 }
