@@ -84,6 +84,7 @@ export interface VolumeStatusJson {
 	readonly state: string;
 	readonly pid: number;
 	readonly mounts: readonly string[];
+	readonly usedBytes: number;
 	readonly protection: { readonly fullBytes: number; readonly degradedBytes: number; readonly lostBytes: number };
 	readonly disks: readonly { readonly id: string | number; readonly path: string; readonly state: string; readonly errors: number }[];
 	readonly healing: { readonly active: boolean; readonly remainingBytes: number };
