@@ -329,6 +329,26 @@ describe("a daemon that serves", () => {
 });
 
 describe("disks that come and go", () => {
+	test("drain says beforehand, when it begins and in the end what finds no place on the other disks", async () => {
+		const machine = await mounted(33);
+		machine.world.addDisk("/d7", { capacityBytes: 1 << 20 });
+		await writeFile(machine, "film", 8_000_000);
+		expectCode(await machine.cairn("disk", "add", "demo", "/d7"), 0);
+		const plan = await machine.cairn("disk", "drain", "demo", "d2", "--dry-run", "--json");
+		expectCode(plan, 0);
+		assert.ok(plan.json.unplacedBytes > 0 && plan.json.unplacedBytes <= plan.json.moveBytes, `${plan.json.unplacedBytes}`);
+		expectCode(
+			await machine.cairn("disk", "drain", "demo", "d2", "--dry-run"),
+			0,
+			/room {8}for .* no other disk that may hold it has room/,
+		);
+		const begun = await machine.cairn("disk", "drain", "demo", "d2");
+		expectCode(begun, 0, /is being emptied/);
+		assert.match(begun.err, /no other disk that may hold it has room now/);
+		expectCode(await machine.cairn("disk", "drain", "demo", "d2", "--wait"), 5, /still holds/);
+		expectCode(await machine.cairn("disk", "list", "demo"), 0, /d2\s+draining.*what is on it moves/);
+	});
+
 	test("added, drained, removed, exchanged; every step says what it would do, and what keeps it from being done", async () => {
 		const machine = await mounted(30);
 		for (const path of ["/d7", "/d8"]) machine.world.addDisk(path, { capacityBytes: 1 << 30 });
@@ -353,7 +373,7 @@ describe("disks that come and go", () => {
 		assert.ok(would.json.moveBytes > 0 && would.json.fragments > 0);
 		expectCode(await machine.cairn("disk", "drain", "demo", "/d2", "--dry-run"), 0, /stays as it is/);
 		expectCode(await machine.cairn("disk", "drain", "demo", "/d2", "--wait"), 0, /d2 \(\/d2\) is empty/);
-		expectCode(await machine.cairn("disk", "list", "demo"), 0, /d2\s+draining/);
+		expectCode(await machine.cairn("disk", "list", "demo"), 0, /d2\s+draining.*it is empty: `cairn disk remove`/);
 		expectCode(await machine.cairn("disk", "drain", "demo", "d2", "--cancel"), 0, /used again/);
 		expectCode(await machine.cairn("disk", "drain", "demo", "d2"), 0, /is being emptied/);
 		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);

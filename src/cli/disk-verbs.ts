@@ -100,8 +100,12 @@ export async function diskDrain(context: Context, name: string, which: string, f
 	const text =
 		`${plan.id} (${plan.path}) is being emptied: ${formatBytes(plan.moveBytes)} in ${counted(plan.fragments, "fragment")} move to other disks. ` +
 		`Watch it with: cairn status ${name}; when it is empty: cairn disk remove ${name} ${plan.id}\n`;
-	return done(plan, text);
+	const outcome = done(plan, text);
+	return plan.unplacedBytes > 0 ? { ...outcome, warnings: [unplacedText(plan)] } : outcome;
 }
+
+const unplacedText = ({ unplacedBytes }: DrainPlan): string =>
+	`for ${formatBytes(unplacedBytes)} of it no other disk that may hold it has room now: that stays until a disk is added or something is deleted`;
 
 async function cancelDrain(context: Context, name: string, disk: string, flags: DrainFlags): Promise<Outcome> {
 	if (flags.wait === true || flags.dryRun === true || flags.allowDegraded === true) {
@@ -118,6 +122,7 @@ function drainPlanText(plan: DrainPlan): string {
 			? `  free        ${formatBytes(plan.freeBytes.now)} -> ${formatBytes(plan.freeBytes.after)}`
 			: "  free        what it holds has no room on the other disks",
 	];
+	if (plan.unplacedBytes > 0) lines.push(`  room        ${unplacedText(plan)}`);
 	for (const { redundancy, becomes, isAsAsked, survivesAsMany } of plan.shapes) {
 		const kept = isAsAsked
 			? "stays as it is"
@@ -131,7 +136,8 @@ function drainOutcome(name: string, result: DrainResult): Outcome {
 	const { id, path, state, leftBytes, needed } = result;
 	if (state === "removed") return done(result, `${id} (${path}) was empty and has left the volume\n`);
 	if (state === "draining" && leftBytes === 0 && needed === null) {
-		return done(result, `${id} (${path}) is empty. Let it go: cairn disk remove ${name} ${id}\n`);
+		const next = result.leaves ? "It leaves the volume by itself" : `Let it go: cairn disk remove ${name} ${id}`;
+		return done(result, `${id} (${path}) is empty. ${next}\n`);
 	}
 	const what = [leftBytes > 0 ? formatBytes(leftBytes) : "", needed ?? ""].filter((one) => one !== "").join(" and ");
 	const text = state === "draining" ? `${id} (${path}) still holds ${what}\n` : `${id} (${path}) is ${state} now\n`;

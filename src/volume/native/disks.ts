@@ -37,6 +37,8 @@ import { removeShell } from "./offline.ts";
 interface Held {
 	readonly fragments: number;
 	readonly bytes: number;
+	/** What of them finds no place on the other disks. */
+	readonly unplacedBytes: number;
 	/** Redundancies asked for by what has fragments there. */
 	readonly targets: ReadonlySet<string>;
 }
@@ -151,6 +153,7 @@ export class DiskWork implements DiskVerbs {
 			path: slot.path,
 			fragments: held.fragments,
 			moveBytes: held.bytes,
+			unplacedBytes: held.unplacedBytes,
 			metadata: rosterNeeds(this.#disks.roster, slot.id) !== undefined,
 			fits: then !== undefined && then.space.freeBytes >= this.#core.reservedBytes,
 			freeBytes: { now: this.#unpromised(now.freeBytes), after: this.#unpromised(then?.space.freeBytes ?? 0) },
@@ -239,7 +242,14 @@ export class DiskWork implements DiskVerbs {
 
 	#drainResult(id: DiskId, path: string): DrainResult {
 		const state = this.#disks.slot(id)?.state ?? "removed";
-		return { id: `d${id}`, path, state, leftBytes: this.#leftBytes(id), needed: rosterNeeds(this.#disks.roster, id) ?? null };
+		return {
+			id: `d${id}`,
+			path,
+			state,
+			leftBytes: this.#leftBytes(id),
+			needed: rosterNeeds(this.#disks.roster, id) ?? null,
+			leaves: this.#dutyOf(id) === "leave",
+		};
 	}
 
 	/** What fragments take there; also what is being written or given back just now. */
@@ -251,19 +261,39 @@ export class DiskWork implements DiskVerbs {
 		return this.#leftBytes(id) === 0 && rosterNeeds(this.#disks.roster, id) === undefined;
 	}
 
-	/** By the records, the truth. */
+	/** By the records, the truth. Where its fragments could go is tried one by one, each to the emptiest disk that may hold it. */
 	async #held(id: DiskId): Promise<Held> {
 		let fragments = 0;
 		let bytes = 0;
+		let unplacedBytes = 0;
+		const room = this.#roomBeside(id);
 		const targets = new Set<string>();
 		for await (const segment of this.#core.segments()) {
 			const here = segment.fragments.filter((place) => place.disk === id).length;
 			if (here === 0) continue;
 			fragments += here;
-			bytes += here * fragmentLength(segment.shardBytes);
+			const lengthBytes = fragmentLength(segment.shardBytes);
+			bytes += here * lengthBytes;
 			targets.add(segment.target);
+			const taken = new Set(segment.fragments.filter((place) => place.disk !== id).map((place) => this.#domainOf(place.disk)));
+			const fitting = room.filter((one) => one.freeBytes >= lengthBytes && !taken.has(one.domain));
+			const emptiest = fitting.sort((a, b) => b.freeBytes - a.freeBytes)[0];
+			if (emptiest === undefined) unplacedBytes += here * lengthBytes;
+			else emptiest.freeBytes -= lengthBytes;
 		}
-		return { fragments, bytes, targets };
+		return { fragments, bytes, unplacedBytes, targets };
+	}
+
+	/** What the other disks could take; one that cannot be written has nothing free. */
+	#roomBeside(id: DiskId): { readonly domain: string; freeBytes: number }[] {
+		const others = this.#core.store.space().disks.filter((disk) => disk.id !== id && disk.freeBytes > 0);
+		return others.map((disk) => ({ domain: this.#domainOf(disk.id), freeBytes: disk.freeBytes }));
+	}
+
+	/** Disks of one device count apart where the volume was made so. */
+	#domainOf(id: DiskId): string {
+		const domain = this.#disks.roster.config.sameDevice ? undefined : this.#disks.slot(id)?.domain;
+		return domain ?? `d${id}`;
 	}
 
 	// ── remove ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -279,6 +309,8 @@ export class DiskWork implements DiskVerbs {
 		if (slot.disk !== undefined && slot.state !== "draining") reasons.push("it is in use (drain it first)");
 		if (fragments > 0) reasons.push(`it holds ${fragments} fragments (${bytes} bytes) of live data`);
 		if (needs !== undefined) reasons.push(`it holds ${needs}`);
+		if (slot.state === "draining" && reasons.length > 0)
+			reasons.push("it is still being emptied (`cairn disk drain` with --wait waits for it)");
 		if (reasons.length === 0 && slot.disk !== undefined && this.#leftBytes(slot.id) > 0) {
 			reasons.push("space on it is just being given back (try again in a moment)");
 		}

@@ -233,8 +233,10 @@ export interface DrainPlan extends DiskName {
 	readonly moveBytes: number;
 	/** Log or metadata move, too. */
 	readonly metadata: boolean;
-	/** What it holds has room on the others. */
+	/** What it holds has room on the others, and so have reservations. */
 	readonly fits: boolean;
+	/** Raw bytes of it that find no place on the disks as they are now: no other disk that may hold them has room. They stay until one has. */
+	readonly unplacedBytes: number;
 	readonly freeBytes: NowAndAfter;
 	/** What becomes of each redundancy that is asked for on it, and of the volume's own. `becomes`: null where nothing fits any more. */
 	readonly shapes: readonly {
@@ -251,6 +253,8 @@ export interface DrainResult extends DiskName {
 	readonly leftBytes: number;
 	/** What of the volume's own is still on it: metadata, a mirror of the log. */
 	readonly needed: string | null;
+	/** It was replaced while it worked: it leaves the volume by itself when it is empty. */
+	readonly leaves: boolean;
 }
 
 export interface RemovePlan extends DiskName {

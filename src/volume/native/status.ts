@@ -1,6 +1,7 @@
 /** The truth about a volume in one structure (contracts: `status --json`). */
 import type { FsError } from "../../base/errors.ts";
 import { formatTime } from "../../base/time.ts";
+import { rosterNeeds } from "../../log/roster.ts";
 import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
@@ -94,6 +95,9 @@ function diskStatus(modules: StatusModules): DiskStatus[] {
 	const members = new Set(modules.metadataMembers());
 	return memberSlots(modules.core.disks).map((slot) => {
 		const its = space.get(slot.id);
+		const { roster } = modules.core.disks;
+		const duty = roster.disks.find((disk) => disk.id === slot.id)?.duty;
+		const isDrained = slot.state === "draining" && duty === "drain" && its?.usedBytes === 0 && rosterNeeds(roster, slot.id) === undefined;
 		return {
 			id: `d${slot.id}`,
 			path: slot.path,
@@ -103,7 +107,7 @@ function diskStatus(modules: StatusModules): DiskStatus[] {
 			usedBytes: (its?.usedBytes ?? 0) + (slot.disk === undefined ? 0 : modules.metadataBytes(slot.id)),
 			errors: Object.values(slot.errors).reduce((sum: number, count: number) => sum + count, 0),
 			errorKinds: slot.errors,
-			reason: slot.reason,
+			reason: isDrained ? "it is empty: `cairn disk remove` lets it go" : slot.reason,
 			metadata: members.has(slot.id),
 			domain: slot.domain,
 		};
