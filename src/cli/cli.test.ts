@@ -256,6 +256,18 @@ describe("a daemon that was killed", () => {
 		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
 	});
 
+	test("and still holds a disk for a moment: mount waits for it; somebody who keeps it is told of", async () => {
+		const machine = await mounted(23);
+		machine.kill();
+		const other = machine.world.node().boot();
+		const disk = await machine.world.run(other.openDisk("/d3"));
+		await machine.world.run(disk.lock());
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 4, /in use by another daemon/);
+		void machine.world.sleep(2_000).then(() => disk.close());
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+	});
+
 	test("umount takes a dead mount away", async () => {
 		const machine = await mounted(9);
 		machine.kill();

@@ -185,7 +185,8 @@ export class Daemon {
 			try {
 				return await openVolume({ name, diskPaths, acceptLoss, session }, { platform, logger });
 			} catch (error) {
-				if (!isFsError(error, "EBUSY") || platform.clock.monotonicMs() >= endMs) throw error;
+				const isLocked = isFsError(error) && (error.code === "EBUSY" || error.site === "log.locked");
+				if (!isLocked || platform.clock.monotonicMs() >= endMs) throw error;
 				await platform.clock.sleep(lockRetryMs);
 			}
 		}
