@@ -568,6 +568,20 @@ describe("care", () => {
 		expectCode(await machine.cairn("disk", "set", "demo", "d1", "failed"), 4, /cannot be given up/);
 	});
 
+	test("monitoring listens where it is asked to, over crashes, until the end", async () => {
+		const machine = await mounted(23);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		assert.equal(machine.host.sockets.has("/tcp/9464"), false, "off until asked for");
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo", "-o", "metrics=9464"), 0);
+		assert.equal(machine.host.sockets.get("/tcp/9464")?.owner.alive, true);
+		machine.kill();
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo", "-o", "metrics=9464"), 0);
+		assert.equal(machine.host.sockets.get("/tcp/9464")?.owner.alive, true);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		assert.equal(machine.host.sockets.has("/tcp/9464"), false);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo", "-o", "metrics=99999"), 2, /metrics=PORT/);
+	});
+
 	test("data beyond recovery is named, with code 5", async () => {
 		const machine = await mounted(12);
 		await writeFile(machine, "film", 3_000_000);

@@ -52,7 +52,7 @@ const causes: Readonly<Record<LedgerCause, string>> = {
 	paused: "degraded: the healer is paused",
 	"no-space": "degraded: the disks that fit have no room for them",
 	"no-disk": "degraded: there is no other disk that fits",
-	lost: "lost: too many of their fragments are gone or damaged",
+	lost: "lost, wholly or in part: too many of their fragments are gone or damaged",
 };
 
 function shortageText({ cause, bytes, segments, disks }: Ledger["shortages"][number]): string {

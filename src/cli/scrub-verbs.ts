@@ -40,7 +40,7 @@ export async function scrub(
 
 function scrubText(context: Context, now: ScrubStatus): string {
 	const lines = [`scrub ${stateText(now)}`, `  schedule    ${scheduleText(now)}, intensity ${now.intensity}`];
-	if (now.active && now.totalBytes !== null) {
+	if (now.active && (now.totalBytes ?? 0) > 0) {
 		const eta = now.etaSeconds === null ? "" : `, about ${formatDuration(now.etaSeconds)}`;
 		lines.push(`  progress    ${formatBytes(now.pass?.bytes)} of ${formatBytes(now.totalBytes)}${eta}`);
 	}

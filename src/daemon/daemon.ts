@@ -21,6 +21,7 @@ import { exitCodes } from "./exit-codes.ts";
 import type { Home } from "./home.ts";
 import type { Program, ResumeState } from "./keeper-link.ts";
 import { type Keepers, Keeping } from "./keeping.ts";
+import { Monitor } from "./monitor.ts";
 import { detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
 import {
 	checkMountpoint,
@@ -81,6 +82,7 @@ export class Daemon {
 	#shutdown: Promise<DaemonEnd> | undefined;
 	#stopping = false;
 	#keeping: Keeping | undefined;
+	#monitor: Monitor | undefined;
 
 	private constructor(options: DaemonOptions, modules: DaemonModules, fuse: FuseHost) {
 		this.#options = options;
@@ -134,6 +136,7 @@ export class Daemon {
 			throw error;
 		}
 		this.#watchSocket();
+		await this.#startMonitor();
 		const tookMs = Math.round(this.#modules.platform.clock.monotonicMs() - begunMs);
 		logger.info(resume === undefined ? "mounted" : "took over the mount", { volume: name, mountpoint, pid: this.#options.pid, tookMs });
 	}
@@ -157,6 +160,22 @@ export class Daemon {
 		const channel = await this.#fuse.resume(descriptor, mountSubtype);
 		await this.#keep(channel, { session, negotiated });
 		this.#serve(volume, channel, { negotiated: negotiated ?? undefined, left: volume.resumed });
+	}
+
+	async #startMonitor(): Promise<void> {
+		const { metricsPort } = this.#options.mountOptions;
+		if (metricsPort === undefined) return;
+		const { platform, home, logger } = this.#modules;
+		const status = () => (this.#shutdown ? undefined : this.#volume?.status());
+		const options = { port: metricsPort, tokenPath: home.tokenPath(this.#options.name) };
+		this.#monitor = new Monitor(options, { platform, logger, status, failure: () => this.#failure });
+		await this.#monitor.start();
+	}
+
+	async #stopMonitor(): Promise<void> {
+		await this.#monitor
+			?.stop()
+			.catch((error: unknown) => this.#modules.logger.warn("closing the port of monitoring", { error: String(error) }));
 	}
 
 	async #listen(): Promise<void> {
@@ -356,6 +375,7 @@ export class Daemon {
 	/** The successor finds a volume that was shut down, or what a crash would have left. */
 	async #endForSuccessor(keeping: Keeping, program: Program): Promise<DaemonEnd> {
 		const { logger } = this.#modules;
+		await this.#stopMonitor();
 		try {
 			await this.#volume?.shutdown({ keepSession: true });
 		} catch (error) {
@@ -378,6 +398,7 @@ export class Daemon {
 	async #shutDown(): Promise<DaemonEnd> {
 		const { logger } = this.#modules;
 		let end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "" };
+		await this.#stopMonitor();
 		try {
 			await this.#volume?.shutdown();
 			logger.info("unmounted cleanly");

@@ -43,6 +43,11 @@ export class Home {
 		return `${this.folder(name)}/daemon.log`;
 	}
 
+	/** The token of monitoring: mode 0600, like all that is written here. */
+	tokenPath(name: string): string {
+		return `${this.folder(name)}/metrics.token`;
+	}
+
 	/** Names of all volumes that this machine knows, sorted. */
 	async list(): Promise<string[]> {
 		const names = (await this.#files.list(this.path)).filter((name) => /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name));
@@ -76,7 +81,8 @@ export class Home {
 	/** Forgets a volume: volume.json first, so that an interrupted removal is not taken for a volume. */
 	async remove(name: string): Promise<void> {
 		const folder = this.folder(name);
-		for (const file of ["volume.json", "control.sock", "daemon.log", "daemon.log.1"]) await this.#files.remove(`${folder}/${file}`);
+		for (const file of ["volume.json", "control.sock", "daemon.log", "daemon.log.1", "metrics.token"])
+			await this.#files.remove(`${folder}/${file}`);
 		if ((await this.#files.list(folder)).length === 0) await this.#files.remove(folder);
 	}
 }

@@ -74,3 +74,15 @@ export const keeperHeapMiB = 8;
 
 /** How long after the end of its connection a keeper waits for the news of how its daemon ended. */
 export const reportedWithinMs = 2_000;
+
+/** Monitoring asks every few seconds, from one or two places. */
+export const httpConnections = 16;
+export const httpRequestBytes = 8 * 1024;
+export const httpRequestMs = 10_000;
+
+/** Figures are read from all segment records: not more often than this, nor in more than this part of the time. */
+export const metricsFreshMs = 5_000;
+export const metricsShare = 1 / 50;
+
+/** A port that somebody has, maybe the daemon before this one, is asked for again after this time. */
+export const portRetryMs = 2_000;

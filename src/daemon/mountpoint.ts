@@ -94,6 +94,8 @@ export interface MountOptions {
 	readonly readOnly: boolean;
 	readonly allowOther: boolean;
 	readonly onCrash: OnCrash;
+	/** Monitoring listens on this port of the loopback interface; undefined: nowhere. */
+	readonly metricsPort: number | undefined;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -106,30 +108,43 @@ const onCrashWords: Readonly<Record<string, OnCrash>> = {
 	"on_crash=die": "die",
 };
 
+/** Of `metrics=9464`; a word with a port that cannot be is no option. */
+function portOf(word: string): number | undefined {
+	const port = Number(/^metrics=(\d{1,5})$/.exec(word)?.[1] ?? 0);
+	return port > 0 && port < 65_536 ? port : undefined;
+}
+
 /** `-o ro,noatime,…`. @throws FsError EINVAL for an option that is not known. */
 export function parseMountOptions(text: string): MountOptions {
 	const words = text.split(",").filter((word) => word !== "");
 	const known = (word: string) =>
-		word === "ro" || word === "root_only" || kernelFlags.has(word) || withoutEffect.has(word) || Object.hasOwn(onCrashWords, word);
+		word === "ro" ||
+		word === "root_only" ||
+		kernelFlags.has(word) ||
+		portOf(word) !== undefined ||
+		withoutEffect.has(word) ||
+		Object.hasOwn(onCrashWords, word);
 	const unknown = words.filter((word) => !known(word));
 	if (unknown.length > 0) {
-		const there = ["ro", "root_only", ...kernelFlags, ...Object.keys(onCrashWords)].join(", ");
+		const there = ["ro", "root_only", ...kernelFlags, ...Object.keys(onCrashWords), "metrics=PORT"].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
 	}
 	return {
 		readOnly: words.includes("ro"),
 		allowOther: !words.includes("root_only"),
 		onCrash: onCrashWords[words.findLast((word) => Object.hasOwn(onCrashWords, word)) ?? ""] ?? "resume",
+		metricsPort: words.map(portOf).findLast((port) => port !== undefined),
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
 
 /** The words that `parseMountOptions` makes the same of. */
-export function mountOptionWords({ readOnly, allowOther, onCrash, flags }: MountOptions): string[] {
+export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, flags }: MountOptions): string[] {
 	return [
 		...(readOnly ? ["ro"] : []),
 		...(allowOther ? [] : ["root_only"]),
 		...(onCrash === "resume" ? [] : [`on_crash=${onCrash}`]),
+		...(metricsPort === undefined ? [] : [`metrics=${metricsPort}`]),
 		...flags,
 	];
 }

@@ -12,7 +12,7 @@ import { printable, printableDeep } from "./text.ts";
 
 /** As mount options are written. */
 const inOrder = (a: string, b: string) => place(a) - place(b);
-const place = (word: string) => ["ro", "root_only", "on_crash=remount", "on_crash=die", "nodev", "noexec"].indexOf(word);
+const place = (word: string) => ["ro", "root_only", "on_crash=remount", "on_crash=die", "metrics=9464", "nodev", "noexec"].indexOf(word);
 const inval = (error: unknown) => isFsError(error, "EINVAL");
 
 describe("exit codes", () => {
@@ -68,18 +68,37 @@ describe("log lines", () => {
 
 describe("mount options", () => {
 	test("known ones", () => {
-		assert.deepEqual(parseMountOptions(""), { readOnly: false, allowOther: true, onCrash: "resume", flags: [] });
+		assert.deepEqual(parseMountOptions(""), { readOnly: false, allowOther: true, onCrash: "resume", metricsPort: undefined, flags: [] });
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
 			readOnly: true,
 			allowOther: true,
 			onCrash: "resume",
+			metricsPort: undefined,
 			flags: ["noatime", "nosuid"],
 		});
-		assert.deepEqual(parseMountOptions("root_only,on_crash=die"), { readOnly: false, allowOther: false, onCrash: "die", flags: [] });
-		for (const text of ["", "ro", "root_only,nodev", "on_crash=remount,noexec", "ro,root_only,on_crash=die"]) {
+		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
+			readOnly: false,
+			allowOther: false,
+			onCrash: "die",
+			metricsPort: 9464,
+			flags: [],
+		});
+		for (const text of ["", "ro", "root_only,nodev", "on_crash=remount,noexec", "ro,root_only,on_crash=die", "metrics=9464,nodev"]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
-		for (const wrong of ["writeback", "ro,,x", "RO", "on_crash", "on_crash=", "on_crash=live", "__proto__"])
+		for (const wrong of [
+			"writeback",
+			"ro,,x",
+			"RO",
+			"on_crash",
+			"on_crash=",
+			"on_crash=live",
+			"metrics",
+			"metrics=0",
+			"metrics=65536",
+			"metrics=x",
+			"__proto__",
+		])
 			assert.throws(() => parseMountOptions(wrong), inval, wrong);
 	});
 });

@@ -174,6 +174,8 @@ export interface HostFiles {
 export interface Sockets {
 	/** Listens on a UNIX stream socket, replacing a stale one. Mode 0600. */
 	listen(path: string, onConnection: (connection: Connection) => void): Promise<Listener>;
+	/** Listens on a TCP port of the loopback interface (127.0.0.1) and no other; 0: any free one. @throws FsError EBUSY, EACCES. */
+	listenPort(port: number, onConnection: (connection: Connection) => void): Promise<Listener & { readonly port: number }>;
 	/** @throws FsError ENOENT or ECONNREFUSED as ENOTCONN. */
 	connect(path: string): Promise<Connection>;
 }

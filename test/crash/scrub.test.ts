@@ -206,6 +206,48 @@ describe("one per cent of a disk's bytes", () => {
 	});
 });
 
+describe("a segment beyond recovery", () => {
+	test("names only the files whose own bytes are gone", async () => {
+		const world = new SimWorld({ seed: 48 });
+		await makeWorldVolume(world);
+		const node = world.node();
+		const small = 20_000;
+		await world.run(async () => {
+			const volume = await openSim(node.boot());
+			await volume.setHealing({ paused: true });
+			for (let at = 0; at < 40; at++) {
+				const { handle } = await volume.open(caller, { parent: volume.root, name: `s${at}` }, write);
+				await volume.write(handle, 0, pattern(at, small));
+				await volume.close(handle);
+			}
+			await volume.syncAll();
+			assert.equal((await volume.ledger()).levels[0]?.segments, 1, "all lie together");
+			await volume.shutdown();
+		});
+		world.vanish("/d5");
+		world.vanish("/d6");
+		const [pack] = world
+			.disk("/d1")
+			.files()
+			.filter((name) => name.startsWith("pack/"));
+		world.corrupt("/d1", pack as string, 64 * 1024, 1);
+		await world.run(async () => {
+			const volume = await openSim(node.boot());
+			const found = await volume.verify({ dryRun: false, lost: true }, () => {});
+			assert.equal(found.unrecoverable, 1);
+			const lost = new Set(found.lostPaths);
+			assert.ok(lost.size > 0 && lost.size < 6, `${lost.size} files`);
+			for (let at = 0; at < 40; at++) {
+				const { handle } = await volume.open(caller, { parent: volume.root, name: `s${at}` }, write);
+				const read = await volume.read(handle, 0, small).catch((error: { readonly code: string }) => error.code);
+				assert.deepEqual(read, lost.has(`s${at}`) ? "EIO" : pattern(at, small), `s${at}`);
+				await volume.close(handle);
+			}
+			await volume.shutdown();
+		});
+	});
+});
+
 describe("verify", () => {
 	test("goes on where the daemon was killed: what was proven since is not read again", async () => {
 		const world = new SimWorld({ seed: 46 });

@@ -25,6 +25,22 @@ export class RealSockets implements Sockets {
 		return { close };
 	}
 
+	async listenPort(port: number, onConnection: (connection: Connection) => void): Promise<Listener & { readonly port: number }> {
+		const open = new Set<net.Socket>();
+		const server = net.createServer((socket) => {
+			open.add(socket);
+			socket.once("close", () => open.delete(socket));
+			onConnection(new RealConnection(socket));
+		});
+		await bindPort(server, port);
+		const close = async () => {
+			const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+			for (const socket of open) socket.destroy();
+			await closed;
+		};
+		return { port: (server.address() as net.AddressInfo).port, close };
+	}
+
 	async connect(path: string): Promise<Connection> {
 		checkPath(path);
 		return new RealConnection(await connectTo(path));
@@ -52,6 +68,17 @@ function bind(server: net.Server, path: string): Promise<void> {
 		} finally {
 			process.umask(umask);
 		}
+	});
+}
+
+function bindPort(server: net.Server, port: number): Promise<void> {
+	return new Promise((resolve, reject) => {
+		server.once("error", (error: NodeJS.ErrnoException) => {
+			const busy = error.code === "EADDRINUSE";
+			const message = `somebody listens on port ${port} of 127.0.0.1 already: choose another one`;
+			reject(busy ? new FsError("EBUSY", "platform.port-busy", message, { port }, error) : toFsError(error, "platform.port-listen"));
+		});
+		server.listen({ port, host: "127.0.0.1", exclusive: true }, resolve);
 	});
 }
 

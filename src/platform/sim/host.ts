@@ -122,6 +122,12 @@ export class SimSockets implements Sockets {
 		return { close };
 	}
 
+	/** A port is the socket `/tcp/PORT` of the simulated machine. */
+	async listenPort(port: number, onConnection: (connection: Connection) => void): Promise<Listener & { readonly port: number }> {
+		this.#host.makeFolder("/tcp");
+		return { port, ...(await this.listen(`/tcp/${port}`, onConnection)) };
+	}
+
 	async connect(path: string): Promise<Connection> {
 		await this.#scheduler.delay(simLimits.hostLatencyMs, this.#owner);
 		const at = normalise(path);

@@ -3,9 +3,9 @@
  */
 import { Semaphore } from "../../base/async.ts";
 import { readKeyU64 } from "../../base/bytes.ts";
-import { FsError } from "../../base/errors.ts";
+import { FsError, isFsError } from "../../base/errors.ts";
 import { type Ino, type Inode, type RecordTransaction, rootIno, type Segment } from "../../records/interface.ts";
-import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord } from "../../records/kinds.ts";
+import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord, segmentRecord } from "../../records/kinds.ts";
 import { lookup } from "../../namespace/verbs.ts";
 import { map as mapExtents } from "../../storage/extents.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
@@ -143,25 +143,56 @@ class Look {
 	}
 }
 
-/** Files with bytes in lost segments, by path; at most limits.lostPaths. */
+/**
+ * Files that cannot be read wholly, by path; at most limits.lostPaths. A segment beyond recovery may still give some of its bytes back, block by block: only files whose own bytes it does not give are named.
+ */
 async function findLostPaths(core: Core, lost: ReadonlySet<number>): Promise<string[]> {
 	const inos = new Set<Ino>();
-	let after: string | undefined;
-	for (;;) {
-		const from = after;
+	for (let after: string | undefined; ; ) {
+		const from: string | undefined = after;
+		const options = { limit: limits.recountBlocks, ...(from === undefined ? {} : { after: from }) };
 		const batch = await core.view((tx) =>
-			tx
-				.scan(extentBlockRecord, extentBlockRecord.prefix(), { limit: 64, ...(from === undefined ? {} : { after: from }) })
-				.map(({ key, value }) => ({
-					key,
-					hit: value.extents.some((extent) => lost.has(tx.get(chunkRecord, extent.chunk)?.segment ?? -1)),
-				})),
+			tx.scan(extentBlockRecord, extentBlockRecord.prefix(), options).map(({ key, value }) => ({
+				key,
+				ino: readKeyU64(key, 1),
+				doubtful: value.extents.flatMap((extent) => {
+					const chunk = tx.get(chunkRecord, extent.chunk);
+					const segment = chunk !== undefined && lost.has(chunk.segment) ? tx.get(segmentRecord, chunk.segment) : undefined;
+					return chunk === undefined || segment === undefined
+						? []
+						: [{ segment, offset: chunk.offset + extent.chunkOffset, length: extent.length }];
+				}),
+			})),
 		);
-		for (const { key, hit } of batch) if (hit) inos.add(readKeyU64(key, 1));
-		if (batch.length < 64) break;
+		for (const { ino, doubtful } of batch) {
+			for (const range of doubtful) {
+				if (inos.has(ino)) break;
+				if (!(await isReadable(core, range))) inos.add(ino);
+			}
+		}
+		if (batch.length < limits.recountBlocks) break;
 		after = batch[batch.length - 1]?.key;
 	}
 	return inos.size === 0 ? [] : await pathsOf(core, inos);
+}
+
+interface PayloadRange {
+	readonly segment: Segment;
+	readonly offset: number;
+	readonly length: number;
+}
+
+async function isReadable(core: Core, { segment, offset, length }: PayloadRange): Promise<boolean> {
+	const unpin = core.store.pin(segment.id);
+	try {
+		await core.store.read(segment, offset, length);
+		return true;
+	} catch (error) {
+		if (isFsError(error, "EIO")) return false;
+		throw error;
+	} finally {
+		unpin();
+	}
 }
 
 /** Walks the directories once; every name of the inodes asked for. */

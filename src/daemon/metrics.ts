@@ -1,0 +1,122 @@
+/**
+ * What monitoring is told, in the text format of Prometheus (prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4). Pure: a status becomes text.
+ *
+ * Labels are bounded: disks (at most 256), states, kinds of errors. Nothing here is about files or users.
+ */
+import { parseTime } from "../base/time.ts";
+import type { VolumeStatus } from "../volume/native/interface.ts";
+
+type Labels = Readonly<Record<string, string>>;
+
+interface Sample {
+	readonly labels?: Labels;
+	readonly value: number;
+}
+
+interface Metric {
+	readonly name: string;
+	readonly type: "gauge" | "counter";
+	readonly help: string;
+	samples(status: VolumeStatus, about: MetricsContext): readonly Sample[];
+}
+
+export interface MetricsContext {
+	/** Seconds since 1970, now and when the status was made. */
+	readonly nowSeconds: number;
+	readonly statusSeconds: number;
+}
+
+const volumeStates = ["starting", "running", "degraded", "recovering", "failed"];
+const diskStates = ["healthy", "degraded", "suspect", "draining", "failed", "missing"];
+const one = (value: number): readonly Sample[] => [{ value }];
+const each = (label: string, values: Readonly<Record<string, number>>): readonly Sample[] =>
+	Object.entries(values).map(([key, value]) => ({ labels: { [label]: key }, value }));
+const hot = (label: string, all: readonly string[], now: string): readonly Sample[] =>
+	all.map((key) => ({ labels: { [label]: key }, value: key === now ? 1 : 0 }));
+const gauge = (name: string, help: string, samples: Metric["samples"]): Metric => ({ name, type: "gauge", help, samples });
+const counter = (name: string, help: string, samples: Metric["samples"]): Metric => ({ name, type: "counter", help, samples });
+const perDisk = (value: (disk: VolumeStatus["disks"][number]) => number): Metric["samples"] => {
+	return ({ disks }) => disks.map((disk) => ({ labels: { disk: disk.id }, value: value(disk) }));
+};
+
+const metrics: readonly Metric[] = [
+	gauge("cairn_info", "Always 1; what the volume is.", ({ redundancy }) => [{ labels: { redundancy }, value: 1 }]),
+	gauge("cairn_state", "1 for the state that the volume is in.", ({ state }) => hot("state", volumeStates, state)),
+	gauge("cairn_status_age_seconds", "How old these figures are.", (_status, about) => one(about.nowSeconds - about.statusSeconds)),
+	gauge("cairn_capacity_bytes", "User data that fits in all.", ({ capacityBytes }) => one(capacityBytes)),
+	gauge("cairn_used_bytes", "User data stored.", ({ usedBytes }) => one(usedBytes)),
+	gauge("cairn_free_bytes", "User data that still fits.", ({ freeBytes }) => one(freeBytes)),
+	gauge("cairn_dirty_bytes", "Acknowledged, in memory and log, in no segment yet.", ({ dirtyBytes }) => one(dirtyBytes)),
+	gauge("cairn_protection_bytes", "User data by what is known of its protection.", ({ protection }) =>
+		each("state", {
+			proven: protection.provenBytes,
+			recorded: protection.fullBytes - protection.provenBytes,
+			degraded: protection.degradedBytes,
+			lost: protection.lostBytes,
+		}),
+	),
+	gauge(
+		"cairn_oldest_proof_age_seconds",
+		"Since the proof that is longest ago; absent while nothing is proven.",
+		({ protection }, about) => {
+			const seconds = protection.oldestProofAt === null ? undefined : parseTime(protection.oldestProofAt);
+			return seconds === undefined ? [] : one(Math.max(0, about.nowSeconds - seconds));
+		},
+	),
+	gauge("cairn_metadata_copies", "Copies of the metadata.", ({ metadataCopies: { wanted, present } }) => each("kind", { wanted, present })),
+	gauge("cairn_disk_state", "1 for the state that the disk is in.", ({ disks }) =>
+		disks.flatMap(({ id, state }) =>
+			hot("state", diskStates, state).map(({ labels, value }) => ({ labels: { disk: id, ...labels }, value })),
+		),
+	),
+	gauge(
+		"cairn_disk_capacity_bytes",
+		"Raw bytes of the disk.",
+		perDisk((disk) => disk.capacityBytes),
+	),
+	gauge(
+		"cairn_disk_used_bytes",
+		"Raw bytes that the volume uses on the disk.",
+		perDisk((disk) => disk.usedBytes),
+	),
+	counter("cairn_disk_errors_total", "Errors of the disk since the mount.", ({ disks }) =>
+		disks.flatMap(({ id, errorKinds }) => Object.entries(errorKinds).map(([kind, value]) => ({ labels: { disk: id, kind }, value }))),
+	),
+	gauge("cairn_healing_remaining_bytes", "What the healer has to do in this run.", ({ healing }) => one(healing.remainingBytes)),
+	gauge("cairn_healing_paused", "1 while the operator has paused the healer.", ({ healing }) => one(healing.paused ? 1 : 0)),
+	gauge("cairn_scrub_active", "1 while the scrub reads.", ({ scrub }) => one(scrub.active ? 1 : 0)),
+	gauge("cairn_scrub_last_end_age_seconds", "Since the scrub last read everything; absent while it never did.", ({ scrub }, about) => {
+		const seconds = parseTime(scrub.lastPass?.endedAt ?? "");
+		return seconds === undefined ? [] : one(Math.max(0, about.nowSeconds - seconds));
+	}),
+	gauge("cairn_scrub_last_found", "What the last whole scrub found: fragments and pieces of metadata.", ({ scrub: { lastPass } }) => {
+		if (lastPass === null) return [];
+		const { corrupt, missing, repaired, unrecoverable } = lastPass;
+		return each("kind", { corrupt, missing, repaired, unrecoverable });
+	}),
+	counter("cairn_compaction_moved_bytes_total", "Live bytes that compaction has copied since the mount.", ({ compaction }) =>
+		one(compaction.movedBytes),
+	),
+	counter("cairn_compaction_freed_bytes_total", "Dead bytes that compaction has given back since the mount.", ({ compaction }) =>
+		one(compaction.freedBytes),
+	),
+	gauge("cairn_warnings", "Sentences that `cairn status` would warn with.", ({ warnings }) => one(warnings.length)),
+];
+
+export const metricNames: readonly string[] = metrics.map(({ name }) => name);
+
+export function renderMetrics(status: VolumeStatus, about: MetricsContext): string {
+	const lines: string[] = [];
+	for (const metric of metrics) {
+		lines.push(`# HELP ${metric.name} ${metric.help}`, `# TYPE ${metric.name} ${metric.type}`);
+		for (const { labels, value } of metric.samples(status, about)) {
+			const all = Object.entries({ volume: status.volume, ...labels }).map(([key, text]) => `${key}="${escapeLabel(text)}"`);
+			lines.push(`${metric.name}{${all.join(",")}} ${value}`);
+		}
+	}
+	return `${lines.join("\n")}\n`;
+}
+
+function escapeLabel(text: string): string {
+	return text.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
+}
