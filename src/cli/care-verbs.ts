@@ -17,19 +17,27 @@ export async function heal(context: Context, name: string, flags: HealFlags): Pr
 	if (flags.wait !== true) {
 		const answer = await callDaemon<{ readonly healing: HealingStatus; readonly degradedBytes: number }>(context, name, "heal", {});
 		const nothing = answer.degradedBytes === 0 && !answer.healing.active;
+		if (answer.healing.paused && !nothing) return { exitCode: exitCodes.refused, json: answer, text: "", warnings: [pausedText(name)] };
 		const text = nothing
 			? `${name} lacks nothing that is known; to prove it by reading everything: cairn verify ${name}\n`
 			: `healing ${name} has begun; watch it with: cairn status ${name}\n`;
 		return { exitCode: exitCodes.done, json: answer, text };
 	}
 	const result = await callWithBar<HealResult>(context, name, "heal", { wait: true }, "healing");
-	const whole = result.remainingBytes === 0 && result.lostBytes === 0;
+	const { remainingBytes, leavingBytes, lostBytes, paused } = result;
+	const whole = remainingBytes === 0 && lostBytes === 0;
+	if (paused && remainingBytes + leavingBytes > 0) {
+		const text = `${formatBytes(remainingBytes)} are under-protected${leavingBytes > 0 ? `, ${formatBytes(leavingBytes)} wait to leave a disk` : ""}\n`;
+		return { exitCode: exitCodes.refused, json: result, text, warnings: [pausedText(name)] };
+	}
 	const text = whole
 		? `healed: ${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt, everything is written in full; to prove it by reading: cairn verify ${name}\n`
 		: `${result.rebuiltSegments} segments (${formatBytes(result.rebuiltBytes)}) rebuilt; ` +
-			`${formatBytes(result.remainingBytes)} stay under-protected, ${formatBytes(result.lostBytes)} are lost\n`;
+			`${formatBytes(remainingBytes)} stay under-protected, ${formatBytes(lostBytes)} are lost\n`;
 	return { exitCode: whole ? exitCodes.done : exitCodes.degraded, json: result, text, warnings: healAdvice(name, result) };
 }
+
+const pausedText = (name: string): string => `the healer is paused and rebuilds nothing: cairn heal ${name} --resume lets it go on`;
 
 async function configureHealing(context: Context, name: string, { tranquility, pause, resume, wait }: HealFlags): Promise<Outcome> {
 	if (pause === true && resume === true) throw new FsError("EINVAL", "cli.heal-pause", "--pause and --resume contradict each other");

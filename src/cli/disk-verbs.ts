@@ -141,6 +141,10 @@ function drainOutcome(name: string, result: DrainResult): Outcome {
 	}
 	const what = [leftBytes > 0 ? formatBytes(leftBytes) : "", needed ?? ""].filter((one) => one !== "").join(" and ");
 	const text = state === "draining" ? `${id} (${path}) still holds ${what}\n` : `${id} (${path}) is ${state} now\n`;
+	if (state === "draining" && result.paused) {
+		const paused = `the healer is paused and moves nothing: cairn heal ${name} --resume lets it go on`;
+		return { exitCode: exitCodes.refused, json: result, text, warnings: [paused] };
+	}
 	const advice =
 		state === "draining"
 			? `no other disk fits, or has room for, what is left: add a disk or delete something, and it goes on by itself; or cairn disk drain ${name} ${id} --cancel`

@@ -208,7 +208,7 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		"cairn heal demo --pause                     # and --resume; over restarts, too",
 	])
 		.argument("<name>")
-		.option("--wait", "return when nothing more can be done; exit code 5 if that is not everything")
+		.option("--wait", "return when nothing more can be done; exit code 5 if that is not everything, 4 if the healer is paused")
 		.option("--tranquility <times>", "0 to 100: rest so many times as long as it works")
 		.option("--pause", "rebuild nothing until it is resumed")
 		.option("--resume", "go on")

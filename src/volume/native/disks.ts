@@ -228,12 +228,12 @@ export class DiskWork implements DiskVerbs {
 			if (this.#disks.slot(id)?.state !== "draining") return this.#drainResult(id, path);
 			if (this.#stopped)
 				throw new FsError("ENOTCONN", "volume.drain-unmounted", `the volume is unmounted; d${id} is emptied further at the next mount`);
-			const { leavingBytes, remainingBytes } = await this.#healer.heal(onProgress);
+			const { leavingBytes, remainingBytes, paused } = await this.#healer.heal(onProgress);
 			await this.#core.releaseFreed();
 			const left = this.#leftBytes(id);
 			if (this.#isEmpty(id)) return this.#drainResult(id, path);
 			stillMs = left < before ? 0 : stillMs + limits.drainPollMs;
-			const stuck = left > 0 && leavingBytes + remainingBytes > 0 && stillMs > 0;
+			const stuck = left > 0 && leavingBytes + remainingBytes > 0 && (stillMs > 0 || paused);
 			if (stuck || stillMs >= limits.drainPatienceMs) return this.#drainResult(id, path);
 			before = Math.min(before, left);
 			await clock.sleep(limits.drainPollMs);
@@ -249,6 +249,7 @@ export class DiskWork implements DiskVerbs {
 			leftBytes: this.#leftBytes(id),
 			needed: rosterNeeds(this.#disks.roster, id) ?? null,
 			leaves: this.#dutyOf(id) === "leave",
+			paused: this.#healer.status.paused,
 		};
 	}
 

@@ -35,7 +35,7 @@ export class Healer {
 	readonly #care: Care;
 	/** H6 */
 	#outdated = false;
-	#run: Promise<HealResult> | undefined;
+	#run: Promise<Totals> | undefined;
 	#again = false;
 	#stopped = false;
 	#doneBytes = 0;
@@ -123,7 +123,7 @@ export class Healer {
 		this.#leftBytes += totals.remainingBytes + totals.leavingBytes;
 	}
 
-	/** Resolves when nothing more can be done with the disks there are now. */
+	/** Resolves when nothing more can be done with the disks there are now, or when the healer is paused. */
 	async heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
 		this.#listeners.add(onProgress);
 		let rebuiltSegments = 0;
@@ -136,14 +136,14 @@ export class Healer {
 				rebuiltSegments += result.rebuiltSegments;
 				rebuiltBytes += result.rebuiltBytes;
 				const isOver = this.#run === undefined && !this.#again;
-				if (isOver || this.#stopped) return { ...result, rebuiltSegments, rebuiltBytes };
+				if (isOver || this.#stopped) return { ...result, rebuiltSegments, rebuiltBytes, paused: this.#care.now.healPaused };
 			}
 		} finally {
 			this.#listeners.delete(onProgress);
 		}
 	}
 
-	#begin(): Promise<HealResult> {
+	#begin(): Promise<Totals> {
 		this.#again = false;
 		this.#run = this.#runOnce().finally(() => {
 			this.#run = undefined;
@@ -151,7 +151,7 @@ export class Healer {
 		return this.#run;
 	}
 
-	async #runOnce(): Promise<HealResult> {
+	async #runOnce(): Promise<Totals> {
 		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, leavingBytes: 0, lostBytes: 0 };
 		this.#outdated = false;
 		const work = await this.#findWork(totals);
@@ -185,7 +185,8 @@ export class Healer {
 	async #rest(workedMs: number): Promise<void> {
 		const { clock } = this.#core.platform;
 		const endMs = clock.monotonicMs() + workedMs * this.#care.now.tranquility;
-		const isOver = (): boolean => this.#stopped || this.#outdated || this.#care.now.tranquility === 0 || clock.monotonicMs() >= endMs;
+		const isTold = (): boolean => this.#stopped || this.#outdated || this.#care.now.healPaused || this.#care.now.tranquility === 0;
+		const isOver = (): boolean => isTold() || clock.monotonicMs() >= endMs;
 		while (!isOver()) await clock.sleep(Math.min(limits.healRestStepMs, Math.max(1, endMs - clock.monotonicMs())));
 	}
 

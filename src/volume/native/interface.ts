@@ -194,6 +194,8 @@ export interface HealResult {
 	/** Fully protected, but still on disks that are to be emptied: no other disk fits or has room. */
 	readonly leavingBytes: number;
 	readonly lostBytes: number;
+	/** The operator has paused the healer: what is open was not tried. */
+	readonly paused: boolean;
 }
 
 export interface DiskName {
@@ -255,6 +257,8 @@ export interface DrainResult extends DiskName {
 	readonly needed: string | null;
 	/** It was replaced while it worked: it leaves the volume by itself when it is empty. */
 	readonly leaves: boolean;
+	/** The operator has paused the healer, which moves things. */
+	readonly paused: boolean;
 }
 
 export interface RemovePlan extends DiskName {
