@@ -1,12 +1,23 @@
 /** The command on a real mount: what only a kernel and processes can show. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { cannotMount, execute, sleep, TestVolume } from "../../test/support/cairn.ts";
+import type { Explanation } from "../volume/native/interface.ts";
+
+interface LogRecord {
+	readonly time: string;
+	readonly level: string;
+	readonly volume: string;
+	readonly message: string;
+	readonly source: string;
+	readonly site?: string;
+	readonly request?: { readonly door: string; readonly id: string; readonly operation: string };
+}
 
 const commandLine = fileURLToPath(new URL("./main.js", import.meta.url));
 const isMounted = (path: string) => readFileSync("/proc/self/mountinfo", "utf8").includes(` ${path} `);
@@ -115,6 +126,34 @@ describe("a real mount", { skip: cannotMount() ?? false }, () => {
 		assert.equal((await volume.try("mount", volume.name, volume.base)).code, 4);
 		assert.equal((await volume.try("umount", volume.mountpoint)).code, 3);
 		assert.equal(volume.daemons().length, 0);
+	});
+
+	test("-o log=json: every line is an object, and those that a request caused name it", async () => {
+		const log = join(volume.base, "home", volume.name, "daemon.log");
+		const before = readFileSync(log).length;
+		await volume.cairn("mount", volume.name, volume.mountpoint, "-o", "log=json");
+		const explained = JSON.parse(await volume.cairn("explain", path("file"), "--json")) as Explanation;
+		const first = explained.segments[0]?.fragments.find((one) => one.index === 0)?.disk ?? "";
+		const packs = join(volume.diskPaths[Number(first.slice(1)) - 1] as string, "pack");
+		for (const name of readdirSync(packs)) writeFileSync(join(packs, name), new Uint8Array(statSync(join(packs, name)).size).fill(7));
+		assert.equal(await readFile(path("file"), "utf8"), text);
+		assert.equal((await volume.try("disk", "show", volume.name, "d77")).code, 3);
+		await volume.cairn("verify", volume.name);
+		await volume.unmount();
+		const lines = readFileSync(log).subarray(before).toString().trimEnd().split("\n");
+		const records = lines.map((line) => JSON.parse(line) as LogRecord);
+		for (const one of records) {
+			assert.match(one.time, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+			assert.ok(["info", "warn", "error"].includes(one.level));
+			assert.equal(one.volume, volume.name);
+			assert.match(one.source, /^[a-z/-]+\.[jt]s(:\d+)?$/);
+		}
+		const damaged = records.find((one) => one.message === "a fragment is damaged" && one.request?.door === "fuse");
+		assert.equal(damaged?.request?.operation, "READ", lines.join("\n"));
+		assert.match(damaged?.request?.id ?? "", /^\d+$/);
+		const refused = records.find((one) => one.message === "disk-show failed");
+		assert.deepEqual([refused?.request?.operation, refused?.site], ["disk-show", "volume.disk"]);
+		assert.equal(records.find((one) => one.message === "mounted")?.request, undefined);
 	});
 
 	test("destroy leaves empty directories and nothing in memory", async () => {

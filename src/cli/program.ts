@@ -139,7 +139,10 @@ function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: 
 		.argument("<directory>", "an empty directory")
 		.option("--foreground", "serve in this process until Ctrl-C")
 		.option("--accept-loss", "go on although newer data may exist on missing disks; what is lost is lost")
-		.option("-o, --options <list>", "ro, root_only, nosuid, nodev, noexec, noatime, relatime, on_crash=resume|remount|die, metrics=PORT")
+		.option(
+			"-o, --options <list>",
+			"ro, root_only, nosuid, nodev, noexec, noatime, relatime, on_crash=resume|remount|die, metrics=PORT, log=text|json",
+		)
 		.option("--disk <paths...>", "look for disks here, too")
 		.action(async (name: string, directory: string, flags: MountFlags & Json) => run.print(await mount(context, name, directory, flags)));
 	verb(program, "umount", "Unmount; waits until everything is on the disks", ["cairn umount /mnt/demo"])

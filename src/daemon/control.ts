@@ -13,7 +13,7 @@ import { concatBytes } from "../base/bytes.ts";
 import type { ErrorCode } from "../base/errors.ts";
 import { FsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import type { Clock, Connection, Listener, Sockets } from "../platform/interface.ts";
+import type { Clock, Connection, Listener, RequestScope, Sockets } from "../platform/interface.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { callsPerConnection, controlConnections, controlDrainMs, replyLineBytes, requestLineBytes } from "./limits.ts";
 import { printable, printableDeep } from "./text.ts";
@@ -94,12 +94,14 @@ export interface ControlModules {
 	readonly clock: Clock;
 	readonly logger: Logger;
 	readonly handler: VerbHandler;
+	readonly requests?: RequestScope | undefined;
 }
 
 export class ControlServer {
 	readonly #options: ControlOptions;
 	readonly #modules: ControlModules;
 	readonly #connections = new Set<ControlConnection>();
+	#accepted = 0;
 	#listener: Listener | undefined;
 
 	constructor(options: ControlOptions, modules: ControlModules) {
@@ -125,7 +127,7 @@ export class ControlServer {
 			connection.close();
 			return;
 		}
-		const served = new ControlConnection(connection, this.#modules);
+		const served = new ControlConnection(connection, ++this.#accepted, this.#modules);
 		this.#connections.add(served);
 		connection.onClose(() => this.#connections.delete(served));
 	}
@@ -141,12 +143,15 @@ export class ControlServer {
 
 class ControlConnection {
 	readonly #connection: Connection;
+	/** Of the server's connections, in the order of their coming. */
+	readonly #number: number;
 	readonly #modules: ControlModules;
 	readonly #lines = new LineSplitter(requestLineBytes);
 	readonly #calls = new Set<Promise<void>>();
 
-	constructor(connection: Connection, modules: ControlModules) {
+	constructor(connection: Connection, number: number, modules: ControlModules) {
 		this.#connection = connection;
+		this.#number = number;
 		this.#modules = modules;
 		connection.onData((bytes) => this.#receive(bytes));
 	}
@@ -173,7 +178,11 @@ class ControlConnection {
 		if (typeof message?.id !== "number" || typeof message.verb !== "string") {
 			throw new FsError("EINVAL", "control.request", "a line that is no request of the control protocol");
 		}
-		const call = this.#run(message.id, message.verb, message.arguments).catch(() => {});
+		const { id, verb } = message;
+		const run = () => this.#run(id as number, verb as string, message.arguments);
+		const { requests } = this.#modules;
+		const started = requests === undefined ? run() : requests.run({ door: "control", id: `${this.#number}.${id}`, operation: verb }, run);
+		const call = started.catch(() => {});
 		this.#calls.add(call);
 		void call.then(() => this.#calls.delete(call));
 	}

@@ -88,10 +88,16 @@ export class Daemon {
 		this.#options = options;
 		this.#modules = modules;
 		this.#fuse = fuse;
-		const { clock, sockets } = modules.platform;
+		const { clock, sockets, requests } = modules.platform;
 		this.#control = new ControlServer(
 			{ socketPath: modules.home.socketPath(options.name) },
-			{ sockets, clock, logger: modules.logger, handler: (verb, given, progress) => answerVerb(verb, given, progress, this.#state()) },
+			{
+				sockets,
+				clock,
+				requests,
+				logger: modules.logger,
+				handler: (verb, given, progress) => answerVerb(verb, given, progress, this.#state()),
+			},
 		);
 	}
 

@@ -1,5 +1,5 @@
 /**
- * The keeper's process: `node keeper.js NAME MOUNTPOINT [--log FILE]`, started by the daemon (`keeping.ts`) with `/dev/fuse` and a connection to the daemon as descriptors
+ * The keeper's process: `node keeper.js NAME MOUNTPOINT [--log FILE] [--log-format json]`, started by the daemon (`keeping.ts`) with `/dev/fuse` and a connection to the daemon as descriptors
  * (`keeper-link.ts`). It holds the one, watches the other, and starts a successor when the daemon has ended without a word. Small: it lives as long as the mount does.
  *
  * It can do without everything but this: it is no parent of the first daemon, and what it knows it was told.
@@ -14,19 +14,22 @@ import { RealClock } from "../platform/real/clock.ts";
 import { type Effect, type Happened, KeeperCore } from "./keeper-core.ts";
 import { KeeperLink, type KeepersLink, keptDescriptors, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
 import { reportedWithinMs } from "./limits.ts";
-import { formatLogLine, type LogLevel } from "./log-line.ts";
+import { formatJsonLine, formatLogLine, type LogData, type LogLevel } from "./log-line.ts";
 
 class Keeper {
 	readonly #clock = new RealClock();
 	readonly #core = new KeeperCore(this.#clock.monotonicMs());
 	readonly #log: string | undefined;
+	/** Set: lines are JSON and name it. */
+	readonly #volume: string | undefined;
 	#link: KeepersLink | undefined;
 	#daemon: ChildProcess | undefined;
 	#cancel = () => {};
 	#abandoned = false;
 
-	constructor(log: string | undefined) {
+	constructor(log: string | undefined, volume: string | undefined) {
 		this.#log = log;
+		this.#volume = volume;
 	}
 
 	run(): void {
@@ -105,8 +108,12 @@ class Keeper {
 		else void how.then((text) => this.#happened({ kind: "ended", how: text }));
 	}
 
-	#write(level: LogLevel, message: string, data?: Record<string, unknown>): void {
-		const line = formatLogLine(this.#clock.realtime(), level, `keeper: ${message}`, data);
+	#write(level: LogLevel, message: string, data?: LogData): void {
+		const said = [this.#clock.realtime(), level, `keeper: ${message}`] as const;
+		const line =
+			this.#volume === undefined
+				? formatLogLine(...said, data)
+				: formatJsonLine(...said, data, { volume: this.#volume, source: "daemon/keeper.js", request: undefined });
 		try {
 			if (this.#log === undefined) process.stderr.write(line);
 			else appendFileSync(this.#log, line, { mode: 0o600 });
@@ -117,8 +124,9 @@ class Keeper {
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
-	const { values } = parseArgs({ args: process.argv.slice(2), allowPositionals: true, options: { log: { type: "string" } } });
+	const options = { log: { type: "string" }, "log-format": { type: "string" } } as const;
+	const { values, positionals } = parseArgs({ args: process.argv.slice(2), allowPositionals: true, options });
 	// The platform's timers do not keep a process alive; keeping does.
 	setInterval(() => {}, 3_600_000);
-	new Keeper(values.log).run();
+	new Keeper(values.log, values["log-format"] === "json" ? positionals[0] : undefined).run();
 }

@@ -11,7 +11,7 @@ import { parseArgs } from "node:util";
 import { toFsError } from "../base/errors.ts";
 import { type Logger, silentLogger } from "../base/telemetry.ts";
 import { serveFuse } from "../doors/fuse/server.ts";
-import type { Clock } from "../platform/interface.ts";
+import type { Platform } from "../platform/interface.ts";
 import { RealConnection } from "../platform/real/connection.ts";
 import { createFuseHost } from "../platform/real/fuse.ts";
 import { createRealPlatform } from "../platform/real/platform.ts";
@@ -23,7 +23,7 @@ import { Home } from "./home.ts";
 import { type DaemonsLink, KeeperLink, keptDescriptors, type ResumeState, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
 import type { Keepers } from "./keeping.ts";
 import { keeperHeapMiB, logFileBytes } from "./limits.ts";
-import { formatLogLine, type LogLevel } from "./log-line.ts";
+import { formatJsonLine, formatLogLine, type LogData, type LogLevel, callerOf } from "./log-line.ts";
 import { parseMountOptions } from "./mountpoint.ts";
 import { printable } from "./text.ts";
 
@@ -72,16 +72,22 @@ class LogSink {
 	}
 }
 
-function createLogger(sink: LogSink, clock: Clock): Logger {
-	const at = (level: LogLevel) => (message: string, data?: Record<string, unknown>) =>
-		sink.write(formatLogLine(clock.realtime(), level, message, data));
+function createLogger(sink: LogSink, platform: Platform, { name, mountOptions }: DaemonArguments): Logger {
+	const text = (level: LogLevel) => (message: string, data?: LogData) =>
+		sink.write(formatLogLine(platform.clock.realtime(), level, message, data));
+	const json = (level: LogLevel) => (message: string, data?: LogData) => {
+		const source = callerOf(new Error().stack);
+		const origin = { volume: name, source, request: platform.requests?.current() };
+		sink.write(formatJsonLine(platform.clock.realtime(), level, message, data, origin));
+	};
+	const at = mountOptions.logFormat === "json" ? json : text;
 	return { debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") };
 }
 
 /** Serves until unmounted. Answers the exit code; the caller ends the process with it. */
 export async function runDaemon(options: RunOptions): Promise<number> {
-	const platform = createRealPlatform({ fuse: createFuseHost() });
-	const logger = createLogger(new LogSink(options.logPath), platform.clock);
+	const platform = createRealPlatform({ fuse: createFuseHost(), requests: options.mountOptions.logFormat === "json" });
+	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {
 		const { site, message } = toFsError(error, "daemon.crash");
 		logger.error("the daemon stops at once: nothing acknowledged is lost, mount again", {
@@ -216,14 +222,15 @@ function createKeepers(options: DaemonArguments, kept: boolean): Keepers {
 }
 
 function startKeeper(
-	{ name, mountpoint, logPath }: DaemonArguments,
+	{ name, mountpoint, mountOptions, logPath }: DaemonArguments,
 	descriptor: number,
 	link: (socket: Socket) => DaemonsLink,
 ): Promise<DaemonsLink> {
 	return new Promise((resolve, reject) => {
 		const log = logPath === undefined ? 2 : openSync(logPath, "a", 0o600);
 		const script = fileURLToPath(new URL("./keeper.js", import.meta.url));
-		const words = [...keeperFlags, script, name, mountpoint, ...(logPath === undefined ? [] : ["--log", logPath])];
+		const toLog = [...(logPath === undefined ? [] : ["--log", logPath]), "--log-format", mountOptions.logFormat];
+		const words = [...keeperFlags, script, name, mountpoint, ...toLog];
 		const keeper = spawn(process.execPath, words, {
 			detached: true,
 			cwd: "/",

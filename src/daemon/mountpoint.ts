@@ -4,6 +4,7 @@ import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { Clock, FuseHost, HostFiles } from "../platform/interface.ts";
 import { dyingDaemonMs, mountpointAnswerMs } from "./limits.ts";
+import type { LogFormat } from "./log-line.ts";
 
 export const mountSubtype = "cairn";
 export const mountType = `fuse.${mountSubtype}`;
@@ -96,6 +97,7 @@ export interface MountOptions {
 	readonly onCrash: OnCrash;
 	/** Monitoring listens on this port of the loopback interface; undefined: nowhere. */
 	readonly metricsPort: number | undefined;
+	readonly logFormat: LogFormat;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -107,6 +109,7 @@ const onCrashWords: Readonly<Record<string, OnCrash>> = {
 	"on_crash=remount": "remount",
 	"on_crash=die": "die",
 };
+const logWords: Readonly<Record<string, LogFormat>> = { "log=text": "text", "log=json": "json" };
 
 /** Of `metrics=9464`; a word with a port that cannot be is no option. */
 function portOf(word: string): number | undefined {
@@ -123,28 +126,31 @@ export function parseMountOptions(text: string): MountOptions {
 		kernelFlags.has(word) ||
 		portOf(word) !== undefined ||
 		withoutEffect.has(word) ||
-		Object.hasOwn(onCrashWords, word);
+		Object.hasOwn(onCrashWords, word) ||
+		Object.hasOwn(logWords, word);
 	const unknown = words.filter((word) => !known(word));
 	if (unknown.length > 0) {
-		const there = ["ro", "root_only", ...kernelFlags, ...Object.keys(onCrashWords), "metrics=PORT"].join(", ");
+		const there = ["ro", "root_only", ...kernelFlags, ...Object.keys(onCrashWords), "metrics=PORT", ...Object.keys(logWords)].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
 	}
 	return {
 		readOnly: words.includes("ro"),
 		allowOther: !words.includes("root_only"),
 		onCrash: onCrashWords[words.findLast((word) => Object.hasOwn(onCrashWords, word)) ?? ""] ?? "resume",
+		logFormat: logWords[words.findLast((word) => Object.hasOwn(logWords, word)) ?? ""] ?? "text",
 		metricsPort: words.map(portOf).findLast((port) => port !== undefined),
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
 
 /** The words that `parseMountOptions` makes the same of. */
-export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, flags }: MountOptions): string[] {
+export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, logFormat, flags }: MountOptions): string[] {
 	return [
 		...(readOnly ? ["ro"] : []),
 		...(allowOther ? [] : ["root_only"]),
 		...(onCrash === "resume" ? [] : [`on_crash=${onCrash}`]),
 		...(metricsPort === undefined ? [] : [`metrics=${metricsPort}`]),
+		...(logFormat === "text" ? [] : [`log=${logFormat}`]),
 		...flags,
 	];
 }

@@ -6,13 +6,14 @@ import { SimWorld } from "../platform/sim/world.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { checkVolumeName, Home } from "./home.ts";
 import { civilFromDays, formatTime, parseTime } from "../base/time.ts";
-import { formatLogLine } from "./log-line.ts";
+import { callerOf, formatJsonLine, formatLogLine } from "./log-line.ts";
 import { mountOptionWords, parseMountOptions } from "./mountpoint.ts";
 import { printable, printableDeep } from "./text.ts";
 
 /** As mount options are written. */
 const inOrder = (a: string, b: string) => place(a) - place(b);
-const place = (word: string) => ["ro", "root_only", "on_crash=remount", "on_crash=die", "metrics=9464", "nodev", "noexec"].indexOf(word);
+const place = (word: string) =>
+	["ro", "root_only", "on_crash=remount", "on_crash=die", "metrics=9464", "log=json", "nodev", "noexec"].indexOf(word);
 const inval = (error: unknown) => isFsError(error, "EINVAL");
 
 describe("exit codes", () => {
@@ -66,14 +67,58 @@ describe("log lines", () => {
 	});
 });
 
+describe("log lines in JSON", () => {
+	const origin = { volume: "demo", source: "log/log.js:7", request: { door: "fuse", id: "42", operation: "READ" } };
+
+	test("one object, whatever is in it", () => {
+		const time = { seconds: 0, nanoseconds: 0 };
+		const line = formatJsonLine(time, "warn", "two\nlines", { site: "log.x", path: utf8ToLatin1("/ü") }, origin);
+		assert.equal(line.indexOf("\n"), line.length - 1);
+		assert.deepEqual(JSON.parse(line), {
+			time: "1970-01-01T00:00:00.000Z",
+			level: "warn",
+			volume: "demo",
+			message: "two\nlines",
+			site: "log.x",
+			source: "log/log.js:7",
+			request: origin.request,
+			data: { path: "/ü" },
+		});
+		const bare = JSON.parse(formatJsonLine(time, "info", "m", undefined, { ...origin, request: undefined }));
+		assert.deepEqual(Object.keys(bare), ["time", "level", "volume", "message", "source"]);
+		const long = formatJsonLine(time, "info", "y".repeat(10_000), { long: "x".repeat(10_000) }, origin);
+		assert.ok(long.length < 10_000);
+		assert.match(JSON.parse(long).data.cut, /^\{"long":"x+…$/);
+	});
+
+	test("the place that logged is read from the stack", () => {
+		const stack = [
+			"Error",
+			"    at Object.json [as warn] (file:///opt/cairn/dist/src/daemon/main.js:70:11)",
+			"    at Healer.trigger (file:///opt/src/cairn/dist/src/volume/native/healer.js:97:22)",
+		].join("\n");
+		assert.equal(callerOf(stack), "volume/native/healer.js:97");
+		assert.equal(callerOf("Error\n    at a\n    at node:internal/x:1:1"), undefined);
+		assert.equal(callerOf(undefined), undefined);
+	});
+});
+
 describe("mount options", () => {
 	test("known ones", () => {
-		assert.deepEqual(parseMountOptions(""), { readOnly: false, allowOther: true, onCrash: "resume", metricsPort: undefined, flags: [] });
+		assert.deepEqual(parseMountOptions(""), {
+			readOnly: false,
+			allowOther: true,
+			onCrash: "resume",
+			metricsPort: undefined,
+			logFormat: "text",
+			flags: [],
+		});
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
 			readOnly: true,
 			allowOther: true,
 			onCrash: "resume",
 			metricsPort: undefined,
+			logFormat: "text",
 			flags: ["noatime", "nosuid"],
 		});
 		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
@@ -81,9 +126,18 @@ describe("mount options", () => {
 			allowOther: false,
 			onCrash: "die",
 			metricsPort: 9464,
+			logFormat: "text",
 			flags: [],
 		});
-		for (const text of ["", "ro", "root_only,nodev", "on_crash=remount,noexec", "ro,root_only,on_crash=die", "metrics=9464,nodev"]) {
+		for (const text of [
+			"",
+			"ro",
+			"root_only,nodev",
+			"on_crash=remount,noexec",
+			"ro,root_only,on_crash=die",
+			"metrics=9464,nodev",
+			"metrics=9464,log=json,nodev",
+		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
 		for (const wrong of [
@@ -97,6 +151,8 @@ describe("mount options", () => {
 			"metrics=0",
 			"metrics=65536",
 			"metrics=x",
+			"log",
+			"log=xml",
 			"__proto__",
 		])
 			assert.throws(() => parseMountOptions(wrong), inval, wrong);

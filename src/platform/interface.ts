@@ -27,6 +27,23 @@ export interface Platform {
 	readonly fuse?: FuseHost;
 	/** Absent outside of simulations: nothing is ever asked then. */
 	readonly simulation?: SimulationHooks;
+	/** Absent where nobody asks which request a line of the log came from: following requests costs time. */
+	readonly requests?: RequestScope;
+}
+
+/** What somebody outside has asked for. `id` is unique among the requests of its door while the connection lasts. */
+export interface RequestIdentity {
+	readonly door: string;
+	readonly id: string;
+	/** An opcode or a verb, as people call it. */
+	readonly operation: string;
+}
+
+/** Which request the work that is being done was begun for, through everything that is awaited and every timer that is set in it. */
+export interface RequestScope {
+	run<T>(request: RequestIdentity, work: () => T): T;
+	/** Undefined: nobody's; work that the process does by itself. */
+	current(): RequestIdentity | undefined;
 }
 
 /** How a simulation reaches into the code that runs in it. */

@@ -15,7 +15,7 @@ import { Deferred, Signal } from "../../base/async.ts";
 import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
-import type { FuseChannel, Platform } from "../../platform/interface.ts";
+import type { FuseChannel, Platform, RequestIdentity, RequestScope } from "../../platform/interface.ts";
 import type { Changed, HandleId, ResumedSession, Volume } from "../../volume/interface.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import { keepHandle } from "./door.ts";
@@ -81,7 +81,7 @@ export interface FuseSession {
 export interface FuseServerModules {
 	readonly volume: Volume;
 	readonly channel: FuseChannel;
-	readonly platform: Pick<Platform, "clock">;
+	readonly platform: Pick<Platform, "clock" | "requests">;
 	readonly logger: Logger;
 }
 
@@ -134,6 +134,7 @@ class Server implements FuseServer {
 	readonly #requests = new Map<number, number>();
 	readonly #idle = new Signal();
 	readonly #session: RequestSession | undefined;
+	readonly #scope: RequestScope | undefined;
 	#errors = 0;
 	#interrupts = 0;
 	#pauses = 0;
@@ -150,6 +151,7 @@ class Server implements FuseServer {
 		this.#options = options;
 		this.#volume = modules.volume;
 		this.#channel = modules.channel;
+		this.#scope = modules.platform.requests;
 		this.#faults = new FaultLog(modules.logger);
 		this.#door = this.#createDoor(options, modules);
 		this.#handlers = createHandlers(this.#door);
@@ -241,6 +243,11 @@ class Server implements FuseServer {
 		const weight = request.length + Math.min(asks, maxBytesInFlight);
 		this.#begin(weight);
 		this.#session?.begin(header);
+		if (this.#scope === undefined) this.#run(header, request, end, weight);
+		else this.#scope.run(identityOf(header), () => this.#run(header, request, end, weight));
+	}
+
+	#run(header: RequestHeader, request: Uint8Array, end: number, weight: number): void {
 		let running: Promise<void> | undefined;
 		try {
 			running = this.#dispatch(header, request, end);
@@ -395,6 +402,14 @@ class Server implements FuseServer {
 		await this.#finish();
 		await this.ended;
 	}
+}
+
+const operationNames: ReadonlyMap<number, string> = new Map(Object.entries(opcodes).map(([name, opcode]) => [opcode, name]));
+
+/** Bit 63 says that the kernel has sent a request again: it is the same one. */
+function identityOf({ uniqueHigh, uniqueLow, opcode }: RequestHeader): RequestIdentity {
+	const unique = (uniqueHigh & 0x7fff_ffff) * 2 ** 32 + uniqueLow;
+	return { door: "fuse", id: String(unique), operation: operationNames.get(opcode) ?? `opcode ${opcode}` };
 }
 
 function readSize(request: Uint8Array): number {

@@ -10,10 +10,13 @@ import { DiskThread } from "./disk-thread.ts";
 import { RealHostFiles } from "./files.ts";
 import { realLimits } from "./limits.ts";
 import { RealMemories } from "./memory.ts";
+import { RealRequests } from "./requests.ts";
 import { RealSockets } from "./sockets.ts";
 
 export interface RealPlatformOptions {
 	readonly fuse?: FuseHost;
+	/** Follow requests: every promise of the process costs a little more then. */
+	readonly requests?: boolean;
 	/** A tmpfs for memory files. Default /dev/shm. */
 	readonly memoryFolder?: string;
 	/** Entry point of disk threads; tests give one that can be made to hang. */
@@ -44,7 +47,8 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		sockets: new RealSockets(),
 		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
 	};
-	return options.fuse === undefined ? platform : { ...platform, fuse: options.fuse };
+	const requests = options.requests === true ? { requests: new RealRequests() } : {};
+	return options.fuse === undefined ? { ...platform, ...requests } : { ...platform, ...requests, fuse: options.fuse };
 }
 
 async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>, buffers: BufferPool, random: Random): Promise<Disk> {
