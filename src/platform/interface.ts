@@ -23,6 +23,7 @@ export interface Platform {
 	/** Small host files outside any disk (`$CAIRN_HOME`). */
 	readonly files: HostFiles;
 	readonly sockets: Sockets;
+	readonly network: Network;
 	/** Absent where the platform has no kernel to mount into. */
 	readonly fuse?: FuseHost;
 	/** Absent outside of simulations: nothing is ever asked then. */
@@ -207,6 +208,49 @@ export interface Connection {
 	onClose(fn: () => void): void;
 	write(bytes: Uint8Array): Promise<void>;
 	close(): void;
+}
+
+// ── network ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** An address as text, `192.0.2.1` or `2001:db8::1`; IPv4 within IPv6 is told as IPv4. */
+export interface Peer {
+	readonly address: string;
+	readonly port: number;
+}
+
+export interface Network {
+	/**
+	 * Listens on a TCP port of a local address (`127.0.0.1`; `::`: every address of this host, of both kinds); 0: any free port. Connections that `onConnection` does not close are the receiver's to close; closing the
+	 * listener closes them all.
+	 * @throws FsError EBUSY (port taken), EACCES, EINVAL (no address of this host).
+	 */
+	listenTcp(
+		address: string,
+		port: number,
+		onConnection: (connection: TcpConnection) => void,
+	): Promise<Listener & { readonly port: number }>;
+	/** @throws FsError ENOTCONN (nobody listens there), ETIMEDOUT, EINVAL. */
+	connectTcp(peer: Peer): Promise<TcpConnection>;
+	/** Datagrams to a UDP port of a local address; 0: any free port. @throws as listenTcp. */
+	bindUdp(address: string, port: number, onDatagram: (bytes: Uint8Array, from: Peer) => void): Promise<DatagramSocket>;
+}
+
+/** Bytes given to `onData` are the receiver's own. */
+export interface TcpConnection extends Connection {
+	readonly remote: Peer;
+	/** All parts one after the other, none of another call in between. Resolves when they are with the kernel: whoever writes without waiting for that has them in memory. They must not change before. */
+	writeParts(parts: readonly Uint8Array[]): Promise<void>;
+	/** Back-pressure: no more `onData` until `resume`, except what was on its way; the other side's writes wait when the buffers between are full. */
+	pause(): void;
+	resume(): void;
+	/** At once, with what was not delivered. */
+	destroy(): void;
+}
+
+export interface DatagramSocket extends Listener {
+	readonly port: number;
+	/** May be lost without a word. @throws FsError EINVAL: too long. */
+	send(bytes: Uint8Array, to: Peer): Promise<void>;
 }
 
 // ── FUSE ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ import { Deferred } from "../../src/base/async.ts";
 import type { ErrorCode } from "../../src/base/errors.ts";
 import { isFsError } from "../../src/base/errors.ts";
 import { compareTime } from "../../src/base/time.ts";
-import type { Connection, Disk, Platform } from "../../src/platform/interface.ts";
+import type { Connection, Disk, Platform, Peer, TcpConnection } from "../../src/platform/interface.ts";
 
 export interface PlatformHarness {
 	readonly platform: Platform;
@@ -462,6 +462,86 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			await assert.rejects(platform.sockets.connect(path), (error) => isFsError(error, "ENOENT") || isFsError(error, "ENOTCONN"));
 			const again = await other.sockets.listen(path, () => {});
 			await again.close();
+		});
+	});
+
+	describe(`platform ${name}: network`, () => {
+		test("TCP carries bytes both ways, parts in one piece, and tells the end", async ({ platform, other }) => {
+			const accepted = new Deferred<TcpConnection>();
+			const listener = await platform.network.listenTcp("127.0.0.1", 0, (one) => accepted.resolve(one));
+			const near = await other.network.connectTcp({ address: "127.0.0.1", port: listener.port });
+			const far = await accepted.promise;
+			assert.deepEqual([near.remote, far.remote.address], [{ address: "127.0.0.1", port: listener.port }, "127.0.0.1"]);
+			const seen: number[] = [];
+			const enough = received(far, 6, seen);
+			await Promise.all([near.writeParts([pattern(1, 1), pattern(2, 2)]), near.writeParts([pattern(3, 3)])]);
+			await enough;
+			assert.deepEqual(seen, [...pattern(1, 1), ...pattern(2, 2), ...pattern(3, 3)]);
+			const ended = new Promise<void>((resolve) => near.onClose(resolve));
+			near.onData(() => {});
+			far.destroy();
+			await ended;
+			await assert.rejects(far.writeParts([pattern(1, 1)]), code("ENOTCONN"));
+			await assert.rejects(
+				other.network.listenTcp("127.0.0.1", listener.port, () => {}),
+				code("EBUSY"),
+			);
+			await listener.close();
+			await assert.rejects(other.network.connectTcp({ address: "127.0.0.1", port: listener.port }), code("ENOTCONN"));
+		});
+
+		test("whoever is paused gets nothing, and its writer waits in the end", async ({ platform, other }) => {
+			const accepted = new Deferred<TcpConnection>();
+			const listener = await platform.network.listenTcp("127.0.0.1", 0, (one) => accepted.resolve(one));
+			const near = await other.network.connectTcp({ address: "127.0.0.1", port: listener.port });
+			const far = await accepted.promise;
+			let bytesSeen = 0;
+			far.pause();
+			far.onData((bytes) => {
+				bytesSeen += bytes.length;
+			});
+			far.pause();
+			const total = 64 << 20;
+			let written = false;
+			const writing = near.writeParts([new Uint8Array(total)]).then(() => {
+				written = true;
+			});
+			await platform.clock.sleep(50);
+			assert.equal(written, false, "more than the buffers between hold");
+			assert.ok(bytesSeen <= 1 << 20, `${bytesSeen} bytes while paused`);
+			far.resume();
+			await writing;
+			while (bytesSeen < total) await platform.clock.sleep(1);
+			assert.equal(bytesSeen, total);
+			near.close();
+			await listener.close();
+		});
+
+		test("closing a listener ends its connections", async ({ platform, other }) => {
+			const listener = await platform.network.listenTcp("127.0.0.1", 0, () => {});
+			const near = await other.network.connectTcp({ address: "127.0.0.1", port: listener.port });
+			const ended = new Promise<void>((resolve) => near.onClose(resolve));
+			near.onData(() => {});
+			await listener.close();
+			await ended;
+		});
+
+		test("UDP carries datagrams and says from whom", async ({ platform, other }) => {
+			const heard = new Deferred<{ readonly bytes: Uint8Array; readonly from: Peer }>();
+			const back = new Deferred<Uint8Array>();
+			const far = await platform.network.bindUdp("127.0.0.1", 0, (bytes, from) => heard.resolve({ bytes, from }));
+			const near = await other.network.bindUdp("127.0.0.1", 0, (bytes) => back.resolve(bytes));
+			await near.send(pattern(3, 100), { address: "127.0.0.1", port: far.port });
+			const { bytes, from } = await heard.promise;
+			assert.deepEqual([[...bytes], from], [[...pattern(3, 100)], { address: "127.0.0.1", port: near.port }]);
+			await far.send(pattern(4, 10), from);
+			assert.deepEqual([...(await back.promise)], [...pattern(4, 10)]);
+			await assert.rejects(
+				other.network.bindUdp("127.0.0.1", far.port, () => {}),
+				code("EBUSY"),
+			);
+			await far.close();
+			await near.close();
 		});
 	});
 

@@ -1,7 +1,7 @@
 /** A stream socket as a `Connection`. */
 import type net from "node:net";
 import { FsError } from "../../base/errors.ts";
-import type { Connection } from "../interface.ts";
+import type { Connection, Peer, TcpConnection } from "../interface.ts";
 
 export class RealConnection implements Connection {
 	readonly #socket: net.Socket;
@@ -31,5 +31,38 @@ export class RealConnection implements Connection {
 
 	close(): void {
 		this.#socket.end(() => this.#socket.destroy());
+	}
+}
+
+/** IPv4 that came in on a socket of both kinds is told as IPv4. */
+export const plainAddress = (address: string): string => (/^::ffff:\d+\./i.test(address) ? address.slice(7) : address);
+
+export class RealTcpConnection extends RealConnection implements TcpConnection {
+	readonly remote: Peer;
+	readonly #socket: net.Socket;
+
+	constructor(socket: net.Socket) {
+		super(socket);
+		this.#socket = socket;
+		this.remote = { address: plainAddress(socket.remoteAddress ?? ""), port: socket.remotePort ?? 0 };
+	}
+
+	async writeParts(parts: readonly Uint8Array[]): Promise<void> {
+		this.#socket.cork();
+		const written = Promise.all(parts.map((part) => this.write(part)));
+		this.#socket.uncork();
+		await written;
+	}
+
+	pause(): void {
+		this.#socket.pause();
+	}
+
+	resume(): void {
+		this.#socket.resume();
+	}
+
+	destroy(): void {
+		this.#socket.destroy();
 	}
 }

@@ -27,4 +27,8 @@ export const realLimits = {
 	timerMs: 0x7fff_ffff,
 	/** A listener that does not answer a connect within this time counts as living: its socket is not taken over. */
 	socketProbeMs: 1_000,
+	/** Connecting to another machine: longer than a few lost packets, shorter than what people wait for. */
+	connectMs: 5_000,
+	/** Silence after which the kernel asks whether the other end of a connection is still there. */
+	keepAliveMs: 60_000,
 } as const;

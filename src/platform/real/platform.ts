@@ -11,6 +11,7 @@ import { RealHostFiles } from "./files.ts";
 import { realLimits } from "./limits.ts";
 import { RealMemories } from "./memory.ts";
 import { RealRequests } from "./requests.ts";
+import { RealNetwork } from "./network.ts";
 import { RealSockets } from "./sockets.ts";
 
 export interface RealPlatformOptions {
@@ -45,6 +46,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		removeMemory: async (name: string) => memories.remove(name),
 		files: new RealHostFiles(),
 		sockets: new RealSockets(),
+		network: new RealNetwork(),
 		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
 	};
 	const requests = options.requests === true ? { requests: new RealRequests() } : {};

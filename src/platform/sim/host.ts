@@ -2,6 +2,7 @@
 import { FsError } from "../../base/errors.ts";
 import type { Connection, HostFiles, Listener, Sockets } from "../interface.ts";
 import { simLimits } from "./limits.ts";
+import { SimPorts } from "./network.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
 
 /** What survives processes: files and folders by absolute path, and which sockets were bound. */
@@ -9,6 +10,7 @@ export class SimHost {
 	readonly files = new Map<string, Uint8Array>();
 	readonly folders = new Set<string>(["/"]);
 	readonly sockets = new Map<string, SimListener>();
+	readonly ports = new SimPorts();
 
 	makeFolder(path: string): void {
 		for (let at = path; at !== "/"; at = parentOf(at)) {

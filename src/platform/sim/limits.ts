@@ -10,6 +10,10 @@ export const simLimits = {
 	closeMs: 2_000,
 	/** Host files and socket messages take this long, so that their results come through the event queue and die with the process. */
 	hostLatencyMs: 0.02,
+	/** What the kernels between two ends of a connection hold: a writer waits beyond it. */
+	socketBufferBytes: 64 << 10,
+	/** Ports that are given out where anyone will do, as Linux has them. */
+	firstFreePort: 32_768,
 	/** Default time of a disk call, uniform in this range: small enough to be quick, wide enough that disks overtake each other. */
 	diskLatencyMs: [0.05, 0.5],
 } as const;

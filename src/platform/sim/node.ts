@@ -13,6 +13,7 @@ import type { SimDevice } from "./device.ts";
 import type { DiskWorld } from "./disk.ts";
 import { SimDisk } from "./disk.ts";
 import { SimHost, SimHostFiles, SimSockets } from "./host.ts";
+import { SimNetwork } from "./network.ts";
 import { simLimits, simStartSeconds } from "./limits.ts";
 import { openRawDisk } from "../raw/raw-disk.ts";
 import { Prng } from "./prng.ts";
@@ -42,6 +43,7 @@ interface Incarnation extends Owner {
 	alive: boolean;
 	readonly disks: Set<SimDisk>;
 	readonly sockets: SimSockets;
+	readonly network: SimNetwork;
 }
 
 export class SimNode {
@@ -79,6 +81,7 @@ export class SimNode {
 		const incarnation: Incarnation = Object.assign(owner, {
 			disks: new Set<SimDisk>(),
 			sockets: new SimSockets(this.host, scheduler, owner),
+			network: new SimNetwork(this.host, scheduler, owner),
 		});
 		this.#incarnations.add(incarnation);
 		const random = new Prng(this.#world.seed, `random:${this.name}:${this.#boots++}`);
@@ -90,6 +93,7 @@ export class SimNode {
 			removeMemory: (name) => this.#removeMemory(name, incarnation),
 			files: new SimHostFiles(this.host, scheduler, incarnation),
 			sockets: incarnation.sockets,
+			network: incarnation.network,
 		};
 	}
 
@@ -126,6 +130,7 @@ export class SimNode {
 			incarnation.alive = false;
 			for (const disk of incarnation.disks) disk.die(true);
 			incarnation.sockets.die();
+			incarnation.network.die();
 		}
 		this.#incarnations.clear();
 	}
