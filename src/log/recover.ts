@@ -9,9 +9,10 @@
  *     begins beyond it. Then records are lost, and that is an error unless the operator accepted it.
  *  V4 Memory: one segment of each mirror of each epoch.
  */
+import { emptyBytes } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import type { Disk, DiskFile } from "../platform/interface.ts";
+import type { Borrowed, Disk, DiskFile } from "../platform/interface.ts";
 import type { DiskId, DiskSet, LogEpoch, LogModules, LogRecord, RecoveredLog, Roster } from "./interface.ts";
 import { maximumSegmentBytes, peekBytes, rereadBytes } from "./limits.ts";
 import { readMemoryTail } from "./memory-tail.ts";
@@ -220,18 +221,22 @@ class Mirror {
 
 	/** The record at the segment's start; undefined when there is no sound one. */
 	async #firstRecord(number: number): Promise<SurveyedSegment | undefined> {
-		const bytes = await this.#read(number, peekBytes);
+		const { bytes, release } = await this.#borrow(number, peekBytes);
 		const record = recordAt(bytes, segmentHeaderBytes, this.#modules.disks.roster.volume);
-		return record ? { number, epoch: record.epoch, firstSequence: record.sequence } : undefined;
+		const first = record && { number, epoch: record.epoch, firstSequence: record.sequence };
+		release();
+		return first;
 	}
 
 	/** The first needed record of each epoch in a segment. */
 	async #surveyAll(number: number): Promise<void> {
 		const seen = new Set<number>();
-		for (const record of this.#needed(await this.#read(number, maximumSegmentBytes))) {
+		const { bytes, release } = await this.#borrow(number, maximumSegmentBytes);
+		for (const record of this.#needed(bytes)) {
 			if (!seen.has(record.epoch)) this.#segments.push({ number, epoch: record.epoch, firstSequence: record.sequence });
 			seen.add(record.epoch);
 		}
+		release();
 	}
 
 	*#needed(bytes: Uint8Array): Generator<FoundRecord> {
@@ -245,7 +250,7 @@ class Mirror {
 		let last = this.#after;
 		for (const segment of this.#segments) {
 			if (segment.epoch !== epoch) continue;
-			for (const record of this.#needed(await this.#read(segment.number, maximumSegmentBytes))) {
+			for (const record of this.#needed(await this.#read(segment.number))) {
 				if (record.epoch !== epoch || record.sequence <= last) continue;
 				last = record.sequence;
 				yield record;
@@ -254,23 +259,33 @@ class Mirror {
 		return undefined;
 	}
 
+	/** For who keeps the records: their payloads are views. */
+	async #read(number: number): Promise<Uint8Array> {
+		return (await this.#readWith(number, maximumSegmentBytes, async (file, length) => keptBytes(await file.read(0, length)))).bytes;
+	}
+
+	/** For who only looks: most segments of a log are read at each mount and hold nothing that is needed. */
+	#borrow(number: number, lengthBytes: number): Promise<Borrowed> {
+		return this.#readWith(number, lengthBytes, (file, length) => file.borrow(0, length));
+	}
+
 	/** What can be read of a segment's start; what cannot is zeros. */
-	async #read(number: number, lengthBytes: number): Promise<Uint8Array> {
+	async #readWith(number: number, lengthBytes: number, read: (file: DiskFile, length: number) => Promise<Borrowed>): Promise<Borrowed> {
 		let file: DiskFile | undefined;
 		try {
 			file = await this.#disk.open(segmentName(number));
 			const length = Math.min(lengthBytes, await file.size());
 			try {
-				return await file.read(0, length);
+				return await read(file, length);
 			} catch (error) {
 				if (!isFsError(error, "EIO")) throw error;
-				return await this.#readInPieces(file, length);
+				return keptBytes(await this.#readInPieces(file, length));
 			}
 		} catch (error) {
 			const { code, message } = toFsError(error, "log.recover-read");
 			this.#modules.logger.warn(`d${this.#id}: log segment ${number} cannot be read`, { code, message });
 			this.#modules.disks.report(this.#id, error, "read");
-			return new Uint8Array(0);
+			return keptBytes(emptyBytes);
 		} finally {
 			await file?.close().catch(() => undefined);
 		}
@@ -288,4 +303,8 @@ class Mirror {
 		}
 		return bytes;
 	}
+}
+
+function keptBytes(bytes: Uint8Array): Borrowed {
+	return { bytes, release() {} };
 }

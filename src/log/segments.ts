@@ -40,6 +40,8 @@ export class MirrorFiles {
 	#unchecked: number[] = [];
 	#count: number;
 	#preparing: Promise<void> | undefined;
+	/** What new segments are filled with, while some are made. */
+	#zeros: Uint8Array | undefined;
 	#closed = false;
 
 	constructor(id: DiskId, disk: Disk, options: SegmentOptions) {
@@ -97,6 +99,7 @@ export class MirrorFiles {
 		while (this.#preparing !== undefined) await this.#preparing;
 		this.#preparing = this.#prepareAll(wanted, emergency).finally(() => {
 			this.#preparing = undefined;
+			this.#zeros = undefined;
 		});
 		await this.#preparing;
 	}
@@ -139,7 +142,8 @@ export class MirrorFiles {
 
 	/** The header comes last: a file with one has its size allocated, unless power failed before the first sync, and then the size tells. */
 	async #allocate(file: DiskFile, number: number): Promise<void> {
-		const zeros = new Uint8Array(Math.min(pieceBytes, this.#options.segmentBytes));
+		this.#zeros ??= new Uint8Array(Math.min(pieceBytes, this.#options.segmentBytes));
+		const zeros = this.#zeros;
 		for (let at = 0; at < this.#options.segmentBytes; at += zeros.length) {
 			await file.write(at, [zeros.subarray(0, Math.min(zeros.length, this.#options.segmentBytes - at))]);
 		}

@@ -86,7 +86,11 @@ const linesKept = 60;
 const patienceMs = 3_600_000;
 /** From the end of all faults until everything is whole. */
 const repairMs = 900_000;
-const never: Promise<never> = new Promise(() => {});
+
+/** Nothing comes after this. A promise for each waiter: one for all would keep all that ever waited for it. */
+function forever(): Promise<never> {
+	return new Promise(() => {});
+}
 
 export class Simulation {
 	readonly plan: Plan;
@@ -190,7 +194,7 @@ export class Simulation {
 	/** All that the present event causes has happened. Of a dead life: never. */
 	async nextEvent(life: Life): Promise<void> {
 		await this.world.sleep(0);
-		if (!life.alive) await never;
+		if (!life.alive) await forever();
 	}
 
 	// ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +240,7 @@ export class Simulation {
 		const { redundancy, logSegmentBytes, logSegmentCount, diskCount, tolerance, clients } = this.plan;
 		this.note(`${redundancy} on ${diskCount} disks, ${tolerance} may be lost, ${clients} clients`);
 		const shape = { redundancy, logSegmentBytes, logSegmentCount, sameDevice: false, allowDegraded: false, uid: 0, gid: 0 };
-		await createVolume({ name: "sim", diskPaths: this.inUse, ...shape }, this.#modules());
+		await createVolume({ name: "sim", diskPaths: this.inUse, memory: this.plan.memory, ...shape }, this.#modules());
 	}
 
 	// ── a life ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,7 +286,7 @@ export class Simulation {
 		const { world, plan } = this;
 		await world.sleep(client.random.below(10));
 		for (;;) {
-			if (!client.life.alive) return never;
+			if (!client.life.alive) return forever();
 			if (!next()) return;
 			const operation = this.pickWeighted(operations, client.random);
 			if (operation === undefined) return;
@@ -292,7 +296,7 @@ export class Simulation {
 				await operation.run(client);
 			} catch (error) {
 				this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
-				return never;
+				return forever();
 			}
 			await world.sleep(client.random.float() * plan.thinkMs);
 		}
@@ -324,7 +328,7 @@ export class Simulation {
 		this.#operating = true;
 		const spare = this.paths.filter((path) => !this.inUse.includes(path));
 		await this.#noteDisks(life);
-		if (!life.alive) return never;
+		if (!life.alive) return forever();
 		const target = random.pick(this.inUse);
 		const fresh = spare.length === 0 ? undefined : random.pick(spare);
 		let what = "";
@@ -349,12 +353,12 @@ export class Simulation {
 			}
 			if (what !== "" && life.alive) this.stats.count("outcomes", what.replace(/ \/.*/, ""));
 		} catch (error) {
-			if (!life.alive) return never;
+			if (!life.alive) return forever();
 			if (!(error instanceof FsError)) throw error;
 			this.note(`${what} → ${error.code} ${error.site}`);
 			this.stats.count("outcomes", `${what.replace(/ \/.*/, "")} refused`);
 		}
-		if (!life.alive) return never;
+		if (!life.alive) return forever();
 		await this.#noteDisks(life);
 		this.#operating = false;
 	}
@@ -543,7 +547,7 @@ export class Simulation {
 			if (why === undefined) break;
 			if (world.nowMs > endMs) this.fail(`${repairMs} ms after the end of all faults not everything is whole: ${why}`);
 			await world.sleep(1_000);
-			if (!life.alive) await never;
+			if (!life.alive) await forever();
 		}
 		this.#faults.hurt.clear();
 		this.stats.repairs++;
@@ -570,7 +574,7 @@ export class Simulation {
 		if (found.unrecoverable > 0) this.fail(`verify: ${found.unrecoverable} segments cannot be read: ${found.lostPaths.join(", ")}`);
 		await volume.heal(() => {});
 		const status = await volume.status();
-		if (!life.alive) await never;
+		if (!life.alive) await forever();
 		if (status.protection.lostBytes > 0) this.fail(`status: ${status.protection.lostBytes} bytes are lost`);
 		const bad = found.corrupt + found.missing;
 		if (bad > 0) return `verify found ${found.corrupt} damaged and ${found.missing} missing fragments`;

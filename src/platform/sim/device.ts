@@ -350,18 +350,18 @@ export class SimDevice {
 		this.#nameChanges = rest;
 	}
 
-	/** @throws FsError ENOSPC after writing what fits, EROFS. */
-	write(file: SimFile, name: string, wanted: number, bytes: Uint8Array): void {
+	/** `bytes` undefined = zeros. @throws FsError ENOSPC after writing what fits, EROFS. */
+	write(file: SimFile, name: string, wanted: number, lengthBytes: number, bytes: Uint8Array | undefined): void {
 		this.#checkWritable(name);
 		if (this.#starves(name)) throw this.#noSpace(name);
 		const offset = this.#placeOf(name, wanted);
 		if (offset === undefined) return;
 		const linked = this.#names.get(name) === file;
 		const room = this.isFull ? 0 : Math.floor(this.freeBytes / pageBytes);
-		let fits = bytes.length;
+		let fits = lengthBytes;
 		if (linked && file.newPages(offset, fits) > room) fits = this.random.below(2) === 0 ? 0 : this.#fitting(file, offset, fits, room);
-		this.#account(file, linked, () => file.write(offset, bytes.subarray(0, fits)));
-		if (fits < bytes.length) throw this.#noSpace(name);
+		this.#account(file, linked, () => file.write(offset, fits, bytes?.subarray(0, fits)));
+		if (fits < lengthBytes) throw this.#noSpace(name);
 	}
 
 	/** Where a write really goes; undefined = nowhere. */
@@ -373,8 +373,8 @@ export class SimDevice {
 		return this.#elsewhere(wanted);
 	}
 
-	read(file: SimFile, name: string, offset: number, lengthBytes: number): Uint8Array {
-		const bytes = file.read(offset, lengthBytes);
+	read(file: SimFile, name: string, offset: number, lengthBytes: number, into?: Uint8Array): Uint8Array {
+		const bytes = file.read(offset, lengthBytes, into);
 		const lie = this.#readLie;
 		if (lie === undefined || lie.left === 0 || !lie.matches(name)) return bytes;
 		lie.left--;

@@ -9,6 +9,7 @@
  */
 import { AssertionError } from "../../base/assert.ts";
 import { Deferred } from "../../base/async.ts";
+import type { BufferPool, Lent } from "../../base/buffer-pool.ts";
 import { concatBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Borrowed, Disk, DiskFile } from "../interface.ts";
@@ -17,6 +18,7 @@ import type { DiskCall, SimDevice } from "./device.ts";
 import type { SimFile } from "./file.ts";
 import { pageBytes, simLimits } from "./limits.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
+import { isZero } from "./sparse.ts";
 
 /** What the disk needs of its world. */
 export interface DiskWorld {
@@ -27,6 +29,8 @@ export interface DiskWorld {
 	endNow(): void;
 	/** Remembers the site; true when its syncs are turned off. */
 	siteIgnored(site: string): boolean;
+	/** For borrowed reads. */
+	readonly buffers: BufferPool;
 }
 
 /** What a call does, once it is its turn. */
@@ -73,6 +77,10 @@ export class SimDisk implements Disk {
 	/** Whether it still has the lock that it took: until it is closed or its process dies. */
 	get holds(): boolean {
 		return this.#owner.alive && !this.#released;
+	}
+
+	get buffers(): BufferPool {
+		return this.#world.buffers;
 	}
 
 	/** How many calls are waiting. */
@@ -271,21 +279,32 @@ class SimDiskFile implements DiskFile {
 
 	/** What is used after it was given back is noise. */
 	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
-		const bytes = await this.read(offset, lengthBytes);
-		return { bytes, release: () => void bytes.fill(0xa5) };
+		checkRange(this.name, offset, lengthBytes);
+		let lent: Lent | undefined;
+		const execute = () => {
+			lent = this.#disk.buffers.take(lengthBytes);
+			return this.#disk.device.read(this.#file, this.name, offset, lengthBytes, lent?.bytes);
+		};
+		const bytes = await this.#call("read", { execute });
+		const release = () => {
+			bytes.fill(0xa5);
+			lent?.release();
+		};
+		return { bytes, release };
 	}
 
 	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {
-		const bytes = concatBytes(parts);
-		checkRange(this.name, offset, bytes.length);
+		const length = parts.reduce((sum, part) => sum + part.length, 0);
+		checkRange(this.name, offset, length);
+		const bytes = parts.every(isZero) ? undefined : concatBytes(parts);
 		const { device } = this.#disk;
 		const execute = () => {
 			this.#checkUnchanged(bytes, parts);
-			device.write(this.#file, this.name, offset, bytes);
+			device.write(this.#file, this.name, offset, length, bytes);
 		};
 		const interrupted = () => {
-			const pages = device.random.below(Math.ceil(bytes.length / pageBytes) + 1);
-			device.write(this.#file, this.name, offset, bytes.subarray(0, pages * pageBytes));
+			const left = Math.min(length, device.random.below(Math.ceil(length / pageBytes) + 1) * pageBytes);
+			device.write(this.#file, this.name, offset, left, bytes?.subarray(0, left));
 		};
 		await this.#call("write", { execute, interrupted });
 	}
@@ -347,10 +366,12 @@ class SimDiskFile implements DiskFile {
 		if (this.#closed) throw new FsError("EBADF", "platform.sim-file-closed", `${kind}: ${this.name} on ${this.#disk.path} was closed`);
 	}
 
-	#checkUnchanged(bytes: Uint8Array, parts: readonly Uint8Array[]): void {
+	/** `bytes` undefined: they were zeros. */
+	#checkUnchanged(bytes: Uint8Array | undefined, parts: readonly Uint8Array[]): void {
 		let at = 0;
 		for (const part of parts) {
-			if (Buffer.compare(part, bytes.subarray(at, at + part.length)) !== 0) {
+			const isSame = bytes === undefined ? isZero(part) : Buffer.compare(part, bytes.subarray(at, at + part.length)) === 0;
+			if (!isSame) {
 				throw new AssertionError(`${this.name} on ${this.#disk.path}: bytes given to write were changed before it settled`);
 			}
 			at += part.length;

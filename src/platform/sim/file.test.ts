@@ -41,7 +41,7 @@ function change(file: SimFile, model: Model, random: Prng): void {
 	if (kind < 7) {
 		const bytes = random.chance(0.2) ? new Uint8Array(length) : random.bytes(length);
 		if (length > 0) model.write(offset, bytes);
-		file.write(offset, bytes.slice());
+		file.write(offset, bytes.length, bytes.slice());
 	} else if (kind < 9) {
 		model.punch(offset, length);
 		file.punch(offset, length);
@@ -119,13 +119,13 @@ describe("sim file", () => {
 	it("a cut without pending changes changes nothing, and a snapshot is not touched by what follows", () => {
 		const random = new Prng(9, "snapshot");
 		const file = new SimFile();
-		file.write(0, random.bytes(10_000));
+		file.write(0, 10_000, random.bytes(10_000));
 		file.sync();
 		const before = contents(file);
 		file.powerCut(pickCutStyle(random), random);
 		assert.deepEqual(contents(file), before);
 		const copy = file.snapshot();
-		file.write(100, random.bytes(5000));
+		file.write(100, 5000, random.bytes(5000));
 		file.damage(0, 10, (old) => old ^ 1);
 		file.sync();
 		assert.deepEqual(contents(copy), before);

@@ -10,7 +10,7 @@
 import { alignDown, alignUp } from "../../base/bytes.ts";
 import { pageBytes, sectorBytes } from "./limits.ts";
 import type { Prng } from "./prng.ts";
-import { isZero, SparseBytes } from "./sparse.ts";
+import { SparseBytes } from "./sparse.ts";
 
 type Pending =
 	| { readonly kind: "write"; readonly offset: number; readonly length: number; readonly bytes: Uint8Array | undefined }
@@ -44,8 +44,8 @@ export class SimFile {
 		return this.#pending.length > 0;
 	}
 
-	read(offset: number, lengthBytes: number): Uint8Array {
-		return this.#cache.read(offset, lengthBytes);
+	read(offset: number, lengthBytes: number, into?: Uint8Array): Uint8Array {
+		return this.#cache.read(offset, lengthBytes, into);
 	}
 
 	/** How many pages a write would have to allocate. */
@@ -57,11 +57,9 @@ export class SimFile {
 		return count;
 	}
 
-	/** Takes ownership of `bytes`. */
-	write(offset: number, bytes: Uint8Array): void {
-		if (bytes.length === 0) return;
-		const kept = isZero(bytes) ? undefined : bytes;
-		this.#change({ kind: "write", offset, length: bytes.length, bytes: kept });
+	/** Takes ownership of `bytes`; undefined = zeros. */
+	write(offset: number, lengthBytes: number, bytes: Uint8Array | undefined): void {
+		if (lengthBytes > 0) this.#change({ kind: "write", offset, length: lengthBytes, bytes });
 	}
 
 	punch(offset: number, lengthBytes: number): void {
@@ -184,9 +182,19 @@ function keepSomeSectors(image: SparseBytes, live: SparseBytes, change: Pending,
 	}
 }
 
-/** Makes `image` longer if need be; its size is set when all is decided. */
+/** Makes `image` longer if need be; its size is set when all is decided. Whole pages are shared. */
 function copyRange(image: SparseBytes, live: SparseBytes, offset: number, lengthBytes: number): void {
-	const bytes = new Uint8Array(lengthBytes);
-	bytes.set(live.read(offset, lengthBytes));
-	image.write(offset, lengthBytes, bytes);
+	for (let at = offset; at < offset + lengthBytes; ) {
+		const page = Math.floor(at / pageBytes);
+		const count = Math.min((page + 1) * pageBytes, offset + lengthBytes) - at;
+		if (count === pageBytes && live.hasPage(page)) {
+			image.takePage(page, live);
+			image.size = Math.max(image.size, at + count);
+		} else {
+			const bytes = new Uint8Array(count);
+			bytes.set(live.read(at, count));
+			image.write(at, count, bytes);
+		}
+		at += count;
+	}
 }

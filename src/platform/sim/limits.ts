@@ -14,6 +14,8 @@ export const simLimits = {
 	socketBufferBytes: 64 << 10,
 	/** Ports that are given out where anyone will do, as Linux has them. */
 	firstFreePort: 32_768,
+	/** Buffers of borrowed reads: those that the collector would notice, as many as one reads at a time. */
+	lent: { fromBytes: 32 * 1024, keptBytes: 16 * 1024 * 1024 },
 	/** Default time of a disk call, uniform in this range: small enough to be quick, wide enough that disks overtake each other. */
 	diskLatencyMs: [0.05, 0.5],
 } as const;

@@ -57,9 +57,10 @@ export class SparseBytes {
 		}
 	}
 
-	read(offset: number, lengthBytes: number): Uint8Array {
+	/** `into`: memory to use again, at least `lengthBytes` of it. */
+	read(offset: number, lengthBytes: number, into?: Uint8Array): Uint8Array {
 		const length = Math.max(0, Math.min(lengthBytes, this.size - offset));
-		const result = new Uint8Array(length);
+		const result = into === undefined ? new Uint8Array(length) : into.subarray(0, length).fill(0);
 		for (let at = 0; at < length; ) {
 			const inPage = (offset + at) % pageBytes;
 			const count = Math.min(pageBytes - inPage, length - at);

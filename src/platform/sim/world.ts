@@ -18,12 +18,14 @@
  */
 import { assert } from "../../base/assert.ts";
 import { Deferred } from "../../base/async.ts";
+import { BufferPool } from "../../base/buffer-pool.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { DiskCall, DiskSnapshot, SimDiskOptions } from "./device.ts";
 import { SimDevice } from "./device.ts";
 import type { DiskWorld } from "./disk.ts";
 import type { SimNodeOptions } from "./node.ts";
 import { SimNode } from "./node.ts";
+import { simLimits } from "./limits.ts";
 import { hash32, Prng } from "./prng.ts";
 import type { RunOptions } from "./scheduler.ts";
 import { Scheduler } from "./scheduler.ts";
@@ -42,6 +44,7 @@ export class SimWorld {
 	readonly #nodes: SimNode[] = [];
 	readonly #sites = new Set<string>();
 	readonly #ignoredSites = new Set<string>();
+	readonly #buffers = new BufferPool({ ...simLimits.lent, shared: false });
 	#steps = 0;
 	#endAt: { readonly step: number; readonly how: "cut" | "kill" } | undefined;
 	#ended = new Deferred<void>();
@@ -235,6 +238,7 @@ export class SimWorld {
 	#diskWorld(node: SimNode): DiskWorld {
 		return {
 			scheduler: this.#scheduler,
+			buffers: this.#buffers,
 			countStep: () => ++this.#steps === this.#endAt?.step,
 			endNow: () => this.#endNow(node),
 			siteIgnored: (site) => {

@@ -26,6 +26,8 @@ export interface CreateOptions {
 	/** Smaller logs for small disks and tests; default 16 × 8 MiB. */
 	readonly logSegmentBytes?: number;
 	readonly logSegmentCount?: number;
+	/** As in `OpenOptions`; making the volume opens it once. */
+	readonly memory?: OpenOptions["memory"];
 }
 
 /** A client's connection that outlives this process (a mount that a keeper holds). */

@@ -51,7 +51,8 @@ export async function createVolume(options: CreateOptions, modules: VolumeModule
 		},
 		modules,
 	);
-	const opened = await openFloors({ name: options.name, diskPaths: options.diskPaths, acceptLoss: false }, modules);
+	const memory = options.memory === undefined ? {} : { memory: options.memory };
+	const opened = await openFloors({ name: options.name, diskPaths: options.diskPaths, acceptLoss: false, ...memory }, modules);
 	await opened.core.transactFirst((tx, context) => void makeRoot(tx, context, options.uid, options.gid));
 	await opened.release(true);
 	return { id: roster.volume, redundancy: formatRedundancy(redundancy), warnings };
