@@ -360,7 +360,8 @@ export class DiskServer {
 export function serveDisk(port: MessagePort, path: string, before: (request: DiskRequest) => void = () => {}): void {
 	let server: DiskServer | DeviceServer | undefined;
 	port.on("message", (calls: readonly DiskCallMessage[]) => {
-		for (const { id, request } of calls) {
+		let replies: DiskReply[] = [];
+		for (const [index, { id, request }] of calls.entries()) {
 			before(request);
 			const reply = answer(
 				() => {
@@ -371,8 +372,12 @@ export function serveDisk(port: MessagePort, path: string, before: (request: Dis
 				id,
 				request,
 			);
+			replies.push(reply);
+			// Who writes and then syncs waits for the sync: one message is enough.
+			if (request.kind === "write" && calls[index + 1]?.request.kind === "sync") continue;
 			const moved = "value" in reply && reply.value instanceof Uint8Array ? [reply.value.buffer as ArrayBuffer] : [];
-			port.postMessage(reply, moved);
+			port.postMessage(replies, moved);
+			replies = [];
 			if (request.kind === "close") port.close();
 		}
 	});

@@ -25,7 +25,9 @@ export class DiskThread {
 	#waiting: Call[] = [];
 	#nextId = 1;
 	#openBytes = 0;
+	#waitingBytes = 0;
 	#flushing = false;
+	#hurrying = false;
 	#dead: FsError | undefined;
 	#abandoned = false;
 	#exited = false;
@@ -41,7 +43,9 @@ export class DiskThread {
 			resourceLimits: { maxOldGenerationSizeMb: realLimits.diskHeapMb, maxYoungGenerationSizeMb: realLimits.diskYoungHeapMb },
 		});
 		this.#worker.unref();
-		this.#worker.on("message", (reply: DiskReply) => this.#settle(reply));
+		this.#worker.on("message", (replies: readonly DiskReply[]) => {
+			for (const reply of replies) this.#settle(reply);
+		});
 		this.#worker.on("error", (error) => this.#die("platform.disk-thread-error", `its thread failed: ${error.message}`, error));
 		this.#worker.on("exit", () => {
 			this.#exited = true;
@@ -63,6 +67,7 @@ export class DiskThread {
 				return reject(new FsError("EAGAIN", "platform.disk-queue", `${this.#waiting.length} calls wait for the disk ${this.path}`));
 			}
 			this.#waiting.push({ request, bytes, resolve: resolve as (value: never) => void, reject });
+			this.#waitingBytes += bytes;
 			this.#flushSoon();
 		});
 	}
@@ -75,17 +80,23 @@ export class DiskThread {
 		this.#worker.unref();
 	}
 
-	/** Calls made in the same turn travel in one message. */
+	/** Calls made in the same turn travel in one message: a message costs more than a small write. Much to write is under way sooner. */
 	#flushSoon(): void {
+		if (this.#waitingBytes >= realLimits.diskHurryBytes && !this.#hurrying) {
+			this.#hurrying = true;
+			queueMicrotask(() => this.#flush());
+		}
 		if (this.#flushing) return;
 		this.#flushing = true;
-		queueMicrotask(() => {
+		// After all promises of this turn have had their say.
+		process.nextTick(() => {
 			this.#flushing = false;
 			this.#flush();
 		});
 	}
 
 	#flush(): void {
+		this.#hurrying = false;
 		const messages: DiskCallMessage[] = [];
 		const moved: ArrayBuffer[] = [];
 		let taken = 0;
@@ -93,6 +104,7 @@ export class DiskThread {
 			if (this.#open.size >= realLimits.diskWindowCalls) break;
 			if (this.#open.size > 0 && this.#openBytes + call.bytes > realLimits.diskWindowBytes) break;
 			taken++;
+			this.#waitingBytes -= call.bytes;
 			if (this.#open.size === 0) this.#worker.ref();
 			const id = this.#nextId++;
 			this.#open.set(id, call);
@@ -120,6 +132,7 @@ export class DiskThread {
 		const calls = [...this.#open.values(), ...this.#waiting];
 		this.#open.clear();
 		this.#waiting = [];
+		this.#waitingBytes = 0;
 		this.#openBytes = 0;
 		for (const call of calls) call.reject(this.#dead);
 	}

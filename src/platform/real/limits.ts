@@ -8,6 +8,8 @@ export const realLimits = {
 	lentFromBytes: 32 << 10,
 	/** Free buffers that are kept for reads: two windows of read-ahead of a few readers. */
 	lentKeptBytes: 16 << 20,
+	/** From here on calls are handed over at once, not at the end of the turn. */
+	diskHurryBytes: 64 << 10,
 	/** Calls waiting for one disk; more means that a floor above forgot back-pressure. */
 	diskQueuedCalls: 16_384,
 	/** After this long, closing gives up on a disk that hangs: its thread is abandoned, its calls fail. */
