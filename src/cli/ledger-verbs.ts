@@ -2,6 +2,7 @@
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { Ledger, LedgerCause } from "../volume/native/interface.ts";
 import { callDaemon, type Context, type Outcome } from "./context.ts";
+import { metadataText } from "./status-verbs.ts";
 import { counted, formatAge, formatBytes, formatDuration, formatTable } from "./format.ts";
 
 export async function ledger(context: Context, name: string): Promise<Outcome> {
@@ -10,7 +11,7 @@ export async function ledger(context: Context, name: string): Promise<Outcome> {
 }
 
 function ledgerText(context: Context, name: string, found: Ledger): string {
-	const { metadataCopies, dirtyBytes, healing, shortages, levels, recordedBytes } = found;
+	const { dirtyBytes, healing, shortages, levels, recordedBytes } = found;
 	if (levels.length === 0)
 		return `no data is in segments yet${dirtyBytes > 0 ? `; ${formatBytes(dirtyBytes)} are in memory and log` : ""}\n`;
 	const lines = [`${levelTable(context, found)}\n${survivalTable(found)}`];
@@ -19,7 +20,7 @@ function ledgerText(context: Context, name: string, found: Ledger): string {
 		const eta = healing.etaSeconds === null ? "" : `, about ${formatDuration(healing.etaSeconds)}`;
 		lines.push(`healing: ${formatBytes(healing.remainingBytes)} to do${eta}`);
 	}
-	lines.push(`metadata: ${metadataCopies.present} of ${metadataCopies.wanted} copies`);
+	lines.push(`metadata: ${metadataText(context, found)}`);
 	if (dirtyBytes > 0) lines.push(`${formatBytes(dirtyBytes)} are in memory and log, in no segment yet`);
 	if (recordedBytes > 0) lines.push(`what is only recorded is proven by reading it: cairn verify ${name}`);
 	return `${lines.join("\n")}\n`;

@@ -95,6 +95,13 @@ export class Machine {
 		for (const mount of this.mounts) mount.dead = true;
 	}
 
+	/** The machine loses power: mounts are gone, and what was not synced may be. */
+	cutPower(): void {
+		this.#node.powerCut();
+		this.#pids.clear();
+		this.mounts.length = 0;
+	}
+
 	/** The daemon behind a mount, for writing through the volume's own API. */
 	volumeAt(mountpoint: string): NativeVolume {
 		const mount = this.mounts.find((one) => one.mountpoint === mountpoint && !one.dead);

@@ -34,6 +34,7 @@ export interface StoppedStatus
 }
 
 type AnyStatus = DaemonStatus | StoppedStatus;
+type MetadataShown = Pick<DaemonStatus, "metadataCopies" | "metadataProvenAt">;
 
 async function statusOf(context: Context, name: string): Promise<AnyStatus> {
 	const client = await findDaemon(context, name);
@@ -128,9 +129,15 @@ function statusText(context: Context, one: AnyStatus): string {
 		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
 	if ("scrub" in one) lines.push(`  scrub       ${scrubLine(context, one.scrub)}`);
-	if ("metadataCopies" in one) lines.push(`  metadata    ${one.metadataCopies.present} of ${one.metadataCopies.wanted} copies`);
+	if ("metadataCopies" in one) lines.push(`  metadata    ${metadataText(context, one)}`);
 	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
+}
+
+/** How many copies there are, and when they were last read from the disks. */
+export function metadataText({ platform }: Context, { metadataCopies, metadataProvenAt }: MetadataShown): string {
+	const proven = metadataProvenAt === null ? "not proven by reading" : `proven ${formatAge(metadataProvenAt, platform.clock.realtime())}`;
+	return `${metadataCopies.present} of ${metadataCopies.wanted} copies, ${proven}`;
 }
 
 /** "In full" is said of what was read and found right; the rest is what records say. */

@@ -64,6 +64,10 @@ const metrics: readonly Metric[] = [
 		},
 	),
 	gauge("cairn_metadata_copies", "Copies of the metadata.", ({ metadataCopies: { wanted, present } }) => each("kind", { wanted, present })),
+	gauge("cairn_metadata_proof_age_seconds", "Since all metadata was last read and right; absent while it never was.", (status, about) => {
+		const seconds = status.metadataProvenAt === null ? undefined : parseTime(status.metadataProvenAt);
+		return seconds === undefined ? [] : one(Math.max(0, about.nowSeconds - seconds));
+	}),
 	gauge("cairn_disk_state", "1 for the state that the disk is in.", ({ disks }) =>
 		disks.flatMap(({ id, state }) =>
 			hot("state", diskStates, state).map(({ labels, value }) => ({ labels: { disk: id, ...labels }, value })),

@@ -23,6 +23,7 @@ const status = {
 	dirtyBytes: 1,
 	protection: { fullBytes: 3, provenBytes: 2, oldestProofAt: "2026-11-21T00:00:00.000Z", degradedBytes: 1, lostBytes: 0, targets: [] },
 	metadataCopies: { wanted: 3, present: 2 },
+	metadataProvenAt: "2026-11-20T00:00:00.000Z",
 	disks: [{ id: "d1", state: "suspect", capacityBytes: 5, usedBytes: 2, errorKinds }],
 	healing: { active: true, remainingBytes: 8, etaSeconds: null, paused: false, tranquility: 0 },
 	scrub: { active: false, lastPass: { ...pass, startedAt: "2026-11-20T00:00:00.000Z", endedAt: "2026-11-20T01:00:00.000Z" } },

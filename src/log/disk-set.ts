@@ -73,6 +73,8 @@ export interface SuperblockCheck {
 	readonly corrupt: number;
 	readonly repaired: number;
 	readonly unrecoverable: number;
+	/** Disks that did not answer. */
+	readonly unchecked: number;
 }
 
 /** What `openDiskSet` gives: everything optional in DiskSet is there. */
@@ -286,20 +288,24 @@ class ManagedDisks implements OpenDiskSet {
 	}
 
 	async verifySuperblocks(repair: boolean): Promise<SuperblockCheck> {
-		const damaged = async (): Promise<{ checked: number; corrupt: number }> => {
+		const damaged = async (): Promise<{ checked: number; corrupt: number; unchecked: number }> => {
 			let checked = 0;
 			let corrupt = 0;
+			let unchecked = 0;
 			for (const { id, disk } of this.#slots.values()) {
 				if (disk === undefined) continue;
 				const found = await readSuperblock(disk).catch((error: unknown) => {
 					this.report(id, error, "read");
 					return undefined;
 				});
-				if (found === undefined) continue;
+				if (found === undefined) {
+					unchecked++;
+					continue;
+				}
 				checked += 2;
 				corrupt += found.kind === "valid" ? found.damagedSlots : 2;
 			}
-			return { checked, corrupt };
+			return { checked, corrupt, unchecked };
 		};
 		const before = await damaged();
 		if (!repair || before.corrupt === 0) return { ...before, repaired: 0, unrecoverable: 0 };

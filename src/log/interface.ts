@@ -204,6 +204,14 @@ export interface LogRecord {
 	readonly payload: Uint8Array;
 }
 
+/** Records, each mirror's counted by themselves. */
+export interface LogCheck {
+	readonly checked: number;
+	readonly corrupt: number;
+	/** Segments of mirrors that could not be read at all. */
+	readonly unchecked: number;
+}
+
 export interface Log {
 	/** Sequence of the newest record appended (0 before the first of a volume). */
 	readonly lastSequence: number;
@@ -231,6 +239,10 @@ export interface Log {
 	/** Tells that members changed (the engine then checkpoints onto the new members at once). */
 	onMembersChanged(listener: (members: readonly DiskId[]) => void): void;
 	readonly broken: Error | undefined;
+	/**
+	 * Reads from the disks what is durable and in no checkpoint yet, on every mirror. What is damaged there is reported; it is mended by a checkpoint, which makes it superfluous.
+	 */
+	check(): Promise<LogCheck>;
 	/** Makes everything durable and stops. */
 	close(): Promise<void>;
 }

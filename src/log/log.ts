@@ -18,7 +18,8 @@ import { assert } from "../base/assert.ts";
 import { Deferred, Signal } from "../base/async.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import { chooseMembers } from "./disk-set.ts";
-import type { DiskErrors, DiskId, DiskState, Log, LogModules, Roster } from "./interface.ts";
+import type { DiskFile } from "../platform/interface.ts";
+import type { DiskErrors, DiskId, DiskState, Log, LogCheck, LogModules, Roster } from "./interface.ts";
 import {
 	initialSegments,
 	gatherBytes,
@@ -30,10 +31,11 @@ import {
 	maximumQueueBytes,
 	maximumQueueRecords,
 	maximumUnsyncedMs,
+	rereadBytes,
 	segmentFractionOfRecord,
 } from "./limits.ts";
 import { MemoryTail } from "./memory-tail.ts";
-import { type ChainedRecord, chainChecksum, encodeBatch, loneRecordBytes, recordBytes, segmentHeaderBytes } from "./record.ts";
+import { type ChainedRecord, chainChecksum, encodeBatch, loneRecordBytes, recordBytes, scanRecords, segmentHeaderBytes } from "./record.ts";
 import { currentLogEpoch, mirrorCount } from "./roster.ts";
 import { MirrorFiles, type SegmentFile } from "./segments.ts";
 
@@ -47,6 +49,9 @@ export interface StartOptions {
 /** A segment in use, on all mirrors of its epoch. */
 interface LiveSegment {
 	readonly epoch: number;
+	readonly firstSequence: number;
+	/** Handed to the mirrors' files, header included. */
+	usedBytes: number;
 	lastSequence: number;
 	readonly places: ReadonlyMap<DiskId, SegmentFile>;
 	/** Written since the last sync began. */
@@ -122,6 +127,8 @@ class MirroredLog implements Log {
 	#chain: number;
 	#lastSequence: number;
 	#durableSequence: number;
+	/** A checkpoint holds everything up to here. */
+	#coveredSequence: number;
 	#wantedSync: number;
 	#waiters: Waiter[] = [];
 	#growWanted = false;
@@ -144,7 +151,7 @@ class MirroredLog implements Log {
 		this.#queueBytesLimit = Math.min(maximumQueueBytes, Math.floor(this.#segmentBytes / 2));
 		this.#reserve = Math.ceil(this.#queueBytesLimit / this.#usableBytes) + 1;
 		this.#chain = options.previousChecksum;
-		this.#lastSequence = this.#durableSequence = this.#wantedSync = options.firstSequence - 1;
+		this.#lastSequence = this.#durableSequence = this.#coveredSequence = this.#wantedSync = options.firstSequence - 1;
 	}
 
 	async start(): Promise<void> {
@@ -284,6 +291,7 @@ class MirroredLog implements Log {
 		const last = (records.at(-1) as ChainedRecord).sequence;
 		epoch.offset += bytes.length;
 		epoch.submitted = segment.lastSequence = last;
+		segment.usedBytes = epoch.offset;
 		if (last === this.#lastSequence) this.#gathered = false;
 		segment.unsynced = true;
 		for (const record of records) this.#unplacedBytes -= loneRecordBytes(record.payload.length);
@@ -330,7 +338,7 @@ class MirroredLog implements Log {
 		}
 		// The epoch may have ended meanwhile; then the segment is nobody's.
 		if (epoch.ended) return this.#giveBack(places);
-		epoch.segment = { epoch: epoch.number, lastSequence: epoch.submitted, places, unsynced: false };
+		epoch.segment = liveSegment(epoch.number, epoch.submitted, places);
 		epoch.offset = segmentHeaderBytes;
 		this.#live.push(epoch.segment);
 		this.#prepareAhead(epoch.members);
@@ -522,7 +530,7 @@ class MirroredLog implements Log {
 		}
 		const number = (currentLogEpoch(roster) as { epoch: number }).epoch;
 		const submitted = this.#durableSequence;
-		const segment: LiveSegment = { epoch: number, lastSequence: submitted, places, unsynced: false };
+		const segment = liveSegment(number, submitted, places);
 		if (this.#epoch) this.#epoch.ended = true;
 		this.#live.push(segment);
 		this.#epoch = {
@@ -555,6 +563,7 @@ class MirroredLog implements Log {
 		} catch (error) {
 			throw this.#break(error);
 		}
+		this.#coveredSequence = Math.max(this.#coveredSequence, sequence);
 		const kept: LiveSegment[] = [];
 		for (const segment of this.#live) {
 			if (segment.lastSequence > sequence || segment === this.#epoch.segment) kept.push(segment);
@@ -579,6 +588,80 @@ class MirroredLog implements Log {
 		const { disks } = this.#modules;
 		if (covered(disks.roster) <= 0) return;
 		await disks.changeRoster("log cut", (roster) => ({ ...roster, logEpochs: roster.logEpochs.slice(Math.max(0, covered(roster))) }));
+	}
+
+	// ── scrubbing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+	async check(): Promise<LogCheck> {
+		let checked = 0;
+		let corrupt = 0;
+		let unchecked = 0;
+		for (const segment of [...this.#live]) {
+			for (const [id, { file }] of segment.places) {
+				const damaged = await this.#checkCopy(segment, id, file);
+				if (damaged === "unread") unchecked++;
+				if (typeof damaged !== "object") continue;
+				checked += damaged.of;
+				corrupt += damaged.records.length;
+				this.#tellDamage(id, file, damaged.records);
+			}
+		}
+		return { checked, corrupt, unchecked };
+	}
+
+	/** Undefined: there is nothing to be checked, or not any more. */
+	async #checkCopy(
+		segment: LiveSegment,
+		id: DiskId,
+		file: DiskFile,
+	): Promise<{ readonly of: number; readonly records: readonly number[] } | "unread" | undefined> {
+		const first = Math.max(segment.firstSequence, this.#coveredSequence + 1);
+		const last = Math.min(segment.lastSequence, this.#durableSequence, this.#lastOfEpoch(segment.epoch));
+		const mirror = this.#mirrors.get(id);
+		if (mirror === undefined || last < first || this.#broken) return undefined;
+		const bytes = await this.#readCopy(id, file, segment.usedBytes);
+		// Given back meanwhile: other records may lie there by now.
+		if (!this.#live.includes(segment) || this.#mirrors.get(id) !== mirror) return undefined;
+		if (bytes === undefined) return "unread";
+		const missing = new Set(Array.from({ length: last - first + 1 }, (_, at) => first + at));
+		for (const record of scanRecords(bytes, segmentHeaderBytes, this.#volume))
+			if (record.epoch === segment.epoch) missing.delete(record.sequence);
+		return { of: last - first + 1, records: [...missing] };
+	}
+
+	/** What an epoch has durably on all of its mirrors ends where the next one begins. */
+	#lastOfEpoch(epoch: number): number {
+		const { logEpochs } = this.#modules.disks.roster;
+		const next = logEpochs[logEpochs.findIndex((one) => one.epoch === epoch) + 1];
+		return next === undefined ? Number.POSITIVE_INFINITY : next.firstSequence - 1;
+	}
+
+	/** From the disk, not from the host's memory; in pieces, so that syncs do not wait for all of it. What cannot be read is zeros. */
+	async #readCopy(id: DiskId, file: DiskFile, lengthBytes: number): Promise<Uint8Array | undefined> {
+		const bytes = new Uint8Array(lengthBytes);
+		try {
+			await file.uncache(0, lengthBytes);
+			for (let at = 0; at < lengthBytes; at += rereadBytes) {
+				const piece = await file.read(at, Math.min(rereadBytes, lengthBytes - at)).catch((error: unknown) => {
+					this.#modules.disks.report(id, error, "read");
+					if (!isFsError(error, "EIO")) throw error;
+					return new Uint8Array(0);
+				});
+				bytes.set(piece, at);
+			}
+			return bytes;
+		} catch (error) {
+			const { message } = toFsError(error, "log.check");
+			this.#modules.logger.warn(`d${id}: ${file.name} could not be checked`, { message });
+			return undefined;
+		}
+	}
+
+	#tellDamage(id: DiskId, file: DiskFile, records: readonly number[]): void {
+		if (records.length === 0) return;
+		const message = `d${id}: ${records.length} records of ${file.name} are damaged, the first is ${records[0]}; other mirrors have them`;
+		this.#modules.logger.warn(message, { disk: id });
+		this.#modules.disks.report(id, new FsError("CORRUPT", "log.mirror-rot", message, { disk: id, records: records.length }), "corrupt");
 	}
 
 	// ── end ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -620,6 +703,10 @@ class MirroredLog implements Log {
 		await this.#loop;
 		await Promise.allSettled([...this.#mirrors.values()].map((mirror) => mirror.close()));
 	}
+}
+
+function liveSegment(epoch: number, submitted: number, places: ReadonlyMap<DiskId, SegmentFile>): LiveSegment {
+	return { epoch, firstSequence: submitted + 1, usedBytes: segmentHeaderBytes, lastSequence: submitted, places, unsynced: false };
 }
 
 function sameMembers(a: readonly DiskId[], b: readonly DiskId[]): boolean {

@@ -307,6 +307,7 @@ async function readSlots(disk: Disk, file: DiskFile): Promise<SuperblockFound> {
 	const damage: string[] = [];
 	for (const slot of [0, 1] as const) {
 		try {
+			await file.uncache(slot * superblockSlotBytes, superblockSlotBytes);
 			const bytes = await file.read(slot * superblockSlotBytes, superblockSlotBytes);
 			const superblock = decodeSuperblock(bytes, `superblock ${slot} of ${disk.path}`);
 			if (superblock && (!best || compareRosters(superblock.roster, best.superblock.roster) > 0)) best = { superblock, slot };

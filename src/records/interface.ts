@@ -276,6 +276,14 @@ export interface ScrubPass {
 	readonly unrecoverable: number;
 }
 
+/** From the moment that something was to be healed until nothing is. */
+export interface HealingWork {
+	/** Seconds since 1970. */
+	readonly startedAt: number;
+	/** User bytes brought to their target or off a disk since. */
+	readonly doneBytes: number;
+}
+
 /** What the volume does by itself to keep its data whole; one record. */
 export interface CareRecord {
 	readonly schedule: ScrubSchedule;
@@ -287,11 +295,17 @@ export interface CareRecord {
 	readonly pass: ScrubPass | undefined;
 	/** The newest that came to its end. */
 	readonly lastPass: ScrubPass | undefined;
+	/** When the last look at all metadata began that left nothing damaged; 0: never, or damage was left. Seconds since 1970. */
+	readonly metadataProvenAt: number;
 	/** When a verify began that has not come to its end; 0: none. */
 	readonly verifyStartedAt: number;
 	readonly healPaused: boolean;
 	/** The healer rests so many times as long as it worked. */
 	readonly tranquility: number;
+	/** What the healer has at hand; undefined: nothing. */
+	readonly healing: HealingWork | undefined;
+	/** What the healer managed last, rests counted; 0: it has never been measured. */
+	readonly healBytesPerSecond: number;
 	readonly birthEpoch: number;
 }
 

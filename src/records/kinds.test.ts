@@ -111,9 +111,12 @@ const care: CareRecord = {
 	state: "paused",
 	pass: scrubPass,
 	lastPass: { ...scrubPass, endedAt: 1 },
+	metadataProvenAt: 3,
 	verifyStartedAt: 2,
 	healPaused: true,
 	tranquility: 100,
+	healing: { startedAt: 4, doneBytes: 2 ** 50 },
+	healBytesPerSecond: 5,
 	birthEpoch: 1,
 };
 const accessList: AccessList = {
@@ -224,7 +227,7 @@ const samples: readonly Sample[] = [
 		3,
 	),
 	sample(careRecord, care),
-	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined }),
+	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined, healing: undefined }),
 	sample(volumeRecord, volume),
 ];
 

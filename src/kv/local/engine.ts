@@ -589,6 +589,16 @@ export class LocalEngine implements Engine {
 		return this.#store.verify(options.repair ?? true, options.onProgress ?? (() => {}));
 	}
 
+	/** Reads what of the log no run holds yet, on all its mirrors. What is damaged is mended by putting it into a run: it is in memory still, and nobody needs it of the log then. */
+	async verifyLog(options: VerifyOptions = {}): Promise<VerifyReport> {
+		this.#throwIfClosed();
+		const found = await this.#log.check();
+		if (found.corrupt === 0 || options.repair === false) return { ...found, repaired: 0, unrecoverable: 0 };
+		if (await this.#checkpoint()) await this.#cut();
+		const left = (await this.#log.check()).corrupt;
+		return { ...found, repaired: Math.max(0, found.corrupt - left), unrecoverable: 0 };
+	}
+
 	/** Bytes of runs, manifest and log on a disk; the log counts as large as it may get. */
 	metadataBytes(disk: DiskId): number {
 		return this.runBytes(disk) + this.logBytes(disk);

@@ -35,6 +35,7 @@ async function readSlots(file: DiskFile, volume: string, slotBytes: number, what
 	const slots: (Manifest | undefined)[] = [];
 	let damaged = 0;
 	for (let slot = 0; slot < 2; slot++) {
+		await file.uncache(slot * slotBytes, slotBytes);
 		const bytes = await file.read(slot * slotBytes, slotBytes);
 		const found = decodeSlot(bytes, volume, `${what}, slot ${slot}`);
 		slots.push(found);

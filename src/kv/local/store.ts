@@ -37,7 +37,10 @@ export interface StoreModules {
 	chooseMembers(except?: ReadonlySet<DiskId>): readonly DiskId[];
 }
 
-export interface VerifyReport extends MendReport {}
+export interface VerifyReport extends MendReport {
+	/** Copies that could not be read at all. */
+	unchecked: number;
+}
 
 export interface VerifyProgress {
 	/** Pieces (blocks, filters, headers) and manifest slots. */
@@ -578,7 +581,7 @@ export class RunStore {
 
 	/** Reads every piece of every copy, mends what is damaged, and writes damaged manifest slots anew. */
 	async verify(repair: boolean, onProgress: (progress: VerifyProgress) => void): Promise<VerifyReport> {
-		const report: VerifyReport = { checked: 0, corrupt: 0, repaired: 0, unrecoverable: 0 };
+		const report: VerifyReport = { checked: 0, corrupt: 0, repaired: 0, unrecoverable: 0, unchecked: 0 };
 		await this.#mending;
 		const runs = this.#runs;
 		for (const run of runs) run.users++;
@@ -615,6 +618,7 @@ export class RunStore {
 				unrecoverable = Math.max(unrecoverable, found.unrecoverable);
 			} catch (error) {
 				if (isFsError(error, "ECANCELED")) throw error;
+				report.unchecked++;
 				this.#modules.logger.warn(`${runFileName(run.info.id)} on d${id} could not be checked: ${String(error)}`);
 			}
 		}
@@ -624,7 +628,11 @@ export class RunStore {
 	async #verifySlots(repair: boolean, report: VerifyReport): Promise<void> {
 		await this.#edits.run(async () => {
 			let damaged = 0;
-			for (const id of this.#writableHomes()) damaged += await this.#damagedSlots(id);
+			for (const id of this.#writableHomes()) {
+				const found = await this.#damagedSlots(id);
+				damaged += found ?? 0;
+				if (found === undefined) report.unchecked++;
+			}
 			report.checked += 2 * this.#homes.length;
 			report.corrupt += damaged;
 			if (damaged === 0 || !repair) return;
@@ -634,7 +642,8 @@ export class RunStore {
 		});
 	}
 
-	async #damagedSlots(id: DiskId): Promise<number> {
+	/** Undefined: the disk does not say. */
+	async #damagedSlots(id: DiskId): Promise<number | undefined> {
 		try {
 			const found = await (await this.#manifestFile(id)).read(this.#volume);
 			const holdsNewest = found.slots.some((slot) => slot?.generation === this.#generation);
@@ -648,7 +657,7 @@ export class RunStore {
 			return damaged;
 		} catch (error) {
 			this.#files.report(id, error, "read");
-			return 0;
+			return undefined;
 		}
 	}
 

@@ -4,6 +4,8 @@ import type { CareRecord } from "../../records/interface.ts";
 import { careRecord } from "../../records/kinds.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
+import type { ScrubberModules } from "./scrubber.ts";
+import type { MetadataCheck } from "./verify.ts";
 
 /** Of a volume that nobody has told anything: proofs get no older than some nights of reading take. */
 const usual: Omit<CareRecord, "birthEpoch"> = {
@@ -13,9 +15,12 @@ const usual: Omit<CareRecord, "birthEpoch"> = {
 	state: "idle",
 	pass: undefined,
 	lastPass: undefined,
+	metadataProvenAt: 0,
 	verifyStartedAt: 0,
 	healPaused: false,
 	tranquility: 0,
+	healing: undefined,
+	healBytesPerSecond: 0,
 };
 
 export class Care {
@@ -46,6 +51,17 @@ export class Care {
 			return next;
 		});
 	}
+}
+
+/** Reads all metadata, mends it if told to, and remembers when it was found right. A volume that takes no changes any more is looked at all the same. */
+export async function proveMetadata({ core, care, verifyMetadata }: ScrubberModules, repair: boolean): Promise<MetadataCheck> {
+	const startedAt = Math.max(1, core.proofs.now());
+	const found = await verifyMetadata(repair);
+	const isRight = found.repaired >= found.corrupt && found.unrecoverable + found.unchecked === 0;
+	await care
+		.change((now) => ({ ...now, metadataProvenAt: isRight ? startedAt : 0 }))
+		.catch((error: unknown) => core.logger.warn("when metadata was proven could not be written down", { error: String(error) }));
+	return found;
 }
 
 /** What a look at one segment came to. */

@@ -120,6 +120,8 @@ export interface VolumeStatus {
 		readonly targets: readonly { readonly redundancy: string; readonly bytes: number }[];
 	};
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };
+	/** When all of it (superblocks, log, runs, manifests) was last read from every disk and left right; null: never, or damage was left. ISO 8601. */
+	readonly metadataProvenAt: string | null;
 	readonly disks: readonly DiskStatus[];
 	readonly healing: HealingStatus;
 	readonly scrub: ScrubStatus;
@@ -178,6 +180,8 @@ export interface Ledger {
 	readonly lostBytes: number;
 	readonly oldestProofAt: string | null;
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };
+	/** When all of it (superblocks, log, runs, manifests) was last read from every disk and left right; null: never, or damage was left. ISO 8601. */
+	readonly metadataProvenAt: string | null;
 	/** Acknowledged, in memory and log, in no segment yet. */
 	readonly dirtyBytes: number;
 	readonly healing: HealingStatus;

@@ -1039,7 +1039,13 @@ export class LocalVolume implements NativeVolume {
 
 	#statusModules(): StatusModules {
 		const { metadataBytes, metadataMembers, metadataCopies } = this.#modules;
-		const workers = { healer: this.#healer, scrubber: this.scrub, compactor: this.#compactor, protector: this.#protector };
+		const workers = {
+			healer: this.#healer,
+			scrubber: this.scrub,
+			care: this.#care,
+			compactor: this.#compactor,
+			protector: this.#protector,
+		};
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
 	}
 

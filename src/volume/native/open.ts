@@ -121,7 +121,8 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 				metadataBytes: (disk) => engine.metadataBytes(disk),
 				metadataMembers: () => engine.members,
 				metadataCopies: () => engine.copies,
-				verifyMetadata: async (repair) => sum(await disks.verifySuperblocks(repair), await engine.verifyRuns({ repair })),
+				verifyMetadata: async (repair) =>
+					[await disks.verifySuperblocks(repair), await engine.verifyLog({ repair }), await engine.verifyRuns({ repair })].reduce(sum),
 				session: floors.session,
 			},
 		);
@@ -139,6 +140,7 @@ function sum(a: MetadataCheck, b: MetadataCheck): MetadataCheck {
 		corrupt: a.corrupt + b.corrupt,
 		repaired: a.repaired + b.repaired,
 		unrecoverable: a.unrecoverable + b.unrecoverable,
+		unchecked: a.unchecked + b.unchecked,
 	};
 }
 

@@ -10,7 +10,7 @@
 import { toFsError, FsError } from "../../base/errors.ts";
 import type { CareRecord, ScrubIntensity, ScrubPass, ScrubSchedule } from "../../records/interface.ts";
 import { segmentRecord } from "../../records/kinds.ts";
-import { examine, type Care } from "./care.ts";
+import { examine, proveMetadata, type Care } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { ScrubPassStatus, ScrubStatus, ScrubVerbs } from "./interface.ts";
@@ -217,7 +217,7 @@ export class Scrubber implements ScrubVerbs {
 	}
 
 	async #metadata(pass: ScrubPass): Promise<void> {
-		const found = await this.#modules.verifyMetadata(!pass.dryRun);
+		const found = await proveMetadata(this.#modules, !pass.dryRun);
 		this.#pass = {
 			...pass,
 			metadataDone: true,

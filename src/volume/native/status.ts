@@ -2,12 +2,13 @@
 import type { FsError } from "../../base/errors.ts";
 import { formatTime } from "../../base/time.ts";
 import { rosterNeeds } from "../../log/roster.ts";
+import type { Care } from "./care.ts";
 import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
 import type { Scrubber } from "./scrubber.ts";
-import { type SegmentsLedger, segmentsLedger } from "./ledger.ts";
+import { type SegmentsLedger, segmentsLedger, timeOf } from "./ledger.ts";
 import type { Protector } from "./protector.ts";
 import { limits } from "./limits.ts";
 import { memberSlots } from "./members.ts";
@@ -19,6 +20,7 @@ export interface StatusModules {
 	readonly core: Core;
 	readonly healer: Healer;
 	readonly scrubber: Scrubber;
+	readonly care: Care;
 	readonly compactor: Compactor;
 	readonly protector: Protector;
 	readonly metadataBytes: (disk: number) => number;
@@ -61,6 +63,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 			targets: ledger.levels.map(({ redundancy, wantedBytes }) => ({ redundancy, bytes: wantedBytes })),
 		},
 		metadataCopies: copies,
+		metadataProvenAt: provenAt(modules),
 		disks,
 		healing,
 		scrub: modules.scrubber.status(),
@@ -79,10 +82,13 @@ export async function volumeLedger(options: StatusOptions, modules: StatusModule
 		at: formatTime(core.platform.clock.realtime()),
 		...(await segmentsLedger(core, healer.status.paused)),
 		metadataCopies: metadataCopies(modules),
+		metadataProvenAt: provenAt(modules),
 		dirtyBytes: core.dirty.bytes,
 		healing: healer.status,
 	};
 }
+
+const provenAt = ({ care }: StatusModules): string | null => (care.now.metadataProvenAt === 0 ? null : timeOf(care.now.metadataProvenAt));
 
 function metadataCopies(modules: StatusModules): { readonly wanted: number; readonly present: number } {
 	const holders = memberSlots(modules.core.disks).filter((slot) => slot.state !== "draining").length;

@@ -9,7 +9,7 @@ import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord, segmentRecor
 import { lookup } from "../../namespace/verbs.ts";
 import { map as mapExtents } from "../../storage/extents.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
-import { examine } from "./care.ts";
+import { examine, proveMetadata } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { FileData } from "./data.ts";
 import type { Explanation, Progress, VerifyOptions, VerifyResult } from "./interface.ts";
@@ -24,6 +24,8 @@ export interface MetadataCheck {
 	readonly corrupt: number;
 	readonly repaired: number;
 	readonly unrecoverable: number;
+	/** Copies that could not be read at all. */
+	readonly unchecked: number;
 }
 
 /**
@@ -36,7 +38,7 @@ export async function verifyVolume(
 ): Promise<VerifyResult> {
 	const { core } = modules;
 	const since = await beginVerify(modules, options.resume === true);
-	const metadata = await modules.verifyMetadata(!options.dryRun);
+	const metadata = await proveMetadata(modules, !options.dryRun);
 	const look = new Look(modules, options, options.resume === true ? since : undefined, onProgress);
 	await look.atAll();
 	await core.proofs.settle({ sweep: true });
