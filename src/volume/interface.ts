@@ -84,6 +84,26 @@ export interface ChangedName extends Changed {
 	readonly parentAfter: Attributes;
 }
 
+export interface ChangedRename extends Changed {
+	/** What got another name. */
+	readonly attributes: Attributes;
+	/** What had that name before; with EXCHANGE: what has the old name now. */
+	readonly replaced: Attributes | undefined;
+	readonly parentBefore: Attributes;
+	readonly parentAfter: Attributes;
+	readonly newParentBefore: Attributes;
+	readonly newParentAfter: Attributes;
+}
+
+/** What mode and access list let a caller do. Flags (immutable, append-only) and the door's own rules come on top. */
+export interface Permissions {
+	readonly read: boolean;
+	readonly write: boolean;
+	/** Of a directory: search. */
+	readonly execute: boolean;
+	readonly attributes: Attributes;
+}
+
 export interface SetAttributes {
 	readonly mode?: number;
 	readonly uid?: number;
@@ -96,6 +116,8 @@ export interface SetAttributes {
 	readonly flags?: number;
 	/** Takes set-id bits (as write(2) does) and `security.capability` from a file. */
 	readonly dropRights?: boolean;
+	/** Nothing is changed unless the node's ctime is this one. @throws FsError ECANCELED. */
+	readonly onlyIfCtime?: Timestamp;
 }
 
 export type Disposition =
@@ -117,8 +139,12 @@ export interface OpenIntent {
 	readonly deny?: { readonly read: boolean; readonly write: boolean; readonly delete: boolean };
 	/** For a creation. */
 	readonly attributes?: { readonly mode: number; readonly uid?: number; readonly gid?: number };
-	/** NFSv3 exclusive create: success when the file exists with the same verifier. */
+	/**
+	 * NFSv3 exclusive create, with disposition "create": 8 bytes; success when the file exists with the same verifier, and not `created` then. They are kept as the seconds of atime and mtime until the client sets those (RFC 1813, 3.3.8).
+	 */
 	readonly verifier?: Uint8Array;
+	/** The door has asked for `permissions` and has rules of its own (an NFS server sees no opens): mode and access list are not asked again. Flags are, and set-id bits go as for any caller who is not trusted. */
+	readonly checked?: boolean;
 	readonly lease?: "none" | "read" | "read-handle" | "read-write-handle";
 	readonly foldCase?: boolean;
 	readonly deleteOnClose?: boolean;
@@ -148,6 +174,8 @@ export interface Opened extends Changed {
 	readonly handle: HandleId;
 	readonly attributes: Attributes;
 	readonly created: boolean;
+	/** Of the directory, where something was created in it. */
+	readonly parentBefore: Attributes | undefined;
 	readonly parentAfter: Attributes | undefined;
 }
 
@@ -211,13 +239,14 @@ export interface Volume {
 	unlink(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName>;
 	removeDirectory(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName>;
 	/** flags: 1 NOREPLACE, 2 EXCHANGE, 4 WHITEOUT (a character device 0:0 of the caller's stays under the old name; with 1 too); others EINVAL. */
-	rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed>;
+	rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<ChangedRename>;
 	readSymlink(caller: Caller, node: NodeRef): Promise<string>;
 	/** Entries behind `after` (0 = from the start, "." and ".." included), at most `limit`. Stable while the directory changes: no entry that stays is left out or shown twice. */
 	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): Promise<readonly DirectoryItem[]>;
 
 	// attributes
 	getAttributes(caller: Caller, node: NodeRef, handle?: HandleId): Promise<Attributes>;
+	permissions(caller: Caller, node: NodeRef): Promise<Permissions>;
 	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode>;
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array>;
 	/**

@@ -723,7 +723,7 @@ async function reopened(door: Door, header: RequestHeader, flags: number, { open
 	const ref = node(door, opened?.ino ?? outcome?.ino ?? 0);
 	if (opened === undefined) return door.volume.open(caller, { node: ref }, intentOf(flags, "open"));
 	const attributes = await door.volume.getAttributes(caller, ref);
-	return { handle: opened.handle, attributes, created: false, parentAfter: undefined, position: 0 };
+	return { handle: opened.handle, attributes, created: false, parentBefore: undefined, parentAfter: undefined, position: 0 };
 }
 
 /** Rights that the open had to take away went before the truncation, which is what the outcome tells of. */

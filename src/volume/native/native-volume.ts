@@ -11,6 +11,7 @@
 import { assert } from "../../base/assert.ts";
 import { bytesToLatin1, latin1ToBytes } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
+import { compareTime, type Timestamp } from "../../base/time.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
 import * as names from "../../namespace/verbs.ts";
 import {
@@ -22,12 +23,13 @@ import {
 	creationMode,
 	inGroup,
 	isRoot,
+	mayAccess,
 	modeAfterWrite,
 	permittedChange,
 } from "../../namespace/access.ts";
 import { guardedFlags, isAppendOnly, refuseGuarded, refuseImmutable } from "../../namespace/flags.ts";
 import type { NewNode } from "../../namespace/interface.ts";
-import { dropCapability, hasCapability } from "../../namespace/xattrs.ts";
+import { accessList, dropCapability, hasCapability } from "../../namespace/xattrs.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, orphanRecord, requestRecord } from "../../records/kinds.ts";
 import type {
@@ -38,6 +40,7 @@ import type {
 	Changed,
 	ChangedName,
 	ChangedNode,
+	ChangedRename,
 	DirectoryItem,
 	FileType,
 	HandleId,
@@ -45,6 +48,7 @@ import type {
 	NodeRef,
 	Opened,
 	OpenIntent,
+	Permissions,
 	ResumedSession,
 	SetAttributes,
 	VolumeSpace,
@@ -386,7 +390,7 @@ export class LocalVolume implements NativeVolume {
 		if (inode.nlink === 0 && this.#handles.openCount(inode.ino) === 0) this.#reaper.reap(inode.ino);
 	}
 
-	async rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<Changed> {
+	async rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<ChangedRename> {
 		return this.#admitted(parent, "names", (first) =>
 			this.#admitted(newParent, "names", async (second) => {
 				await this.#sealBeforeReplace(parent.ino, name, newParent.ino, newName);
@@ -394,12 +398,22 @@ export class LocalVolume implements NativeVolume {
 					first.check();
 					second.check();
 					if (!caller.trusted) this.#checkRename(tx, caller, parent.ino, name, newParent.ino, newName);
+					const before = [names.inode(tx, parent.ino), names.inode(tx, newParent.ino)] as const;
 					const renamed = names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags, caller);
 					this.#note(tx, context, caller, renamed.source.ino);
-					return renamed;
+					return { ...renamed, before, after: [names.inode(tx, parent.ino), names.inode(tx, newParent.ino)] as const };
 				});
-				if (result.replaced !== undefined) this.#afterNameLost(result.replaced);
-				return { position };
+				const { source, replaced, before, after } = result;
+				if (replaced !== undefined) this.#afterNameLost(replaced);
+				return {
+					attributes: this.#attributes(source),
+					replaced: replaced === undefined ? undefined : this.#attributes(replaced),
+					parentBefore: this.#attributes(before[0]),
+					parentAfter: this.#attributes(after[0]),
+					newParentBefore: this.#attributes(before[1]),
+					newParentAfter: this.#attributes(after[1]),
+					position,
+				};
 			}),
 		);
 	}
@@ -458,11 +472,23 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(node, "attributes", () => this.#core.view((tx) => this.#attributes(names.inode(tx, node.ino))));
 	}
 
+	permissions(caller: Caller, node: NodeRef): Promise<Permissions> {
+		return this.#admitted(node, "attributes", () =>
+			this.#core.view((tx) => {
+				const inode = names.inode(tx, node.ino);
+				const list = accessList(tx, inode)?.access;
+				const may = (want: Want): boolean => caller.trusted || mayAccess(inode, list, caller, want);
+				return { read: may("read"), write: may("write"), execute: may("execute"), attributes: this.#attributes(inode) };
+			}),
+		);
+	}
+
 	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode> {
 		return this.#admitted(node, "attributes", async (admission) => {
-			const { size, ...rest } = change;
+			const { size, onlyIfCtime, ...rest } = change;
 			const before = await this.#core.view((tx) => {
 				const inode = names.inode(tx, node.ino);
+				this.#requireCtime(inode, onlyIfCtime);
 				const writable = handle !== undefined && this.#handles.get(handle).write;
 				if (size !== undefined) refuseGuarded(inode);
 				if (!caller.trusted && size !== undefined && !writable) checkAccess(tx, inode, caller, "write");
@@ -471,11 +497,15 @@ export class LocalVolume implements NativeVolume {
 				names.changedAttributes(inode, permitted, inode.ctime);
 				return inode;
 			});
-			const beforeAttributes = this.#attributes(before);
+			let beforeAttributes = this.#attributes(before);
 			if (size !== undefined) await this.#changeSize(caller, before, size, rest.dropRights === true);
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
 				const inode = names.inode(tx, node.ino);
+				if (size === undefined) {
+					this.#requireCtime(inode, onlyIfCtime);
+					beforeAttributes = this.#attributes(inode);
+				}
 				const permitted = caller.trusted ? rest : permittedChange(tx, inode, caller, rest);
 				return Object.keys(rest).length === 0 ? inode : names.setAttributes(tx, context, node.ino, permitted);
 			});
@@ -483,6 +513,11 @@ export class LocalVolume implements NativeVolume {
 			if (rest.flags !== undefined) this.#handles.restrict(node.ino, result.flags & guardedFlags);
 			return { before: beforeAttributes, after: this.#attributes(result), position };
 		});
+	}
+
+	#requireCtime(inode: Inode, ctime: Timestamp | undefined): void {
+		if (ctime === undefined || compareTime(this.#attributes(inode).ctime, ctime) === 0) return;
+		throw new FsError("ECANCELED", "volume.ctime", `inode ${inode.ino} was changed since it was looked at`, { ino: inode.ino });
 	}
 
 	/** Rights go first: a crash in between must not leave a changed program that has them. */
@@ -593,16 +628,18 @@ export class LocalVolume implements NativeVolume {
 				if (found.created && intent.unnamed !== true) this.#note(tx, context, caller, found.inode.ino);
 				return found;
 			});
-			const { inode, created, parentAfter } = result;
+			const { inode, created, parentBefore, parentAfter } = result;
 			if (this.#reaper.reaping(inode.ino)) throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
 			const handle = this.#addHandle(caller, inode, intent);
 			try {
 				const after = created ? inode : await this.#prepareOpened(handle, inode, intent);
-				this.#handles.keep(handle);
+				// Only the kernel's mount is resumed with its handles; other doors' clients know none.
+				if (caller.door === "fuse" || caller.door === "test") this.#handles.keep(handle);
 				return {
 					handle: handle.id,
 					attributes: this.#attributes(after),
 					created,
+					parentBefore: parentBefore === undefined ? undefined : this.#attributes(parentBefore),
 					parentAfter: parentAfter === undefined ? undefined : this.#attributes(parentAfter),
 					position,
 				};
@@ -647,42 +684,36 @@ export class LocalVolume implements NativeVolume {
 		return now;
 	}
 
-	#findOrCreate(
-		tx: RecordTransaction,
-		context: OperationContext,
-		caller: Caller,
-		at: At,
-		intent: OpenIntent,
-	): { inode: Inode; created: boolean; parentAfter: Inode | undefined } {
+	#findOrCreate(tx: RecordTransaction, context: OperationContext, caller: Caller, at: At, intent: OpenIntent): FoundOrCreated {
+		const found = (inode: Inode): FoundOrCreated => ({ inode, created: false, parentBefore: undefined, parentAfter: undefined });
 		if ("node" in at) {
 			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `inode ${at.node.ino} exists`);
-			return { inode: this.#openable(tx, names.inode(tx, at.node.ino), caller, intent), created: false, parentAfter: undefined };
+			return found(this.#openable(tx, names.inode(tx, at.node.ino), caller, intent));
 		}
 		if (intent.unnamed === true) return this.#createUnnamed(tx, context, caller, at.parent.ino, intent);
 		this.#requireAccess(tx, caller, names.inode(tx, at.parent.ino), "execute");
 		const dots = at.name === "." || at.name === "..";
 		const entry = dots ? names.lookup(tx, at.parent.ino, at.name) : names.entry(tx, at.parent.ino, at.name);
 		if (entry !== undefined) {
-			if (intent.disposition === "create") throw new FsError("EEXIST", "volume.open-exists", `the name exists already`);
-			return { inode: this.#openable(tx, names.inode(tx, entry.ino), caller, intent), created: false, parentAfter: undefined };
+			const inode = names.inode(tx, entry.ino);
+			if (intent.disposition !== "create") return found(this.#openable(tx, inode, caller, intent));
+			// Who knows the verifier made the file: this is the same request once more.
+			if (hasVerifier(inode, intent)) return found(inode);
+			throw new FsError("EEXIST", "volume.open-exists", `the name exists already`);
 		}
 		if (intent.disposition === "open" || intent.disposition === "overwrite")
 			throw new FsError("ENOENT", "volume.open-absent", "no such file");
-		this.#writableDirectory(tx, caller, at.parent.ino);
+		const parentBefore = this.#writableDirectory(tx, caller, at.parent.ino);
 		const made = names.create(tx, context, at.parent.ino, at.name, newFile(caller, intent));
-		return { inode: made.inode, created: true, parentAfter: made.parentAfter };
+		const times = verifierTimes(intent);
+		const inode = times === undefined ? made.inode : names.setAttributes(tx, context, made.inode.ino, times);
+		return { inode, created: true, parentBefore, parentAfter: made.parentAfter };
 	}
 
-	#createUnnamed(
-		tx: RecordTransaction,
-		context: OperationContext,
-		caller: Caller,
-		parent: Ino,
-		intent: OpenIntent,
-	): { inode: Inode; created: boolean; parentAfter: undefined } {
+	#createUnnamed(tx: RecordTransaction, context: OperationContext, caller: Caller, parent: Ino, intent: OpenIntent): FoundOrCreated {
 		this.#writableDirectory(tx, caller, parent);
 		const inode = names.createUnnamed(tx, context, parent, newFile(caller, intent), intent.linkable === true);
-		return { inode, created: true, parentAfter: undefined };
+		return { inode, created: true, parentBefore: undefined, parentAfter: undefined };
 	}
 
 	#openable(tx: RecordTransaction, inode: Inode, caller: Caller, intent: OpenIntent): Inode {
@@ -696,8 +727,8 @@ export class LocalVolume implements NativeVolume {
 				ino: inode.ino,
 			});
 		}
-		if (intent.access.read) this.#requireAccess(tx, caller, inode, "read");
-		if (intent.access.write) this.#requireAccess(tx, caller, inode, "write");
+		if (intent.access.read && intent.checked !== true) this.#requireAccess(tx, caller, inode, "read");
+		if (intent.access.write && intent.checked !== true) this.#requireAccess(tx, caller, inode, "write");
 		const appends = intent.append === true || intent.appending === true;
 		if (intent.access.write) refuseImmutable(inode);
 		if ((intent.access.write && !appends) || intent.disposition.startsWith("overwrite")) refuseGuarded(inode);
@@ -1123,6 +1154,27 @@ function newFile(caller: Caller, intent: OpenIntent): NewNode {
 	return { type: "file", mode, uid, gid, umask: caller.umask ?? 0 };
 }
 
+interface FoundOrCreated {
+	readonly inode: Inode;
+	readonly created: boolean;
+	readonly parentBefore: Inode | undefined;
+	readonly parentAfter: Inode | undefined;
+}
+
+/** The verifier of an exclusive create, as the times that stand for it until the client sets its own. */
+function verifierTimes({ verifier }: OpenIntent): { readonly atime: Timestamp; readonly mtime: Timestamp } | undefined {
+	if (verifier === undefined) return undefined;
+	if (verifier.length !== 8) throw new FsError("EINVAL", "volume.verifier", `a verifier has 8 bytes, not ${verifier.length}`);
+	const view = new DataView(verifier.buffer, verifier.byteOffset, verifier.byteLength);
+	return { atime: { seconds: view.getUint32(0), nanoseconds: 0 }, mtime: { seconds: view.getUint32(4), nanoseconds: 0 } };
+}
+
+function hasVerifier(inode: Inode, intent: OpenIntent): boolean {
+	const times = verifierTimes(intent);
+	if (times === undefined || inode.type !== "file" || inode.size !== 0) return false;
+	return compareTime(inode.atime, times.atime) === 0 && compareTime(inode.mtime, times.mtime) === 0;
+}
+
 /** Effective protection of a path; not listed, so that nothing copies it by accident. */
 const redundancyXattr = "cairn.redundancy";
 
@@ -1131,7 +1183,7 @@ function refuseUnsupported(intent: OpenIntent): void {
 	const wanted: string[] = [];
 	if (intent.deny !== undefined && (intent.deny.read || intent.deny.write || intent.deny.delete)) wanted.push("deny modes");
 	if (intent.lease !== undefined && intent.lease !== "none") wanted.push("leases");
-	if (intent.verifier !== undefined) wanted.push("exclusive-create verifiers");
+	if (intent.verifier !== undefined && intent.disposition !== "create") wanted.push("verifiers where nothing is created exclusively");
 	if (intent.foldCase === true) wanted.push("case folding");
 	if (intent.deleteOnClose === true) wanted.push("delete on close");
 	if (intent.durableHandle !== undefined) wanted.push("durable handles");

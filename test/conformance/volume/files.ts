@@ -1,12 +1,25 @@
 /** Open files: dispositions, handles, reads and writes at the edges, files without a name. */
 import assert from "node:assert/strict";
 import type { Disposition, OpenIntent } from "../../../src/volume/interface.ts";
-import { type Case, type Check, type MakeVolumeHarness, pattern, readWrite, rejects, root, sameBytes, shared, text } from "./support.ts";
+import {
+	type Case,
+	type Check,
+	type MakeVolumeHarness,
+	pattern,
+	readWrite,
+	rejects,
+	root,
+	sameBytes,
+	shared,
+	text,
+	user,
+} from "./support.ts";
 
 export function fileTests(name: string, makeHarness: MakeVolumeHarness): void {
 	shared(`${name}: files`, makeHarness, (check) => {
 		openTests(check);
 		intentTests(check);
+		statelessTests(check);
 		handleTests(check);
 		edgeTests(check);
 		appendTests(check);
@@ -105,11 +118,77 @@ function openTests(check: Check): void {
 	});
 }
 
+/** What doors that serve files without seeing opens need. */
+function statelessTests(check: Check): void {
+	check("an exclusive create with a verifier is the same one when it comes again", async (c) => {
+		const mine = Uint8Array.of(1, 2, 3, 4, 255, 254, 253, 252);
+		const other = Uint8Array.of(1, 2, 3, 4, 255, 254, 253, 251);
+		const first = await c.open("f", "create", { verifier: mine, attributes: { mode: 0 } });
+		const again = await c.open("f", "create", { verifier: mine });
+		assert.deepEqual([first.created, again.created, again.attributes.ino], [true, false, first.attributes.ino]);
+		assert.deepEqual(first.parentAfter, await c.volume.getAttributes(root, c.dir));
+		assert.notEqual(first.parentBefore?.change, first.parentAfter?.change);
+		await rejects("EEXIST", c.open("f", "create", { verifier: other }));
+		await rejects("EEXIST", c.open("f", "create"));
+		await rejects("EINVAL", c.open("g", "create", { verifier: new Uint8Array(7) }));
+		await rejects("ENOTSUP", c.open("f", "open", { verifier: mine }));
+		await c.volume.setAttributes(root, c.node(first.attributes), { atime: "now", mtime: "now" });
+		await rejects("EEXIST", c.open("f", "create", { verifier: mine }));
+		for (const { handle } of [first, again]) await c.volume.close(handle);
+	});
+
+	check("permissions say what mode and owner allow, and a checked open asks no more", async (c) => {
+		const node = await c.file("f");
+		await c.volume.setAttributes(root, node, { uid: 1001, gid: 2001 });
+		await c.volume.setAttributes(root, node, { mode: 0o4450 });
+		const of = async (caller: ReturnType<typeof user>) => {
+			const { read, write, execute } = await c.volume.permissions(caller, node);
+			return [read, write, execute];
+		};
+		assert.deepEqual(await of(user(1001)), [true, false, false]);
+		assert.deepEqual(await of(user(1002, 5, [2001])), [true, false, true]);
+		assert.deepEqual(await of(user(1003)), [false, false, false]);
+		assert.deepEqual(await of(user(0)), [true, true, true]);
+		const intent = { disposition: "open", access: { read: false, write: true } } as const;
+		await rejects("EACCES", c.volume.open(user(1003), { node }, intent));
+		const { handle } = await c.volume.open(user(1003), { node }, { ...intent, checked: true });
+		await c.volume.write(handle, 0, text("x"));
+		assert.equal((await c.volume.getAttributes(root, node)).mode, 0o450, "a foreign hand takes the set-uid bit");
+		await c.volume.close(handle);
+	});
+
+	check("attributes are changed only if nobody was quicker, where that is asked for", async (c) => {
+		const node = await c.file("f");
+		const { ctime } = await c.volume.getAttributes(root, node);
+		const changed = await c.volume.setAttributes(root, node, { mode: 0o600, onlyIfCtime: ctime });
+		assert.deepEqual([changed.before?.ctime, changed.after.mode], [ctime, 0o600]);
+		const wrong = { ...changed.after.ctime, nanoseconds: (changed.after.ctime.nanoseconds + 1) % 1_000_000_000 };
+		await rejects("ECANCELED", c.volume.setAttributes(root, node, { mode: 0o644, onlyIfCtime: wrong }));
+		await rejects("ECANCELED", c.volume.setAttributes(root, node, { size: 0, onlyIfCtime: wrong }));
+		assert.equal((await c.volume.getAttributes(root, node)).mode, 0o600);
+	});
+
+	check("a rename tells of both directories, before and after", async (c) => {
+		const made = await c.volume.makeDirectory(root, c.dir, "d", 0o755);
+		const moved = await c.file("f");
+		const target = c.node(made.attributes);
+		const before = await c.volume.getAttributes(root, c.dir);
+		const renamed = await c.volume.rename(root, c.dir, "f", target, "g", 0);
+		assert.equal(renamed.attributes.ino, moved.ino);
+		assert.equal(renamed.replaced, undefined);
+		assert.deepEqual([renamed.parentBefore, renamed.newParentBefore], [before, made.attributes]);
+		assert.deepEqual(renamed.parentAfter, await c.volume.getAttributes(root, c.dir));
+		assert.deepEqual(renamed.newParentAfter, await c.volume.getAttributes(root, target));
+		const other = await c.file("h");
+		assert.equal((await c.volume.rename(root, c.dir, "h", target, "g", 0)).replaced?.ino, moved.ino);
+		assert.equal((await c.volume.lookup(root, target, "g")).ino, other.ino);
+	});
+}
+
 function intentTests(check: Check): void {
 	const intents: readonly [string, Partial<OpenIntent>][] = [
 		["deny modes", { deny: { read: false, write: true, delete: false } }],
 		["leases", { lease: "read" }],
-		["a verifier", { verifier: new Uint8Array(8) }],
 		["case folding", { foldCase: true }],
 		["delete on close", { deleteOnClose: true }],
 		["an unnamed file", { unnamed: true }],

@@ -13,6 +13,7 @@ import type {
 	Changed,
 	ChangedName,
 	ChangedNode,
+	ChangedRename,
 	DirectoryItem,
 	FileType,
 	HandleId,
@@ -20,6 +21,7 @@ import type {
 	NodeRef,
 	OpenIntent,
 	Opened,
+	Permissions,
 	SetAttributes,
 	Volume,
 	VolumeSpace,
@@ -251,14 +253,14 @@ export class MemoryVolume implements Volume {
 		return this.#named(parent, node);
 	}
 
-	async rename(_caller: Caller, from: NodeRef, name: string, to: NodeRef, newName: string, flags: number): Promise<Changed> {
+	async rename(_caller: Caller, from: NodeRef, name: string, to: NodeRef, newName: string, flags: number): Promise<ChangedRename> {
 		await this.#enter("rename", `${name} ${newName} ${flags}`);
 		if (flags > 1) throw fail("EINVAL", `flags ${flags}`);
 		const [source, target] = [this.#directory(from), this.#directory(to)];
 		const node = this.#child(source, name);
 		const old = this.#find(target, newName);
 		if (old !== undefined && flags === 1) throw fail("EEXIST", newName);
-		if (old === node) return { position: this.#position };
+		if (old === node) return this.#renamed(source, target, node, undefined);
 		if (old?.type === "directory" && old.entries.size > 0) throw fail("ENOTEMPTY", newName);
 		source.entries.delete(name);
 		target.entries.set(newName, { ino: node.ino, cookie: this.#nextCookie++ });
@@ -267,7 +269,15 @@ export class MemoryVolume implements Volume {
 			old.nlink = old.type === "directory" ? 0 : old.nlink - 1;
 			this.#drop(old);
 		}
-		return { position: this.#touched(source, target, node) };
+		this.#touched(source, target, node);
+		return this.#renamed(source, target, node, old);
+	}
+
+	#renamed(source: Node, target: Node, node: Node, old: Node | undefined): ChangedRename {
+		const [from, to] = [this.#attributes(source), this.#attributes(target)];
+		const parents = { parentBefore: from, parentAfter: from, newParentBefore: to, newParentAfter: to };
+		const replaced = old === undefined ? undefined : this.#attributes(old);
+		return { position: this.#position, attributes: this.#attributes(node), replaced, ...parents };
 	}
 
 	#reparent(node: Node, source: Node, target: Node): void {
@@ -301,6 +311,11 @@ export class MemoryVolume implements Volume {
 	async getAttributes(_caller: Caller, ref: NodeRef, handle?: HandleId): Promise<Attributes> {
 		await this.#enter("getAttributes", `${ref.ino}${handle === undefined ? "" : ` handle ${handle}`}`);
 		return this.#attributes(this.#node(ref));
+	}
+
+	async permissions(_caller: Caller, ref: NodeRef): Promise<Permissions> {
+		await this.#enter("permissions", String(ref.ino));
+		return { read: true, write: true, execute: true, attributes: this.#attributes(this.#node(ref)) };
 	}
 
 	async setAttributes(_caller: Caller, ref: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode> {
@@ -377,7 +392,14 @@ export class MemoryVolume implements Volume {
 		}
 		const handle = this.#nextHandle++;
 		this.open_.set(handle, node);
-		return { position: ++this.#position, handle, attributes: this.#attributes(node), created: found === undefined, parentAfter: undefined };
+		return {
+			position: ++this.#position,
+			handle,
+			attributes: this.#attributes(node),
+			created: found === undefined,
+			parentBefore: undefined,
+			parentAfter: undefined,
+		};
 	}
 
 	#openUnnamed(caller: Caller, parent: NodeRef, intent: OpenIntent): Opened {
@@ -386,7 +408,14 @@ export class MemoryVolume implements Volume {
 		this.#nodes.set(node.ino, node);
 		const handle = this.#nextHandle++;
 		this.open_.set(handle, node);
-		return { position: ++this.#position, handle, attributes: this.#attributes(node), created: true, parentAfter: undefined };
+		return {
+			position: ++this.#position,
+			handle,
+			attributes: this.#attributes(node),
+			created: true,
+			parentBefore: undefined,
+			parentAfter: undefined,
+		};
 	}
 
 	#createFile(caller: Caller, at: At, intent: OpenIntent): Node {
