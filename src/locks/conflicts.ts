@@ -1,0 +1,167 @@
+/** Who and what stands in the way of a request: of what is held, and of who waits already. Looks, and changes nothing. */
+import type { Hold, Owner, Request, Want } from "./interface.ts";
+import {
+	cell,
+	type IoClass,
+	type LeaseEvent,
+	leaseAfter,
+	leaseBits,
+	type LockClass,
+	modesConflict,
+	share,
+	sharingConflict,
+} from "./matrix.ts";
+import { isWhole, overlaps, type Range } from "./range.ts";
+import type { Lease, LockState, Resource, Waiter } from "./state.ts";
+
+function rangesConflict(
+	held: { class: LockClass; range: Range },
+	asked: { class: LockClass | IoClass; range: Range },
+	same: boolean,
+): boolean {
+	switch (cell(held.class, asked.class, same)) {
+		case "-":
+			return false;
+		case "o":
+			return overlaps(held.range, asked.range);
+		case "w":
+			return isWhole(held.range) && isWhole(asked.range);
+	}
+}
+
+export function conflictsWithHold(hold: Hold, owner: string, asked: { class: LockClass | IoClass; range: Range }): boolean {
+	return rangesConflict(hold, asked, hold.owner.id === owner);
+}
+
+/** Owners of what is held and does not go with the request; itself, where an SMB open is in its own way. */
+export function blockers(resource: Resource, { owner, want }: Pick<Request, "owner" | "want">): readonly Owner[] {
+	switch (want.kind) {
+		case "range":
+			return resource.holds.filter((hold) => conflictsWithHold(hold, owner.id, want)).map((hold) => hold.owner);
+		case "mode":
+			return resource.modes.filter((held) => held.owner.id !== owner.id && modesConflict(held.mode, want.mode)).map((held) => held.owner);
+		case "open":
+			return resource.opens.filter((open) => open.id !== want.id && sharingConflict(open.sharing, want.sharing)).map((open) => open.owner);
+		case "operation":
+			return [...boundRanges(resource, owner, want), ...denyingOpens(resource, owner, want)];
+	}
+}
+
+type Operation = Extract<Want, { kind: "operation" }>;
+
+function boundRanges(resource: Resource, owner: Owner, { io, range }: Operation): readonly Owner[] {
+	if (io === undefined || range === undefined) return [];
+	return resource.holds.filter((hold) => conflictsWithHold(hold, owner.id, { class: io, range })).map((hold) => hold.owner);
+}
+
+function denyingOpens(resource: Resource, owner: Owner, { access }: Operation): readonly Owner[] {
+	if (access === 0) return [];
+	return resource.opens.filter((open) => open.owner.id !== owner.id && (open.sharing.deny & access) !== 0).map((open) => open.owner);
+}
+
+/** What the request is for those who cache. */
+export function leaseEvent(resource: Resource, { owner, want }: Pick<Request, "owner" | "want">): LeaseEvent | undefined {
+	switch (want.kind) {
+		case "range":
+			return "lock";
+		case "mode":
+			return undefined;
+		case "open":
+			if (want.sharing.access === 0 && want.sharing.deny === 0) return "attributes";
+			return blockers(resource, { owner, want }).length > 0 ? "share-violation" : "open";
+		case "operation":
+			return want.event;
+	}
+}
+
+/** Leases of others that have to be given back, at least in part, and to what. */
+export function leasesInTheWay(resource: Resource, request: Pick<Request, "owner" | "want">): readonly { lease: Lease; to: number }[] {
+	const event = leaseEvent(resource, request);
+	if (event === undefined || resource.leases.length === 0) return [];
+	const mine = request.want.kind === "operation" ? request.want.leaseKey : undefined;
+	const found: { lease: Lease; to: number }[] = [];
+	for (const lease of resource.leases) {
+		if (lease.key === mine || lease.owner.id === request.owner.id) continue;
+		const to = leaseAfter(lease.family, lease.state, event);
+		if (to !== lease.state) found.push({ lease, to });
+	}
+	return found;
+}
+
+/** Whether a request that waits keeps a later one from going first. */
+function bars(earlier: Want, later: Want): boolean {
+	if (earlier.kind === "range" && later.kind === "range")
+		return rangesConflict(earlier, later, false) || rangesConflict(later, earlier, false);
+	if (earlier.kind === "mode" && later.kind === "mode") return modesConflict(earlier.mode, later.mode);
+	return false;
+}
+
+/**
+ * Who waits already and would be kept waiting longer. Not of one's own, and not those who wait for the asker anyway: to make him wait for them would be a deadlock of our own making. Who does not wait is not barred:
+ * it would be told of a conflict with somebody who holds nothing.
+ */
+export function barriers(resource: Resource, queueEnd: number, request: Request): readonly Owner[] {
+	if (!request.patient) return [];
+	const found: Owner[] = [];
+	for (const { request: earlier } of resource.queue.slice(0, queueEnd)) {
+		if (earlier.owner.id === request.owner.id || !bars(earlier.want, request.want)) continue;
+		if (!blockers(resource, earlier).some((blocker) => blocker.id === request.owner.id)) found.push(earlier.owner);
+	}
+	return found;
+}
+
+/** Everybody that the waiter waits for now. */
+export function waitsFor(state: LockState, { request }: Waiter): readonly Owner[] {
+	const resource = state.resources.get(request.ino);
+	if (resource === undefined) return [];
+	const place = resource.queue.findIndex((waiter) => waiter.request.key === request.key);
+	return [...blockers(resource, request), ...barriers(resource, place === -1 ? resource.queue.length : place, request)];
+}
+
+/** Follows who waits for whom. True when that leads back to the waiter's owner, or so far that it is not known. */
+export function isDeadlock(state: LockState, waiter: Waiter): boolean {
+	const goal = waiter.request.owner.id;
+	const seen = new Set<string>();
+	const open = waitsFor(state, waiter).map(({ id }) => id);
+	for (let steps = 0; open.length > 0; ) {
+		const id = open.pop() as string;
+		if (id === goal) return true;
+		if (seen.has(id)) continue;
+		seen.add(id);
+		for (const other of state.waitersByOwner.get(id) ?? []) {
+			if (++steps > state.limits.deadlockSteps) return true;
+			for (const next of waitsFor(state, other)) if (!seen.has(next.id)) open.push(next.id);
+		}
+	}
+	return false;
+}
+
+/** The bits of a lease that can be given now. */
+export function grantableLease(resource: Resource, asked: Omit<Lease, "epoch" | "breaking">): number {
+	let state = asked.state;
+	const take = (bits: number): void => {
+		state &= ~bits;
+	};
+	for (const lease of resource.leases) {
+		if (lease.key === asked.key) continue;
+		const kept = lease.breaking?.to ?? lease.state;
+		if ((kept & leaseBits.write) !== 0) take(leaseBits.read);
+		if (kept !== 0 || lease.breaking !== undefined) take(leaseBits.write);
+	}
+	for (const { owner, sharing } of resource.opens) {
+		if (owner.id === asked.owner.id) continue;
+		take(leaseBits.write);
+		if (asked.family !== "smb" && (sharing.access & share.write) !== 0) take(leaseBits.read);
+	}
+	for (const { owner, class: held } of resource.holds) {
+		if (owner.client === asked.owner.client) continue;
+		take(held.endsWith("-exclusive") ? leaseBits.read | leaseBits.write : leaseBits.write);
+	}
+	for (const { owner, event, leaseKey } of resource.operations) {
+		if (owner.id === asked.owner.id || leaseKey === asked.key) continue;
+		take(leaseAfter(asked.family, 7, event) === 7 ? 0 : leaseAfter(asked.family, 7, event) === 0 ? 7 : leaseBits.write);
+	}
+	const valid = (state & leaseBits.read) === 0 ? 0 : state;
+	// A delegation is of reading or of writing, and is not made less on the way.
+	return asked.family === "delegation" && valid !== asked.state ? 0 : valid;
+}

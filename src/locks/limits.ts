@@ -1,0 +1,31 @@
+/** Bounds of the lock core, each with its reason. */
+export interface LockLimits {
+	readonly perFile: number;
+	readonly perClient: number;
+	readonly total: number;
+	readonly waitersPerFile: number;
+	readonly leasesPerFile: number;
+	readonly opensPerFile: number;
+	readonly deadlockSteps: number;
+	readonly breakMs: Readonly<Record<"smb" | "delegation" | "node", number>>;
+	readonly quietMs: number;
+}
+
+export const lockLimits: LockLimits = {
+	/** Locked ranges of one inode: each request looks at all of them. */
+	perFile: 1000,
+	/** Of one client: a client is a process of this machine, a machine elsewhere, an SMB session. */
+	perClient: 10_000,
+	/** On the volume: 64 bytes each in memory that outlives the daemon. Unlocking the middle of a range makes two of one: what unlocks do may take each of the three to the double. */
+	total: 100_000,
+	/** Requests waiting for one inode: whoever comes last looks at all before it. */
+	waitersPerFile: 100,
+	leasesPerFile: 1000,
+	opensPerFile: 10_000,
+	/** Waiters that one search for a deadlock looks at: a chain that long is refused as if it were closed, rather than searched without end. */
+	deadlockSteps: 10_000,
+	/** How long a holder may take to give a lease back before it is taken: Windows waits 35 s, NFSv4 for a lease time, nodes for ten seconds. */
+	breakMs: { smb: 35_000, delegation: 90_000, node: 10_000 },
+	/** After a break nobody caches this inode for so long: two clients that take turns would do nothing else than break. */
+	quietMs: 30_000,
+};
