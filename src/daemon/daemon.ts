@@ -120,7 +120,9 @@ export class Daemon {
 	async warnings(): Promise<readonly string[]> {
 		const status = await this.#volume?.status();
 		const missing = (status?.disks ?? []).filter((disk) => disk.state === "missing" || disk.state === "failed");
-		const lost = missing.map((disk) => `disk ${disk.id} (${printable(disk.path)}) is ${disk.state}: mounted degraded`);
+		const lost = missing.map(
+			(disk) => `disk ${disk.id} (${printable(disk.path)}) is ${disk.state} (${printable(disk.reason)}): mounted degraded`,
+		);
 		return [...lost, ...(status?.warnings ?? []).map(printable)];
 	}
 
@@ -201,17 +203,18 @@ export class Daemon {
 		}
 	}
 
-	/** As soon as a daemon that was killed a moment ago is wholly gone. */
+	/** As soon as a daemon that was killed a moment ago is wholly gone; without those of its disks that hang, and keep a thread of it. */
 	async #openUnlocked(session: SessionOptions): Promise<NativeVolume> {
 		const { platform, logger, openVolume } = this.#modules;
 		const { name, diskPaths, acceptLoss } = this.#options;
 		const endMs = platform.clock.monotonicMs() + lockPatienceMs;
 		for (;;) {
+			const skipLocked = platform.clock.monotonicMs() >= endMs;
 			try {
-				return await openVolume({ name, diskPaths, acceptLoss, session }, { platform, logger });
+				return await openVolume({ name, diskPaths, acceptLoss, session, skipLocked }, { platform, logger });
 			} catch (error) {
 				const isLocked = isFsError(error) && (error.code === "EBUSY" || error.site === "log.locked");
-				if (!isLocked || platform.clock.monotonicMs() >= endMs) throw error;
+				if (!isLocked || skipLocked) throw error;
 				await platform.clock.sleep(lockRetryMs);
 			}
 		}

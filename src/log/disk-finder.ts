@@ -31,12 +31,15 @@ export interface Findings {
 	readonly candidates: readonly Candidate[];
 	/** Paths without a usable disk, and why. */
 	readonly absent: ReadonlyMap<string, string>;
+	/** Those of them that did not answer in time. */
+	readonly hanging: ReadonlySet<string>;
 }
 
 /** @throws FsError REFUSED when a disk has a newer format. The caller closes the candidates. */
 export async function findDisks(paths: readonly string[], callMs: number, modules: FinderModules): Promise<Findings> {
 	const candidates: Candidate[] = [];
 	const absent = new Map<string, string>();
+	const hanging = new Set<string>();
 	const tried = new Set<string>();
 	try {
 		await look(paths, true);
@@ -46,14 +49,14 @@ export async function findDisks(paths: readonly string[], callMs: number, module
 		await closeAll(candidates);
 		throw error;
 	}
-	return { candidates, absent };
+	return { candidates, absent, hanging };
 
 	async function look(at: readonly string[], given: boolean): Promise<void> {
 		const fresh = [...new Set(at)].filter((path) => !tried.has(path));
 		for (const path of fresh) tried.add(path);
 		if (tried.size > 4 * maximumDisks)
 			throw new FsError("E2BIG", "log.too-many-paths", `more than ${4 * maximumDisks} places to look for disks`);
-		const results = await Promise.allSettled(fresh.map((path) => tryPath(path, given, callMs, modules, absent)));
+		const results = await Promise.allSettled(fresh.map((path) => tryPath(path, given, callMs, modules, absent, hanging)));
 		for (const result of results) if (result.status === "fulfilled" && result.value) candidates.push(result.value);
 		for (const result of results) if (result.status === "rejected") throw result.reason;
 	}
@@ -65,6 +68,7 @@ async function tryPath(
 	callMs: number,
 	modules: FinderModules,
 	absent: Map<string, string>,
+	hanging: Set<string>,
 ): Promise<Candidate | undefined> {
 	let disk: Disk | undefined;
 	try {
@@ -79,6 +83,7 @@ async function tryPath(
 			throw error;
 		}
 		absent.set(path, toFsError(error, "log.look").message);
+		if (isFsError(error, "ETIMEDOUT")) hanging.add(path);
 	}
 	if (disk) closeQuietly(disk, modules.logger);
 	return undefined;

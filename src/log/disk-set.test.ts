@@ -4,7 +4,7 @@ import { FsError, isFsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
 import { chooseMembers, createDiskSet, inspectDisks, markClean, type OpenDiskSet, openDiskSet } from "./disk-set.ts";
 import type { DiskState, Roster } from "./interface.ts";
-import { healthCalmMs, healthDegradedPoints, healthPointMs, suspectErrors } from "./limits.ts";
+import { healthCalmMs, healthDegradedPoints, healthPointMs, returnMs, suspectErrors } from "./limits.ts";
 import { mirrorCount, mountRefusal, rosterQuorum } from "./roster.ts";
 import { createVolume, machine, testConfig, type TestMachine } from "./test-world.ts";
 
@@ -124,6 +124,76 @@ test("a hung disk does not hold up a mount", async () => {
 	const disks = await open(at);
 	assert.match(states(disks), /d5:missing/);
 	assert.ok(at.world.nowMs - before < 30_000);
+});
+
+test("a disk that another process has is missing until it is free, where enough others are there; else it is in use", async () => {
+	const at = machine(14, 3);
+	await createVolume(at, { tolerance: 1 });
+	const other = at.world.node().boot();
+	const holds = async (path: string): Promise<() => Promise<void>> => {
+		const disk = await other.openDisk(path);
+		await disk.lock();
+		return () => disk.close();
+	};
+	const openSkipping = (acceptLoss = false): Promise<OpenDiskSet> => {
+		const platform = at.node.boot();
+		return at.world.run(() =>
+			openDiskSet({ paths: at.paths, acceptLoss, skipLocked: true, callMs: 2_000 }, { platform, logger: silentLogger }),
+		);
+	};
+	const free = [await at.world.run(() => holds("/d1"))];
+	await assert.rejects(open(at), refusal("log.locked"));
+	const without = await openSkipping();
+	assert.equal(states(without), "d1:missing d2:healthy d3:healthy");
+	assert.match(without.slot(1)?.reason ?? "", /another process has it/);
+	await at.world.run(without.memoryTaken());
+	await at.world.run(() => at.world.sleep(4 * returnMs));
+	assert.equal(without.slot(1)?.state, "missing");
+	await at.world.run(free[0] as () => Promise<void>);
+	await at.world.run(() => at.world.sleep(2 * returnMs));
+	assert.equal(states(without), "d1:healthy d2:healthy d3:healthy");
+	assert.equal(memberships(without.roster), "d1:in d2:in d3:in");
+	await assert.rejects(
+		at.world.run(async () => (await other.openDisk("/d1")).lock()),
+		(error) => isFsError(error, "EBUSY"),
+		"it is locked again",
+	);
+	await at.world.run(without.close());
+	for (const path of ["/d1", "/d2"]) await at.world.run(() => holds(path));
+	await assert.rejects(openSkipping(), refusal("log.locked"));
+	await assert.rejects(openSkipping(true), refusal("log.locked"), "nobody may be at work with what is accepted as lost");
+});
+
+test("a disk that hung at the mount is taken back when it answers; one that knows a newer state is not", async () => {
+	const at = machine(15, 3);
+	await createVolume(at, { tolerance: 1 });
+	at.world.hang("/d2");
+	const disks = await open(at);
+	assert.equal(states(disks), "d1:healthy d2:missing d3:healthy");
+	await at.world.run(() => at.world.sleep(60_000));
+	at.world.unhang("/d2");
+	await at.world.run(() => at.world.sleep(2 * returnMs));
+	assert.equal(states(disks), "d1:healthy d2:missing d3:healthy", "not while the log is recovered");
+	await at.world.run(disks.memoryTaken());
+	await at.world.run(() => at.world.sleep(2 * returnMs));
+	assert.equal(states(disks), "d1:healthy d2:healthy d3:healthy");
+	await at.world.run(disks.close());
+
+	// Mounted without the two others meanwhile, over the operator's head.
+	for (const path of ["/d1", "/d3"]) at.world.vanish(path);
+	const alone = await open(at, ["/d2"], true);
+	for (let i = 0; i < 9; i++) await at.world.run(alone.changeRoster("goes on", (roster) => roster));
+	await at.world.run(alone.close());
+	for (const path of ["/d1", "/d3"]) at.world.reappear(path);
+	at.world.hang("/d2");
+	const rest = await open(at);
+	at.world.unhang("/d2");
+	await at.world.run(rest.memoryTaken());
+	await at.world.run(() => at.world.sleep(4 * returnMs));
+	assert.equal(states(rest), "d1:healthy d2:missing d3:healthy");
+	assert.match(rest.slot(2)?.reason ?? "", /knows a newer state of the volume/);
+	await assert.rejects(at.world.run(rest.adopt("/d2", 2)), refusal("log.adopt-newer"));
+	await at.world.run(rest.close());
 });
 
 test("too many missing: refused with their names, and --accept-loss goes on", async () => {

@@ -5,7 +5,7 @@
  *  D1 `roster` is a roster that counts (rule R1): it changes only after the new one is durable on enough disks.
  *  D2 Roster changes run one at a time. When one cannot be made to count the set is broken for good: nobody knows which roster the disks
  *     hold.
- *  D3 A failed disk gets no call any more; its slot has no `disk`. It comes back only at a later mount or through `adopt`.
+ *  D3 A failed disk gets no call any more; its slot has no `disk`. It comes back only at a later mount or through `adopt`. A disk that hung at the mount, or was locked, comes back by itself.
  *  D4 Every change that is made puts all disks that are failed at that moment out. `settled()` is the wait for it, and nothing is
  *     acknowledged before.
  *  D5 Every open disk is locked against other daemons.
@@ -16,9 +16,9 @@ import { allSettledOrThrow, Mutex } from "../base/async.ts";
 import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import { openDiskWithDeadlines } from "../platform/deadline.ts";
+import { openDiskWithDeadlines, withDeadlines } from "../platform/deadline.ts";
 import type { Disk, Platform } from "../platform/interface.ts";
-import { type Candidate, closeAll, closeQuietly, type FinderModules, findDisks, newestRoster } from "./disk-finder.ts";
+import { type Candidate, closeAll, closeQuietly, type FinderModules, type Findings, findDisks, newestRoster } from "./disk-finder.ts";
 import { clearDisk, lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
 import type {
 	AddOptions,
@@ -35,7 +35,7 @@ import type {
 	RosterDisk,
 } from "./interface.ts";
 import { applyHealth, type HealthEvent, healthReason, type HealthState, initialHealth } from "./disk-health.ts";
-import { diskCallMs, maximumDisks, probeMs, rosterGrowthBytes, slowProbeMs, superblockSlotBytes } from "./limits.ts";
+import { diskCallMs, maximumDisks, probeMs, returnMs, rosterGrowthBytes, slowProbeMs, superblockSlotBytes } from "./limits.ts";
 import {
 	changeCounts,
 	changeDisk,
@@ -53,7 +53,16 @@ import {
 	withDisksAdded,
 	withReplacement,
 } from "./roster.ts";
-import { encodeSuperblock, readSuperblock, reasonText, rosterFault, SuperblockFile, superblockName } from "./superblock.ts";
+import {
+	compareRosters,
+	encodeSuperblock,
+	readSuperblock,
+	reasonText,
+	rosterFault,
+	SuperblockFile,
+	superblockName,
+	type SuperblockFound,
+} from "./superblock.ts";
 
 export { type CreateOptions, createDiskSet } from "./disk-format.ts";
 
@@ -63,6 +72,8 @@ export interface OpenOptions {
 	readonly acceptLoss: boolean;
 	/** Neither superblocks nor roster are changed; nothing may be written. */
 	readonly readOnly?: boolean;
+	/** A disk that another process has is missing for now, where enough others are there; else nothing is mounted. */
+	readonly skipLocked?: boolean;
 	/** Milliseconds until a disk counts as hung; default limits.diskCallMs. */
 	readonly callMs?: number;
 }
@@ -137,6 +148,8 @@ class ManagedDisks implements OpenDiskSet {
 	#roster: Roster;
 	#broken: Error | undefined;
 	#closed = false;
+	/** What the disks and the memory files of the last mount held has been taken over. */
+	#isRecovered = false;
 
 	constructor(roster: Roster, options: OpenOptions, modules: FinderModules) {
 		this.#platform = modules.platform;
@@ -342,6 +355,7 @@ class ManagedDisks implements OpenDiskSet {
 	}
 
 	memoryTaken(): Promise<void> {
+		this.#isRecovered = true;
 		return this.#changing.run(async () => {
 			if (this.#roster.memoryIncarnation === undefined) return;
 			await this.#change("memory taken over", ({ memoryIncarnation: _old, ...roster }) => roster, true);
@@ -447,6 +461,72 @@ class ManagedDisks implements OpenDiskSet {
 		for (const slot of this.#slots.values()) if (slot.disk) this.#probeLater(slot, slot.disk);
 	}
 
+	// ── disks that hang or are locked at the mount ───────────────────────────────────────────────────────────────
+
+	/** They are taken back as soon as they answer and nobody else has them. */
+	awaitReturn(absent: ReadonlyMap<DiskId, { readonly path: string; readonly reason: string }>): void {
+		for (const [id, { path, reason }] of absent) {
+			const slot = this.#known(id);
+			slot.path = path;
+			slot.reason = reasonText(reason);
+			if (!this.#readOnly) this.#returnLater(slot);
+		}
+	}
+
+	#returnLater(slot: Slot): void {
+		const tryAgain = (): Promise<void> =>
+			this.#tryReturn(slot).catch((error: unknown) => {
+				if (!this.#isAwaited(slot)) return;
+				slot.reason = reasonText(toFsError(error, "log.return").message);
+				this.#returnLater(slot);
+			});
+		slot.cancelProbe = this.#platform.clock.after(returnMs, () => {
+			if (!this.#isAwaited(slot)) return;
+			// The log is recovered from the mirrors that were there at its beginning.
+			if (this.#isRecovered) void tryAgain();
+			else this.#returnLater(slot);
+		});
+	}
+
+	#isAwaited(slot: Slot): boolean {
+		if (this.#closed || this.#broken !== undefined || this.#slots.get(slot.id) !== slot || slot.state !== "missing") return false;
+		const entry = this.#entry(slot.id);
+		return entry !== undefined && !wasReplaced(entry) && !isGivenUp(entry);
+	}
+
+	/** Waits for as long as the disk hangs, in one thread: a deadline would leave a thread behind at each try. What then works is taken in. */
+	async #tryReturn(slot: Slot): Promise<void> {
+		const bare = await this.#platform.openDisk(slot.path);
+		try {
+			await lockDisk(bare);
+			await (await bare.open(superblockName)).sync("log.return");
+			await this.#changing.run(() => this.#return(slot, withDeadlines(bare, this.#platform.clock, { callMs: this.#callMs })));
+		} finally {
+			if (slot.disk === undefined) closeQuietly(bare, this.#logger);
+		}
+	}
+
+	async #return(slot: Slot, disk: Disk): Promise<void> {
+		if (!this.#isAwaited(slot)) return;
+		const found = await readSuperblock(disk);
+		if (!isSameDisk(found, this.#roster.volume, slot.uuid))
+			throw new FsError("EIO", "log.return-other", `${slot.path} does not hold disk d${slot.id} any more`);
+		this.#refuseNewer(found.superblock.roster, slot.path);
+		const others = [...this.#slots.values()].flatMap((other) => (other.disk ? [other.disk] : []));
+		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice, "the volume was made without --same-device");
+		await this.#takeBack(slot, { path: slot.path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
+		this.#logger.info(`disk d${slot.id} answers again and was taken back`, { path: slot.path });
+	}
+
+	/** It was used without these disks: what it knows is not an older state of this volume, but another one. */
+	#refuseNewer(roster: Roster, path: string): void {
+		if (compareRosters(roster, this.#roster) <= 0) return;
+		const message =
+			`${path} knows a newer state of the volume (${roster.epoch}) than the disks in use (${this.#roster.epoch}): it was mounted without them. ` +
+			"Unmount, and mount with all disks to go on from the newer state; or empty it, and `cairn disk replace` takes it as a new disk";
+		throw new FsError("REFUSED", "log.adopt-newer", message, { path, epoch: roster.epoch });
+	}
+
 	#probeLater(slot: Slot, disk: Disk): void {
 		const { clock } = this.#platform;
 		slot.cancelProbe = clock.after(probeMs, () => {
@@ -495,8 +575,8 @@ class ManagedDisks implements OpenDiskSet {
 
 	async #adoptDisk(disk: Disk, path: string, old: Slot, force: boolean): Promise<DiskId> {
 		const found = await readSuperblock(disk);
-		const { volume } = this.#roster;
-		const same = found.kind === "valid" && found.superblock.roster.volume === volume && found.superblock.diskUuid === old.uuid;
+		const same = isSameDisk(found, this.#roster.volume, old.uuid);
+		if (same) this.#refuseNewer(found.superblock.roster, path);
 		const leftovers = same ? [] : await this.#refuseUnfit([disk], force);
 		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot !== old ? [slot.disk] : []));
 		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice, "the volume was made without --same-device");
@@ -708,11 +788,15 @@ class ManagedDisks implements OpenDiskSet {
 		await this.#changing.run(async () => {
 			this.#closed = true;
 			const open = [...this.#slots.values()].filter((slot) => slot.disk);
-			for (const slot of open) slot.cancelProbe();
+			for (const slot of this.#slots.values()) slot.cancelProbe();
 			await Promise.allSettled(open.map((slot) => slot.disk?.close()));
 			for (const slot of open) slot.disk = slot.superblock = undefined;
 		});
 	}
+}
+
+function isSameDisk(found: SuperblockFound, volume: string, uuid: string): found is Extract<SuperblockFound, { readonly kind: "valid" }> {
+	return found.kind === "valid" && found.superblock.roster.volume === volume && found.superblock.diskUuid === uuid;
 }
 
 /**
@@ -741,20 +825,33 @@ async function formatAll(disks: readonly Disk[], uuids: readonly string[], roste
  * @throws FsError NOTFOUND (no disk of a volume there), REFUSED (another volume's disk, in use, `log.roster-stale` and its kin), EIO.
  */
 export async function openDiskSet(options: OpenOptions, modules: FinderModules): Promise<OpenDiskSet> {
-	const { candidates, absent } = await findDisks(options.paths, options.callMs ?? diskCallMs, modules);
+	const findings = await findDisks(options.paths, options.callMs ?? diskCallMs, modules);
+	const { candidates, absent } = findings;
 	try {
 		const mine = ofOneVolume(candidates, options.paths, absent);
 		await closeAll(candidates.filter((candidate) => !mine.includes(candidate)));
 		const locked: Locked[] = [];
+		const inUse: InUse[] = [];
 		for (const candidate of mine) {
-			const one = await lockCandidate(candidate, modules.logger);
-			if (one) locked.push(one);
+			const one = await lockCandidate(candidate, options, modules.logger);
+			if (one && "refusal" in one) inUse.push(one);
+			else if (one) locked.push(one);
 		}
-		return await mountCandidates(locked, absent, options, modules);
+		return await mountCandidates({ ...findings, locked, inUse }, options, modules);
 	} catch (error) {
 		await closeAll(candidates);
 		throw error;
 	}
+}
+
+/** A disk that another process has. What it says counts, but it is not used. */
+interface InUse extends Candidate {
+	readonly refusal: FsError;
+}
+
+interface Found extends Findings {
+	readonly locked: readonly Locked[];
+	readonly inUse: readonly InUse[];
 }
 
 /** A candidate that is ours, with its superblock as it is now and open for writing. */
@@ -763,7 +860,7 @@ interface Locked extends Candidate {
 }
 
 /** Before the lock another daemon may still have been writing: the superblock is read again. Undefined when the disk failed meanwhile. */
-async function lockCandidate(candidate: Candidate, logger: Logger): Promise<Locked | undefined> {
+async function lockCandidate(candidate: Candidate, { skipLocked }: OpenOptions, logger: Logger): Promise<Locked | InUse | undefined> {
 	const { disk, path } = candidate;
 	try {
 		await lockDisk(disk);
@@ -772,10 +869,11 @@ async function lockCandidate(candidate: Candidate, logger: Logger): Promise<Lock
 		const { superblock, slot, damagedSlots } = found;
 		return { ...candidate, superblock, slot, damagedSlots, file: await SuperblockFile.open(disk, slot) };
 	} catch (error) {
-		if (isFsError(error, "REFUSED")) throw error;
+		const isLocked = isFsError(error, "REFUSED") && error.site === "log.locked";
+		if (isFsError(error, "REFUSED") && !(isLocked && skipLocked)) throw error;
 		logger.warn("a disk of the volume cannot be used", { path, error: String(error) });
 		closeQuietly(disk, logger);
-		return undefined;
+		return isLocked ? { ...candidate, refusal: error } : undefined;
 	}
 }
 
@@ -817,16 +915,17 @@ function refuseCopies(candidates: readonly Candidate[]): void {
 }
 
 async function mountCandidates(
-	candidates: readonly Locked[],
-	absent: ReadonlyMap<string, string>,
+	{ locked, inUse, absent, hanging }: Found,
 	options: OpenOptions,
 	modules: FinderModules,
 ): Promise<OpenDiskSet> {
 	const { logger } = modules;
-	const roster = newestRoster(candidates, modules.platform.simulation?.planted("stale-roster-accepted"));
-	const chosen = chooseDisks(roster, candidates, options.paths, logger);
+	const roster = newestRoster([...locked, ...inUse], modules.platform.simulation?.planted("stale-roster-accepted"));
+	const chosen = chooseDisks(roster, locked, options.paths, logger);
 	for (const [path, why] of absent) if (options.paths.includes(path)) logger.warn("no disk of the volume", { path, why });
 	const refusal = mountRefusal(roster, new Set(chosen.keys()));
+	// Whoever has those disks may be at work with them.
+	if (refusal && inUse[0]) throw inUse[0].refusal;
 	if (refusal && !options.acceptLoss)
 		throw new FsError("REFUSED", refusal.site, refusal.message, { missing: refusal.missing, epoch: roster.epoch });
 	if (refusal) logger.warn(`mounting although: ${refusal.message}`);
@@ -840,11 +939,30 @@ async function mountCandidates(
 		set.attach(id, { path: candidate.path, disk: candidate.disk, superblock: candidate.file });
 	}
 	set.explainMissing(absent);
+	set.awaitReturn(awaited(roster, chosen, inUse, { absent, hanging }));
 	const found = new Map(
 		[...chosen].map(([id, { path, disk }]) => [id, { path: utf8ToLatin1(path), domain: utf8ToLatin1(disk.domain) }] as const),
 	);
 	await set.mount(found);
 	return set;
+}
+
+/** Disks that are there, but hang or are in use: where, and why. */
+function awaited(
+	roster: Roster,
+	chosen: ReadonlyMap<DiskId, Locked>,
+	inUse: readonly InUse[],
+	{ absent, hanging }: Pick<Findings, "absent" | "hanging">,
+): ReadonlyMap<DiskId, { readonly path: string; readonly reason: string }> {
+	const places = new Map<DiskId, { readonly path: string; readonly reason: string }>();
+	for (const entry of roster.disks) {
+		if (chosen.has(entry.id) || wasReplaced(entry) || isGivenUp(entry)) continue;
+		const known = latin1ToUtf8(entry.path);
+		const taken = inUse.find(({ superblock }) => superblock.diskUuid === entry.uuid);
+		if (taken) places.set(entry.id, { path: taken.path, reason: "another process has it: it is taken back when that one lets go" });
+		else if (hanging.has(known)) places.set(entry.id, { path: known, reason: absent.get(known) ?? "it hangs" });
+	}
+	return places;
 }
 
 /** The candidates that the roster knows, by number; the others are closed. */

@@ -28,6 +28,8 @@ export const slowProbeMs = 4_000;
 
 /** How often a disk is asked whether it is still there: an idle volume learns of a loss within this time. Milliseconds. */
 export const probeMs = 1_000;
+/** How often a disk is asked for again that hung at the mount, or that another process had: such a process ends soon after the disk answers. Milliseconds. */
+export const returnMs = 2_000;
 /** A call that takes longer means that the disk hangs. Milliseconds. */
 export const diskCallMs = 10_000;
 

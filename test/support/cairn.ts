@@ -103,6 +103,8 @@ export interface TestVolumeOptions {
 	readonly redundancy: string;
 	/** Where the disks lie: default the folder for temporary files. */
 	readonly folder?: string;
+	/** Mounts something of its own on the first disk's path, before the volume is created; answers what has to be done after its removal. */
+	readonly onFirstDisk?: (path: string) => Promise<() => Promise<void>>;
 }
 
 export class TestVolume {
@@ -112,6 +114,8 @@ export class TestVolume {
 	readonly mountpoint: string;
 	readonly diskPaths: readonly string[];
 	readonly #redundancy: string;
+	readonly #onFirstDisk: TestVolumeOptions["onFirstDisk"];
+	#undo: (() => Promise<void>) | undefined;
 	/** Of the volume that this object created; undefined before. */
 	#id: string | undefined;
 
@@ -122,6 +126,7 @@ export class TestVolume {
 		this.diskPaths = Array.from({ length: options.disks }, (_, i) => join(this.base, `disk${i + 1}`));
 		for (const folder of [this.mountpoint, ...this.diskPaths]) mkdirSync(folder);
 		this.#redundancy = options.redundancy;
+		this.#onFirstDisk = options.onFirstDisk;
 	}
 
 	/** Created and mounted. */
@@ -138,6 +143,7 @@ export class TestVolume {
 	}
 
 	async #create(): Promise<void> {
+		this.#undo = await this.#onFirstDisk?.(this.diskPaths[0] as string);
 		const disks = this.diskPaths.flatMap((path) => ["--disk", path]);
 		await this.cairn("create", this.name, ...disks, "--redundancy", this.#redundancy, "--same-device");
 		this.#id = (JSON.parse(readFileSync(join(this.base, "home", this.name, "volume.json"), "utf8")) as { id: string }).id;
@@ -283,6 +289,7 @@ export class TestVolume {
 			await execute("umount", ["-l", this.mountpoint]);
 		}
 		await this.try("destroy", this.name, "--yes", this.name);
+		await this.#undo?.();
 		// Other volumes of this machine have their memory files beside: only those with exactly this id are ours.
 		if (this.#id !== undefined)
 			for (const kind of ["log", "dirty", "handles"]) rmSync(`/dev/shm/cairn-${this.#id}.${kind}`, { force: true });

@@ -2,7 +2,7 @@
  * The side of a disk that runs in its thread: synchronous calls, one after the other.
  *
  * Invariants
- * 1. Files are reached through the directory that was opened (`/proc/self/fd/N`), never through the path again: after an unmount or
+ * 1. Files are reached through the directory that was opened (`/proc/thread-self/fd/N`), never through the path again: after an unmount or
  *    a rename nothing is created in whatever lies under the path now.
  * 2. A sync reports success only if the path still leads to that directory, with the same `superblock` if there was one, and the file
  *    has a name.
@@ -352,7 +352,7 @@ export class DiskServer {
 	}
 
 	#at(name: string): string {
-		return `/proc/self/fd/${this.#root}/${name}`;
+		return `/proc/thread-self/fd/${this.#root}/${name}`;
 	}
 }
 

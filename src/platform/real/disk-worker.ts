@@ -1,8 +1,10 @@
-/** Entry point of a disk's thread. */
+/** Entry point of a disk's thread: a call on a disk that hangs may outlive the process (own-files.ts). */
 import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../base/assert.ts";
 import type { DiskWorkerData } from "./disk-protocol.ts";
 import { serveDisk } from "./disk-server.ts";
+import { letGoOfFiles } from "./own-files.ts";
 
 assert(parentPort !== null, "disk-worker runs as a worker thread only");
+letGoOfFiles(undefined);
 serveDisk(parentPort, (workerData as DiskWorkerData).path);

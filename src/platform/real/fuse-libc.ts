@@ -42,6 +42,10 @@ export interface Libc {
 	umountNow(target: Uint8Array, flags: number): number;
 	/** The calling thread gets a table of descriptors of its own (unshare(2), CLONE_FILES). 0 or -errno. */
 	unshareFiles(): number;
+	/** Of a descriptor that node:fs has not opened in this thread: it would complain. 0 or -errno. */
+	close(fd: number): number;
+	/** The calling thread gets no signals any more, but for those that its own faults raise. 0 or an errno. */
+	blockSignals(): number;
 }
 
 /** What loop devices need; each answers a result or -errno. Strings are NUL-terminated bytes. */
@@ -169,6 +173,8 @@ function load(): Libc {
 	const poll = library.func("int poll(void *fds, unsigned long count, int timeout)");
 	const eventfd = library.func("int eventfd(unsigned int initial, int flags)");
 	const unshare = library.func("int unshare(int flags)");
+	const sigmask = library.func("int pthread_sigmask(int how, void *set, void *old)");
+	const close = library.func("int close(int fd)");
 	const closeOnExec = 0o2000000;
 	const cloneFiles = 0x400;
 	return {
@@ -176,8 +182,22 @@ function load(): Libc {
 		poll: (fds, count, timeoutMs) => errno(poll(fds, count, timeoutMs) as number),
 		eventfd: () => errno(eventfd(0, closeOnExec) as number),
 		unshareFiles: () => errno(unshare(cloneFiles) as number),
+		close: (fd) => errno(close(fd) as number),
+		blockSignals: () => sigmask(sigBlock, outerSignals(), null) as number,
 		...mounts(library),
 	};
+}
+
+const sigBlock = 0;
+
+/** A `sigset_t` (signal N is bit N - 1) of all but SIGILL, SIGTRAP, SIGBUS, SIGFPE and SIGSEGV. */
+function outerSignals(): Uint8Array {
+	const set = new Uint8Array(128).fill(0xff);
+	for (const signal of [4, 5, 7, 8, 11]) {
+		const at = (signal - 1) >> 3;
+		set[at] = (set[at] as number) & ~(1 << ((signal - 1) & 7));
+	}
+	return set;
 }
 
 function mounts(library: ReturnType<typeof koffi.load>): Pick<Libc, "mount" | "umount" | "umountNow"> {

@@ -1,4 +1,5 @@
 /** The Platform of a Linux process. */
+import { stat } from "node:fs/promises";
 import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Disk, FuseHost, Platform, Random } from "../interface.ts";
@@ -55,6 +56,8 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 
 async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>, buffers: BufferPool, random: Random): Promise<Disk> {
 	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
+	// A thread of libuv's pool belongs to the table of descriptors of whoever needed the pool first: that must not be a disk's.
+	await stat("/");
 	const thread = new DiskThread(path, workerUrl, () => threads.delete(thread));
 	threads.add(thread);
 	try {

@@ -43,6 +43,8 @@ export interface OpenOptions {
 	readonly diskPaths: readonly string[];
 	/** Go on although a newer state may exist on missing disks, or records of the log are lost. */
 	readonly acceptLoss: boolean;
+	/** A disk that another process has is missing for now, where enough others are there. */
+	readonly skipLocked?: boolean;
 	/** Other sizes of the memory files than limits.ts has: for tests. A volume must always be opened with the same. */
 	readonly memory?: { readonly logTailBytes: number; readonly dirtyRingBytes: number };
 	/** Without one, open handles and outcomes of requests end with this process. */

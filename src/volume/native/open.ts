@@ -158,7 +158,8 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 	const { platform, logger } = modules;
 	const undo: (() => Promise<void>)[] = [];
 	try {
-		const disks = await openDiskSet({ paths: options.diskPaths, acceptLoss: options.acceptLoss }, modules);
+		const { diskPaths, acceptLoss, skipLocked = false } = options;
+		const disks = await openDiskSet({ paths: diskPaths, acceptLoss, skipLocked }, modules);
 		undo.push(() => disks.close());
 		const { roster } = disks;
 		if (roster.name !== options.name) {
