@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { FsError } from "../base/errors.ts";
 import { encodeArguments } from "../daemon/arguments.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
-import { heapMiB } from "../daemon/limits.ts";
+import { heapMiB, semiSpaceMiB } from "../daemon/limits.ts";
 import { type ReadyMessage, runDaemon } from "../daemon/main.ts";
 import type { DaemonStart, Processes } from "./context.ts";
 
@@ -36,7 +36,7 @@ export function createProcesses(): Processes {
 
 function daemonProgram(): string[] {
 	const script = fileURLToPath(new URL("../daemon/main.js", import.meta.url));
-	return [process.execPath, `--max-old-space-size=${heapMiB}`, "--enable-source-maps", script];
+	return [process.execPath, `--max-old-space-size=${heapMiB}`, `--max-semi-space-size=${semiSpaceMiB}`, "--enable-source-maps", script];
 }
 
 async function startDaemon(options: DaemonStart): Promise<ReadyMessage> {

@@ -34,6 +34,16 @@ describe("binary records", () => {
 		reader.end();
 	});
 
+	test("what is finished stays as it is, whether the first buffer was just right or not", () => {
+		for (const initialBytes of [1, 4, 100]) {
+			const writer = new ByteWriter(initialBytes).u32(7);
+			const bytes = writer.finish();
+			assert.deepEqual([...bytes], [7, 0, 0, 0]);
+			for (const more of [() => writer.u8(1), () => writer.view(), () => writer.u64(1)]) assert.throws(more, AssertionError);
+			assert.deepEqual([...bytes], [7, 0, 0, 0]);
+		}
+	});
+
 	test("little-endian layout is fixed", () => {
 		const bytes = new ByteWriter().u16(0x0102).u32(0x03040506).u64(0x0708090a0b0c).i64(-2).finish();
 		assert.equal(Buffer.from(bytes).toString("hex"), "0201060504030c0b0a0908070000feffffffffffffff");

@@ -3,6 +3,8 @@ import { FsError } from "../base/errors.ts";
 import { assert } from "../base/assert.ts";
 import type { Timestamp } from "../base/time.ts";
 
+const finished = new Uint8Array(0);
+
 export class ByteWriter {
 	#bytes: Uint8Array;
 	#view: DataView;
@@ -21,6 +23,7 @@ export class ByteWriter {
 		const at = this.#length;
 		const needed = at + count;
 		if (needed > this.#bytes.length) {
+			assert(this.#bytes !== finished, "nothing is written after finish");
 			const grown = new Uint8Array(Math.max(needed, this.#bytes.length * 2));
 			grown.set(this.#bytes.subarray(0, at));
 			this.#bytes = grown;
@@ -112,12 +115,15 @@ export class ByteWriter {
 
 	/** A view on what was written; valid until the next write. */
 	view(): Uint8Array {
+		assert(this.#bytes !== finished, "nothing is looked at after finish");
 		return this.#bytes.subarray(0, this.#length);
 	}
 
-	/** A copy of exactly what was written. */
+	/** Exactly what was written, in memory of its own; the last call. */
 	finish(): Uint8Array {
-		return this.#bytes.slice(0, this.#length);
+		const bytes = this.#bytes;
+		this.#bytes = finished;
+		return bytes.length === this.#length ? bytes : bytes.slice(0, this.#length);
 	}
 }
 

@@ -22,8 +22,8 @@ export interface Description<Key extends readonly unknown[], Value> {
 	readonly tag: string;
 	/** "bytes" (a byte string without a length) only as the last part. */
 	readonly parts: readonly KeyPart[];
-	/** Typical size of a value, so that the writer need not grow. */
-	readonly sizeHint: number;
+	/** Typical size of a value, so that the writer need not grow; for large ones the size of this very value. */
+	readonly sizeHint: number | ((value: Value) => number);
 	/** Feature flags that this version understands. */
 	readonly knownFlags?: number;
 	flags?(value: Value): number;
@@ -66,7 +66,8 @@ function joinParts(parts: readonly KeyPart[], values: readonly unknown[]): strin
 }
 
 function encode<Key extends readonly unknown[], Value>(description: Description<Key, Value>, value: Value): Uint8Array {
-	const writer = new ByteWriter(headBytes + description.sizeHint);
+	const { sizeHint } = description;
+	const writer = new ByteWriter(headBytes + (typeof sizeHint === "number" ? sizeHint : sizeHint(value)));
 	writer
 		.u8(description.tag.charCodeAt(0))
 		.u8(formatVersion)

@@ -318,7 +318,8 @@ export const extentBlockRecord: RecordKind<readonly [ino: Ino, start: number], E
 	name: "extent block",
 	tag: "m",
 	parts: ["u64", "u64"],
-	sizeHint: 100,
+	// A block has 20 KiB, and each write in a fragmented file encodes one.
+	sizeHint: ({ extents }) => 16 + extentBytes * extents.length,
 	epoch: (block) => block.birthEpoch,
 	write(writer, block) {
 		const wrong = wrongBlock(block);

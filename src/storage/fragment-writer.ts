@@ -41,8 +41,12 @@ export interface PutFailure {
 	readonly error: FsError;
 }
 
-/** All shards of a payload in that shape. Replicas share their bytes and their table. */
-export function encodeShards(payload: Uint8Array, shape: Redundancy): Shard[] {
+/** All shards of a payload in that shape. Replicas share their bytes and their table. `room` gives memory for parity, with anything in it. */
+export function encodeShards(
+	payload: Uint8Array,
+	shape: Redundancy,
+	room: (lengthBytes: number) => Uint8Array = (lengthBytes) => new Uint8Array(lengthBytes),
+): Shard[] {
 	const data = splitPayload(payload, shape.dataShards);
 	const length = shardLength(payload.length, shape.dataShards);
 	if (shape.dataShards === 1) {
@@ -50,7 +54,7 @@ export function encodeShards(payload: Uint8Array, shape: Redundancy): Shard[] {
 		const table = blockTable(bytes);
 		return Array.from({ length: 1 + shape.parityShards }, (_, index) => ({ index, bytes, table }));
 	}
-	const parity = Array.from({ length: shape.parityShards }, () => new Uint8Array(length));
+	const parity = Array.from({ length: shape.parityShards }, () => room(length));
 	createErasureCode(shape.dataShards, shape.parityShards).encode(data, parity);
 	return [...data, ...parity].map((bytes, index) => ({ index, bytes, table: blockTable(bytes) }));
 }

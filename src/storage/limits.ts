@@ -49,6 +49,9 @@ export const limits = {
 	/** A shard that has not answered after this gets company: well above a seek in a queue, well below a disk's deadline. */
 	hedgeMs: 250,
 
+	/** Memory for parity is used again, and shared with the disks' threads, which copies nothing: free buffers of four segments of 4+2 and some more. */
+	parityKeptBytes: 8 * 1024 * 1024,
+	parityFromBytes: 32 * 1024,
 	/** Segments being encoded and written at once: each holds its parity, at 64 MiB payloads at most 16 × 64 MiB × M/K. */
 	concurrentWrites: 16,
 	/** A failed attempt takes at least one disk out of the next one; nobody loses more than this many disks during one write. */

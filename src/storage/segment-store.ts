@@ -10,6 +10,8 @@
  */
 import { assert } from "../base/assert.ts";
 import { Deferred, Semaphore } from "../base/async.ts";
+import { BufferPool } from "../base/buffer-pool.ts";
+import type { Lent } from "../base/buffer-pool.ts";
 import { parseUuid } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
@@ -68,6 +70,7 @@ export class NativeSegmentStore implements SegmentStore {
 	#writer: FragmentWriter;
 	#healer: Healer;
 	#writes = new Semaphore(limits.concurrentWrites);
+	readonly #parity = new BufferPool({ fromBytes: limits.parityFromBytes, keptBytes: limits.parityKeptBytes, shared: true });
 	#pins = new Map<number, Set<Deferred<void>>>();
 	/** Segments in which damage was found. */
 	#damaged = new Set<number>();
@@ -163,10 +166,28 @@ export class NativeSegmentStore implements SegmentStore {
 	async write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose: WritePurpose = "data"): Promise<Segment> {
 		assert(this.#loaded, "segments are loaded before one is written");
 		assert(payload.length > 0 && payload.length <= limits.maxPayloadBytes, `a payload of ${payload.length} bytes`);
-		return this.#writes.run(() => this.#write(id, payload, target, epoch, purpose));
+		const lent: Lent[] = [];
+		const room = (lengthBytes: number): Uint8Array => {
+			const one = this.#parity.take(lengthBytes);
+			if (one !== undefined) lent.push(one);
+			return one?.bytes ?? new Uint8Array(lengthBytes);
+		};
+		try {
+			return await this.#writes.run(() => this.#write(id, payload, target, epoch, purpose, room));
+		} finally {
+			// A disk that hangs may write from it late, to a place that was given up, as from the payload; it carries out its calls in their order.
+			for (const one of lent) one.release();
+		}
 	}
 
-	async #write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose: WritePurpose): Promise<Segment> {
+	async #write(
+		id: number,
+		payload: Uint8Array,
+		target: Redundancy,
+		epoch: number,
+		purpose: WritePurpose,
+		room: (lengthBytes: number) => Uint8Array,
+	): Promise<Segment> {
 		const wanted = wantedShape(target, payload.length);
 		const excluded = new Set<number>();
 		let encoded: { readonly shape: Redundancy; readonly shards: Shard[] } | undefined;
@@ -185,7 +206,7 @@ export class NativeSegmentStore implements SegmentStore {
 				await this.refreshSpace();
 				continue;
 			}
-			if (!encoded || !sameShape(encoded.shape, shape)) encoded = { shape, shards: encodeShards(payload, shape) };
+			if (!encoded || !sameShape(encoded.shape, shape)) encoded = { shape, shards: encodeShards(payload, shape, room) };
 			const set = { segment: id, generation: 1 + attempt, shape, payloadBytes: payload.length, shardBytes, shards: encoded.shards };
 			const put = await this.#writer.put(set, disks);
 			if (put.failures.length === 0) {
