@@ -6,8 +6,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 
 export type Operation =
-	/** Whole new contents through a temporary name and a rename, the way careful programs save, or in place. */
-	| { readonly kind: "save"; readonly path: string; readonly length: number; readonly careful: boolean }
+	/** Whole new contents through a temporary name and a rename, the way careful programs save, or in place. `synced`: before the rename, or at the end. */
+	| { readonly kind: "save"; readonly path: string; readonly length: number; readonly careful: boolean; readonly synced: boolean }
 	| { readonly kind: "write"; readonly path: string; readonly offset: number; readonly length: number }
 	| { readonly kind: "append"; readonly path: string; readonly length: number }
 	| { readonly kind: "truncate"; readonly path: string; readonly size: number }

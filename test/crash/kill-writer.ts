@@ -1,7 +1,8 @@
 /**
- * The process whose file system is killed under it: `node kill-writer.js FOLDER JOURNAL SEED`. Changes files in FOLDER (on the mount)
- * without pause, one operation after the other, and notes in JOURNAL (on the host) what begins and what was acknowledged. Ends with 0
- * when the file system is gone, with 1 on any other error.
+ * The process whose file system is killed under it: `node kill-writer.js FOLDER JOURNAL SEED [power]`. Changes files in FOLDER (on the mount)
+ * without pause, one operation after the other, and notes in JOURNAL (elsewhere) what begins and what was acknowledged. Ends with 0
+ * when the file system is gone, with 1 on any other error. With `power` this whole machine will lose power: more is synced, and each
+ * line of the journal is on its way before anything follows.
  */
 import * as fs from "node:fs";
 import { join } from "node:path";
@@ -18,14 +19,17 @@ class Writer {
 	readonly #journal: number;
 	readonly #seed: number;
 	readonly #random: (bound: number) => number;
+	/** One in so many operations is a sync, beside those that come anyway. */
+	readonly #syncOneIn: number | undefined;
 	readonly #tree = new Tree();
 	#number = 0;
 
-	constructor(folder: string, journal: string, seed: number) {
+	constructor(folder: string, journal: string, seed: number, losesPower: boolean) {
 		this.#folder = folder;
-		this.#journal = fs.openSync(journal, "a");
+		this.#journal = fs.openSync(journal, losesPower ? "as" : "a");
 		this.#seed = seed;
 		this.#random = randomOf(seed);
+		this.#syncOneIn = losesPower ? ([3, 6, 12, 40][this.#random(4)] as number) : undefined;
 	}
 
 	#note(line: JournalLine): void {
@@ -57,11 +61,11 @@ class Writer {
 		const bytes = [...this.#tree.files.values()].reduce((sum, file) => sum + file.bytes.length, 0);
 		if (this.#tree.files.size > mostFiles || bytes > mostBytes) return { kind: "unlink", path: this.#some() };
 		const kind = random(100);
-		if (this.#tree.files.size < 5 || kind < 25)
-			return { kind: "save", path: this.#fresh(), length: this.#length(), careful: random(2) === 0 };
+		if (this.#tree.files.size < 5 || kind < 25) return this.#saving(this.#fresh(), random(2) === 0);
 		const path = this.#some();
+		if (this.#syncOneIn !== undefined && random(this.#syncOneIn) === 0) return { kind: "fsync", path };
 		const size = this.#tree.files.get(path)?.bytes.length ?? 0;
-		if (kind < 35) return { kind: "save", path, length: this.#length(), careful: random(3) > 0 };
+		if (kind < 35) return this.#saving(path, random(3) > 0);
 		if (kind < 41) return { kind: "zero", path, offset: random(size + 3000), length: 1 + random(30_000), hole: random(2) === 0 };
 		if (kind < 47) return this.#copy(path, size);
 		if (kind < 55) return { kind: "append", path, length: 1 + random(12_000) };
@@ -72,6 +76,10 @@ class Writer {
 		if (kind < 88) return { kind: "mkdir", path: `d${this.#number}` };
 		if (kind < 92) return { kind: "touch", path, seconds: 1_000_000_000 + random(500_000_000) };
 		return { kind: "fsync", path };
+	}
+
+	#saving(path: string, careful: boolean): Operation {
+		return { kind: "save", path, length: this.#length(), careful, synced: this.#random(this.#syncOneIn ?? 2) === 0 && careful };
 	}
 
 	#copy(path: string, size: number): Operation {
@@ -109,7 +117,7 @@ class Writer {
 		const path = join(this.#folder, operation.path);
 		switch (operation.kind) {
 			case "save":
-				this.#save(path, contents(this.#seed, number, operation.length), operation.careful);
+				this.#save(path, contents(this.#seed, number, operation.length), operation);
 				return undefined;
 			case "write":
 				this.#writeAt(path, contents(this.#seed, number, operation.length), "r+", operation.offset);
@@ -143,14 +151,10 @@ class Writer {
 		}
 	}
 
-	#save(path: string, bytes: Buffer, careful: boolean): void {
-		if (!careful) {
-			this.#writeAt(path, bytes, "w", null);
-			return;
-		}
-		const temporary = join(this.#folder, ".saving");
-		this.#writeAt(temporary, bytes, "w", null, this.#random(2) === 0);
-		fs.renameSync(temporary, path);
+	#save(path: string, bytes: Buffer, { careful, synced }: { readonly careful: boolean; readonly synced: boolean }): void {
+		const temporary = careful ? join(this.#folder, ".saving") : path;
+		this.#writeAt(temporary, bytes, "w", null, synced);
+		if (careful) fs.renameSync(temporary, path);
 	}
 
 	#writeAt(path: string, bytes: Buffer, flags: string, offset: number | null, sync = false): void {
@@ -198,6 +202,7 @@ class Writer {
 	}
 }
 
-const [folder, journal, seed] = process.argv.slice(2);
-if (folder === undefined || journal === undefined || seed === undefined) throw new Error("usage: kill-writer.js FOLDER JOURNAL SEED");
-new Writer(folder, journal, Number(seed)).run();
+const [folder, journal, seed, losesPower] = process.argv.slice(2);
+if (folder === undefined || journal === undefined || seed === undefined)
+	throw new Error("usage: kill-writer.js FOLDER JOURNAL SEED [power]");
+new Writer(folder, journal, Number(seed), losesPower === "power").run();
