@@ -15,3 +15,58 @@ export const maxAuthBytes = 400;
 /** RFC 5531, appendix A: authsys_parms. */
 export const maxMachineNameBytes = 255;
 export const maxGroups = 16;
+
+/** RFC 1813: NFS3_FHSIZE. */
+export const maxHandleBytes = 64;
+
+/** Names and symlink targets that are decoded at all; what is too long for the volume is its to say. */
+export const maxNameBytes = 1024;
+export const maxTargetBytes = 4096;
+
+/** Files that are kept open though nobody uses them at the moment: a client reads and writes a few at a time. */
+export const maxOpenFiles = 1024;
+/** How long: between two reads of one program, shorter than anybody notices that a deleted file still takes space. */
+export const idleFileMs = 5000;
+export const sweepMs = 1000;
+
+/** Replies that are kept for calls that come again: clients send again what was under way when their connection broke, some hundred calls each. */
+export const maxReplyCacheEntries = 4096;
+export const maxReplyCacheBytes = 4 << 20;
+
+/** How long figures of free space are given again: asking the disks takes a while, and clients ask at every df. */
+export const spaceFreshMs = 500;
+
+/** Entries asked of the volume in one step of a directory read. */
+export const maxDirectoryBatch = 256;
+
+/** Largest directory reply, whatever a client has room for. */
+export const maxDirectoryReplyBytes = 256 << 10;
+
+/** What a directory reply needs besides its entries: attributes, verifier, end. */
+export const directoryReplyHeadBytes = 4 + 88 + 8 + 4 + 4;
+
+/** Paths of MOUNT (RFC 1813: MNTPATHLEN). */
+export const maxPathBytes = 1024;
+/** What clients say that they have mounted: for people to look at. */
+export const maxMounts = 1024;
+
+/** Connections at once. Clients have one each, or a few (nconnect); a connection costs some tens of kilobytes, and one that has begun a record up to a megabyte. */
+export const maxConnections = 256;
+
+/** Calls under way of one connection: Linux has up to 128 slots; of all: as many as the FUSE door has. */
+export const maxCallsOfConnection = 64;
+export const maxCalls = 512;
+/** Bytes of their arguments. */
+export const maxCallBytes = 32 << 20;
+/** Bytes of replies that a client does not take: a few of the largest. */
+export const maxReplyBytesOfConnection = 4 << 20;
+/** Datagrams being answered: each is a look into a table. */
+export const maxDatagramCalls = 32;
+
+/** A client that does not send the rest of a record, or does not take a reply, for so long is gone. */
+export const stuckMs = 60_000;
+/** Clients close connections that they do not use after five to six minutes. */
+export const idleConnectionMs = 30 * 60_000;
+
+/** Faults that strangers can cause are logged so often, then every thousandth. */
+export const fullLogs = 20;

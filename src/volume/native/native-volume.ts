@@ -286,11 +286,17 @@ export class LocalVolume implements NativeVolume {
 		if (!caller.trusted) checkAccess(tx, inode, caller, ...wants);
 	}
 
+	/** The directory, with search permission. What is none has no permission to search, but that is not what is wrong with it. */
+	#searchableDirectory(tx: RecordTransaction, caller: Caller, ino: Ino, ...wants: readonly Want[]): Inode {
+		const directory = names.inode(tx, ino);
+		if (directory.type !== "directory") throw new FsError("ENOTDIR", "volume.not-directory", `inode ${ino} is a ${directory.type}`);
+		this.#requireAccess(tx, caller, directory, "execute", ...wants);
+		return directory;
+	}
+
 	/** The directory, with write and search permission. */
 	#writableDirectory(tx: RecordTransaction, caller: Caller, ino: Ino): Inode {
-		const directory = names.inode(tx, ino);
-		this.#requireAccess(tx, caller, directory, "execute", "write");
-		return directory;
+		return this.#searchableDirectory(tx, caller, ino, "write");
 	}
 
 	// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +304,7 @@ export class LocalVolume implements NativeVolume {
 	lookup(caller: Caller, parent: NodeRef, name: string): Promise<Attributes> {
 		return this.#admitted(parent, "names", () =>
 			this.#core.view((tx) => {
-				if (!caller.trusted) checkAccess(tx, names.inode(tx, parent.ino), caller, "execute");
+				this.#searchableDirectory(tx, caller, parent.ino);
 				return this.#attributes(names.lookup(tx, parent.ino, name));
 			}),
 		);
@@ -691,7 +697,7 @@ export class LocalVolume implements NativeVolume {
 			return found(this.#openable(tx, names.inode(tx, at.node.ino), caller, intent));
 		}
 		if (intent.unnamed === true) return this.#createUnnamed(tx, context, caller, at.parent.ino, intent);
-		this.#requireAccess(tx, caller, names.inode(tx, at.parent.ino), "execute");
+		this.#searchableDirectory(tx, caller, at.parent.ino);
 		const dots = at.name === "." || at.name === "..";
 		const entry = dots ? names.lookup(tx, at.parent.ino, at.name) : names.entry(tx, at.parent.ino, at.name);
 		if (entry !== undefined) {

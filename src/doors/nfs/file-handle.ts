@@ -1,0 +1,53 @@
+/**
+ * File handles. They say all that is needed to find the node again after any restart, and carry a keyed hash, so that nobody reaches a node that no reply has named to somebody: a client of `/photos/public` must not be able to make up
+ * handles of the rest of the volume.
+ *
+ * 44 bytes, big-endian: version u32, export u32, volume (16 bytes), inode u64, generation u32, SipHash of what is before (8 bytes).
+ */
+import { equalBytes } from "../../base/bytes.ts";
+import { FsError } from "../../base/errors.ts";
+import { sipHash } from "../../codec/siphash.ts";
+import { XdrReader, XdrWriter } from "../../codec/xdr.ts";
+import type { Attributes, Ino } from "../../volume/interface.ts";
+
+const version = 1;
+const signedBytes = 36;
+export const fileHandleBytes = 44;
+
+export interface FileHandle {
+	readonly exportId: number;
+	readonly ino: Ino;
+	readonly generation: number;
+}
+
+export interface HandleKeys {
+	/** 16 bytes, kept with the volume. */
+	readonly secret: Uint8Array;
+	/** 16 bytes. */
+	readonly volume: Uint8Array;
+}
+
+/** Inode numbers are never used again; this would tell apart two files if they were. */
+export function generationOf({ btime }: Attributes): number {
+	return (btime.seconds ^ btime.nanoseconds) >>> 0;
+}
+
+export function encodeFileHandle({ secret, volume }: HandleKeys, { exportId, ino, generation }: FileHandle): Uint8Array {
+	const writer = new XdrWriter(fileHandleBytes).u32(version).u32(exportId).fixed(volume).u64(ino).u32(generation);
+	return writer.fixed(sipHash(secret, writer.finish())).finish();
+}
+
+/** @throws FsError EBADF (not made here: BADHANDLE), ESTALE (of another volume). */
+export function decodeFileHandle({ secret, volume }: HandleKeys, bytes: Uint8Array): FileHandle {
+	const bad = (): FsError => new FsError("EBADF", "nfs.handle", "this is no file handle of this server");
+	if (bytes.length !== fileHandleBytes) throw bad();
+	const reader = new XdrReader(bytes, "file handle");
+	if (reader.u32() !== version) throw bad();
+	const exportId = reader.u32();
+	// Another volume has another secret, too: told apart first, a client learns that its file system is gone.
+	if (!equalBytes(reader.fixed(16), volume)) throw new FsError("ESTALE", "nfs.handle-volume", "the file handle is of another volume");
+	const ino = reader.u64();
+	const generation = reader.u32();
+	if (!equalBytes(reader.fixed(8), sipHash(secret, bytes.subarray(0, signedBytes)))) throw bad();
+	return { exportId, ino, generation };
+}

@@ -1,0 +1,169 @@
+/**
+ * What NFS procedures share: exports, handles of nodes, callers, the write verifier, durability.
+ *
+ * Invariants
+ *  S1 A reply that says that something was changed is sent after that change is durable (stable writes and everything but unstable writes), and after whoever else caches the volume has been told.
+ *  S2 The write verifier changes whenever something that was written and not committed may be lost: at every start, and when a sync fails.
+ *  S3 A node is reached only by a handle that this volume has made for an export which still exists and whose clients include the caller.
+ */
+import { latin1ToUtf8, parseUuid } from "../../base/bytes.ts";
+import { FsError } from "../../base/errors.ts";
+import type { Logger } from "../../base/telemetry.ts";
+import type { Platform } from "../../platform/interface.ts";
+import type { Attributes, Caller, Ino, NodeRef, Volume, VolumeSpace } from "../../volume/interface.ts";
+import { admit, callerOf, type LiveExport } from "./exports.ts";
+import { decodeFileHandle, encodeFileHandle, generationOf, type HandleKeys } from "./file-handle.ts";
+import { spaceFreshMs } from "./limits.ts";
+import type { FileSystemId } from "./nfs3.ts";
+import { OpenFiles } from "./open-files.ts";
+import type { CallContext } from "./program.ts";
+
+/** What a call has changed, for whoever keeps copies of it (the kernel behind a mount). */
+export interface Change {
+	/** Attributes are other ones; with `contents` the bytes too, from that offset on. */
+	readonly nodes: readonly { readonly ino: Ino; readonly contentsFrom?: number }[];
+	/** Names that mean something else now. */
+	readonly names: readonly { readonly parent: Ino; readonly name: string }[];
+}
+
+export interface NfsModules {
+	readonly volume: Volume;
+	readonly platform: Platform;
+	readonly logger: Logger;
+	/** Resolves when copies elsewhere are gone, or after a bounded time. */
+	readonly changed: (change: Change) => Promise<void>;
+}
+
+export interface NfsOptions {
+	/** 16 bytes, kept with the volume: file handles of before stay good. */
+	readonly secret: Uint8Array;
+	/** The whole volume is read-only. */
+	readonly readOnly: boolean;
+}
+
+/** A node that a call names, and as whom. */
+export interface Target {
+	readonly entry: LiveExport;
+	readonly caller: Caller;
+	readonly node: NodeRef;
+	readonly attributes: Attributes;
+	readonly fsid: FileSystemId;
+}
+
+export class NfsState {
+	readonly volume: Volume;
+	readonly modules: NfsModules;
+	readonly files: OpenFiles;
+	#exports: ReadonlyMap<number, LiveExport> = new Map();
+	readonly #keys: HandleKeys;
+	readonly #readOnly: boolean;
+	#verifier: Uint8Array;
+	#space: { readonly space: Promise<VolumeSpace>; readonly atMs: number } | undefined;
+
+	constructor(options: NfsOptions, modules: NfsModules) {
+		const { volume, platform, logger } = modules;
+		this.modules = modules;
+		this.volume = volume;
+		this.#readOnly = options.readOnly;
+		this.#keys = { secret: options.secret, volume: parseUuid(volume.id) };
+		this.#verifier = platform.random.bytes(8);
+		this.files = new OpenFiles({ volume, clock: platform.clock, logger, lost: () => this.#newVerifier() });
+	}
+
+	// ── exports ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	setExports(entries: readonly LiveExport[]): void {
+		this.#exports = new Map(entries.map((entry) => [entry.id, entry]));
+	}
+
+	get exports(): readonly LiveExport[] {
+		return [...this.#exports.values()];
+	}
+
+	// ── handles ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	handleOf(entry: LiveExport, attributes: Attributes): Uint8Array {
+		return encodeFileHandle(this.#keys, { exportId: entry.id, ino: attributes.ino, generation: generationOf(attributes) });
+	}
+
+	/** Two exports are two file systems: clients must not take a node of one for the same node of another with other rights. */
+	#fsid(entry: LiveExport): FileSystemId {
+		const view = new DataView(this.#keys.volume.buffer, this.#keys.volume.byteOffset, 16);
+		return { high: view.getUint32(0), low: (view.getUint32(4) ^ entry.id) >>> 0 };
+	}
+
+	/** @throws FsError EBADF, ESTALE, EACCES. */
+	async target(bytes: Uint8Array, { credential, peer }: CallContext): Promise<Target> {
+		const { exportId, ino, generation } = decodeFileHandle(this.#keys, bytes);
+		const entry = this.#exports.get(exportId);
+		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { exportId });
+		admit(entry, peer);
+		const caller = callerOf(entry, credential, peer);
+		const node = this.volume.node(ino);
+		const attributes = await this.volume.getAttributes(caller, node);
+		if (attributes.nlink === 0 || generationOf(attributes) !== generation) {
+			if (attributes.nlink === 0) this.files.forget(ino);
+			throw new FsError("ESTALE", "nfs.removed", `inode ${ino} has been removed`, { ino });
+		}
+		return { entry, caller, node, attributes, fsid: this.#fsid(entry) };
+	}
+
+	/** @throws FsError EROFS. */
+	requireWritable({ entry }: Target): void {
+		if (!this.#readOnly && !entry.readOnly) return;
+		throw new FsError("EROFS", "nfs.read-only", `${entry.name} is exported read-only`, { export: entry.name });
+	}
+
+	isReadOnly(entry: LiveExport): boolean {
+		return this.#readOnly || entry.readOnly;
+	}
+
+	/** A path below an export, as MOUNT is given it. @throws FsError ENOENT, ENOTDIR, EACCES. */
+	async mountPoint(path: string, { credential, peer }: CallContext): Promise<Target> {
+		const clean = `/${path
+			.split("/")
+			.filter((part) => part !== "")
+			.join("/")}`;
+		const above = this.exports.filter((one) => clean === one.path || clean.startsWith(`${one.path}/`));
+		const entry = above.sort((a, b) => b.path.length - a.path.length)[0];
+		if (entry === undefined) throw new FsError("ENOENT", "nfs.no-export", `nothing is exported as ${latin1ToUtf8(clean)}`);
+		admit(entry, peer);
+		const caller = callerOf(entry, credential, peer);
+		let attributes = await this.volume.getAttributes(caller, this.volume.node(entry.rootIno));
+		for (const name of clean
+			.slice(entry.path.length)
+			.split("/")
+			.filter((part) => part !== "")) {
+			if (name === "." || name === "..") throw new FsError("EACCES", "nfs.mount-dots", `${latin1ToUtf8(path)} is no plain path`);
+			attributes = await this.volume.lookup(caller, this.volume.node(attributes.ino), name);
+		}
+		if (attributes.type !== "directory") throw new FsError("ENOTDIR", "nfs.mount-file", `${latin1ToUtf8(path)} is no directory`);
+		return { entry, caller, node: this.volume.node(attributes.ino), attributes, fsid: this.#fsid(entry) };
+	}
+
+	// ── durability ───────────────────────────────────────────────────────────────────────────────────────────────
+
+	get verifier(): Uint8Array {
+		return this.#verifier;
+	}
+
+	/** Of directory positions: they never change their meaning. */
+	get cookieVerifier(): Uint8Array {
+		return this.#keys.volume.subarray(0, 8);
+	}
+
+	#newVerifier(): void {
+		this.#verifier = this.modules.platform.random.bytes(8);
+	}
+
+	/** S1. */
+	async settled(position: number, change: Change): Promise<void> {
+		await Promise.all([this.volume.durable(position), this.modules.changed(change)]);
+	}
+
+	async space(): Promise<VolumeSpace> {
+		const now = this.modules.platform.clock.monotonicMs();
+		if (this.#space === undefined || now - this.#space.atMs > spaceFreshMs) this.#space = { space: this.volume.space(), atMs: now };
+		return this.#space.space;
+	}
+}

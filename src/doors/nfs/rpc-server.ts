@@ -1,0 +1,383 @@
+/**
+ * Serves RPC programs on TCP and UDP.
+ *
+ * Invariants
+ *  T1 Bounded: connections, calls under way (of one connection and of all), bytes of calls, bytes of replies that a client does not take. At a bound the connection is not read until there is room again; what goes on holding a bound is closed.
+ *  T2 A connection that stands still holds up no other one.
+ *  T3 What a client sends that is no call closes its connection, and no other.
+ *  T4 After `stop` no call is under way, and none is answered.
+ */
+import { Signal } from "../../base/async.ts";
+import { isFsError, toFsError } from "../../base/errors.ts";
+import type { Logger } from "../../base/telemetry.ts";
+import { paddedBytes } from "../../codec/xdr.ts";
+import type { Clock, DatagramSocket, Listener, Peer, Platform, TcpConnection } from "../../platform/interface.ts";
+import {
+	fullLogs,
+	idleConnectionMs,
+	maxCalls,
+	maxCallBytes,
+	maxCallsOfConnection,
+	maxConnections,
+	maxDatagramCalls,
+	maxReplyBytesOfConnection,
+	stuckMs,
+} from "./limits.ts";
+import type { CallContext, Procedure, Program } from "./program.ts";
+import { RecordReader, recordMark } from "./record-marking.ts";
+import { type Reply, ReplyCache } from "./reply-cache.ts";
+import { acceptStatus, beginReply, decodeCall, encodeFailure, encodeProgramMismatch, type RpcCall } from "./rpc.ts";
+
+export interface RpcModules {
+	readonly platform: Platform;
+	readonly logger: Logger;
+}
+
+export interface ConnectionStatus {
+	readonly address: string;
+	readonly port: number;
+	readonly calls: number;
+	readonly idleMs: number;
+}
+
+export interface RpcCounters {
+	/** By procedure: `nfs3.READ`. */
+	readonly calls: ReadonlyMap<string, number>;
+	readonly repeated: number;
+	readonly refusedConnections: number;
+}
+
+const nothing = new Uint8Array(0);
+
+export class RpcServer {
+	readonly #programs: ReadonlyMap<number, Program>;
+	readonly #platform: Platform;
+	readonly #logger: Logger;
+	readonly #replies = new ReplyCache();
+	readonly #connections = new Set<ServerConnection>();
+	readonly #listeners: Listener[] = [];
+	readonly #calls = new Map<string, number>();
+	readonly #idle = new Signal();
+	#underWay = 0;
+	#bytesUnderWay = 0;
+	#datagrams = 0;
+	#refused = 0;
+	#faults = 0;
+	#stopping = false;
+	#cancelSweep: () => void = () => {};
+
+	constructor(programs: readonly Program[], { platform, logger }: RpcModules) {
+		this.#programs = new Map(programs.map((program) => [program.number, program]));
+		this.#platform = platform;
+		this.#logger = logger;
+		this.#sweepLater();
+	}
+
+	// ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** @throws FsError EBUSY, EACCES, EINVAL. */
+	async listenTcp(address: string, port: number): Promise<Listener & { readonly port: number }> {
+		const listener = await this.#platform.network.listenTcp(address, port, (connection) => this.#accept(connection));
+		this.#listeners.push(listener);
+		return listener;
+	}
+
+	/** Programs that are served over UDP. @throws as listenTcp. */
+	async listenUdp(address: string, port: number): Promise<DatagramSocket> {
+		const socket = await this.#platform.network.bindUdp(address, port, (bytes, from) => void this.#datagram(socket, bytes, from));
+		this.#listeners.push(socket);
+		return socket;
+	}
+
+	/** Closes a listener and its connections. */
+	async close(listener: Listener): Promise<void> {
+		const at = this.#listeners.indexOf(listener);
+		if (at >= 0) this.#listeners.splice(at, 1);
+		await listener.close();
+	}
+
+	#accept(connection: TcpConnection): void {
+		if (this.#stopping || (this.#connections.size >= maxConnections && !this.#makeRoom())) {
+			this.#refused++;
+			connection.destroy();
+			return;
+		}
+		const served = new ServerConnection(connection, this.#platform.clock, {
+			call: (message) => this.#fromConnection(served, message),
+			closed: () => {
+				this.#connections.delete(served);
+			},
+			garbage: (error) => this.#fault("a client sent what is no call: its connection is closed", error, connection.remote),
+		});
+		this.#connections.add(served);
+	}
+
+	/** The connection that was idle for longest goes; clients connect again when they have something to say. */
+	#makeRoom(): boolean {
+		const idle = [...this.#connections].filter((one) => one.isIdle).sort((a, b) => a.usedMs - b.usedMs)[0];
+		idle?.destroy();
+		return idle !== undefined;
+	}
+
+	#sweepLater(): void {
+		this.#cancelSweep = this.#platform.clock.after(stuckMs / 2, () => {
+			const now = this.#platform.clock.monotonicMs();
+			for (const connection of [...this.#connections]) if (connection.isStuck(now)) connection.destroy();
+			if (!this.#stopping) this.#sweepLater();
+		});
+	}
+
+	// ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	#fromConnection(connection: ServerConnection, message: Uint8Array): void {
+		const work = this.#answer(message, connection.remote, "tcp").then(
+			(reply) => (reply === undefined ? undefined : connection.reply(reply.parts)),
+			(error: unknown) => {
+				// Not answered: the client sends it again, to whoever serves then.
+				if (!isFsError(error, "ENOTCONN")) this.#fault("a call met a fault of the server", error, connection.remote);
+				connection.destroy();
+			},
+		);
+		this.#begin(message.length);
+		void work.finally(() => {
+			this.#end(message.length);
+			connection.done();
+		});
+	}
+
+	#begin(bytes: number): void {
+		this.#underWay++;
+		this.#bytesUnderWay += bytes;
+		if (this.#isFull) for (const connection of this.#connections) connection.hold(true);
+	}
+
+	get #isFull(): boolean {
+		return this.#underWay >= maxCalls || this.#bytesUnderWay >= maxCallBytes;
+	}
+
+	#end(bytes: number): void {
+		const wasFull = this.#isFull;
+		this.#underWay--;
+		this.#bytesUnderWay -= bytes;
+		if (wasFull && !this.#isFull) for (const connection of this.#connections) connection.hold(false);
+		if (this.#underWay === 0) this.#idle.notifyAll();
+	}
+
+	async #datagram(socket: DatagramSocket, bytes: Uint8Array, from: Peer): Promise<void> {
+		// Datagrams may be lost: those that come in a flood are.
+		if (this.#stopping || this.#datagrams >= maxDatagramCalls) return;
+		this.#datagrams++;
+		try {
+			const reply = await this.#answer(bytes, from, "udp");
+			if (reply !== undefined) await socket.send(join(reply.parts), from);
+		} catch (error) {
+			// No call, or an answer that does not fit into a datagram: silence, as who sends forged datagrams must learn nothing.
+			if (!isFsError(error, "CORRUPT") && !isFsError(error, "EINVAL")) this.#fault("a datagram met a fault of the server", error, from);
+		} finally {
+			this.#datagrams--;
+		}
+	}
+
+	/** @throws FsError CORRUPT: it is no call. */
+	async #answer(message: Uint8Array, peer: Peer, transport: "tcp" | "udp"): Promise<Reply | undefined> {
+		const call = decodeCall(message);
+		if ("refusal" in call) return whole(call.refusal);
+		const program = this.#programs.get(call.program);
+		if (program === undefined || !program.transports.includes(transport))
+			return whole(encodeFailure(call.xid, acceptStatus.programUnavailable));
+		const procedures = program.versions.get(call.version);
+		if (procedures === undefined) {
+			const versions = [...program.versions.keys()];
+			return whole(encodeProgramMismatch(call.xid, Math.min(...versions), Math.max(...versions)));
+		}
+		const procedure = procedures[call.procedure];
+		if (procedure === undefined) return whole(encodeFailure(call.xid, acceptStatus.procedureUnavailable));
+		this.#count(program.number, call.version, procedure.name);
+		const context: CallContext = { peer, credential: call.credential, transport };
+		if (procedure.once !== true) return this.#run(call, procedure, context);
+		return this.#replies.answer(peer.address, message, () => this.#run(call, procedure, context));
+	}
+
+	async #run(call: RpcCall, procedure: Procedure, context: CallContext): Promise<Reply> {
+		const writer = beginReply(call.xid);
+		try {
+			const { body, keep = true } = (await procedure.run(call.reader, writer, context)) ?? {};
+			if (body === undefined) return { parts: [writer.finish()], keep };
+			const padding = paddedBytes(body.length) - body.length;
+			return { parts: [writer.finish(), body, padding === 0 ? nothing : new Uint8Array(padding)], keep };
+		} catch (error) {
+			if (isFsError(error) && error.site === "codec.xdr") return whole(encodeFailure(call.xid, acceptStatus.garbageArguments));
+			if (isFsError(error, "ENOTCONN")) throw error;
+			this.#fault(`${procedure.name} met a fault of the server`, error, context.peer);
+			return { ...whole(encodeFailure(call.xid, acceptStatus.systemError)), keep: false };
+		}
+	}
+
+	#count(program: number, version: number, name: string): void {
+		const key = `${program}.${version}.${name}`;
+		this.#calls.set(key, (this.#calls.get(key) ?? 0) + 1);
+	}
+
+	/** Strangers must not be able to fill the log. */
+	#fault(what: string, error: unknown, { address, port }: Peer): void {
+		this.#faults++;
+		if (this.#faults > fullLogs && this.#faults % 1000 !== 0) return;
+		const { site, message } = toFsError(error, "nfs.fault");
+		const stack = isFsError(error) || !(error instanceof Error) ? {} : { stack: error.stack };
+		this.#logger.warn(what, { address, port, site, message, count: this.#faults, ...stack });
+	}
+
+	// ── looking and ending ───────────────────────────────────────────────────────────────────────────────────────
+
+	connections(): readonly ConnectionStatus[] {
+		const now = this.#platform.clock.monotonicMs();
+		return [...this.#connections].map((one) => ({ ...one.remote, calls: one.calls, idleMs: Math.round(now - one.usedMs) }));
+	}
+
+	counters(): RpcCounters {
+		return { calls: this.#calls, repeated: this.#replies.hits, refusedConnections: this.#refused };
+	}
+
+	/** Calls that are under way end first; their replies are lost with the connections. */
+	async stop(): Promise<void> {
+		this.#stopping = true;
+		this.#cancelSweep();
+		for (const connection of this.#connections) connection.hold(true);
+		while (this.#underWay > 0) await this.#idle.wait();
+		await Promise.all(this.#listeners.splice(0).map((listener) => listener.close()));
+	}
+}
+
+function whole(message: Uint8Array): Reply {
+	return { parts: [message], keep: true };
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array {
+	if (parts.length === 1) return parts[0] as Uint8Array;
+	const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+	let at = 0;
+	for (const part of parts) {
+		all.set(part, at);
+		at += part.length;
+	}
+	return all;
+}
+
+interface ConnectionEvents {
+	readonly call: (message: Uint8Array) => void;
+	readonly closed: () => void;
+	readonly garbage: (error: unknown) => void;
+}
+
+class ServerConnection {
+	readonly remote: Peer;
+	usedMs: number;
+	/** Calls since it was made. */
+	calls = 0;
+	readonly #connection: TcpConnection;
+	readonly #clock: Clock;
+	readonly #events: ConnectionEvents;
+	readonly #reader: RecordReader;
+	#underWay = 0;
+	/** Of replies that the kernel has not taken. */
+	#replyBytes = 0;
+	/** When it began to wait for the client: for the rest of a record, or to take a reply. */
+	#waitsSinceMs: number | undefined;
+	#held = false;
+	#paused = false;
+	#closed = false;
+
+	constructor(connection: TcpConnection, clock: Clock, events: ConnectionEvents) {
+		this.#connection = connection;
+		this.remote = connection.remote;
+		this.#clock = clock;
+		this.#events = events;
+		this.usedMs = clock.monotonicMs();
+		this.#reader = new RecordReader((record) => {
+			this.calls++;
+			this.#underWay++;
+			events.call(record);
+		});
+		connection.onClose(() => this.#end());
+		connection.onData((bytes) => this.#receive(bytes));
+	}
+
+	get isIdle(): boolean {
+		return this.#underWay === 0 && !this.#reader.unfinished && this.#replyBytes === 0;
+	}
+
+	/** It waits for its client for longer than any network takes, or nobody has said anything for very long. */
+	isStuck(nowMs: number): boolean {
+		const waits = this.#waitsSinceMs !== undefined && nowMs - this.#waitsSinceMs > stuckMs;
+		return waits || (this.isIdle && nowMs - this.usedMs > idleConnectionMs);
+	}
+
+	#receive(bytes: Uint8Array): void {
+		if (this.#closed) return;
+		this.usedMs = this.#clock.monotonicMs();
+		// It goes on sending: what it is in the middle of is not stuck.
+		this.#waitsSinceMs = undefined;
+		try {
+			this.#reader.feed(bytes);
+		} catch (error) {
+			this.#events.garbage(error);
+			this.destroy();
+			return;
+		}
+		this.#look();
+	}
+
+	async reply(parts: readonly Uint8Array[]): Promise<void> {
+		if (this.#closed) return;
+		const bytes = parts.reduce((sum, part) => sum + part.length, 0);
+		this.#replyBytes += bytes;
+		this.#look();
+		try {
+			await this.#connection.writeParts([recordMark(bytes), ...parts]);
+			this.usedMs = this.#clock.monotonicMs();
+		} catch {
+			// The client is gone; it sends the call again.
+		} finally {
+			this.#replyBytes -= bytes;
+			this.#waitsSinceMs = undefined;
+			this.#look();
+		}
+	}
+
+	/** A call that came here has ended. */
+	done(): void {
+		this.#underWay--;
+		this.#look();
+	}
+
+	/** The server as a whole is full, or not any more. */
+	hold(held: boolean): void {
+		this.#held = held;
+		this.#look();
+	}
+
+	/** Reads or does not, and notes whether it waits for the client. */
+	#look(): void {
+		if (this.#closed) return;
+		const pause = this.#held || this.#underWay >= maxCallsOfConnection || this.#replyBytes >= maxReplyBytesOfConnection;
+		if (pause !== this.#paused) {
+			this.#paused = pause;
+			if (pause) this.#connection.pause();
+			else this.#connection.resume();
+		}
+		const waits = this.#replyBytes > 0 || (this.#reader.unfinished && !pause);
+		if (!waits) this.#waitsSinceMs = undefined;
+		else this.#waitsSinceMs ??= this.#clock.monotonicMs();
+	}
+
+	destroy(): void {
+		this.#connection.destroy();
+		this.#end();
+	}
+
+	#end(): void {
+		if (this.#closed) return;
+		this.#closed = true;
+		this.#events.closed();
+	}
+}

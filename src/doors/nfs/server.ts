@@ -1,0 +1,167 @@
+/** The NFS door: MOUNT, NFS version 3 and a port mapper on one port, over TCP; MOUNT and the port mapper over UDP too. Nothing listens before `listen`. */
+import { isFsError, toFsError } from "../../base/errors.ts";
+import type { Logger } from "../../base/telemetry.ts";
+import type { Listener, Platform } from "../../platform/interface.ts";
+import type { Volume } from "../../volume/interface.ts";
+import type { LiveExport } from "./exports.ts";
+import { createMountProgram, MountList } from "./mount-program.ts";
+import { nfsProgram } from "./nfs3.ts";
+import { NfsProcedures } from "./nfs-procedures.ts";
+import { type Change, type NfsOptions, NfsState } from "./nfs-server.ts";
+import { createPortMapper, portMapperPort, portMapperProgram, type Registration, registrationsOf } from "./port-mapper.ts";
+import type { Program } from "./program.ts";
+import { type ConnectionStatus, type RpcCounters, RpcServer } from "./rpc-server.ts";
+import { register, unregister } from "./rpcbind.ts";
+
+export type { Change } from "./nfs-server.ts";
+
+export type PortMapperKind = "none" | "own" | "system";
+
+export interface NfsServerModules {
+	readonly volume: Volume;
+	readonly platform: Platform;
+	readonly logger: Logger;
+	/** Resolves when copies of what has changed are gone elsewhere, or after a bounded time. */
+	readonly changed: (change: Change) => Promise<void>;
+}
+
+export interface ListenOptions {
+	/** False: this machine alone. */
+	readonly wide: boolean;
+	/** 0: any free one. */
+	readonly port: number;
+	/** Own: listens on port 111 too. System: tells the rpcbind of this machine. */
+	readonly portMapper: PortMapperKind;
+}
+
+export interface NfsStatus {
+	/** 0: nothing listens. */
+	readonly port: number;
+	readonly wide: boolean;
+	readonly portMapper: PortMapperKind;
+	readonly connections: readonly ConnectionStatus[];
+	readonly mounts: readonly { readonly address: string; readonly path: string }[];
+	readonly openFiles: number;
+}
+
+const loopback = "127.0.0.1";
+/** Both kinds of addresses where there are two. */
+const everywhere: readonly string[] = ["::", "0.0.0.0"];
+
+export class NfsServer {
+	readonly #modules: NfsServerModules;
+	readonly #state: NfsState;
+	readonly #rpc: RpcServer;
+	readonly #mounts = new MountList();
+	readonly #served: readonly Program[];
+	#listeners: Listener[] = [];
+	#listening: ListenOptions | undefined;
+	#registered: readonly Registration[] = [];
+
+	constructor(options: NfsOptions, modules: NfsServerModules) {
+		this.#modules = modules;
+		this.#state = new NfsState(options, modules);
+		const nfs: Program = {
+			number: nfsProgram,
+			transports: ["tcp"],
+			versions: new Map([[3, new NfsProcedures(this.#state).all()]]),
+		};
+		this.#served = [createMountProgram(this.#state, this.#mounts), nfs];
+		this.#rpc = new RpcServer([...this.#served, createPortMapper(() => this.#known())], modules);
+	}
+
+	/** What the port mapper tells. */
+	#known(): readonly Registration[] {
+		const { port = 0, portMapper = "none" } = this.#listening ?? {};
+		const own = registrationsOf(this.#served, port);
+		const mapper = (["tcp", "udp"] as const).map((transport) => ({
+			program: portMapperProgram,
+			version: 2,
+			transport,
+			port: portMapper === "own" ? portMapperPort : port,
+		}));
+		return port === 0 ? [] : [...own, ...mapper];
+	}
+
+	setExports(exports: readonly LiveExport[]): void {
+		this.#state.setExports(exports);
+	}
+
+	/**
+	 * Answers the port. What listened before does so no more.
+	 * @throws FsError EBUSY (a port is taken), EACCES.
+	 */
+	async listen(options: ListenOptions): Promise<number> {
+		await this.#close();
+		try {
+			const port = await this.#listenOn(options.wide, options.port);
+			if (options.portMapper === "own") await this.#listenOn(options.wide, portMapperPort);
+			this.#listening = { ...options, port };
+			if (options.portMapper === "system") await this.#register(port);
+			return port;
+		} catch (error) {
+			await this.#close();
+			throw error;
+		}
+	}
+
+	async #listenOn(wide: boolean, port: number): Promise<number> {
+		const addresses = wide ? everywhere : [loopback];
+		for (const [i, address] of addresses.entries()) {
+			try {
+				const tcp = await this.#rpc.listenTcp(address, port);
+				this.#listeners.push(tcp);
+				this.#listeners.push(await this.#rpc.listenUdp(address, tcp.port));
+				return tcp.port;
+			} catch (error) {
+				// A machine without IPv6.
+				if (!isFsError(error, "EINVAL") || i === addresses.length - 1) throw error;
+			}
+		}
+		return 0;
+	}
+
+	/** A machine without an rpcbind: clients have to be told the ports. */
+	async #register(port: number): Promise<void> {
+		const { platform, logger } = this.#modules;
+		const registrations = registrationsOf(this.#served, port);
+		try {
+			await register(registrations, platform.sockets);
+			this.#registered = registrations;
+		} catch (error) {
+			logger.warn("rpcbind does not take the registration: clients must be given the port", {
+				port,
+				error: toFsError(error, "nfs.register").message,
+			});
+		}
+	}
+
+	/** No more than what is under way. */
+	async #close(): Promise<void> {
+		const registered = this.#registered;
+		this.#registered = [];
+		if (registered.length > 0)
+			await unregister(registered, this.#modules.platform.sockets).catch((error: unknown) =>
+				this.#modules.logger.warn("rpcbind keeps the registration", { error: toFsError(error, "nfs.unregister").message }),
+			);
+		this.#listening = undefined;
+		for (const listener of this.#listeners.splice(0)) await this.#rpc.close(listener);
+	}
+
+	status(): NfsStatus {
+		const { port = 0, wide = false, portMapper = "none" } = this.#listening ?? {};
+		const connections = this.#rpc.connections();
+		return { port, wide, portMapper, connections, mounts: this.#mounts.all(), openFiles: this.#state.files.size };
+	}
+
+	counters(): RpcCounters {
+		return this.#rpc.counters();
+	}
+
+	/** Calls that are under way end; what was written is durable, or its clients learn that it may be lost. The volume is not used any more. */
+	async stop(): Promise<void> {
+		await this.#close();
+		await this.#rpc.stop();
+		await this.#state.files.stop();
+	}
+}
