@@ -46,17 +46,43 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
 	return true;
 }
 
+/** By words: every mount looks at slots of zeros. */
+export function isZeros(bytes: Uint8Array): boolean {
+	if (bytes.length < 8) return bytes.every((byte) => byte === 0);
+	const head = (4 - (bytes.byteOffset % 4)) % 4;
+	const words = new Uint32Array(bytes.buffer, bytes.byteOffset + head, Math.floor((bytes.length - head) / 4));
+	for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
+	return bytes.subarray(0, head).every((byte) => byte === 0) && bytes.subarray(head + words.length * 4).every((byte) => byte === 0);
+}
+
+const hexDigits = "0123456789abcdef";
+
 export function toHex(bytes: Uint8Array): string {
 	let text = "";
-	for (const byte of bytes) text += byte.toString(16).padStart(2, "0");
+	for (let i = 0; i < bytes.length; i++) {
+		const byte = bytes[i] as number;
+		text += (hexDigits[byte >> 4] as string) + (hexDigits[byte & 15] as string);
+	}
 	return text;
 }
 
 export function fromHex(text: string): Uint8Array {
-	assert(text.length % 2 === 0 && /^[0-9a-f]*$/i.test(text), `not hex: ${text}`);
-	const bytes = new Uint8Array(text.length / 2);
-	for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16);
+	const bytes = new Uint8Array(text.length >> 1);
+	let right = text.length % 2 === 0;
+	for (let i = 0; i < bytes.length; i++) {
+		const byte = (hexValue(text.charCodeAt(2 * i)) << 4) | hexValue(text.charCodeAt(2 * i + 1));
+		right &&= byte >= 0;
+		bytes[i] = byte;
+	}
+	assert(right, `not hex: ${text}`);
 	return bytes;
+}
+
+/** Of a digit in either case; below zero: it is none. */
+function hexValue(code: number): number {
+	if (code >= 0x30 && code <= 0x39) return code - 0x30;
+	const lower = code | 0x20;
+	return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : -1;
 }
 
 /** 16 bytes → 8-4-4-4-12. */

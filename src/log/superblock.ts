@@ -11,7 +11,7 @@
  *  S2 Both slots are allocated when the file is made: writing the roster needs no space.
  */
 import { assert } from "../base/assert.ts";
-import { bytesToLatin1, formatUuid, latin1ToBytes, parseUuid, utf8ToLatin1 } from "../base/bytes.ts";
+import { bytesToLatin1, formatUuid, isZeros, latin1ToBytes, parseUuid, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
@@ -78,7 +78,7 @@ export function encodeSuperblock(superblock: Superblock): Uint8Array {
  * @throws FsError CORRUPT, REFUSED `log.superblock-newer` (written by a newer CairnFS).
  */
 export function decodeSuperblock(bytes: Uint8Array, what: string): Superblock | undefined {
-	if (isZero(bytes)) return undefined;
+	if (isZeros(bytes)) return undefined;
 	const input = new ByteReader(bytes, what);
 	if (bytesToLatin1(input.raw(8)) !== magic) throw input.corrupt("no superblock");
 	const formatVersion = input.u32();
@@ -104,15 +104,6 @@ export function decodeSuperblock(bytes: Uint8Array, what: string): Superblock | 
 	const wrong = rosterFault(roster);
 	if (wrong !== undefined) throw input.corrupt(wrong);
 	return { diskUuid, roster };
-}
-
-/** By words: every mount looks at slots of zeros. */
-function isZero(bytes: Uint8Array): boolean {
-	if (bytes.length < 8) return bytes.every((byte) => byte === 0);
-	const head = (4 - (bytes.byteOffset % 4)) % 4;
-	const words = new Uint32Array(bytes.buffer, bytes.byteOffset + head, Math.floor((bytes.length - head) / 4));
-	for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
-	return bytes.subarray(0, head).every((byte) => byte === 0) && bytes.subarray(head + words.length * 4).every((byte) => byte === 0);
 }
 
 function encodeRoster(out: ByteWriter, roster: Roster): void {
@@ -308,8 +299,7 @@ async function readSlots(disk: Disk, file: DiskFile): Promise<SuperblockFound> {
 	for (const slot of [0, 1] as const) {
 		try {
 			await file.uncache(slot * superblockSlotBytes, superblockSlotBytes);
-			const bytes = await file.read(slot * superblockSlotBytes, superblockSlotBytes);
-			const superblock = decodeSuperblock(bytes, `superblock ${slot} of ${disk.path}`);
+			const superblock = await readSlot(disk, file, slot);
 			if (superblock && (!best || compareRosters(superblock.roster, best.superblock.roster) > 0)) best = { superblock, slot };
 		} catch (error) {
 			if (!isFsError(error, "CORRUPT") && !isFsError(error, "EIO")) throw error;
@@ -319,6 +309,15 @@ async function readSlots(disk: Disk, file: DiskFile): Promise<SuperblockFound> {
 	if (best) return { kind: "valid", ...best, damagedSlots: damage.length };
 	if (damage.length > 0) return { kind: "damaged", reason: damage.join("; ") };
 	return { kind: "absent", hasFile: true };
+}
+
+async function readSlot(disk: Disk, file: DiskFile, slot: 0 | 1): Promise<Superblock | undefined> {
+	const { bytes, release } = await file.borrow(slot * superblockSlotBytes, superblockSlotBytes);
+	try {
+		return decodeSuperblock(bytes, `superblock ${slot} of ${disk.path}`);
+	} finally {
+		release();
+	}
 }
 
 /** The open superblock of a disk, for writing. */

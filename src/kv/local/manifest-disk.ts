@@ -1,7 +1,7 @@
 /**
  * The manifest's two slots on one disk. The slot that holds the newest manifest that is durable everywhere is never written: the other one takes the next.
  */
-import { alignUp } from "../../base/bytes.ts";
+import { alignUp, isZeros } from "../../base/bytes.ts";
 import { FsError, isFsError } from "../../base/errors.ts";
 import type { Disk, DiskFile } from "../../platform/interface.ts";
 import { decodeManifest, type Manifest } from "./manifest.ts";
@@ -36,10 +36,14 @@ async function readSlots(file: DiskFile, volume: string, slotBytes: number, what
 	let damaged = 0;
 	for (let slot = 0; slot < 2; slot++) {
 		await file.uncache(slot * slotBytes, slotBytes);
-		const bytes = await file.read(slot * slotBytes, slotBytes);
-		const found = decodeSlot(bytes, volume, `${what}, slot ${slot}`);
-		slots.push(found);
-		if (!found && bytes.some((byte) => byte !== 0)) damaged++;
+		const { bytes, release } = await file.borrow(slot * slotBytes, slotBytes);
+		try {
+			const found = decodeSlot(bytes, volume, `${what}, slot ${slot}`);
+			slots.push(found);
+			if (!found && !isZeros(bytes)) damaged++;
+		} finally {
+			release();
+		}
 	}
 	return { slots, damaged };
 }

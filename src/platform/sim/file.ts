@@ -31,6 +31,8 @@ export class SimFile {
 	#durable = new SparseBytes();
 	#pending: Pending[] = [];
 	#dirtyPages = new Set<number>();
+	/** A sync failed: the cache shows what the platter does not hold. */
+	#misleading = false;
 
 	get size(): number {
 		return this.#cache.size;
@@ -84,11 +86,14 @@ export class SimFile {
 	 */
 	failSync(random: Prng): void {
 		this.#durable = this.#survivors(pickCutStyle(random), random);
+		this.#misleading = true;
 		this.#clean();
 	}
 
 	powerCut(style: CutStyle, random: Prng): void {
+		if (this.#pending.length === 0 && !this.#misleading) return;
 		if (this.#pending.length > 0) this.#durable = this.#survivors(style, random);
+		this.#misleading = false;
 		this.#clean();
 		this.#cache = this.#durable.clone();
 	}
@@ -99,6 +104,7 @@ export class SimFile {
 		copy.#durable = this.#durable.clone();
 		copy.#pending = [...this.#pending];
 		copy.#dirtyPages = new Set(this.#dirtyPages);
+		copy.#misleading = this.#misleading;
 		return copy;
 	}
 
@@ -136,9 +142,10 @@ export class SimFile {
 	}
 
 	#survivors(style: CutStyle, random: Prng): SparseBytes {
+		const tornAt = random.below(this.#pending.length + 1);
+		if (style === "none") return this.#durable;
 		const image = this.#durable.clone();
 		const live = this.#durable.clone();
-		const tornAt = random.below(this.#pending.length + 1);
 		let keptSize = image.size;
 		for (const [index, change] of this.#pending.entries()) {
 			const before = live.size;
