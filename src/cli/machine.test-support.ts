@@ -245,6 +245,9 @@ export class Machine {
 			resume: async () => {
 				throw new Error("not in this test");
 			},
+			abort: async () => {
+				throw new Error("not in this test");
+			},
 			mount: async (mountpoint, { source, subtype, readOnly }) => {
 				const ended = new Deferred<void>();
 				this.mounts.push({ mountpoint, source, type: `fuse.${subtype}`, pid, ended, readOnly, dead: false });

@@ -1,5 +1,6 @@
 /** create, destroy, mount, umount. */
-import { FsError } from "../base/errors.ts";
+import { utf8ToLatin1 } from "../base/bytes.ts";
+import { FsError, isFsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { ControlClient } from "../daemon/control.ts";
@@ -204,7 +205,7 @@ export async function umount(context: Context, directory: string): Promise<Outco
 	const { fuse } = context.platform;
 	if (!fuse) throw new FsError("ENODEV", "cli.umount-no-fuse", "this system has no FUSE: nothing can be mounted");
 	const mount = await findMount(context, fuse, directory);
-	const client = (await findDaemon(context, mount.name)) ?? (await successorOf(context, mount));
+	const client = (await findDaemon(context, mount.name)) ?? (await successorOf(context, fuse, mount));
 	if (!client) return umountDead(context, fuse, mount);
 	try {
 		const hello = (await client.call("hello")) as { pid: number; mountpoint: string | null };
@@ -219,13 +220,14 @@ export async function umount(context: Context, directory: string): Promise<Outco
 }
 
 /** A mount that hangs while nobody answers has lost its daemon a moment ago, and its keeper starts another. */
-async function successorOf(context: Context, { name, mountpoint }: CairnMount): Promise<ControlClient | undefined> {
+async function successorOf(context: Context, fuse: FuseHost, { name, mountpoint }: CairnMount): Promise<ControlClient | undefined> {
 	const { clock } = context.platform;
 	const endMs = clock.monotonicMs() + successorWithinMs;
 	while (clock.monotonicMs() < endMs) {
 		const client = await findDaemon(context, name);
 		if (client) return client;
 		if ((await mountState(mountpoint, context.platform, stateAnswerMs)) !== "hangs") return undefined;
+		if ((await endUnserved(fuse, mountpoint)) === undefined) return undefined;
 	}
 	return undefined;
 }
@@ -252,7 +254,10 @@ async function findMount(context: Context, fuse: FuseHost, directory: string): P
 
 async function umountDead(context: Context, fuse: FuseHost, mount: CairnMount): Promise<Outcome> {
 	const { mountpoint, name } = mount;
-	if ((await mountState(mountpoint, context.platform)) === "alive") {
+	const state = await mountState(mountpoint, context.platform);
+	const servedBy = state === "hangs" ? await endUnserved(fuse, mountpoint) : undefined;
+	if (servedBy !== undefined) throw new FsError("REFUSED", "cli.umount-hangs", servedBy.message, servedBy.data, servedBy);
+	if (state === "alive") {
 		throw new FsError(
 			"REFUSED",
 			"cli.umount-foreign",
@@ -265,6 +270,17 @@ async function umountDead(context: Context, fuse: FuseHost, mount: CairnMount): 
 		...outcome,
 		warnings: [`the daemon of ${name} had ended without unmounting; the next mount takes over what it had acknowledged`],
 	};
+}
+
+/** Unmounting what hangs would hang too: what is left of a dead daemon may hold the connection. Answers who else does. */
+async function endUnserved(fuse: FuseHost, mountpoint: string): Promise<FsError | undefined> {
+	try {
+		await fuse.abort(utf8ToLatin1(mountpoint));
+		return undefined;
+	} catch (error) {
+		if (isFsError(error, "EBUSY")) return error;
+		throw error;
+	}
 }
 
 async function explainBusy(context: Context, mountpoint: string, error: unknown): Promise<never> {

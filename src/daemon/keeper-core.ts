@@ -5,6 +5,7 @@
  *  K1 A daemon that said "bye" is not followed by another.
  *  K2 At most one daemon of this keeper is alive at a time: a successor is started after the connection to its predecessor has ended.
  *  K3 Programs that use the mount wait for a bounded time: after `deathsInARow` daemons that did not come to serve for a while, or one that could not start within its time, the mount is given up.
+ *  K4 A keeper that ends although its mount lives ends the connection.
  */
 import { deathsInARow, firstRestartMs, longestRestartMs, servedEnoughMs, startWithinMs } from "./limits.ts";
 import type { Plan, Program, ToKeeper } from "./keeper-link.ts";
@@ -20,7 +21,7 @@ export type Happened =
 
 export type Effect =
 	| { readonly kind: "start"; readonly plan: Plan; readonly renewKeeper: boolean }
-	/** Lets go of the connection to the kernel: whoever waits gets an error. */
+	/** Ends the connection to the kernel, whoever else holds it: programs that wait get an error. */
 	| { readonly kind: "abandon" }
 	/** A new `time`, in place of an earlier one; undefined: none. */
 	| { readonly kind: "timer"; readonly ms: number | undefined }
@@ -131,12 +132,12 @@ export class KeeperCore {
 
 	#giveUp(why: string): Effect[] {
 		const message = `${why}: the mount is given up, programs get errors from it. Nothing acknowledged is lost: mount the volume again`;
-		return [log("error", message), { kind: "abandon" }, ...this.#over(1)];
+		return [log("error", message), ...this.#over(1)];
 	}
 
 	#over(exitCode: number): Effect[] {
 		this.#phase = "over";
-		return [{ kind: "end", exitCode }];
+		return exitCode === 0 ? [{ kind: "end", exitCode }] : [{ kind: "abandon" }, { kind: "end", exitCode }];
 	}
 }
 

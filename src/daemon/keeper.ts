@@ -10,6 +10,7 @@ import { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { RealConnection } from "../platform/real/connection.ts";
+import { abortDescriptor } from "../platform/real/fuse-abort.ts";
 import { RealClock } from "../platform/real/clock.ts";
 import { type Effect, type Happened, KeeperCore } from "./keeper-core.ts";
 import { KeeperLink, type KeepersLink, keptDescriptors, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
@@ -66,8 +67,7 @@ class Keeper {
 				this.#start(effect);
 				return;
 			case "abandon":
-				if (!this.#abandoned) closeSync(keptDescriptors.fuse);
-				this.#abandoned = true;
+				this.#abandon();
 				return;
 			case "timer":
 				this.#cancel();
@@ -85,6 +85,14 @@ class Keeper {
 			case "end":
 				process.exit(effect.exitCode);
 		}
+	}
+
+	#abandon(): void {
+		if (this.#abandoned) return;
+		this.#abandoned = true;
+		const inTheWay = abortDescriptor(keptDescriptors.fuse);
+		if (inTheWay !== undefined) this.#write("warn", `the mount ends only with its last holder: ${inTheWay}`);
+		closeSync(keptDescriptors.fuse);
 	}
 
 	#start({ plan, renewKeeper }: Extract<Effect, { kind: "start" }>): void {

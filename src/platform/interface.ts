@@ -267,6 +267,11 @@ export interface FuseHost {
 	resume(descriptor: number, subtype: string): Promise<FuseChannel>;
 	/** Takes away a mount, or what a dead daemon left behind. `lazy` = MNT_DETACH. @throws FsError EBUSY, EINVAL (nothing mounted). */
 	unmount(mountpoint: string, lazy: boolean): Promise<void>;
+	/**
+	 * Ends the connection of a mount that nobody serves any more and that hangs all the same (a thread of a dead daemon can hold it): whoever waits there gets an error. The mount stays in the table, dead.
+	 * @throws FsError EBUSY (a living process holds it), EINVAL (nothing mounted), EPERM.
+	 */
+	abort(mountpoint: string): Promise<void>;
 	/** The FUSE mounts of this host, from /proc/self/mountinfo. */
 	mounts(): Promise<readonly { readonly mountpoint: string; readonly source: string; readonly type: string }[]>;
 }

@@ -1,6 +1,5 @@
 /** A mount outlives its daemon: the command line, real processes, a real kernel. The long suite kills more often. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import {
 	closeSync,
 	cpSync,
@@ -19,7 +18,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { cannotMount, execute, sleep, TestVolume } from "../support/cairn.ts";
-import { keeperSuite } from "./keeper.ts";
+import { keeperSuite, search } from "./keeper.ts";
 
 async function until(what: string, condition: () => boolean): Promise<void> {
 	const endMs = performance.now() + 60_000;
@@ -92,21 +91,19 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 		writeFileSync(path, "");
 		truncateSync(path, 96 << 20);
 		for (let round = 0; round < 2; round++) {
-			const child = spawn(process.execPath, [fileURLToPath(new URL("keeper-mapped.js", import.meta.url)), path], {
-				stdio: ["ignore", "pipe", "inherit"],
-			});
-			let said = "";
-			const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
-			child.stdout.on("data", (bytes) => {
-				said += String(bytes);
-			});
-			await until("the search", () => said !== "");
-			await sleep(100);
+			const searching = await search(path);
 			await volume.successorOf(volume.killDaemon());
-			await ended;
-			assert.equal(said, `searching\n${96 << 20} A\n`);
+			assert.equal(await searching.said(), `searching\n${96 << 20} A\n`);
 		}
-		unlinkSync(path);
+	});
+
+	test("nobody is left, and what is left of the daemon still holds the mount: programs get errors, umount takes it away", async () => {
+		const searching = await search(join(volume.mountpoint, "mapped"));
+		await volume.kill();
+		await volume.cairn("umount", volume.mountpoint);
+		assert.equal(await searching.said(), "searching\n");
+		await volume.mount();
+		unlinkSync(join(volume.mountpoint, "mapped"));
 	});
 
 	test("cairn upgrade: another installation takes over, programs wait", async () => {

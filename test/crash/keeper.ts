@@ -1,5 +1,6 @@
 /** Kills daemons behind a living mount, under load: what the quick and the long suite share. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -7,6 +8,26 @@ import { execute, sleep, type TestVolume } from "../support/cairn.ts";
 import { randomOf } from "./kill-model.ts";
 
 const workerProgram = fileURLToPath(new URL("keeper-worker.js", import.meta.url));
+
+const searchProgram = fileURLToPath(new URL("keeper-mapped.js", import.meta.url));
+
+/** A search that waits in the daemon for the kernel, and the kernel for the daemon. */
+export async function search(path: string): Promise<{ said(): Promise<string> }> {
+	const child = spawn(process.execPath, [searchProgram, path], { stdio: ["ignore", "pipe", "ignore"] });
+	let said = "";
+	const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
+	child.stdout.on("data", (bytes) => {
+		said += String(bytes);
+	});
+	while (said === "") await sleep(20);
+	await sleep(100);
+	return {
+		said: async () => {
+			await ended;
+			return said;
+		},
+	};
+}
 
 export interface KeeperSuite {
 	readonly seed: number;

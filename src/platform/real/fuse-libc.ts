@@ -38,6 +38,8 @@ export interface Libc {
 	/** 0 or -errno, on a thread of the pool: it may need answers from the thread that calls. Strings are NUL-terminated bytes. */
 	mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): Promise<number>;
 	umount(target: Uint8Array, flags: number): Promise<number>;
+	/** On the calling thread, for what needs no answer of this process. */
+	mountNow(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): number;
 	/** On the calling thread. */
 	umountNow(target: Uint8Array, flags: number): number;
 	/** The calling thread gets a table of descriptors of its own (unshare(2), CLONE_FILES). 0 or -errno. */
@@ -163,6 +165,14 @@ function loadDeviceCalls(): DeviceCalls | undefined {
 	}
 }
 
+/** Whether poll(2) tells of an error: on `/dev/fuse` that the connection has ended. */
+export function isErrored(fd: number): boolean {
+	const fds = new Uint8Array(pollFdBytes);
+	const view = new DataView(fds.buffer);
+	view.setInt32(0, fd, true);
+	return libc().poll(fds, 1, 0) === 1 && (view.getInt16(6, true) & (pollErr | pollHup)) !== 0;
+}
+
 function errno(result: number): number {
 	return result < 0 ? -koffi.errno() : result;
 }
@@ -200,11 +210,12 @@ function outerSignals(): Uint8Array {
 	return set;
 }
 
-function mounts(library: ReturnType<typeof koffi.load>): Pick<Libc, "mount" | "umount" | "umountNow"> {
+function mounts(library: ReturnType<typeof koffi.load>): Pick<Libc, "mount" | "mountNow" | "umount" | "umountNow"> {
 	const mount = library.func("int mount(void *source, void *target, void *type, unsigned long flags, void *data)");
 	const umount = library.func("int umount2(void *target, int flags)");
 	return {
 		mount: (source, target, type, flags, data) => outcome((done) => mount.async(source, target, type, flags, data, done)),
+		mountNow: (source, target, type, flags, data) => errno(mount(source, target, type, flags, data) as number),
 		umount: (target, flags) => outcome((done) => umount.async(target, flags, done)),
 		umountNow: (target, flags) => errno(umount(target, flags) as number),
 	};

@@ -13,6 +13,7 @@ import { bytesToLatin1, latin1ToBytes, latin1ToUtf8 } from "../../base/bytes.ts"
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseChannel, FuseHost, FuseMountOptions } from "../interface.ts";
+import { abortConnection, connectionOfDevice, serversOf } from "./fuse-abort.ts";
 import { RealFuseChannel } from "./fuse-channel.ts";
 import { createMountDevice, plainSource, removeStaleNodes } from "./fuse-device.ts";
 import { hasFusermount, mountAsUser, unmountAsUser } from "./fuse-user.ts";
@@ -24,7 +25,7 @@ const device = "/dev/fuse";
 const blockType = "fuseblk";
 
 export function createFuseHost(): FuseHost {
-	return { unavailable, mount, resume, unmount, mounts };
+	return { unavailable, mount, resume, unmount, abort, mounts };
 }
 
 async function unavailable(): Promise<string | undefined> {
@@ -223,6 +224,20 @@ async function unmount(mountpoint: string, lazy: boolean): Promise<void> {
 	const result = await unmountApart({ target: cString(mountpoint), flags: umountNoFollow | (lazy ? mntDetach : 0) });
 	if (result < 0) throw failed("unmount", "platform.fuse-unmount", mountpoint, -result);
 	if (type.startsWith(`${blockType}.`)) await removeStaleNodes(type.slice(blockType.length + 1));
+}
+
+async function abort(mountpoint: string): Promise<void> {
+	const entry = await mountedAt(mountpoint);
+	if (entry === undefined || !/^fuse(blk)?(\.|$)/.test(entry.type)) throw failed("abort", "platform.fuse-abort", mountpoint, 22);
+	const connection = connectionOfDevice(entry.device);
+	const servers = serversOf(connection);
+	if (servers.length > 0) {
+		const message = `${latin1ToUtf8(mountpoint)} does not answer, but process ${servers.join(", ")} serves or keeps it: end that one first`;
+		throw new FsError("EBUSY", "platform.fuse-abort-served", message, { mountpoint, servers });
+	}
+	const refused = abortConnection(connection);
+	if (refused !== undefined)
+		throw new FsError("EPERM", "platform.fuse-abort-refused", `the connection of ${latin1ToUtf8(mountpoint)} cannot be ended: ${refused}`);
 }
 
 export interface MountEntry {
