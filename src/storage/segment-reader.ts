@@ -5,11 +5,12 @@
  *  R1 The cache holds only verified bytes of data shards, by contents: (segment, shape, index, window). Where they came from does not
  *     matter.
  *  R2 A read that can be answered without a disk is not held up by that disk for longer than limits.hedgeMs.
+ *  R3 What fails is what was asked for: damage in other blocks of a window that is beyond recovery takes nothing with it.
  */
 import { assert } from "../base/assert.ts";
 import { allSettledOrThrow } from "../base/async.ts";
 import { alignDown, alignUp } from "../base/bytes.ts";
-import { FsError } from "../base/errors.ts";
+import { FsError, isFsError } from "../base/errors.ts";
 import { createErasureCode } from "../codec/erasure.ts";
 import type { Borrowed } from "../platform/interface.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
@@ -40,6 +41,7 @@ type Failures = Map<number, string>;
 /** One read that is under way for a run of windows. */
 interface Flight {
 	readonly from: number;
+	readonly lengthBytes: number;
 	readonly answer: Promise<Answer>;
 	/** Who still needs its bytes; the last one gives them back. */
 	users: number;
@@ -99,7 +101,8 @@ export class SegmentReader {
 				const a = Math.max(from, at * limits.windowBytes);
 				const b = Math.min(to, end * limits.windowBytes);
 				const flight = have ?? this.#depart(segment, index, at, end, a, b, pattern);
-				waits.push(this.#land(flight, (bytes) => copyRange(bytes, flight.from, a, b, target.subarray(a - from, b - from))));
+				const use = (bytes: Uint8Array, start: number): void => copyRange(bytes, start, a, b, target.subarray(a - from, b - from));
+				waits.push(this.#land(flight, use).catch((error: unknown) => this.#narrower(segment, index, flight, a, b, use, error)));
 			}
 			at = end;
 		}
@@ -109,17 +112,32 @@ export class SegmentReader {
 	#depart(segment: Segment, index: number, first: number, end: number, from: number, to: number, pattern: ReadPattern): Flight {
 		if (pattern === "random" && to - from < limits.windowBytes) {
 			const run = { segment, index, from: alignDown(from, blockBytes), to: alignUp(to, blockBytes) };
-			return { from: run.from, answer: this.#fetch(run), users: 0 };
+			return { from: run.from, lengthBytes: run.to - run.from, answer: this.#fetch(run), users: 0 };
 		}
 		return this.#launch(segment, index, first, end);
 	}
 
-	async #land(flight: Flight, use: (bytes: Uint8Array) => void): Promise<void> {
+	async #land(flight: Flight, use: (bytes: Uint8Array, start: number) => void): Promise<void> {
 		flight.users++;
 		const answer = await flight.answer;
-		use(answer.bytes);
+		use(answer.bytes, flight.from);
 		flight.users--;
 		if (flight.users === 0) answer.release();
+	}
+
+	/** R3: after a read of whole windows found them lost, the blocks of [from, to) alone. */
+	async #narrower(
+		segment: Segment,
+		index: number,
+		failed: Flight,
+		from: number,
+		to: number,
+		use: (bytes: Uint8Array, start: number) => void,
+		error: unknown,
+	): Promise<void> {
+		const run = { segment, index, from: alignDown(from, blockBytes), to: alignUp(to, blockBytes) };
+		if (!isFsError(error, "EIO") || run.to - run.from >= failed.lengthBytes) throw error;
+		await this.#land({ from: run.from, lengthBytes: run.to - run.from, answer: this.#fetch(run), users: 0 }, use);
 	}
 
 	/** Starts one read for the windows [first, end), which are kept when it comes back. */
@@ -141,7 +159,7 @@ export class SegmentReader {
 				throw error;
 			},
 		);
-		const flight = { from, answer, users: 0 };
+		const flight = { from, lengthBytes: to - from, answer, users: 0 };
 		for (const key of keys) this.#flights.set(key, flight);
 		return flight;
 	}

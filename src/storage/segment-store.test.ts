@@ -71,6 +71,31 @@ describe("segment store: reading", () => {
 		});
 	});
 
+	it("beyond recovery, gives all blocks but those that are lost, whatever lies beside them", async () => {
+		const lab = new Lab();
+		await lab.run(async () => {
+			let store = await lab.boot();
+			const payload = payloadOf(4 * 131_072, 4);
+			const segment = await store.write(1, payload, rs42, 1);
+			store = await lab.restart([segment]);
+			for (const index of [1, 2]) lab.disks.setState(segment.fragments[index]?.disk as number, "missing");
+			const badBlock = 5;
+			lab.damage(segment, 0, headerLength(segment.shardBytes) + badBlock * 4096 + 77);
+			const lost: number[] = [];
+			for (let from = 0; from < payload.length; from += 4096) {
+				const read = store.read(segment, from, 4096);
+				if ((await codeOf(read)) === "no error") sameBytes(await read, payload.subarray(from, from + 4096), `[${from}, +4096)`);
+				else lost.push(from);
+			}
+			assert.deepEqual(
+				lost,
+				[0, 1, 2].map((index) => index * segment.shardBytes + badBlock * 4096),
+			);
+			assert.equal(await codeOf(store.read(segment, 0, 65_536)), "EIO storage.lost");
+			sameBytes(await store.read(segment, 6 * 4096, 70_000), payload.subarray(6 * 4096, 6 * 4096 + 70_000), "behind it");
+		});
+	});
+
 	it("says which segment is lost and what is missing of it", async () => {
 		const lab = new Lab();
 		await lab.run(async () => {

@@ -59,6 +59,11 @@ export class NbdConnection {
 		while (this.#step());
 	}
 
+	/** Nothing that has come or will come is performed any more. */
+	stop(): void {
+		this.#state = "closed";
+	}
+
 	/** The next `lengthBytes`, which stay there; undefined: they have not come yet. */
 	#peek(lengthBytes: number): Buffer | undefined {
 		if (this.#bytes < lengthBytes) return undefined;

@@ -4,7 +4,7 @@
  * must be there; what was checked once must stay; `cairn verify` must find nothing. Sometimes one disk alone loses power first, while the volume is in use.
  */
 import assert from "node:assert/strict";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync, statSync } from "node:fs";
 import { type TestContext, test } from "node:test";
 import { randomOf } from "../crash/kill-model.ts";
 import { sleep, type VerifyJson } from "../support/cairn.ts";
@@ -118,11 +118,14 @@ class Rounds {
 			return { folder, seed: (seed * 1000 + round) * writers + i, journal: `/host/base/${folder}` };
 		});
 		const ended = this.#write(folders);
-		await sleep(500 + random(random(4) === 0 ? 12_000 : 4000));
+		await this.#begun(folders);
+		await sleep(200 + random(random(4) === 0 ? 12_000 : 4000));
 		const isSingle = random(4) === 0;
 		if (isSingle) await this.#cutOneDisk();
 		const mode = cutModes[random(cutModes.length)] as (typeof cutModes)[number];
-		this.#count(await this.#guest.cut({ mode, seed: random(1 << 30) }));
+		// As it comes, or when much is not flushed.
+		const cachedBytes = [0, 0, 4096, 65_536, 524_288][random(5)] as number;
+		this.#count(await this.#guest.cut({ mode, seed: random(1 << 30), cachedBytes, patienceMs: 6000 }));
 		assert.notEqual((await ended).code, 0, "the writers worked until the cut");
 		await this.#guest.start();
 		const disks = this.#places().map((place) => `--disk ${place}`);
@@ -134,7 +137,9 @@ class Rounds {
 
 	async #cutOneDisk(): Promise<void> {
 		const disk = 1 + this.#random(this.#layout.disks.length);
-		this.#count(await this.#guest.cutDisks({ cut: [disk], mode: "nothing", seed: this.#random(1 << 30) }));
+		this.#count(
+			await this.#guest.cutDisks({ cut: [disk], mode: "nothing", seed: this.#random(1 << 30), cachedBytes: 1, patienceMs: 3000 }),
+		);
 		this.totals.singleDisks++;
 		await sleep(1000 + this.#random(3000));
 	}
@@ -154,6 +159,18 @@ class Rounds {
 			({ folder, seed, journal }) => `mkdir ${mountpoint}/${folder} && node ${program} ${mountpoint}/${folder} ${journal} ${seed} power &`,
 		);
 		return this.#guest.run(`${each.join("\n")}\nwait -n; echo a writer ended; false`, { timeoutMs: 120_000 });
+	}
+
+	/** Every writer has done something. */
+	async #begun(folders: readonly Required<LookedAt>[]): Promise<void> {
+		const endMs = performance.now() + 120_000;
+		for (const { folder } of folders) {
+			const journal = `${this.#guest.base}/${folder}`;
+			while (!existsSync(journal) || statSync(journal).size < 200) {
+				assert.ok(performance.now() < endMs, `the writer of ${folder} does nothing`);
+				await sleep(50);
+			}
+		}
 	}
 
 	async #check(folders: readonly Required<LookedAt>[]): Promise<void> {

@@ -51,6 +51,11 @@ export class VolatileDisk {
 		this.#store = store;
 	}
 
+	/** What was written since the last flush. */
+	get cachedBytes(): number {
+		return this.#cachedBytes;
+	}
+
 	/** Whole sectors, here and below. */
 	read(offset: number, lengthBytes: number): Buffer {
 		const bytes = Buffer.allocUnsafe(lengthBytes);
