@@ -234,6 +234,8 @@ export interface Log {
 	durable(sequence: number): Promise<void>;
 	/** All records up to `sequence` are in the engine's durable checkpoint: their segments may be used again. */
 	cut(sequence: number): Promise<void>;
+	/** Segments on disks that mirror the log no more are removed. What fails is reported, and left for the next mount. */
+	removeOrphans(): Promise<void>;
 	/** Disks that mirror the log now. */
 	readonly members: readonly DiskId[];
 	/** Tells that members changed (the engine then checkpoints onto the new members at once). */

@@ -35,7 +35,17 @@ import {
 	segmentFractionOfRecord,
 } from "./limits.ts";
 import { MemoryTail } from "./memory-tail.ts";
-import { type ChainedRecord, chainChecksum, encodeBatch, loneRecordBytes, recordBytes, scanRecords, segmentHeaderBytes } from "./record.ts";
+import {
+	type ChainedRecord,
+	chainChecksum,
+	encodeBatch,
+	loneRecordBytes,
+	recordBytes,
+	scanRecords,
+	segmentHeaderBytes,
+	segmentName,
+	segmentNumber,
+} from "./record.ts";
 import { currentLogEpoch, mirrorCount } from "./roster.ts";
 import { MirrorFiles, type SegmentFile } from "./segments.ts";
 
@@ -588,6 +598,24 @@ class MirroredLog implements Log {
 		const { disks } = this.#modules;
 		if (covered(disks.roster) <= 0) return;
 		await disks.changeRoster("log cut", (roster) => ({ ...roster, logEpochs: roster.logEpochs.slice(Math.max(0, covered(roster))) }));
+	}
+
+	/** In order on each disk: a mirror that is chosen meanwhile lists its folder after what is removed here. */
+	async removeOrphans(): Promise<void> {
+		const { disks } = this.#modules;
+		const isMirror = (id: DiskId): boolean => this.#mirrors.has(id) || disks.roster.logEpochs.some((epoch) => epoch.members.includes(id));
+		for (const { id } of disks.slots()) {
+			const disk = disks.clearable(id);
+			if (!disk || isMirror(id)) continue;
+			try {
+				for (const name of await disk.list("log")) {
+					const number = segmentNumber(name);
+					if (number !== undefined && !isMirror(id)) await disk.remove(segmentName(number));
+				}
+			} catch (error) {
+				disks.report(id, error, "write");
+			}
+		}
 	}
 
 	// ── scrubbing ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,10 @@
 import { silentLogger } from "../../src/base/telemetry.ts";
 import { readKeyU64 } from "../../src/base/bytes.ts";
 import { crc32c } from "../../src/codec/checksum.ts";
+import { localLimits } from "../../src/kv/limits.ts";
 import { openLocalEngine } from "../../src/kv/local/engine.ts";
+import { manifestFileName, readManifestSlots } from "../../src/kv/local/manifest-disk.ts";
+import { runFileName } from "../../src/kv/local/run.ts";
 import { markClean, openDiskSet, type OpenDiskSet } from "../../src/log/disk-set.ts";
 import { wasReplaced } from "../../src/log/roster.ts";
 import { pageBytes } from "../../src/platform/sim/limits.ts";
@@ -37,6 +40,7 @@ import {
 	keySecondNumber,
 	orphanRecord,
 	pendingRecord,
+	placeMark,
 	proofRecord,
 	segmentRecord,
 	volumeRecord,
@@ -46,7 +50,7 @@ import { decodeHeader, fragmentLength, headerLength } from "../../src/storage/fr
 import { blockBytes } from "../../src/storage/limits.ts";
 import { parseRedundancy, wantedShape } from "../../src/storage/redundancy.ts";
 import { storageSpace } from "../../src/storage/space.ts";
-import type { VolumeModules } from "../../src/volume/native/interface.ts";
+import type { Ledger, VolumeModules, VolumeStatus } from "../../src/volume/native/interface.ts";
 import { memoryNames } from "../../src/volume/native/memory-names.ts";
 
 export interface AuditOptions {
@@ -55,7 +59,8 @@ export interface AuditOptions {
 	readonly modules: VolumeModules;
 	readonly memory: { readonly logTailBytes: number };
 	/** What the volume said of itself before it was shut down. */
-	readonly usedBytes: number;
+	readonly status: VolumeStatus;
+	readonly ledger: Ledger;
 }
 
 /** Of a volume that was shut down cleanly and is whole. @returns everything that is wrong. */
@@ -71,13 +76,38 @@ export async function audit(options: AuditOptions): Promise<string[]> {
 		if (batch.length < 500) break;
 		start = `${batch.at(-1)?.key}\0`;
 	}
-	const wrong = new Audit(records, disks, world).run(options.usedBytes);
+	const wrong = new Audit(records, disks, world).run(options);
 	await engine.close();
+	wrong.push(...(await strangeFiles(disks, world)));
 	await markClean(disks, engine.statistics.generation);
 	await memory.close();
 	await modules.platform.removeMemory(memoryNames(disks.roster.volume).log);
 	await disks.close();
 	return wrong;
+}
+
+/** Files that nothing knows of. */
+async function strangeFiles(disks: OpenDiskSet, world: SimWorld): Promise<string[]> {
+	const { roster } = disks;
+	const strange: string[] = [];
+	for (const { id, disk, path } of disks.slots()) {
+		if (disk === undefined) continue;
+		const known = new Set(["superblock"]);
+		if (roster.manifestDisks.includes(id)) {
+			known.add(manifestFileName);
+			const { slots } = await readManifestSlots(disk, roster.volume, localLimits.manifestSlotBytes);
+			const newest = slots.reduce(
+				(best, slot) => (slot !== undefined && slot.generation > (best?.generation ?? -1) ? slot : best),
+				undefined,
+			);
+			for (const run of newest?.runs ?? []) known.add(runFileName(run.id));
+		}
+		const logs = roster.logEpochs.some((epoch) => epoch.members.includes(id));
+		for (const name of world.disk(path).files())
+			if (!known.has(name) && !name.startsWith("pack/") && !(logs && name.startsWith("log/")))
+				strange.push(`${name} on d${id}, of which nothing knows`);
+	}
+	return strange;
 }
 
 class Audit {
@@ -87,6 +117,8 @@ class Audit {
 	readonly #wrong: string[] = [];
 	readonly #inodes = new Map<number, Inode>();
 	#reservedBytes = 0;
+	/** Of each segment, by what extents name. */
+	readonly #live = new Map<number, number>();
 
 	constructor(records: ReadonlyMap<string, Uint8Array>, disks: OpenDiskSet, world: SimWorld) {
 		this.#records = records;
@@ -94,7 +126,7 @@ class Audit {
 		this.#world = world;
 	}
 
-	run(usedBytes: number): string[] {
+	run({ status, ledger }: AuditOptions): string[] {
 		this.#nothingUnknown();
 		for (const [key, inode] of this.#all(inodeRecord)) this.#inodes.set(keyNumber(key), inode);
 		this.#names();
@@ -103,7 +135,8 @@ class Audit {
 		this.#segments(chunks);
 		this.#proofs();
 		this.#numbers();
-		this.#space(usedBytes);
+		this.#space(status);
+		this.#ledger(ledger);
 		return this.#wrong;
 	}
 
@@ -264,13 +297,15 @@ class Audit {
 	}
 
 	#segments(counted: ReadonlyMap<number, { readonly references: number; readonly bytes: number }>): void {
-		const live = new Map<number, number>();
+		const live = this.#live;
+		const unknown = new Set<number>();
 		const inSegment = new Map<number, Chunk[]>();
 		for (const [, chunk] of this.#all(chunkRecord)) {
 			const found = counted.get(chunk.id);
 			this.#same(`references of chunk ${chunk.id}`, chunk.references, found?.references ?? 0);
 			this.#same(`referenced bytes of chunk ${chunk.id}`, chunk.referencedBytes, found?.bytes ?? 0);
-			live.set(chunk.segment, (live.get(chunk.segment) ?? 0) + Math.min(chunk.length, chunk.referencedBytes));
+			live.set(chunk.segment, (live.get(chunk.segment) ?? 0) + Math.min(chunk.length, found?.bytes ?? 0));
+			unknown.add(chunk.segment);
 			inSegment.set(chunk.segment, [...(inSegment.get(chunk.segment) ?? []), chunk]);
 		}
 		const taken = new Map<string, { from: number; to: number; segment: number }[]>();
@@ -280,7 +315,7 @@ class Audit {
 			for (const chunk of inSegment.get(segment.id) ?? []) {
 				if (chunk.offset + chunk.length > segment.payloadBytes) this.#say(`chunk ${chunk.id} reaches beyond segment ${segment.id}`);
 			}
-			live.delete(segment.id);
+			unknown.delete(segment.id);
 			this.#protection(segment);
 			for (const place of segment.fragments) {
 				this.#fragment(segment, place);
@@ -290,7 +325,7 @@ class Audit {
 				places.push({ from: place.offset, to: place.offset + fragmentLength(segment.shardBytes), segment: segment.id });
 			}
 		}
-		for (const id of live.keys()) this.#say(`chunks of segment ${id}, which does not exist`);
+		for (const id of unknown) this.#say(`chunks of segment ${id}, which does not exist`);
 		this.#packs(taken);
 	}
 
@@ -383,7 +418,7 @@ class Audit {
 	}
 
 	/** What the volume said it uses, reckoned from the records. */
-	#space(usedBytes: number): void {
+	#space({ usedBytes }: VolumeStatus): void {
 		const used = new Map<number, number>();
 		for (const [, segment] of this.#all(segmentRecord)) {
 			for (const { disk } of segment.fragments) used.set(disk, (used.get(disk) ?? 0) + fragmentLength(segment.shardBytes));
@@ -395,6 +430,42 @@ class Audit {
 			({ id }) => !this.#disks.roster.disks.some((entry) => entry.id === id && wasReplaced(entry)) || used.has(id),
 		);
 		this.#same("used bytes", usedBytes, storageSpace(this.#disks.roster.config.redundancy, members).usedBytes);
+	}
+
+	/** The ledger, reckoned from what the extents of files name: its own counts were held against them before. Everything is whole. */
+	#ledger(ledger: Ledger): void {
+		const proven = new Map<number, Set<string>>();
+		for (const [, group] of this.#all(proofRecord))
+			for (const { segment, fragments } of group.segments) proven.set(segment, new Set(fragments.map((one) => `${one.index}:${one.mark}`)));
+		const levels = new Map<string, { segments: number; provenBytes: number; recordedBytes: number }>();
+		const survival = new Map<number, { recordedBytes: number; provenBytes: number }>();
+		const survives = (losses: number, field: "recordedBytes" | "provenBytes", bytes: number): void => {
+			const sum = survival.get(losses) ?? { recordedBytes: 0, provenBytes: 0 };
+			survival.set(losses, sum);
+			sum[field] += bytes;
+		};
+		for (const [, segment] of this.#all(segmentRecord)) {
+			const bytes = this.#live.get(segment.id) ?? 0;
+			const level = levels.get(segment.target) ?? { segments: 0, provenBytes: 0, recordedBytes: 0 };
+			levels.set(segment.target, level);
+			const good = segment.fragments.filter((place) => proven.get(segment.id)?.has(`${place.index}:${placeMark(place)}`)).length;
+			level.segments++;
+			if (good === segment.fragments.length) level.provenBytes += bytes;
+			else level.recordedBytes += bytes;
+			survives(segment.fragments.length - segment.dataShards, "recordedBytes", bytes);
+			survives(Math.max(-1, good - segment.dataShards), "provenBytes", bytes);
+		}
+		const text = (one: object): string => JSON.stringify(one);
+		const told = ledger.levels.map(({ redundancy, segments, provenBytes, recordedBytes }) =>
+			text([redundancy, { segments, provenBytes, recordedBytes }]),
+		);
+		this.#same("levels of the ledger", told.sort().join(), [...levels].map(text).sort().join());
+		for (const level of ledger.levels)
+			this.#same(`bytes of ${level.redundancy}`, level.wantedBytes, level.provenBytes + level.recordedBytes);
+		const survivalTold = ledger.survival.map(({ losses, recordedBytes, provenBytes }) => text([losses, { recordedBytes, provenBytes }]));
+		this.#same("survival in the ledger", survivalTold.sort().join(), [...survival].map(text).sort().join());
+		this.#same("shortages of the ledger", ledger.shortages.length, 0);
+		this.#same("degraded and lost bytes of the ledger", ledger.degradedBytes + ledger.lostBytes, 0);
 	}
 }
 

@@ -12,10 +12,12 @@ export interface CanaryTest {
 
 export function canaryTests(all: readonly CanaryTest[]): void {
 	for (const { canary, seeds, steps } of all) {
-		test(`planted: ${canary}, found within ${seeds} seeds`, async () => {
+		test(`planted: ${canary}, found within ${seeds} seeds`, async (context) => {
 			for (let seed = 1; seed <= seeds; seed++) {
 				const { failure } = await simulate({ seed, steps, canary });
-				if (failure !== undefined) return;
+				if (failure === undefined) continue;
+				context.diagnostic(`${canary}: seed ${seed}: ${failure.slice(0, failure.indexOf("\n"))}`);
+				return;
 			}
 			assert.fail(`${canary} was not noticed in ${seeds} seeds: a checker is blind`);
 		});

@@ -25,16 +25,17 @@ const contentsKept = 24;
 export class Client {
 	readonly number: number;
 	readonly caller: Caller;
-	readonly random: Prng;
+	/** Of the operation that it does now. */
+	random: Prng;
 	readonly sim: Simulation;
 	readonly life: Life;
 	readonly open: OpenFile[] = [];
 
-	constructor(sim: Simulation, life: Life, number: number, random: Prng) {
+	constructor(sim: Simulation, life: Life, number: number) {
 		this.sim = sim;
 		this.life = life;
 		this.number = number;
-		this.random = random;
+		this.random = sim.randomOf(`client${number}`);
 		this.caller = {
 			uid: 0,
 			gid: 0,

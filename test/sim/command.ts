@@ -5,20 +5,26 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { neverHit } from "./coverage.ts";
 import { type Outcome, shrink, simulate } from "./run.ts";
+import type { SimulationOptions } from "./simulation.ts";
 import { Statistics } from "./statistics.ts";
 
 const usage = `Usage: npm run sim -- --seed N [--steps 2000] [--replay]
+       npm run sim -- --seed N --steps S --only NAMES [--replay]
        npm run sim -- --seeds A..B [--steps 300] [--jobs J]
 
   --seed N      one simulation; prints what it did and its digest
-  --seeds A..B  all of them, on all cores; stops at the first failure, looks for the fewest steps, reports what was covered
+  --seeds A..B  all of them, on all cores; stops at the first failure, looks for the least that fails so, reports what was covered
   --steps S     operations of all clients together in one simulation
+  --only NAMES  of what the seed wants only this happens: as a failure that was made smaller says it
   --replay      prints every line of the trace
   --jobs J      processes; default: one for each core
 
 A failure prints the seed, the last lines of the trace and the command that repeats it. Exit codes: 0 all right, 1 failed, 2 usage.`;
 
 const progressMs = 10_000;
+/** Bounds of looking for a smaller failure. */
+const shrinkRuns = 400;
+const shrinkMs = 120_000;
 
 /** @returns the exit code. */
 export async function simCommand(words: readonly string[], say: (line: string) => void): Promise<number> {
@@ -31,8 +37,8 @@ export async function simCommand(words: readonly string[], say: (line: string) =
 		say(usage);
 		return 0;
 	}
-	const { first, last, steps, jobs, replay } = options;
-	if (first === last) return await one(first, steps ?? 2000, replay ? say : undefined, say);
+	const { first, last, steps, jobs, replay, only } = options;
+	if (first === last) return await one({ seed: first, steps: steps ?? 2000, ...only, ...(replay ? { onLine: say } : {}) }, say);
 	return await many(first, last, steps ?? 300, jobs, say);
 }
 
@@ -43,6 +49,7 @@ interface Options {
 	readonly steps: number | undefined;
 	readonly jobs: number;
 	readonly replay: boolean;
+	readonly only: { readonly only?: ReadonlySet<string> };
 }
 
 function parse(words: readonly string[]): Options | undefined {
@@ -51,10 +58,11 @@ function parse(words: readonly string[]): Options | undefined {
 	try {
 		const { values } = parseArgs({
 			args: [...words],
-			options: { seed: text, seeds: text, steps: text, jobs: text, replay: flag, help: flag },
+			options: { seed: text, seeds: text, steps: text, jobs: text, only: text, replay: flag, help: flag },
 		});
 		const { help, replay } = values;
-		if (help) return { help, first: 0, last: 0, steps: undefined, jobs: 1, replay };
+		const only = values.only === undefined ? {} : { only: new Set(values.only.split(",")) };
+		if (help) return { help, first: 0, last: 0, steps: undefined, jobs: 1, replay, only };
 		const range = /^(\d+)(?:\.\.(\d+))?$/.exec(values.seed ?? values.seeds ?? "");
 		if (range === null || (values.seed === undefined) === (values.seeds === undefined)) return undefined;
 		const first = Number(range[1]);
@@ -63,19 +71,14 @@ function parse(words: readonly string[]): Options | undefined {
 		const jobs = Number(values.jobs ?? availableParallelism());
 		const sane =
 			[first, last, steps ?? 1, jobs].every((number) => Number.isSafeInteger(number)) && first <= last && jobs > 0 && (steps ?? 1) > 0;
-		return sane ? { help, first, last, steps, jobs, replay } : undefined;
+		return sane ? { help, first, last, steps, jobs, replay, only } : undefined;
 	} catch {
 		return undefined;
 	}
 }
 
-async function one(
-	seed: number,
-	steps: number,
-	onLine: ((line: string) => void) | undefined,
-	say: (line: string) => void,
-): Promise<number> {
-	const outcome = await simulate({ seed, steps, ...(onLine === undefined ? {} : { onLine }) });
+async function one(options: SimulationOptions, say: (line: string) => void): Promise<number> {
+	const outcome = await simulate(options);
 	say(outcome.failure ?? outcome.statistics.report());
 	if (outcome.digest !== undefined) say(`digest: ${outcome.digest}`);
 	return outcome.failure === undefined ? 0 : 1;
@@ -113,14 +116,17 @@ async function many(first: number, last: number, steps: number, jobs: number, sa
 		say(`${done} seeds, all right, ${seconds()} s`);
 		return 0;
 	}
-	say(`\nseed ${failure.seed} failed after ${done} seeds; looking for the fewest steps`);
-	say((await shrink({ seed: failure.seed, steps }, failure)).failure ?? "");
+	say(`\nseed ${failure.seed} failed after ${done} seeds; looking for the least that fails so`);
+	const limits = { runs: shrinkRuns, limitMs: shrinkMs, nowMs: () => performance.now() };
+	const least = await shrink({ seed: failure.seed, steps }, failure, limits);
+	say(`${least.happened.length} events are left of ${failure.happened.length}\n${least.failure}`);
 	return 1;
 }
 
 function ask(child: ChildProcess, seed: number, steps: number): Promise<Outcome> {
 	return new Promise((resolve) => {
-		const died = (): void => resolve({ seed, digest: undefined, failure: `seed ${seed}: the process died`, statistics: new Statistics() });
+		const died = (): void =>
+			resolve({ seed, digest: undefined, failure: `seed ${seed}: the process died\n`, statistics: new Statistics(), happened: [] });
 		child.once("exit", died);
 		child.once("message", (message) => {
 			child.off("exit", died);

@@ -93,16 +93,14 @@ export const faultTable: readonly Fault[] = [
 
 export class Faults {
 	readonly #sim: Simulation;
-	readonly #random: Prng;
 	/** Hurt since everything was last seen whole. */
 	readonly hurt = new Set<string>();
 	/** Disks with metadata on them: what is lost of these matters most. */
 	readonly mirrors = new Set<string>();
 	readonly #old = new Map<string, DiskSnapshot>();
 
-	constructor(sim: Simulation, random: Prng) {
+	constructor(sim: Simulation) {
 		this.#sim = sim;
-		this.#random = random;
 	}
 
 	get world() {
@@ -110,14 +108,14 @@ export class Faults {
 	}
 
 	/** One fault, if the rule allows it. */
-	strike(life: Life | undefined): void {
+	strike(life: Life | undefined, name: string): void {
 		const { plan } = this.#sim;
-		const random = this.#random;
+		const random = this.#sim.randomOf(name);
 		const possible = faultTable.filter((fault) => (fault.offline ?? false) === (life === undefined));
 		const fault = this.#sim.pickWeighted(possible, random);
 		if (fault === undefined) return;
-		const path = this.#target(fault, plan.tolerance);
-		if (path === undefined || !this.world.disk(path).present) return;
+		const path = this.#target(fault, plan.tolerance, random);
+		if (path === undefined || !this.world.disk(path).present || !this.#sim.happens(name)) return;
 		if (fault.hurts) this.hurt.add(path);
 		this.#sim.note(`fault ${fault.name} on ${path}`);
 		this.#sim.stats.count("faults", fault.name);
@@ -125,11 +123,11 @@ export class Faults {
 	}
 
 	/** A disk that was hurt already may always be hurt again. */
-	#target(fault: Fault, tolerance: number): string | undefined {
+	#target(fault: Fault, tolerance: number, random: Prng): string | undefined {
 		const paths = this.#sim.inUse;
-		const some = fault.offline && this.#random.chance(0.6) ? paths.filter((path) => this.mirrors.has(path) && !this.hurt.has(path)) : paths;
+		const some = fault.offline && random.chance(0.6) ? paths.filter((path) => this.mirrors.has(path) && !this.hurt.has(path)) : paths;
 		const candidates = !fault.hurts || this.hurt.size < tolerance ? some : [...this.hurt];
-		return candidates.length === 0 ? undefined : this.#random.pick(candidates);
+		return candidates.length === 0 ? undefined : random.pick(candidates);
 	}
 
 	hang(path: string, forMs: number): void {
@@ -159,9 +157,9 @@ export class Faults {
 	}
 
 	/** What a disk may come back with later. */
-	remember(): void {
+	remember(random: Prng): void {
 		for (const path of this.#sim.paths) {
-			if (this.world.disk(path).present && this.#random.chance(0.2)) this.#old.set(path, this.world.snapshot(path));
+			if (this.world.disk(path).present && random.chance(0.2)) this.#old.set(path, this.world.snapshot(path));
 		}
 	}
 

@@ -36,6 +36,10 @@ export interface SimulationOptions {
 	readonly steps: number;
 	/** A bug that is planted, to see whether it is found. */
 	readonly canary?: Canary;
+	/** What may happen of that which the seed wants, by the names in `Simulation.happened`; default: everything. */
+	readonly only?: ReadonlySet<string>;
+	/** Lines of the trace that a failure shows. */
+	readonly lines?: number;
 	/** Every line of the trace, as it comes. */
 	readonly onLine?: (line: string) => void;
 }
@@ -52,6 +56,16 @@ export interface Life {
 
 /** How the last life ended: what may be missing after it. */
 type Ending = "clean" | "kill" | "cut";
+
+interface Death {
+	readonly how: Ending;
+	/** Of a shutdown: what comes in between. */
+	readonly interruption: "kill" | "cut" | undefined;
+	readonly atStep: boolean;
+	/** In steps of the disks, or so many milliseconds at the most. */
+	readonly delay: number;
+	readonly delayMs: number;
+}
 
 /** A file that replaced a name by rename: its contents of then go with the new name. */
 interface Saved {
@@ -81,7 +95,7 @@ function probeOf(message: string): string {
 }
 
 const spareDisks = 2;
-const linesKept = 60;
+const linesShown = 60;
 /** Virtual time that anything may take, with hung disks. */
 const patienceMs = 3_600_000;
 /** From the end of all faults until everything is whole. */
@@ -107,6 +121,10 @@ export class Simulation {
 	readonly #hooks: Hooks;
 	readonly #random: Prng;
 	readonly #files = new Map<number, FileModel>();
+	/** Operations, faults, deaths, repairs that happened, by name (life.client.number, life.fault3, …). What is drawn for one depends on its name alone: without the others it is the same. */
+	readonly happened: string[] = [];
+	readonly #only: ReadonlySet<string> | undefined;
+	readonly #linesShown: number;
 	readonly #onLine: ((line: string) => void) | undefined;
 	readonly #lines: string[] = [];
 	readonly #failure = new Deferred<never>();
@@ -116,6 +134,9 @@ export class Simulation {
 	#number = 0;
 	#hash = 0;
 	#life: Life | undefined;
+	/** Number of the life. */
+	#lives = 0;
+	#repairs = 0;
 	#repairing = false;
 	/** Healthy disks that are not being emptied. */
 	#staying = 0;
@@ -125,6 +146,8 @@ export class Simulation {
 	constructor(options: SimulationOptions) {
 		this.plan = planOf(options.seed, options.steps);
 		this.#stepsLeft = options.steps;
+		this.#only = options.only;
+		this.#linesShown = options.lines ?? linesShown;
 		this.#onLine = options.onLine;
 		this.#random = new Prng(options.seed, "simulation");
 		this.world = new SimWorld({ seed: options.seed });
@@ -133,7 +156,7 @@ export class Simulation {
 		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
 		this.node = this.world.node({ clockRate: this.plan.clockRate });
 		this.#hooks = new Hooks(options.seed, this.stats, options.canary);
-		this.#faults = new Faults(this, new Prng(options.seed, "faults"));
+		this.#faults = new Faults(this);
 		const entries = new Map<string, number>();
 		const attributes = { type: "directory", mode: 0o755, uid: 0, gid: 0, rdev: 0, target: undefined, nlink: 2 } as const;
 		this.names = new NamesModel(new Tree([[1, { ino: 1, ...attributes, parent: 1, entries, xattrs: new Map() }]]));
@@ -151,7 +174,7 @@ export class Simulation {
 
 	#keep(line: string): void {
 		this.#lines.push(line);
-		if (this.#lines.length > 2 * linesKept) this.#lines.splice(0, linesKept);
+		if (this.#lines.length > 2 * this.#linesShown) this.#lines.splice(0, this.#linesShown);
 		this.#onLine?.(line);
 	}
 
@@ -160,6 +183,18 @@ export class Simulation {
 		const failure = new Failure(what);
 		this.#failure.reject(failure);
 		throw failure;
+	}
+
+	/** Whether what has this name happens. */
+	happens(name: string): boolean {
+		if (this.#only?.has(name) === false) return false;
+		this.happened.push(name);
+		return true;
+	}
+
+	/** The choices of what has this name. */
+	randomOf(name: string): Prng {
+		return new Prng(this.plan.seed, name);
 	}
 
 	nextNumber(): number {
@@ -212,7 +247,8 @@ export class Simulation {
 		const what =
 			error instanceof FsError ? `${error.code} ${error.site}: ${error.message}` : error instanceof Error ? error.message : String(error);
 		const { seed, steps } = this.plan;
-		const text = `seed ${seed}, step ${this.#step} of ${steps}: ${what}\n${this.#lines.slice(-linesKept).join("\n")}\nagain: npm run sim -- --seed ${seed} --steps ${steps} --replay`;
+		const only = this.#only === undefined ? "" : ` --only ${this.happened.join()}`;
+		const text = `seed ${seed}, step ${this.#step} of ${steps}: ${what}\n${this.#lines.slice(-this.#linesShown).join("\n")}\nagain: npm run sim -- --seed ${seed} --steps ${steps} --replay${only}`;
 		return new Failure(text, { cause: error });
 	}
 
@@ -247,10 +283,11 @@ export class Simulation {
 
 	async #oneLife(before: Ending): Promise<Ending> {
 		const { plan } = this;
+		this.#lives++;
 		if (plan.faultEveryMs > 0) {
 			// As many as are tolerated at once: then the one mirror that is left must have everything.
 			const strikes = this.#random.chance(0.3) ? plan.tolerance : this.#random.below(2);
-			for (let i = 0; i < strikes; i++) this.#faults.strike(undefined);
+			for (let i = 0; i < strikes; i++) this.#faults.strike(undefined, `${this.#lives}.off${i}`);
 		}
 		const mounted = await this.#mount(before, plan.mountDeaths);
 		const life = mounted.life;
@@ -259,7 +296,7 @@ export class Simulation {
 		let left = quota;
 		const over = new Deferred<void>();
 		const death = this.#chooseDeath();
-		const clients = Array.from({ length: plan.clients }, (_, i) => new Client(this, life, i, this.#stream("client")));
+		const clients = Array.from({ length: plan.clients }, (_, i) => new Client(this, life, i));
 		const work = clients.map((client) =>
 			this.#work(client, () => {
 				if (left-- <= 0) over.resolve();
@@ -274,31 +311,32 @@ export class Simulation {
 		});
 		const ending = await this.#die(life, death, over.promise, work);
 		this.#stepsLeft -= quota;
-		this.#faults.remember();
+		this.#faults.remember(this.randomOf(`${this.#lives}.remember`));
 		return ending;
-	}
-
-	#stream(what: string): Prng {
-		return new Prng(this.#random.u32(), what);
 	}
 
 	async #work(client: Client, next: () => boolean): Promise<void> {
 		const { world, plan } = this;
 		await world.sleep(client.random.below(10));
-		for (;;) {
+		for (let count = 0; ; count++) {
 			if (!client.life.alive) return forever();
 			if (!next()) return;
+			const name = `${this.#lives}.${client.number}.${count}`;
+			client.random = this.randomOf(name);
 			const operation = this.pickWeighted(operations, client.random);
 			if (operation === undefined) return;
-			this.#step++;
-			this.stats.count("operations", operation.name);
-			try {
-				await operation.run(client);
-			} catch (error) {
-				this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
-				return forever();
+			const thinkMs = client.random.float() * plan.thinkMs;
+			if (this.happens(name)) {
+				this.#step++;
+				this.stats.count("operations", operation.name);
+				try {
+					await operation.run(client);
+				} catch (error) {
+					this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
+					return forever();
+				}
 			}
-			await world.sleep(client.random.float() * plan.thinkMs);
+			await world.sleep(thinkMs);
 		}
 	}
 
@@ -306,16 +344,15 @@ export class Simulation {
 	async #trouble(life: Life): Promise<void> {
 		const { plan, world } = this;
 		if (plan.faultEveryMs === 0) return;
-		const random = this.#stream("trouble");
-		for (;;) {
+		for (let count = 0; ; count++) {
+			const name = `${this.#lives}.trouble${count}`;
+			const random = this.randomOf(name);
 			await world.sleep(random.float() * 2 * plan.faultEveryMs);
 			if (!life.alive || life.closing) return;
 			if (random.chance(0.15)) {
-				await this.#operate(life, random);
-				continue;
-			}
-			if (this.#faults.hurt.size < plan.tolerance || random.chance(0.5)) this.#faults.strike(life);
-			else if (random.chance(0.4))
+				if (this.happens(`${name}.disks`)) await this.#operate(life, random);
+			} else if (this.#faults.hurt.size < plan.tolerance || random.chance(0.5)) this.#faults.strike(life, `${name}.fault`);
+			else if (random.chance(0.4) && this.happens(`${name}.repair`))
 				await this.#repair(life).catch((error: unknown) => {
 					if (life.alive) this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
 				});
@@ -365,18 +402,21 @@ export class Simulation {
 
 	// ── deaths ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-	#chooseDeath(): { readonly how: Ending; readonly atStep: boolean; readonly delay: number } {
-		const how = this.#random.pick(["clean", "kill", "kill", "cut", "cut"] as const);
-		return { how, atStep: this.#random.chance(0.5), delay: this.#random.below(this.#random.pick([1, 20, 300, 1000])) };
+	#chooseDeath(): Death {
+		const name = `${this.#lives}.death`;
+		const random = this.randomOf(name);
+		const how = random.pick(["clean", "kill", "kill", "cut", "cut"] as const);
+		const atStep = random.chance(0.5);
+		const delay = random.below(random.pick([1, 20, 300, 1000]));
+		const delayMs = random.float() * delay;
+		const isInterrupted = random.chance(0.3);
+		const interruption = isInterrupted ? random.pick(["kill", "cut"] as const) : undefined;
+		if ((how !== "clean" || isInterrupted) && !this.happens(name)) return { how: "clean", interruption: undefined, atStep, delay, delayMs };
+		return { how, interruption, atStep, delay, delayMs };
 	}
 
 	/** Ends a life when its operations are used up, in the middle of whatever goes on then. */
-	async #die(
-		life: Life,
-		death: { readonly how: Ending; readonly atStep: boolean; readonly delay: number },
-		over: Promise<void>,
-		work: readonly Promise<void>[],
-	): Promise<Ending> {
+	async #die(life: Life, death: Death, over: Promise<void>, work: readonly Promise<void>[]): Promise<Ending> {
 		const { world } = this;
 		await over;
 		let { how } = death;
@@ -386,19 +426,18 @@ export class Simulation {
 			life.closing = true;
 			while (this.#repairing || this.#operating) await world.sleep(100);
 			shuttingDown = this.#shutdown(life);
-			// Some shutdowns are interrupted.
-			if (this.#random.chance(0.7)) {
+			if (death.interruption === undefined) {
 				how = (await shuttingDown) ? "clean" : "kill";
 				this.#ended(life, how);
 				return how;
 			}
-			how = this.#random.pick(["kill", "cut"] as const);
+			how = death.interruption;
 		}
 		if (death.atStep) {
 			const step = world.steps + 1 + death.delay;
 			const cut = how === "cut" ? world.cutAt(step) : world.killAt(step);
 			await Promise.race([cut, world.sleep(5_000)]);
-		} else await world.sleep(death.delay * this.#random.float());
+		} else await world.sleep(death.delayMs);
 		this.#ended(life, how);
 		return how;
 	}
@@ -434,8 +473,10 @@ export class Simulation {
 	/** Mounts; some mounts die on the way. */
 	async #mount(before: Ending, deathChance: number): Promise<{ readonly life: Life; readonly ending: Ending }> {
 		let ending = before;
-		for (;;) {
-			const dies = this.#random.chance(deathChance);
+		for (let count = 0; ; count++) {
+			const name = `${this.#lives}.mount${count}`;
+			const random = this.randomOf(name);
+			const dies = random.chance(deathChance) && this.happens(name);
 			const opening = openVolume({ name: "sim", diskPaths: this.paths, acceptLoss: false, memory: this.plan.memory }, this.#modules());
 			this.stats.mounts++;
 			if (!dies) {
@@ -443,8 +484,8 @@ export class Simulation {
 				if (volume !== undefined) return { life: this.#born(volume), ending };
 				continue;
 			}
-			const how = this.#random.pick(["kill", "cut"] as const);
-			const step = this.world.steps + 1 + this.#random.below(60);
+			const how = random.pick(["kill", "cut"] as const);
+			const step = this.world.steps + 1 + random.below(60);
 			const ended = how === "cut" ? this.world.cutAt(step) : this.world.killAt(step);
 			const volume = await Promise.race([this.#opened(opening), ended.then(() => "dead" as const)]);
 			this.world.forgetEnd();
@@ -542,8 +583,9 @@ export class Simulation {
 		this.#faults.end();
 		const { world } = this;
 		const endMs = world.nowMs + repairMs;
+		const random = this.randomOf(`repair${this.#repairs++}`);
 		for (;;) {
-			const why = await this.#whatLacks(life);
+			const why = await this.#whatLacks(life, random);
 			if (why === undefined) break;
 			if (world.nowMs > endMs) this.fail(`${repairMs} ms after the end of all faults not everything is whole: ${why}`);
 			await world.sleep(1_000);
@@ -555,16 +597,16 @@ export class Simulation {
 		this.note("everything is whole");
 	}
 
-	async #whatLacks(life: Life): Promise<string | undefined> {
+	async #whatLacks(life: Life, random: Prng): Promise<string | undefined> {
 		const { volume } = life;
 		const before = await volume.status();
 		for (const disk of before.disks) {
 			if (disk.state === "healthy") continue;
 			if (disk.state === "draining") {
-				await this.#endDrain(life, disk.id);
+				await this.#endDrain(life, disk.id, random);
 				continue;
 			}
-			if (this.#random.chance(0.5) || disk.reason.includes("empty")) this.world.wipe(disk.path);
+			if (random.chance(0.5) || disk.reason.includes("empty")) this.world.wipe(disk.path);
 			await volume.disks.replace(disk.id, undefined).catch((error: unknown) => {
 				if (!(error instanceof FsError)) throw error;
 				this.note(`replace ${disk.id} → ${error.code} ${error.site}`);
@@ -582,9 +624,9 @@ export class Simulation {
 		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
 	}
 
-	async #endDrain(life: Life, id: string): Promise<void> {
+	async #endDrain(life: Life, id: string, random: Prng): Promise<void> {
 		const { disks } = life.volume;
-		const emptied = this.#random.chance(0.5);
+		const emptied = random.chance(0.5);
 		const work = emptied ? disks.drained(id, () => {}).then(() => disks.remove(id)) : disks.cancelDrain(id);
 		await work.catch((error: unknown) => {
 			if (!(error instanceof FsError)) throw error;
@@ -598,10 +640,11 @@ export class Simulation {
 		await this.#repair(life);
 		await this.#settle(life);
 		await this.#noteDisks(life);
-		const usedBytes = (await life.volume.status()).usedBytes;
+		const status = await life.volume.status();
+		const ledger = await life.volume.ledger();
 		await life.volume.shutdown();
 		this.#ended(life, "clean");
-		const wrong = await audit({ world: this.world, paths: this.paths, modules: this.#modules(), memory: this.plan.memory, usedBytes });
+		const wrong = await audit({ world: this.world, paths: this.paths, modules: this.#modules(), memory: this.plan.memory, status, ledger });
 		if (wrong.length > 0) this.fail(`what lies on the disks is wrong:\n  ${wrong.slice(0, 20).join("\n  ")}`);
 		this.node.kill();
 		const last = await this.#mount("clean", 0);

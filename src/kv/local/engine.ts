@@ -225,6 +225,7 @@ export class LocalEngine implements Engine {
 		try {
 			await this.#cut();
 			await this.#store.removeOrphans();
+			await this.#log.removeOrphans();
 		} catch (error) {
 			this.#stopListening();
 			await this.#log.close().catch(() => {});
