@@ -40,7 +40,7 @@ describe("the grammar", () => {
 	});
 
 	test("verbs of later versions are absent", async () => {
-		for (const verb of ["locks", "export", "profile"]) expectCode(await machine.cairn(verb), 2, /unknown command/);
+		for (const verb of ["locks", "profile"]) expectCode(await machine.cairn(verb), 2, /unknown command/);
 	});
 
 	test("wrong names, shapes and options are usage errors, as JSON too", async () => {
@@ -532,6 +532,39 @@ describe("care", () => {
 		machine.world.vanish("/d6");
 		await machine.world.advance(4000);
 		expectCode(await machine.cairn("disk", "set", "demo", "d1", "failed"), 4, /cannot be given up/);
+	});
+
+	test("exports: kept with the volume, served from the first one on until the last is gone", async () => {
+		const machine = await mounted(24);
+		expectCode(await machine.cairn("export", "list"), 0, /nothing is exported/);
+		assert.equal(machine.host.ports.get("tcp", 2049), undefined, "nothing listens");
+		const added = await machine.cairn("export", "add", "demo", "--squash", "none", "--json");
+		expectCode(added, 0);
+		const { name, path, url, privilegedPorts } = added.json;
+		assert.deepEqual([name, path, url, privilegedPorts], ["demo", "/demo", "nfs://127.0.0.1/demo?nfsport=2049&mountport=2049", true]);
+		expectCode(await machine.cairn("export", "add", "demo"), 4, /exported already/);
+		expectCode(await machine.cairn("export", "add", "demo:/none"), 3, /no directory \/none/);
+		for (const wrong of ["demo:none", "/mnt/demo", ":/x"])
+			expectCode(await machine.cairn("export", "add", wrong), 2, /is no volume|is a path/);
+		expectCode(await machine.cairn("export", "add", "demo:/a/../b"), 2, /"\.\."/);
+		expectCode(await machine.cairn("export", "add", "demo", "--clients", "10.0.0.1/8"), 2, /bits behind the prefix/);
+		expectCode(await machine.cairn("export", "add", "demo", "--squash", "some"), 2, /root, all, none/);
+		expectCode(await machine.cairn("export", "remove", "demo:/none"), 3, /not exported/);
+		expectCode(await machine.cairn("export", "add", "absent"), 3);
+		expectCode(await machine.cairn("status", "demo"), 0, /NFS +1 export on port 2049, 0 connections, no clients/);
+		expectCode(await machine.cairn("export", "serve", "demo", "--port", "2050"), 0, /port 2050/);
+		assert.equal(machine.host.ports.get("tcp", 2049), undefined);
+		machine.kill();
+		expectCode(await machine.cairn("export", "list"), 0, /nothing is exported/);
+		expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+		assert.equal((await machine.cairn("export", "list", "--json")).json[0].url, "nfs://127.0.0.1/demo?nfsport=2050&mountport=2050");
+		assert.ok(machine.host.ports.get("tcp", 2050));
+		expectCode(await machine.cairn("export", "remove", "demo"), 0, /exported no more/);
+		assert.equal(machine.host.ports.get("tcp", 2050), undefined, "nothing listens any more");
+		expectCode(await machine.cairn("export", "add", "demo"), 0, /nfsport=2050/);
+		expectCode(await machine.cairn("umount", "/mnt/demo"), 0);
+		assert.equal(machine.host.ports.get("tcp", 2050), undefined);
+		expectCode(await machine.cairn("export", "add", "demo"), 6, /not mounted/);
 	});
 
 	test("monitoring listens where it is asked to, over crashes, until the end", async () => {

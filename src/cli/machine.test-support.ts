@@ -207,7 +207,8 @@ export class Machine {
 		const counters = () => {
 			throw new Error("not in this test");
 		};
-		return { ended: channel.ended, stop: async () => {}, detach: async () => {}, counters };
+		const changedElsewhere = async (): Promise<boolean> => true;
+		return { ended: channel.ended, stop: async () => {}, detach: async () => {}, changedElsewhere, counters };
 	}
 
 	#platform(pid: number): Platform {

@@ -6,6 +6,7 @@ import { printable } from "../daemon/text.ts";
 import { heal, type HealFlags, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
 import { diskAdd, diskDrain, diskRemove, diskReplace, diskSet, diskShow, type DrainFlags, type DryRun, type Force } from "./disk-verbs.ts";
+import { exportAdd, type ExportFlags, exportList, exportRemove, exportServe, type ServeFlags } from "./export-verbs.ts";
 import { scrub, type ScrubFlags } from "./scrub-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
@@ -100,6 +101,7 @@ function createProgram(context: Context, output: Output, version: string, run: R
 			.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}\n`).join("")}`);
 	addVolumeVerbs(program, verb, context, run);
 	addCareVerbs(program, verb, context, run);
+	addExportVerbs(program, verb, context, run);
 	program.addHelpText(
 		"after",
 		"\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 degraded or data lost, 6 daemon unreachable.\n" +
@@ -293,4 +295,38 @@ function addDiskChanges(disk: Command, verb: AddVerb, context: Context, run: Run
 		.argument("<disk>", "id (d3) or path")
 		.option("--dry-run", "only say whether it could go")
 		.action(async (name: string, which: string, flags: DryRun) => run.print(await diskRemove(context, name, which, flags)));
+}
+
+function addExportVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {
+	const parent = program
+		.command("export")
+		.description("Serve a mounted volume, or directories in it, to NFS clients: add, list, remove, serve");
+	verb(parent, "add", "Serve a volume or a directory in it over NFS (version 3), from now on and whenever it is mounted", [
+		"cairn export add demo                                   # for this machine alone",
+		"cairn export add demo --clients 192.168.1.0/24",
+		"cairn export add demo:/public --clients 192.168.1.0/24 2001:db8::/64 --ro --squash all",
+		"mount -t nfs -o vers=3,nolock,proto=tcp,port=PORT,mountport=PORT HOST:/demo DIR     # on the client; PORT: cairn export list",
+	])
+		.argument("<name[:/directory]>", "a mounted volume, or a directory in it")
+		.option("--clients <ranges...>", "addresses that may use it (192.0.2.0/24, 2001:db8::/32, one address); default: this machine alone")
+		.option("--squash <whom>", "root: clients' root becomes nobody; all: everybody does; none: clients' root is root here", "root")
+		.option("--anonymous <uid:gid>", "who nobody is", "65534:65534")
+		.option("--ro", "nothing can be changed through it")
+		.option("--any-port", "accept calls from ports above 1023 too, which any user of a client could send in another's name")
+		.action(async (what: string, flags: ExportFlags) => run.print(await exportAdd(context, what, flags)));
+	verb(parent, "list", "List what is exported, and where clients find it", ["cairn export list", "cairn export list demo --json"])
+		.argument("[name]")
+		.action(async (name: string | undefined) => run.print(await exportList(context, name)));
+	verb(parent, "remove", "Serve it no more; clients that have it mounted get errors", ["cairn export remove demo:/public"])
+		.argument("<name[:/directory]>")
+		.action(async (what: string) => run.print(await exportRemove(context, what)));
+	verb(parent, "serve", "Say on which port the exports of a volume are served, and whether a port mapper tells", [
+		"cairn export serve demo --port 2049",
+		"cairn export serve demo --portmapper system             # the rpcbind of this machine tells clients the port",
+		"cairn export serve demo --portmapper own                # listens on port 111 itself",
+	])
+		.argument("<name>")
+		.option("--port <number>", "of NFS and MOUNT, over TCP; MOUNT over UDP too")
+		.option("--portmapper <which>", "none, own or system")
+		.action(async (name: string, flags: ServeFlags) => run.print(await exportServe(context, name, flags)));
 }

@@ -8,7 +8,7 @@ import type { Explanation, OfflineVolume } from "../volume/native/interface.ts";
 import { sameDeviceWarning } from "../volume/native/status.ts";
 import { scrubLine } from "./scrub-verbs.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
-import { formatAge, formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
+import { counted, formatAge, formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
 
 /** Fields that nobody knows while no daemon serves the volume are null. */
 type Unknown<T> = { readonly [K in keyof T]: T[K] | null };
@@ -129,9 +129,17 @@ function statusText(context: Context, one: AnyStatus): string {
 		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
 	if ("scrub" in one) lines.push(`  scrub       ${scrubLine(context, one.scrub)}`);
+	if ("doors" in one && one.doors.nfs !== null && one.doors.nfs.exports > 0) lines.push(`  NFS         ${nfsText(context, one.doors.nfs)}`);
 	if ("metadataCopies" in one) lines.push(`  metadata    ${metadataText(context, one)}`);
 	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
+}
+
+function nfsText({ paint }: Context, { exports, port, connections, trouble }: NonNullable<DaemonStatus["doors"]["nfs"]>): string {
+	if (trouble !== "") return paint("yellow", `${counted(exports, "export")}, not served: ${trouble}`);
+	const clients = [...new Set(connections.map(({ address }) => address))];
+	const who = clients.length === 0 ? "no clients" : `clients: ${clients.slice(0, 5).join(", ")}${clients.length > 5 ? " …" : ""}`;
+	return `${counted(exports, "export")} on port ${port}, ${counted(connections.length, "connection")}, ${who}`;
 }
 
 /** How many copies there are, and when they were last read from the disks. */

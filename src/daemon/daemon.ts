@@ -13,11 +13,12 @@ import { utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { Negotiated } from "../doors/fuse/door.ts";
-import type { FuseServer, FuseServerModules, FuseServerOptions, FuseSession } from "../doors/fuse/server.ts";
+import type { ForeignChange, FuseServer, FuseServerModules, FuseServerOptions, FuseSession } from "../doors/fuse/server.ts";
 import type { FuseChannel, FuseHost, Platform } from "../platform/interface.ts";
 import type { NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "../volume/native/interface.ts";
 import { ControlServer } from "./control.ts";
 import { exitCodes } from "./exit-codes.ts";
+import { Exporter } from "./exporter.ts";
 import type { Home } from "./home.ts";
 import type { Program, ResumeState } from "./keeper-link.ts";
 import { type Keepers, Keeping } from "./keeping.ts";
@@ -44,6 +45,8 @@ export interface DaemonOptions {
 	readonly mountOptions: MountOptions;
 	readonly acceptLoss: boolean;
 	readonly pid: number;
+	/** Whether this process may use ports below 1024, and so knows what it means that somebody does. */
+	readonly privileged?: boolean;
 	/** Takes over the mount of a daemon that is gone, instead of mounting. */
 	readonly resume?: (ResumeState & { readonly descriptor: number }) | undefined;
 	/** The keeper that has started this process is replaced by one of this program. */
@@ -83,6 +86,7 @@ export class Daemon {
 	#stopping = false;
 	#keeping: Keeping | undefined;
 	#monitor: Monitor | undefined;
+	#exporter: Exporter | undefined;
 
 	private constructor(options: DaemonOptions, modules: DaemonModules, fuse: FuseHost) {
 		this.#options = options;
@@ -145,6 +149,7 @@ export class Daemon {
 		}
 		this.#watchSocket();
 		await this.#startMonitor();
+		await this.#startExporter();
 		const tookMs = Math.round(this.#modules.platform.clock.monotonicMs() - begunMs);
 		logger.info(resume === undefined ? "mounted" : "took over the mount", { volume: name, mountpoint, pid: this.#options.pid, tookMs });
 	}
@@ -178,6 +183,28 @@ export class Daemon {
 		const options = { port: metricsPort, tokenPath: home.tokenPath(this.#options.name) };
 		this.#monitor = new Monitor(options, { platform, logger, status, failure: () => this.#failure });
 		await this.#monitor.start();
+	}
+
+	async #startExporter(): Promise<void> {
+		const { name, mountOptions, privileged = false } = this.#options;
+		const { platform, logger } = this.#modules;
+		const volume = this.#volume;
+		if (volume === undefined || this.#shutdown) return;
+		const changed = (change: ForeignChange): Promise<boolean> => this.#server?.changedElsewhere(change) ?? Promise.resolve(true);
+		this.#exporter = new Exporter({ name, privileged, readOnly: mountOptions.readOnly }, { volume, platform, logger, changed });
+		await this.#exporter
+			.start()
+			.catch((error: unknown) => logger.error("the exports cannot be served", { error: toFsError(error, "daemon.exports").message }));
+	}
+
+	async #stopExporter(): Promise<void> {
+		const exporter = this.#exporter;
+		this.#exporter = undefined;
+		await exporter
+			?.stop()
+			.catch((error: unknown) =>
+				this.#modules.logger.warn("ending the exports", { error: toFsError(error, "daemon.exports-stop").message }),
+			);
 	}
 
 	async #stopMonitor(): Promise<void> {
@@ -320,6 +347,7 @@ export class Daemon {
 			pid: this.#options.pid,
 			mountpoint: this.#server && !this.#shutdown ? this.#options.mountpoint : undefined,
 			volume: this.#shutdown ? undefined : this.#volume,
+			exporter: this.#shutdown ? undefined : this.#exporter,
 			ending: this.#shutdown !== undefined,
 			failure: this.#failure,
 			logger: this.#modules.logger,
@@ -375,7 +403,14 @@ export class Daemon {
 		}
 		if (!keeping.kept)
 			throw new FsError("EAGAIN", "daemon.hand-over-unkept", "there is no keeper at the moment: try again in a few seconds");
-		await this.#server.detach();
+		// What clients change from now on, this kernel would not be told of any more.
+		await this.#stopExporter();
+		try {
+			await this.#server.detach();
+		} catch (error) {
+			await this.#startExporter();
+			throw error;
+		}
 		this.#shutdown = this.#endForSuccessor(keeping, program);
 		await this.#shutdown;
 		return { pid: this.#options.pid };
@@ -408,6 +443,7 @@ export class Daemon {
 		const { logger } = this.#modules;
 		let end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "" };
 		await this.#stopMonitor();
+		await this.#stopExporter();
 		try {
 			await this.#volume?.shutdown();
 			logger.info("unmounted cleanly");

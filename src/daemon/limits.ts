@@ -92,3 +92,9 @@ export const metricsShare = 1 / 50;
 
 /** A port that somebody has, maybe the daemon before this one, is asked for again after this time. */
 export const portRetryMs = 2_000;
+
+/** Where NFS clients look when they are not told another port. */
+export const usualNfsPort = 2049;
+
+/** Who squashed users are: nobody, as Linux has it. */
+export const anonymousId = 65_534;

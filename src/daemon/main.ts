@@ -105,7 +105,12 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 	try {
 		const keepers = options.keepers === undefined ? {} : { keepers: options.keepers };
 		const daemon = await Daemon.start(
-			{ ...options, pid: process.pid, script: options.keepers === undefined ? undefined : fileURLToPath(import.meta.url) },
+			{
+				...options,
+				pid: process.pid,
+				privileged: process.getuid?.() === 0,
+				script: options.keepers === undefined ? undefined : fileURLToPath(import.meta.url),
+			},
 			{ platform, home, logger, openVolume, serveFuse, crash, ...keepers },
 		);
 		options.onReady({ ready: true, pid: process.pid, warnings: await daemon.warnings() });

@@ -4,6 +4,7 @@ import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { NativeVolume, Progress, ProtectionSet, ScrubStatus, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
+import type { Exporter, NfsDoorStatus, ShownExport } from "./exporter.ts";
 import type { Program } from "./keeper-link.ts";
 import { lostPathsInReply, pathsInCall } from "./limits.ts";
 import { printable } from "./text.ts";
@@ -16,6 +17,8 @@ export interface DaemonState {
 	readonly mountpoint: string | undefined;
 	/** Undefined while it starts and while it ends. */
 	readonly volume: NativeVolume | undefined;
+	/** As the volume. */
+	readonly exporter: Exporter | undefined;
 	readonly ending: boolean;
 	readonly failure: Error | undefined;
 	readonly logger: Logger;
@@ -49,6 +52,10 @@ const verbs: Readonly<Record<string, Verb>> = {
 	"disk-drain-cancel": (given, _progress, state) => need(state).disks.cancelDrain(text(given, "disk")),
 	"disk-remove": (given, _progress, state) => removeDisk(given, state),
 	set: (given, progress, state) => setProtection(given, progress, state),
+	"export-add": (given, _progress, state) => addExport(given, state),
+	"export-remove": (given, _progress, state) => needExporter(state).remove(text(given, "folder")),
+	"export-list": (_given, _progress, state) => needExporter(state).list(),
+	"export-serve": (given, _progress, state) => serveExports(given, state),
 	"disk-show": (given, _progress, state) => need(state).disks.show(text(given, "disk")),
 	"disk-set": (given, _progress, state) => setDiskHealth(given, state),
 	"disk-replace": (given, _progress, state) => replaceDisk(given, state),
@@ -68,6 +75,11 @@ export function answerVerb(verb: string, given: Arguments, progress: ProgressSin
 function need(state: DaemonState): NativeVolume {
 	if (state.volume) return state.volume;
 	throw new FsError("EAGAIN", "control.not-ready", `volume ${state.name} is starting or ending: try again in a moment`);
+}
+
+function needExporter(state: DaemonState): Exporter {
+	if (state.exporter) return state.exporter;
+	throw new FsError("EAGAIN", "control.no-exporter", `volume ${state.name} is starting or ending: try again in a moment`);
 }
 
 function flag(given: Arguments, name: string): boolean {
@@ -116,15 +128,22 @@ function program(given: Arguments): Program {
 	);
 }
 
+/** Who else uses the volume. */
+export interface DoorsStatus {
+	/** Null while the volume starts and ends. */
+	readonly nfs: NfsDoorStatus | null;
+}
+
 /** The contract's status; what is not known while the volume starts is null. */
-export type DaemonStatus = VolumeStatus & { readonly pid: number; readonly mounts: readonly string[] };
+export type DaemonStatus = VolumeStatus & { readonly pid: number; readonly mounts: readonly string[]; readonly doors: DoorsStatus };
 
 async function status(state: DaemonState): Promise<unknown> {
 	const about = { pid: state.pid, mounts: state.mountpoint === undefined ? [] : [state.mountpoint] };
 	if (!state.volume) return { volume: state.name, state: state.ending ? "stopped" : "starting", ...about };
 	const now = await state.volume.status();
-	if (!state.failure) return { ...now, ...about };
-	return { ...now, ...about, state: "failed", warnings: [`failed: ${printable(state.failure.message)}`, ...now.warnings] };
+	const doors: DoorsStatus = { nfs: (await state.exporter?.status()) ?? null };
+	if (!state.failure) return { ...now, ...about, doors };
+	return { ...now, ...about, doors, state: "failed", warnings: [`failed: ${printable(state.failure.message)}`, ...now.warnings] };
 }
 
 function percent(progress: ProgressSink): (value: Progress) => void {
@@ -206,6 +225,24 @@ async function drainDisk(given: Arguments, progress: ProgressSink, state: Daemon
 	if (flag(given, "dryRun")) return { plan: await disks.planDrain(disk) };
 	const plan = await disks.drain(disk, { allowDegraded: flag(given, "allowDegraded") });
 	return wait ? { plan, result: await disks.drained(disk, percent(progress)) } : { plan };
+}
+
+async function addExport(given: Arguments, state: DaemonState): Promise<ShownExport> {
+	return needExporter(state).add({
+		folder: text(given, "folder"),
+		clients: given["clients"] === undefined ? [] : texts(given, "clients"),
+		squash: optionalChoice(given, "squash", ["root", "all", "none"]) ?? "root",
+		readOnly: flag(given, "readOnly"),
+		privilegedPorts: !flag(given, "anyPort"),
+		anonymousUid: optionalWhole(given, "anonymousUid", 0, 0xffff_fffe),
+		anonymousGid: optionalWhole(given, "anonymousGid", 0, 0xffff_fffe),
+	});
+}
+
+async function serveExports(given: Arguments, state: DaemonState): Promise<NfsDoorStatus> {
+	const port = optionalWhole(given, "port", 1, 65_535);
+	const portMapper = optionalChoice(given, "portMapper", ["none", "own", "system"]);
+	return needExporter(state).serve({ port, portMapper });
 }
 
 async function setDiskHealth(given: Arguments, state: DaemonState): Promise<unknown> {

@@ -380,11 +380,43 @@ export interface VolumeRecord {
 	readonly birthEpoch: number;
 }
 
+export type ExportSquash = "root" | "all" | "none";
+
+/** A part of the volume that clients elsewhere may use. */
+export interface ExportRecord {
+	/** Never used again: it is in clients' file handles. */
+	readonly id: number;
+	/** Below the root, a byte string: "" = the whole volume. */
+	readonly folder: string;
+	/** Ranges of addresses as text; none = this machine alone. */
+	readonly clients: readonly string[];
+	readonly squash: ExportSquash;
+	readonly anonymousUid: number;
+	readonly anonymousGid: number;
+	readonly readOnly: boolean;
+	/** Only clients that send from ports below 1024. */
+	readonly privilegedPorts: boolean;
+	readonly birthEpoch: number;
+}
+
+export type PortMapperChoice = "none" | "own" | "system";
+
+/** How this volume is served over the network. */
+export interface ServiceRecord {
+	/** 16 bytes that clients' file handles are signed with. */
+	readonly secret: Uint8Array;
+	readonly nextExport: number;
+	/** 0: none was chosen yet. */
+	readonly port: number;
+	readonly portMapper: PortMapperChoice;
+	readonly birthEpoch: number;
+}
+
 /**
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · exportRecord(id) 'n' · serviceRecord() 'w' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

@@ -6,6 +6,7 @@ import type {
 	AccessList,
 	CareRecord,
 	Chunk,
+	ExportRecord,
 	ExtentBlock,
 	Inode,
 	NumberRange,
@@ -23,6 +24,7 @@ import {
 	conversionRecord,
 	cookieRecord,
 	entryRecord,
+	exportRecord,
 	extentBlockRecord,
 	headKey,
 	inodeRecord,
@@ -36,6 +38,7 @@ import {
 	proofRecord,
 	requestRecord,
 	segmentRecord,
+	serviceRecord,
 	volumeRecord,
 	xattrRecord,
 } from "./kinds.ts";
@@ -118,6 +121,17 @@ const care: CareRecord = {
 	healing: { startedAt: 4, doneBytes: 2 ** 50 },
 	healBytesPerSecond: 5,
 	birthEpoch: 1,
+};
+const exported: ExportRecord = {
+	id: 2 ** 31,
+	folder: "p\xc3\xa9/q",
+	clients: ["192.0.2.0/24", "2001:db8::/32"],
+	squash: "all",
+	anonymousUid: 0xffff_fffe,
+	anonymousGid: 7,
+	readOnly: true,
+	privilegedPorts: true,
+	birthEpoch: 2,
 };
 const accessList: AccessList = {
 	ino: 8,
@@ -226,6 +240,9 @@ const samples: readonly Sample[] = [
 		},
 		3,
 	),
+	sample(exportRecord, exported, exported.id),
+	sample(exportRecord, { ...exported, id: 1, folder: "", clients: [], squash: "none", readOnly: false, privilegedPorts: false }, 1),
+	sample(serviceRecord, { secret: new Uint8Array(16).fill(7), nextExport: 9, port: 65_535, portMapper: "system", birthEpoch: 3 }),
 	sample(careRecord, care),
 	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined, healing: undefined }),
 	sample(volumeRecord, volume),
@@ -337,7 +354,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 17);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 19);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

@@ -13,6 +13,8 @@ import type {
 	DiskHistoryEntry,
 	DiskHistoryRecord,
 	DiskStateName,
+	ExportRecord,
+	ExportSquash,
 	Extent,
 	ExtentBlock,
 	FileType,
@@ -27,6 +29,7 @@ import type {
 	Orphan,
 	Pending,
 	RequestOutcome,
+	PortMapperChoice,
 	PosixAccess,
 	PosixList,
 	ProofGroup,
@@ -37,6 +40,7 @@ import type {
 	ScrubState,
 	Segment,
 	SegmentProof,
+	ServiceRecord,
 	VolumeRecord,
 	Xattr,
 } from "./interface.ts";
@@ -46,7 +50,9 @@ import {
 	inoCountersPerGroup,
 	maximumAccessEntries,
 	maximumChunkRanges,
+	maximumClientTextBytes,
 	maximumDataShards,
+	maximumExportClients,
 	maximumExtentsPerBlock,
 	maximumGroups,
 	maximumHistoryEntries,
@@ -57,6 +63,7 @@ import {
 	maximumPendingBytes,
 	maximumProtections,
 	maximumSpan,
+	maximumTargetBytes,
 	maximumTargetTextBytes,
 	maximumXattrBytes,
 	minimumSpan,
@@ -658,6 +665,67 @@ export const diskHistoryRecord: RecordKind<readonly [disk: number], DiskHistoryR
 	},
 });
 
+// ── exports ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The place in the list is the code on disk. */
+const squashes: readonly ExportSquash[] = ["root", "all", "none"];
+const portMappers: readonly PortMapperChoice[] = ["none", "own", "system"];
+const exportFlags = { readOnly: 1, privilegedPorts: 2 } as const;
+const secretBytes = 16;
+
+export const exportRecord: RecordKind<readonly [id: number], ExportRecord> = defineKind({
+	name: "export",
+	tag: "n",
+	parts: ["u64"],
+	sizeHint: 64,
+	epoch: (entry) => entry.birthEpoch,
+	write(writer, { id, folder, clients, squash, anonymousUid, anonymousGid, readOnly, privilegedPorts }) {
+		assert(folder.length <= maximumTargetBytes, `an exported folder of ${folder.length} bytes`);
+		assert(clients.length <= maximumExportClients, `${clients.length} ranges of clients`);
+		writer.u64(id).text(folder).u32(clients.length);
+		for (const client of clients) {
+			assert(client.length > 0 && client.length <= maximumClientTextBytes, `a range of ${client.length} bytes`);
+			writer.text(client);
+		}
+		const flags = (readOnly ? exportFlags.readOnly : 0) | (privilegedPorts ? exportFlags.privilegedPorts : 0);
+		writer.u8(squashes.indexOf(squash)).u32(anonymousUid).u32(anonymousGid).u8(flags);
+	},
+	read(reader, head, key) {
+		const id = readIdentity(reader, key, 1);
+		const folder = reader.text();
+		if (folder.length > maximumTargetBytes) throw reader.corrupt(`an exported folder of ${folder.length} bytes`);
+		const count = readCount(reader, maximumExportClients, 5, "ranges of clients");
+		const clients = Array.from({ length: count }, () => readText(reader, maximumClientTextBytes, "range"));
+		const squash = readChoice(reader, squashes, "squash");
+		const anonymousUid = reader.u32();
+		const anonymousGid = reader.u32();
+		const flags = reader.u8();
+		if (flags > 3) throw reader.corrupt(`flags ${flags} of an export`);
+		const readOnly = (flags & exportFlags.readOnly) !== 0;
+		const privilegedPorts = (flags & exportFlags.privilegedPorts) !== 0;
+		return { id, folder, clients, squash, anonymousUid, anonymousGid, readOnly, privilegedPorts, birthEpoch: head.birthEpoch };
+	},
+});
+
+export const serviceRecord: RecordKind<readonly [], ServiceRecord> = defineKind({
+	name: "service",
+	tag: "w",
+	parts: [],
+	sizeHint: 32,
+	epoch: (service) => service.birthEpoch,
+	write(writer, { secret, nextExport, port, portMapper }) {
+		assert(secret.length === secretBytes, `a secret of ${secret.length} bytes`);
+		writer.raw(secret).u32(nextExport).u16(port).u8(portMappers.indexOf(portMapper));
+	},
+	read(reader, head) {
+		const secret = reader.raw(secretBytes).slice();
+		const nextExport = reader.u32();
+		const port = reader.u16();
+		const portMapper = readChoice(reader, portMappers, "port mapper");
+		return { secret, nextExport, port, portMapper, birthEpoch: head.birthEpoch };
+	},
+});
+
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
 /** The place in the list is the code on disk. */
@@ -795,6 +863,8 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	proofRecord,
 	careRecord,
 	diskHistoryRecord,
+	exportRecord,
+	serviceRecord,
 	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];

@@ -42,3 +42,8 @@ export const maximumProtections = 1024;
 export const numberBlock = 4096;
 /** Refilled below this many left: more than all operations between two calls of `ensure` take. */
 export const numberLowWater = 1024;
+/** Parts of one volume that are exported, and ranges of clients of each: every call looks through them. */
+export const maximumExports = 128;
+export const maximumExportClients = 64;
+/** "2001:db8:1234:5678:9abc:def0:1234:5678/128" and room to spare. */
+export const maximumClientTextBytes = 64;

@@ -28,6 +28,8 @@ import {
 	accessListRecord,
 	careRecord,
 	diskHistoryRecord,
+	exportRecord,
+	serviceRecord,
 	chunkRecord,
 	cookieRecord,
 	entryRecord,
@@ -167,6 +169,8 @@ class Audit {
 			proofRecord,
 			careRecord,
 			diskHistoryRecord,
+			exportRecord,
+			serviceRecord,
 		];
 		const tags = new Set(kinds.map((kind) => kind.tag));
 		for (const key of this.#records.keys()) {

@@ -121,6 +121,7 @@ export const xattrReplace = 2;
 export const xattrKillSetGid = 1;
 /** `FUSE_NOTIFY_INVAL_INODE`. */
 const notifyInvalInode = 2;
+const notifyInvalEntry = 3;
 
 /** FALLOC_FL_* of linux/falloc.h. The kernel lets no other bits through to a FUSE server. */
 export const fallocFlags = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
@@ -779,6 +780,13 @@ export function encodeForgetContents(ino: number, offset: number): Uint8Array {
 	const w = new ReplyWriter(outHeaderBytes + 24);
 	w.u64(ino).u64(offset).u64(0);
 	return w.finish({ uniqueLow: 0, uniqueHigh: 0 }, -notifyInvalInode);
+}
+
+/** FUSE_NOTIFY_INVAL_ENTRY, `struct fuse_notify_inval_entry_out`: a name in a directory means something else now, or nothing. */
+export function encodeForgetEntry(parent: number, name: string): Uint8Array {
+	const w = new ReplyWriter(outHeaderBytes + 16 + name.length + 1);
+	w.u64(parent).u32(name.length).u32(0).text(name).zeros(1);
+	return w.finish({ uniqueLow: 0, uniqueHigh: 0 }, -notifyInvalEntry);
 }
 
 export interface InitOut {

@@ -16,7 +16,7 @@ import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { FuseChannel, Platform, RequestIdentity, RequestScope } from "../../platform/interface.ts";
-import type { Changed, HandleId, ResumedSession, Volume } from "../../volume/interface.ts";
+import type { Changed, HandleId, Ino, ResumedSession, Volume } from "../../volume/interface.ts";
 import { BoundedMap } from "./bounded-map.ts";
 import { keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
@@ -42,6 +42,7 @@ import {
 	decodeHeader,
 	encodeForgetAttributes,
 	encodeForgetContents,
+	encodeForgetEntry,
 	errnoOf,
 	inHeaderBytes,
 	opcodes,
@@ -97,6 +98,13 @@ export interface FuseCounters {
 	readonly pauses: number;
 }
 
+/** What somebody else has changed in the volume. */
+export interface ForeignChange {
+	/** Attributes are other ones; with `contentsFrom` the bytes too, from that offset on; of a directory: its entries. */
+	readonly nodes: readonly { readonly ino: Ino; readonly contentsFrom?: number }[];
+	readonly names: readonly { readonly parent: Ino; readonly name: string }[];
+}
+
 export interface FuseServer {
 	/** The connection is over (unmounted or aborted), every handler has finished and every handle is closed. */
 	readonly ended: Promise<void>;
@@ -110,6 +118,8 @@ export interface FuseServer {
 	 * @throws FsError ETIMEDOUT when requests are not done in time: then it goes on serving.
 	 */
 	detach(): Promise<void>;
+	/** Resolves when the kernel believes nothing of before any more. False: that is not known after some seconds (`writeOutMs`); it goes on by itself. */
+	changedElsewhere(change: ForeignChange): Promise<boolean>;
 	counters(): FuseCounters;
 }
 
@@ -313,16 +323,46 @@ class Server implements FuseServer {
 		if (this.#inFlight === 0) this.#idle.notifyAll();
 	}
 
+	async changedElsewhere({ nodes, names }: ForeignChange): Promise<boolean> {
+		if (this.#channelEnded || this.#detaching) return true;
+		const now = this.#door.clock.monotonicMs();
+		for (const { ino, contentsFrom } of nodes) if (contentsFrom !== undefined) this.#door.recentWrites.set(ino, now);
+		const messages = [
+			...names.map(({ parent, name }) => encodeForgetEntry(parent, name)),
+			...nodes.map(({ ino, contentsFrom }) =>
+				contentsFrom === undefined ? encodeForgetAttributes(ino) : encodeForgetContents(ino, contentsFrom),
+			),
+		];
+		return this.#withinTime(Promise.all(messages.map((message) => this.#notifyFully(message))));
+	}
+
+	/** A full queue is waited for: what the kernel keeps believing would be wrong for an hour. */
+	async #notifyFully(message: Uint8Array): Promise<void> {
+		for (;;) {
+			try {
+				return await this.#channel.notify(message);
+			} catch (error) {
+				if (this.#channelEnded || this.#detaching || isFsError(error, "ENOTCONN")) return;
+				if (!isFsError(error, "EAGAIN")) throw error;
+				await this.#door.clock.sleep(1);
+			}
+		}
+	}
+
 	/**
 	 * The notification waits, in the kernel, for the WRITEs that it causes. Those are answered here like any others, but not while the door is full: hence the time limit.
 	 */
-	async #writeOut(ino: number, offset: number): Promise<boolean> {
+	#writeOut(ino: number, offset: number): Promise<boolean> {
+		return this.#withinTime(this.#channel.notify(encodeForgetContents(ino, offset)));
+	}
+
+	async #withinTime(work: Promise<unknown>): Promise<boolean> {
 		let cancel = (): void => {};
 		const late = new Promise<boolean>((resolve) => {
 			cancel = this.#door.clock.after(writeOutMs, () => resolve(false));
 		});
 		try {
-			return await Promise.race([this.#channel.notify(encodeForgetContents(ino, offset)).then(() => true), late]);
+			return await Promise.race([work.then(() => true), late]);
 		} catch {
 			// The queue of notifications is full, or their thread is gone: not known, as after the time limit.
 			return false;

@@ -2,7 +2,7 @@
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskErrors, DiskHealth, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
-import type { ScrubIntensity, ScrubSchedule, ScrubState } from "../../records/interface.ts";
+import type { ExportRecord, Ino, ScrubIntensity, ScrubSchedule, ScrubState, ServiceRecord } from "../../records/interface.ts";
 import type { ResumedSession, Volume } from "../interface.ts";
 
 export interface VolumeModules {
@@ -441,8 +441,25 @@ export interface ProtectionSet {
 	readonly waitingFor: string;
 }
 
+/** What the volume remembers of how it is served over the network; doors give it its meaning. */
+export interface ExportVerbs {
+	list(): Promise<readonly ExportRecord[]>;
+	/** Durable when it resolves. @throws FsError EEXIST (the folder is exported already), ENOENT, ENOTDIR, REFUSED (too many). */
+	add(entry: NewExport): Promise<ExportRecord>;
+	/** Durable when it resolves. @throws FsError NOTFOUND. */
+	remove(folder: string): Promise<void>;
+	/** The inode of an exported folder; undefined while it is not there. */
+	locate(folder: string): Promise<Ino | undefined>;
+	/** Made at the first call. */
+	service(): Promise<ServiceRecord>;
+	setService(change: Partial<Pick<ServiceRecord, "port" | "portMapper">>): Promise<ServiceRecord>;
+}
+
+export type NewExport = Omit<ExportRecord, "id" | "birthEpoch">;
+
 export interface NativeVolume extends Volume {
 	readonly name: string;
+	readonly exports: ExportVerbs;
 	status(): Promise<VolumeStatus>;
 	ledger(): Promise<Ledger>;
 	/** Everything below its target is brought there as far as the disks allow. Resolves when nothing more can be done now. */

@@ -60,6 +60,7 @@ import { formatRedundancy } from "../../storage/redundancy.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
+import { ExportBook } from "./exports.ts";
 import type { HandleMemory } from "./handle-memory.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
@@ -132,6 +133,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #compactor: Compactor;
 	readonly #leveller: Leveller;
 	readonly disks: DiskWork;
+	readonly exports: ExportBook;
 	readonly #protector: Protector;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
@@ -166,6 +168,7 @@ export class LocalVolume implements NativeVolume {
 		this.#compactor = new Compactor(this.#core);
 		this.#leveller = new Leveller(this.#core);
 		this.disks = new DiskWork(this.#core, this.#healer);
+		this.exports = new ExportBook(this.#core);
 		const makeRoom = (lengthBytes: number): Promise<void> => this.#compactor.makeRoom(lengthBytes);
 		this.#protector = new Protector({ core: this.#core, data: this.#data, makeRoom });
 	}
