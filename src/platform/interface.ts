@@ -62,7 +62,10 @@ export type PlantedBug =
 	| "seal-after-truncate"
 	| "healing-forgotten"
 	| "df-drift"
-	| "wrong-fragment-accepted";
+	| "wrong-fragment-accepted"
+	| "failed-seal-on-top"
+	| "tombstone-dropped-early"
+	| "set-time-lost";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

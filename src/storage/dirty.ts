@@ -15,7 +15,7 @@
 import { assert } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
 import type { Timestamp } from "../base/time.ts";
-import type { Clock, Memory } from "../platform/interface.ts";
+import type { Clock, Memory, SimulationHooks } from "../platform/interface.ts";
 import type { Ino, Pending } from "../records/interface.ts";
 import type { Captured, DirtyAttributes, DirtyPiece, DirtyStore } from "./interface.ts";
 import { dirtyLimits } from "./limits.ts";
@@ -29,6 +29,7 @@ export type DirtyOptions = RingOptions;
 export interface DirtyModules {
 	readonly memory: Memory;
 	readonly clock: Pick<Clock, "monotonicMs">;
+	readonly simulation?: SimulationHooks;
 }
 
 /**
@@ -63,6 +64,7 @@ export class RingDirtyStore implements DirtyStore {
 	readonly #ring: Ring;
 	readonly #memory: Memory;
 	readonly #clock: Pick<Clock, "monotonicMs">;
+	readonly #simulation: SimulationHooks | undefined;
 	readonly #states = new Map<Ino, State>();
 	readonly #lastNumber: number;
 	#lastWrite: number;
@@ -73,6 +75,7 @@ export class RingDirtyStore implements DirtyStore {
 	constructor(options: DirtyOptions, modules: DirtyModules) {
 		this.#memory = modules.memory;
 		this.#clock = modules.clock;
+		this.#simulation = modules.simulation;
 		this.#ring = new Ring(options, modules.memory);
 		this.#lastWrite = Math.max(this.#ring.lastNumber, firstNumber(options.incarnation));
 		this.#lastNumber = firstNumber(options.incarnation + 1) - 1;
@@ -248,9 +251,12 @@ export class RingDirtyStore implements DirtyStore {
 		const above = state.active;
 		state.active = sealing;
 		if (above !== undefined) {
-			for (const piece of above.map.all()) sealing.map.put({ ...piece });
-			sealing.mtime = above.mtime ?? sealing.mtime;
-			above.map.clear();
+			const isTurned = this.#simulation?.planted("failed-seal-on-top") === true;
+			const [lower, upper] = isTurned ? [above, sealing] : [sealing, above];
+			for (const piece of upper.map.all()) lower.map.put({ ...piece });
+			lower.mtime = above.mtime ?? sealing.mtime;
+			upper.map.clear();
+			state.active = lower;
 		}
 		this.#tidy(state);
 	}
@@ -304,7 +310,7 @@ export class RingDirtyStore implements DirtyStore {
 		const state = this.#states.get(ino);
 		if (state === undefined) return;
 		if (state.active !== undefined) state.active.mtime = undefined;
-		if (state.sealing !== undefined) state.sealing.mtime = undefined;
+		if (state.sealing !== undefined && !this.#simulation?.planted("set-time-lost")) state.sealing.mtime = undefined;
 		if (state.newest !== undefined) this.#ring.markTimeSet(state.newest);
 	}
 

@@ -537,13 +537,15 @@ export class LocalEngine implements Engine {
 		const level = 1 + picked.reduce((most, run) => Math.max(most, run.info.level), 0);
 		const entries = picked.reduce((sum, run) => sum + run.info.entries, 0);
 		const includesOldest = picked[picked.length - 1] === store.runs[store.runs.length - 1];
+		const isAbove =
+			this.#parts.simulation?.planted("tombstone-dropped-early") === true && store.runs.every((run) => run.info.level < level);
 		const modules = {
 			limits: this.#limits,
 			read: (run: Run, first: number, count: number) => store.readThrough(run, first, count),
 			yield: () => this.#parts.clock.yield(),
 			isStopped: () => this.#stopped,
 		};
-		const merged = await store.writeRun(level, entries, (writer) => mergeRuns(picked, includesOldest, writer, modules));
+		const merged = await store.writeRun(level, entries, (writer) => mergeRuns(picked, includesOldest || isAbove, writer, modules));
 		await store.install({ remove: picked, add: merged, covered: undefined, onDone: () => this.#refreshView() });
 		this.#merges++;
 		this.#changed.notifyAll();

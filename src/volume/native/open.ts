@@ -172,7 +172,7 @@ async function openFloors(options: OpenOptions, modules: VolumeModules): Promise
 		undo.push(() => store.close());
 		const dirty = createDirtyStore(
 			{ volume: roster.volume, incarnation: roster.incarnation, opened: disks.opened },
-			{ memory: memories.dirty, clock: platform.clock },
+			{ memory: memories.dirty, clock: platform.clock, ...(platform.simulation && { simulation: platform.simulation }) },
 		);
 		const core = new Core(
 			{ epoch: firstEpoch },
