@@ -96,6 +96,8 @@ export interface TransactOptions {
 	readonly logger?: Logger;
 	/** Attempts after conflicts (default limits.transactAttempts). */
 	readonly attempts?: number;
+	/** Called once, in the very step in which the commit happens or becomes known: what memory says of it must not be looked at in between. Must not throw. */
+	readonly onCommitted?: () => void;
 	/**
 	 * The shard's head: every transaction that changes something reads it, compares it and puts it back with sequence + 1 and a token of this attempt
 	 * (kv/head.ts: {epoch, sequence, recent tokens}). It is the fence (a changed epoch ends the transaction with ESTALE), the order of the feed, and the

@@ -185,7 +185,7 @@ class Run<T> {
 		this.#checkFence(head);
 		const next = this.#advance(head);
 		const commit = attempt.commit(this.#options.head.key, next);
-		const outcome = await this.#send(commit);
+		const outcome = await this.#send(commit, this.#options.onCommitted);
 		if (outcome.outcome === "committed") return { result, position: outcome.position };
 		if (outcome.outcome === "unknown") this.#doubts.push(doubtOf(next, seen.version, result, false));
 		await this.#conflict();
@@ -211,10 +211,12 @@ class Run<T> {
 		return nextHead(head, 1 + this.#modules.random.below(Number.MAX_SAFE_INTEGER - 1));
 	}
 
-	async #send(commit: Commit): Promise<CommitResult> {
+	async #send(commit: Commit, onCommitted: (() => void) | undefined): Promise<CommitResult> {
 		if (this.#modules.simulation?.buggify("kv.conflict")) return { outcome: "conflict" };
 		try {
-			return this.#engine.commitNow?.(commit) ?? (await this.#engine.commit(commit));
+			const result = this.#engine.commitNow?.(commit) ?? (await this.#engine.commit(commit));
+			if (result.outcome === "committed") onCommitted?.();
+			return result;
 		} catch (error) {
 			if (this.#doubts.length === 0) throw error;
 			throw this.#unresolved(error);
@@ -255,6 +257,7 @@ class Run<T> {
 		}
 		this.#doubts = open;
 		if (happened === undefined || happened.isFence) return undefined;
+		this.#options.onCommitted?.();
 		return { result: happened.result as T, position: seen.version as Position };
 	}
 
@@ -290,7 +293,7 @@ class Run<T> {
 			const next = this.#advance(seen.head);
 			const put = [this.#options.head.key, encodeHead(next)] as const;
 			const commit = { expect: [[this.#options.head.key, seen.version] as const], puts: [put], deletes: [] };
-			const outcome = await this.#send(commit);
+			const outcome = await this.#send(commit, undefined);
 			if (outcome.outcome === "committed") {
 				this.#doubts = [];
 				return true;

@@ -77,6 +77,34 @@ test("a write that outlives its file keeps no memory", async () => {
 	});
 });
 
+test("a time that is set while an fsync or a seal is under way stays", async () => {
+	const world = new SimWorld({ seed: 725 });
+	await makeWorldVolume(world);
+	await world.run(async () => {
+		const platform = world.node().boot();
+		let inTheWay = false;
+		const hooks = { buggify: (point: string) => inTheWay && point === "kv.conflict", planted: () => false };
+		const volume = await openSim({ ...platform, simulation: hooks });
+		for (const what of ["fsync", "seal"] as const) {
+			const handle = await openFile(volume, what);
+			const { ino } = await volume.lookup(caller, volume.root, what);
+			await volume.write(handle, 0, pattern(1, 5000));
+			inTheWay = true;
+			const work = what === "fsync" ? volume.fsync(handle, false) : volume.syncAll();
+			// By then it has lost against others and waits for its next try.
+			await world.sleep(what === "fsync" ? 2 : 40);
+			inTheWay = false;
+			const mtime = { seconds: 1_000_000, nanoseconds: 1 };
+			await volume.setAttributes(caller, volume.node(ino), { mtime });
+			await work;
+			assert.deepEqual((await volume.getAttributes(caller, volume.node(ino))).mtime, mtime, what);
+			await volume.syncAll();
+			assert.deepEqual((await volume.getAttributes(caller, volume.node(ino))).mtime, mtime, `${what}, sealed`);
+		}
+		await volume.shutdown();
+	});
+});
+
 test("what a truncation cut off stays gone when the truncation fails half way", async (t) => {
 	const world = new SimWorld({ seed: 730 });
 	await makeWorldVolume(world);

@@ -76,6 +76,7 @@ export async function simulateCommits(options: CommitsOptions): Promise<CommitsO
 }
 
 async function append(engine: Engine, modules: Parameters<typeof transact>[1], number: number, keys: readonly string[]): Promise<Fate> {
+	let told = 0;
 	try {
 		await transact(
 			engine,
@@ -83,11 +84,13 @@ async function append(engine: Engine, modules: Parameters<typeof transact>[1], n
 			(tx) => {
 				for (const key of keys) tx.put(key, new TextEncoder().encode([...numbersOf(tx.get(key)), number].join()));
 			},
-			{ head: { key: "head", epoch: 1 } },
+			{ head: { key: "head", epoch: 1 }, onCommitted: () => void told++ },
 		);
+		if (told !== 1) throw new Error(`transaction ${number} was told ${told} times that it is committed`);
 		return "done";
 	} catch (error) {
 		if (!(error instanceof FsError) || (error.code !== "EAGAIN" && error.code !== "EIO")) throw error;
+		if (told > 0) throw new Error(`transaction ${number} was told that it is committed, and refused`, { cause: error });
 		return error.site === "kv.unknown-outcome" ? "unknown" : "refused";
 	}
 }

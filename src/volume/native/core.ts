@@ -82,12 +82,12 @@ export class Core {
 		this.proofs = new ProofBook(this);
 	}
 
-	/** One transaction: `fn` is a pure function of its reads, run until it commits. */
-	async transact<T>(fn: Operation<T>): Promise<{ result: T; position: number }> {
+	/** One transaction: `fn` is a pure function of its reads, run until it commits. `onCommitted` is called in the step of the commit: nothing else sees what is between the two. */
+	async transact<T>(fn: Operation<T>, onCommitted?: () => void): Promise<{ result: T; position: number }> {
 		for (;;) {
 			await this.ensureNumbers();
 			try {
-				return await this.#transactOnce(fn);
+				return await this.#transactOnce(fn, onCommitted);
 			} catch (error) {
 				// Other operations used the numbers up while this one waited: get more and run it again.
 				if (!(error instanceof FsError) || error.site !== "records.numbers-out") throw error;
@@ -100,7 +100,7 @@ export class Core {
 		await this.#transactOnce(fn);
 	}
 
-	async #transactOnce<T>(fn: Operation<T>): Promise<{ result: T; position: number }> {
+	async #transactOnce<T>(fn: Operation<T>, onCommitted?: () => void): Promise<{ result: T; position: number }> {
 		let effects: StorageEffects = { freed: [], reservedDelta: 0, deadBytes: 0 };
 		const outcome = await this.#raw((tx) => {
 			effects = { freed: [], reservedDelta: 0, deadBytes: 0 };
@@ -108,7 +108,7 @@ export class Core {
 			const result = fn(records, this.#context(), effects);
 			countReserved(records, effects.reservedDelta);
 			return result;
-		});
+		}, onCommitted);
 		this.reservedBytes += effects.reservedDelta;
 		for (const segment of effects.freed) this.#freed.push({ segment, position: outcome.position });
 		if (effects.freed.length > 0) this.#startRelease();
@@ -121,8 +121,9 @@ export class Core {
 		this.reservedBytes = await this.view((tx) => tx.get(volumeRecord)?.reservedBytes ?? 0);
 	}
 
-	#raw<T>(fn: Parameters<typeof transact<T>>[2]): Promise<{ result: T; position: number }> {
-		return transact(this.engine, this.platform, fn, { logger: this.logger, head: { key: this.#headKey, epoch: 1 } });
+	#raw<T>(fn: Parameters<typeof transact<T>>[2], onCommitted?: () => void): Promise<{ result: T; position: number }> {
+		const options = { logger: this.logger, head: { key: this.#headKey, epoch: 1 }, ...(onCommitted && { onCommitted }) };
+		return transact(this.engine, this.platform, fn, options);
 	}
 
 	#context(): OperationContext {

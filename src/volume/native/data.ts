@@ -280,14 +280,15 @@ export class FileData {
 			await this.sealLocked(ino);
 			return;
 		}
-		const attributes = this.#core.dirty.attributes(ino);
 		const pieces = unlogged.pieces.map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
 		const end = pieces.reduce((most, piece) => Math.max(most, piece.offset + piece.bytes.length), 0);
 		const { result: ids } = await this.#core.transact((tx, context) => {
 			const inode = requireInode(tx, ino);
 			const pendingIds = pieces.map((piece) => putPending(tx, context, ino, piece));
-			const mtime = attributes?.mtime ?? inode.mtime;
-			const ctime = later(inode.ctime, attributes?.mtime);
+			// Asked in each attempt: a time that was set meanwhile stays.
+			const written = this.#core.dirty.attributes(ino)?.mtime;
+			const mtime = written ?? inode.mtime;
+			const ctime = later(inode.ctime, written);
 			putInode(tx, {
 				...inode,
 				size: Math.max(inode.size, end),

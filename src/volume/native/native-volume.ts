@@ -508,6 +508,8 @@ export class LocalVolume implements NativeVolume {
 			});
 			let beforeAttributes = this.#attributes(before);
 			if (size !== undefined) await this.#changeSize(caller, before, size, rest.dropRights === true);
+			// In the step of the commit: a seal in between would put the time of the write back.
+			const clearTime = rest.mtime === undefined ? undefined : () => this.#core.dirty.clearTime(node.ino);
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
 				const inode = names.inode(tx, node.ino);
@@ -517,8 +519,7 @@ export class LocalVolume implements NativeVolume {
 				}
 				const permitted = caller.trusted ? rest : permittedChange(tx, inode, caller, rest);
 				return Object.keys(rest).length === 0 ? inode : names.setAttributes(tx, context, node.ino, permitted);
-			});
-			if (rest.mtime !== undefined) this.#core.dirty.clearTime(node.ino);
+			}, clearTime);
 			if (rest.flags !== undefined) this.#handles.restrict(node.ino, result.flags & guardedFlags);
 			return { before: beforeAttributes, after: this.#attributes(result), position };
 		});
