@@ -6,7 +6,7 @@ import { isFsError } from "../../src/base/errors.ts";
 import type { Prng } from "../../src/platform/sim/prng.ts";
 import type { Caller, HandleId, NodeRef } from "../../src/volume/interface.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
-import { type Content, type Source, strangeByte } from "./content.ts";
+import { type Content, type Source, strangeByte, timeText } from "./content.ts";
 import type { FileModel } from "./file-model.ts";
 import { describeNode, errorOfOpening, maybe, type NameOperation, type Tree, type TreeNode } from "./tree.ts";
 import type { Life, Simulation } from "./simulation.ts";
@@ -207,10 +207,15 @@ export class Client {
 		const result = await this.answer(this.volume.getAttributes(this.caller, this.node(file.ino), open.handle));
 		file.unwatch(watch);
 		if ("error" in result) this.complain(`attributes of inode ${file.ino}: ${result.error.code} ${result.error.message}`);
-		const sizes = [...watch.seen.values()].map((content) => content.size);
+		const possible = [...watch.seen.values()];
 		const { size } = result.value;
-		this.sim.note(`${this.number} size of inode ${file.ino} → ${size}`);
-		if (!sizes.includes(size) && !watch.mixed) this.complain(`inode ${file.ino} says it has ${size} bytes; possible: ${sizes.join(", ")}`);
+		const time = timeText(result.value.mtime);
+		this.sim.note(`${this.number} size of inode ${file.ino} → ${size} of ${time}`);
+		if (!watch.mixed && !possible.some((content) => content.size === size && content.mayBeOf(time))) {
+			const known = possible.map((content) => `${content.size} of ${content.time ?? "some time"}`);
+			this.complain(`inode ${file.ino} says it has ${size} bytes of ${time}; possible: ${known.join(", ")}`);
+		}
+		if (watch.quiet) file.dated(time);
 		await this.sim.nextEvent(this.life);
 	}
 

@@ -1,6 +1,8 @@
 /**
- * What a file may hold, as the model knows it: pieces of numbered writes, never bytes, so that sparse files of any size cost nothing. Bytes of a write follow from its number.
+ * What a file may hold, as the model knows it: pieces of numbered writes, never bytes, so that sparse files of any size cost nothing. Bytes of a write follow from its number. With it goes the
+ * time of its last change, which is known once it was set or seen.
  */
+import type { Timestamp } from "../../src/base/time.ts";
 import { Prng } from "../../src/platform/sim/prng.ts";
 
 const tableBytes = 65_536;
@@ -61,17 +63,29 @@ export class Content {
 	static readonly empty = new Content(0, []);
 	readonly size: number;
 	readonly pieces: readonly Piece[];
+	/** What the file says of its last change (`timeText`); undefined: what the clock said then. */
+	readonly time: string | undefined;
 	#key: string | undefined;
 
-	constructor(size: number, pieces: readonly Piece[]) {
+	constructor(size: number, pieces: readonly Piece[], time?: string) {
 		this.size = size;
 		this.pieces = pieces;
+		this.time = time;
 	}
 
 	/** Equal for equal contents that came about in the same way. */
 	get key(): string {
-		this.#key ??= `${this.size}|${this.pieces.map((piece) => `${piece.from}-${piece.to}:${piece.source.id}@${piece.source.base}`).join()}`;
+		this.#key ??= `${this.size}|${this.pieces.map((piece) => `${piece.from}-${piece.to}:${piece.source.id}@${piece.source.base}`).join()}|${this.time ?? ""}`;
 		return this.#key;
+	}
+
+	withTime(time: string | undefined): Content {
+		return time === this.time ? this : new Content(this.size, this.pieces, time);
+	}
+
+	/** Whether the file may say so of its last change. */
+	mayBeOf(time: string): boolean {
+		return this.time === undefined || this.time === time;
 	}
 
 	write(offset: number, lengthBytes: number, source: Source): Content {
@@ -122,6 +136,10 @@ export class Content {
 		}
 		return left;
 	}
+}
+
+export function timeText({ seconds, nanoseconds }: Timestamp): string {
+	return `${seconds}.${nanoseconds}`;
 }
 
 /** Where the bytes differ from all of `allowed`, byte by byte; undefined: nowhere. `bytes` are those at [from, …) of the file. */

@@ -41,6 +41,7 @@ export const faultTable: readonly Fault[] = [
 	{ name: "unlinked", weight: 1, hurts: true, strike: ({ world }, path) => world.vanish(path, { unlinked: true }) },
 	{ name: "read-only", weight: 1, hurts: true, strike: ({ world }, path) => world.readOnly(path) },
 	{ name: "full", weight: 1, hurts: true, strike: (faults, path, random) => faults.fill(path, random.pick([100, 5_000])) },
+	{ name: "volume-full", weight: 1, hurts: false, strike: (faults, _path, random) => faults.fillAll(random.pick([500, 5_000, 20_000])) },
 	{
 		name: "rot",
 		weight: 3,
@@ -139,6 +140,11 @@ export class Faults {
 		this.world.full(path);
 		this.#sim.spaceIsTight();
 		this.#later(forMs, () => this.world.full(path, false));
+	}
+
+	/** No disk has room: what is dirty stays so, seals fail and are tried again. */
+	fillAll(forMs: number): void {
+		for (const path of this.#sim.inUse) this.fill(path, forMs);
 	}
 
 	slow(path: string, mostMs: number, forMs: number): void {

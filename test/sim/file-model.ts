@@ -103,6 +103,15 @@ export class FileModel {
 		this.#changed();
 	}
 
+	/** A quiet reader was told the time of its last change, which stays until the next one. */
+	dated(time: string): void {
+		if (this.#open.length > 0) return;
+		const left = this.#configs.filter((config) => config.content.mayBeOf(time));
+		if (left.length === 0 || left.every((config) => config.content.time === time)) return;
+		this.#configs = distinct(left.map(({ content, applied }) => ({ content: content.withTime(time), applied })));
+		this.#changed();
+	}
+
 	/** What was possible at that tick or later; everything older is superseded durably. */
 	durableSince(tick: number): void {
 		for (const [key, one] of this.#window) if (one.lastTick < tick) this.#window.delete(key);

@@ -38,6 +38,9 @@ export const canaries: readonly Canary[] = [
 	"healing-forgotten",
 	"df-drift",
 	"wrong-fragment-accepted",
+	"failed-seal-on-top",
+	"tombstone-dropped-early",
+	"set-time-lost",
 ];
 
 export class Hooks implements SimulationHooks {

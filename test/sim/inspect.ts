@@ -1,6 +1,6 @@
 /** Looks at a whole volume through the door's interface and holds it against the model: after every death, and at the end. */
 import type { Attributes, Caller, NodeRef, Volume } from "../../src/volume/interface.ts";
-import { Content, type Ink, strangeByte } from "./content.ts";
+import { Content, type Ink, strangeByte, timeText } from "./content.ts";
 import type { FileModel } from "./file-model.ts";
 import { Tree, type TreeNode } from "./tree.ts";
 
@@ -12,12 +12,15 @@ const wholeBytes = 8 * 1024 * 1024;
 export interface Found {
 	readonly tree: Tree;
 	readonly sizes: ReadonlyMap<number, number>;
+	/** Of the last change of each file (`timeText`). */
+	readonly times: ReadonlyMap<number, string>;
 }
 
 /** All names, attributes and extended attributes. Directories are listed in pages, so that positions are used. */
 export async function readNames(volume: Volume, caller: Caller): Promise<Found> {
 	const nodes = new Map<number, TreeNode>();
 	const sizes = new Map<number, number>();
+	const times = new Map<number, string>();
 	const take = async (attributes: Attributes, parent: number): Promise<void> => {
 		const { ino, type, mode, uid, gid, nlink, rdev, size } = attributes;
 		if (nodes.has(ino)) return;
@@ -31,6 +34,7 @@ export async function readNames(volume: Volume, caller: Caller): Promise<Found> 
 		const entries = type === "directory" ? new Map<string, number>() : undefined;
 		nodes.set(ino, { ino, type, mode, uid, gid, nlink, rdev, target, parent, entries, xattrs });
 		if (type === "file") sizes.set(ino, size);
+		if (type === "file") times.set(ino, timeText(attributes.mtime));
 		if (entries !== undefined) await walk(node, ino, entries);
 	};
 	const walk = async (node: NodeRef, ino: number, entries: Map<string, number>): Promise<void> => {
@@ -47,7 +51,7 @@ export async function readNames(volume: Volume, caller: Caller): Promise<Found> 
 		}
 	};
 	await take(await volume.getAttributes(caller, volume.root), 1);
-	return { tree: new Tree(nodes), sizes };
+	return { tree: new Tree(nodes), sizes, times };
 }
 
 /**
@@ -61,12 +65,13 @@ export async function readContents(
 	file: {
 		readonly ino: number;
 		readonly size: number;
+		readonly time: string;
 		readonly allowed: readonly Content[];
 		readonly mixed: boolean;
 		readonly number: number;
 	},
 ): Promise<{ readonly content: Content } | { readonly wrong: string }> {
-	const { ino, size, allowed, mixed } = file;
+	const { ino, size, time, allowed, mixed } = file;
 	const sizes = allowed.map((content) => content.size);
 	const fitting = mixed ? allowed : allowed.filter((content) => content.size === size);
 	const inRange = mixed && size >= Math.min(...sizes) && size <= Math.max(...sizes);
@@ -85,19 +90,23 @@ export async function readContents(
 				parts.push({ from: at, bytes });
 			}
 		}
-		const exact = fitting.find(
+		const exact = fitting.filter(
 			(content) =>
 				content.size === size &&
 				parts.every(({ from, bytes }) => Buffer.compare(ink.range(content, from, from + bytes.length), bytes) === 0),
 		);
-		if (exact !== undefined) return { content: exact };
+		const dated = (mixed ? fitting : exact).some((content) => content.mayBeOf(time));
+		const known = [...new Set(fitting.map((content) => content.time ?? "any"))].join(", ");
+		if (!dated && (mixed || exact.length > 0)) return { wrong: `inode ${ino} says it was changed at ${time}; possible: ${known}` };
+		const found = exact.find((content) => content.mayBeOf(time)) ?? exact[0];
+		if (found !== undefined) return { content: found.withTime(time) };
 		for (const { from, bytes } of parts) {
 			const at = strangeByte(ink, fitting, from, bytes);
 			if (at !== undefined) return { wrong: `inode ${ino}, byte ${at} of ${size} is ${bytes[at - from]}: ${describe(ink, fitting, at)}` };
 		}
 		if (!mixed) return { wrong: `inode ${ino} is a mixture of several contents: ${fitting.map((content) => content.key).join(" or ")}` };
 		const pieces = parts.map(({ from, bytes }) => ({ from, to: from + bytes.length, source: { id: file.number, base: from, raw: bytes } }));
-		return { content: new Content(size, pieces) };
+		return { content: new Content(size, pieces, time) };
 	} finally {
 		await volume.close(handle);
 	}

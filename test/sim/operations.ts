@@ -5,7 +5,7 @@
 import type { Prng } from "../../src/platform/sim/prng.ts";
 import type { Attributes } from "../../src/volume/interface.ts";
 import { type Client, lookupAnswer, type OpenFile } from "./client.ts";
-import { Content } from "./content.ts";
+import { Content, timeText } from "./content.ts";
 import { describeNode, maybe, type Tree, type TreeNode } from "./tree.ts";
 
 export interface Operation {
@@ -283,34 +283,37 @@ const write: Operation = {
 	weight: 30,
 	async run(client) {
 		const open = await ensureOpen(client);
-		if (open === undefined || !client.mayChange(open.file)) return;
-		const { random, sim } = client;
-		const lengthBytes = 1 + random.below(random.pick([20, 3_000, sim.plan.writeBytes, sim.plan.writeBytes]));
-		const offset = someOffset(client, open);
-		const source = client.newSource(open.append ? 0 : offset);
-		const bytes = sim.ink.bytes(source, lengthBytes);
-		const apply = (content: Content): Content => {
-			if (!open.append) return content.write(offset, lengthBytes, source);
-			return content.write(content.size, lengthBytes, { id: source.id, base: content.size });
-		};
-		const { file } = open;
-		const what = `${open.append ? "append to" : "write"} inode ${file.ino} ${open.append ? "" : offset}+${lengthBytes}${open.sync ? " sync" : ""} (${source.id})`;
-		sim.stats.bytesWritten += lengthBytes;
-		sim.names.settle();
-		const position = sim.names.lastPosition;
-		const before = file.tick;
-		const aloneBefore = file.busy === 0;
-		const written = await client.alter(what, file, apply, async () => {
-			const answer = await client.volume.write(open.handle, offset, bytes);
-			if (answer.written !== lengthBytes) client.complain(`${what}: ${answer.written} bytes were taken`);
-		});
-		if (!written || !open.sync) return;
-		sim.names.durable(position);
-		// Alone, the write is in all that is possible now; beside others, something before them may be what was synced.
-		const alone = aloneBefore && file.tick === before + 2;
-		file.durableSince(alone ? file.tick : before);
+		if (open !== undefined && client.mayChange(open.file)) await writeTo(client, open);
 	},
 };
+
+async function writeTo(client: Client, open: OpenFile): Promise<void> {
+	const { random, sim } = client;
+	const lengthBytes = 1 + random.below(random.pick([20, 3_000, sim.plan.writeBytes, sim.plan.writeBytes]));
+	const offset = someOffset(client, open);
+	const source = client.newSource(open.append ? 0 : offset);
+	const bytes = sim.ink.bytes(source, lengthBytes);
+	const apply = (content: Content): Content => {
+		if (!open.append) return content.write(offset, lengthBytes, source);
+		return content.write(content.size, lengthBytes, { id: source.id, base: content.size });
+	};
+	const { file } = open;
+	const what = `${open.append ? "append to" : "write"} inode ${file.ino} ${open.append ? "" : offset}+${lengthBytes}${open.sync ? " sync" : ""} (${source.id})`;
+	sim.stats.bytesWritten += lengthBytes;
+	sim.names.settle();
+	const position = sim.names.lastPosition;
+	const before = file.tick;
+	const aloneBefore = file.busy === 0;
+	const written = await client.alter(what, file, apply, async () => {
+		const answer = await client.volume.write(open.handle, offset, bytes);
+		if (answer.written !== lengthBytes) client.complain(`${what}: ${answer.written} bytes were taken`);
+	});
+	if (!written || !open.sync) return;
+	sim.names.durable(position);
+	// Alone, the write is in all that is possible now; beside others, something before them may be what was synced.
+	const alone = aloneBefore && file.tick === before + 2;
+	file.durableSince(alone ? file.tick : before);
+}
 
 const read: Operation = {
 	name: "read",
@@ -353,6 +356,27 @@ const truncate: Operation = {
 	},
 };
 
+/** utimensat(2), often right after a write, as `cp -p`, `tar` and `rsync` do it. */
+const times: Operation = {
+	name: "times",
+	weight: 5,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined || !client.mayChange(open.file)) return;
+		if (client.random.chance(0.6)) await writeTo(client, open);
+		if (!client.mayChange(open.file)) return;
+		const { file } = open;
+		const mtime = { seconds: client.random.below(2 ** 31), nanoseconds: client.random.below(1_000_000_000) };
+		const time = timeText(mtime);
+		await client.alter(
+			`set time of inode ${file.ino} to ${time}`,
+			file,
+			(content) => content.withTime(time),
+			() => client.volume.setAttributes(client.caller, client.node(file.ino), { mtime }),
+		);
+	},
+};
+
 const allocate: Operation = {
 	name: "allocate",
 	weight: 6,
@@ -367,7 +391,7 @@ const allocate: Operation = {
 		const grows = mode === "allocate" || mode === "zero";
 		const apply = (content: Content): Content => {
 			if (mode === "allocate") return new Content(Math.max(content.size, end), content.pieces);
-			return mode === "allocate-keep-size" ? content : content.zero(offset, end, grows);
+			return mode === "allocate-keep-size" ? content.withTime(undefined) : content.zero(offset, end, grows);
 		};
 		const { file } = open;
 		const call = () => client.volume.allocate(open.handle, mode, offset, lengthBytes);
@@ -525,6 +549,7 @@ export const operations: readonly Operation[] = [
 	read,
 	size,
 	truncate,
+	times,
 	allocate,
 	copy,
 	seek,

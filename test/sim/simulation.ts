@@ -533,7 +533,10 @@ export class Simulation {
 			if (position <= result.position) barriers.set(file, Math.max(tick, barriers.get(file) ?? 0));
 		}
 		this.#saved = [];
-		for (const [ino, size] of found.sizes) await this.#lookAtFile(volume, ino, size, ending, barriers);
+		for (const [ino, size] of found.sizes) {
+			const time = found.times.get(ino) as string;
+			await this.#lookAtFile(volume, { ino, size, time }, ending, barriers);
+		}
 		for (const ino of this.#files.keys()) if (!found.sizes.has(ino)) this.#files.delete(ino);
 		this.names.mounted(0);
 		this.#noteState(found);
@@ -542,8 +545,7 @@ export class Simulation {
 
 	async #lookAtFile(
 		volume: NativeVolume,
-		ino: number,
-		size: number,
+		{ ino, size, time }: { readonly ino: number; readonly size: number; readonly time: string },
 		ending: Ending,
 		barriers: ReadonlyMap<FileModel, number>,
 	): Promise<void> {
@@ -551,7 +553,7 @@ export class Simulation {
 		const allowed = allowedAfter(file, ending === "cut" ? "cut" : "kill", barriers.get(file) ?? 0);
 		const number = this.nextNumber();
 		const mixed = ending === "cut" || file.mixed;
-		const read = await readContents(volume, root, this.ink, { ino, size, allowed, mixed, number });
+		const read = await readContents(volume, root, this.ink, { ino, size, time, allowed, mixed, number });
 		if ("wrong" in read) this.fail(`after ${ending}: ${read.wrong}`);
 		file.found(read.content, ending !== "kill");
 	}
