@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Machine } from "./machine.test-support.ts";
-import { expectCode, mounted, readFile, writeFile } from "./demo.test-support.ts";
+import { Machine } from "./machine.test-support.ts";
+import { expectCode, mounted, readFile, six, writeFile } from "./demo.test-support.ts";
 
 test("whoever waits for a paused healer is told so, and how it goes on", async () => {
 	const machine = await mounted(31);
@@ -20,6 +20,15 @@ test("whoever waits for a paused healer is told so, and how it goes on", async (
 	expectCode(await machine.cairn("heal", "demo", "--resume"), 0);
 	expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
 });
+
+/** In steps of virtual time. */
+async function until(machine: Machine, what: string, isSo: () => Promise<boolean>, stepMs = 250): Promise<void> {
+	for (let step = 0; step < 2000; step++) {
+		if (await isSo()) return;
+		await machine.world.advance(stepMs);
+	}
+	assert.fail(`${what}: not within ${2 * stepMs} s`);
+}
 
 /** The log's segments on a disk that mirrors it, damaged behind their first record. */
 function rotLog(machine: Machine, disk: string): void {
@@ -50,3 +59,74 @@ for (const dryRun of [false, true])
 		if (dryRun) await assert.rejects(readFile(machine, "film"), { code: "ENOENT" });
 		else assert.equal((await readFile(machine, "film")).length, 3_000_000);
 	});
+
+test("what is told of healing is true: at half-way the time that is left, and over a restart what was done", async () => {
+	const machine = await mounted(33);
+	for (let at = 0; at < 32; at++) await writeFile(machine, `file${at}`, at % 4 === 0 ? 2_500_000 : 150_000);
+	for (let at = 1; at <= 6; at++) machine.world.latency(`/d${at}`, 20, 60);
+	expectCode(await machine.cairn("heal", "demo", "--tranquility", "20"), 0);
+	machine.world.wipe("/d3");
+	await machine.world.advance(5000);
+	expectCode(await machine.cairn("disk", "replace", "demo", "d3"), 0);
+	const healing = async () => (await machine.cairn("status", "demo", "--json")).json.healing;
+	await machine.world.advance(500);
+	const first = await healing();
+	assert.equal(first.active, true);
+	let now = first;
+	const isHalfWay = async () => {
+		now = await healing();
+		return now.remainingBytes <= first.remainingBytes / 2;
+	};
+	await until(machine, "half-way", isHalfWay, 1000);
+	assert.ok(now.etaSeconds > 5, "long enough to be told");
+	expectCode(await machine.cairn("status", "demo"), 0, /healing +[\d.]+ [KM]iB done, [\d.]+ [KM]iB to do, about /);
+
+	machine.kill();
+	const killedMs = machine.world.nowMs;
+	expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+	await machine.world.advance(2000);
+	const again = await healing();
+	assert.equal(again.startedAt, now.startedAt, "it is the same work");
+	assert.ok(again.doneBytes >= now.doneBytes / 2 && again.doneBytes > 0, `${again.doneBytes} of ${now.doneBytes}`);
+	assert.ok(again.etaSeconds > 0, "the speed is known at once");
+	const isOver = async () => {
+		now = await healing();
+		return !now.active;
+	};
+	await until(machine, "the end of healing", isOver, 1000);
+	const tookSeconds = (machine.world.nowMs - killedMs) / 1000;
+	const { etaSeconds } = again;
+	assert.ok(etaSeconds < 2 * tookSeconds && etaSeconds > tookSeconds / 2, `told ${etaSeconds} s, took ${tookSeconds} s`);
+	await machine.world.advance(5000);
+	now = await healing();
+	assert.deepEqual([now.active, now.remainingBytes, now.doneBytes, now.startedAt], [false, 0, 0, null]);
+});
+
+test("a disk that fails while another is being healed brings what is most at risk to the front", async () => {
+	const machine = new Machine(34, 8);
+	machine.host.makeFolder("/mnt/demo");
+	expectCode(await machine.cairn("create", "demo", ...six, "/d7", "/d8", "--same-device", "--redundancy", "rs:4+2"), 0);
+	expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+	for (let at = 0; at < 24; at++) await writeFile(machine, `clip${at}`, 1_000_000);
+	/** Bytes that survive so many losses. */
+	const survives = async (losses: number): Promise<number> => {
+		const { json } = await machine.cairn("ledger", "demo", "--json");
+		return json.survival.find((one: { losses: number }) => one.losses === losses)?.recordedBytes ?? 0;
+	};
+	for (let at = 1; at <= 8; at++) machine.world.latency(`/d${at}`, 20, 60);
+	expectCode(await machine.cairn("heal", "demo", "--tranquility", "20"), 0);
+	machine.world.wipe("/d1");
+	await until(machine, "the loss is known", async () => (await survives(1)) > 0);
+	const weak = await survives(1);
+	assert.ok(weak >= 10_000_000);
+	await until(machine, "some are healed", async () => (await survives(1)) < weak - 1_000_000);
+	machine.world.wipe("/d2");
+	await until(machine, "the second loss is known", async () => (await survives(0)) > 0);
+	const before = await survives(1);
+	assert.ok((await survives(0)) >= 3_000_000 && before >= 3_000_000, "there are both");
+	await until(machine, "none is at the edge", async () => (await survives(0)) === 0);
+	assert.ok((await survives(1)) >= before - 2_000_000, `${await survives(1)} of ${before}: those come afterwards`);
+	expectCode(await machine.cairn("heal", "demo", "--tranquility", "0"), 0);
+	expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
+	assert.deepEqual([await survives(0), await survives(1)], [0, 0]);
+});

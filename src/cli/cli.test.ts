@@ -81,7 +81,15 @@ describe("create, mount, umount, destroy", () => {
 		for (const field of ["capacityBytes", "usedBytes", "freeBytes"]) assert.equal(typeof running.json[field], "number", field);
 		for (const field of ["fullBytes", "degradedBytes", "lostBytes"]) assert.equal(typeof running.json.protection[field], "number", field);
 		assert.ok(Array.isArray(running.json.protection.targets));
-		assert.deepEqual(Object.keys(running.json.healing).sort(), ["active", "etaSeconds", "paused", "remainingBytes", "tranquility"]);
+		assert.deepEqual(Object.keys(running.json.healing).sort(), [
+			"active",
+			"doneBytes",
+			"etaSeconds",
+			"paused",
+			"remainingBytes",
+			"startedAt",
+			"tranquility",
+		]);
 		for (const disk of running.json.disks) {
 			for (const field of ["id", "path", "state", "tier", "capacityBytes", "usedBytes", "errors"]) assert.ok(field in disk, field);
 		}

@@ -1,5 +1,6 @@
 /** status, volumes, disk list, explain: what there is and how it is. */
 import { FsError } from "../base/errors.ts";
+import { parseTime } from "../base/time.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
 import { cairnMounts, mountState } from "../daemon/mountpoint.ts";
 import { printable, printableDeep } from "../daemon/text.ts";
@@ -58,9 +59,17 @@ const nothingKnown = (name: string): StoppedStatus => ({
 	capacityBytes: null,
 	usedBytes: null,
 	freeBytes: null,
-	protection: { fullBytes: null, provenBytes: null, oldestProofAt: null, degradedBytes: null, lostBytes: null, targets: [] },
+	protection: {
+		fullBytes: null,
+		provenBytes: null,
+		oldestProofAt: null,
+		degradedBytes: null,
+		lostBytes: null,
+		countedAt: null,
+		targets: [],
+	},
 	disks: [],
-	healing: { active: false, remainingBytes: null, etaSeconds: null, paused: null, tranquility: null },
+	healing: { active: false, remainingBytes: null, etaSeconds: null, doneBytes: null, startedAt: null, paused: null, tranquility: null },
 	warnings: [],
 });
 
@@ -122,7 +131,7 @@ function statusText(context: Context, one: AnyStatus): string {
 		const { degradedBytes, lostBytes } = protection;
 		const lost = lostBytes ? paint("red", `${formatBytes(lostBytes)} lost`) : "nothing lost";
 		const degraded = degradedBytes ? paint("yellow", `${formatBytes(degradedBytes)} degraded`) : "nothing degraded";
-		lines.push(`  protection  ${fullText(context, protection)}, ${degraded}, ${lost}`);
+		lines.push(`  protection  ${fullText(context, protection)}, ${degraded}, ${lost}${countedText(context, protection.countedAt)}`);
 		const reserved = "reservedBytes" in one && one.reservedBytes > 0 ? `${formatBytes(one.reservedBytes)} reserved, ` : "";
 		const free = `${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`;
 		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${reserved}${free}`);
@@ -142,6 +151,13 @@ function nfsText({ paint }: Context, { exports, port, connections, trouble }: No
 	return `${counted(exports, "export")} on port ${port}, ${counted(connections.length, "connection")}, ${who}`;
 }
 
+/** A count that is not of this moment says so. */
+function countedText({ platform, paint }: Context, countedAt: string | null): string {
+	const now = platform.clock.realtime();
+	const isOld = countedAt !== null && now.seconds - (parseTime(countedAt) ?? now.seconds) >= 5;
+	return isOld ? paint("dim", ` (counted ${formatAge(countedAt, now)})`) : "";
+}
+
 /** How many copies there are, and when they were last read from the disks. */
 export function metadataText({ platform }: Context, { metadataCopies, metadataProvenAt }: MetadataShown): string {
 	const proven = metadataProvenAt === null ? "not proven by reading" : `proven ${formatAge(metadataProvenAt, platform.clock.realtime())}`;
@@ -158,9 +174,11 @@ function fullText({ paint, platform }: Context, { fullBytes, provenBytes, oldest
 	return proven === 0 ? said : `${formatBytes(proven)} proven in full${age}, ${said}`;
 }
 
-function healingText({ active, remainingBytes, etaSeconds, paused }: AnyStatus["healing"], degradedBytes: number): string {
+function healingText({ active, remainingBytes, etaSeconds, doneBytes, paused }: AnyStatus["healing"], degradedBytes: number): string {
 	if (paused === true) return "paused: nothing is rebuilt until cairn heal NAME --resume";
-	if (active === true) return `${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
+	const done = doneBytes === null || doneBytes === 0 ? "" : `${formatBytes(doneBytes)} done, `;
+	if (active === true)
+		return `${done}${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
 	return degradedBytes > 0 ? "waits for disks or space: none that is there fits, or has room for, what is degraded" : "nothing to do";
 }
 

@@ -284,6 +284,12 @@ export interface HealingWork {
 	readonly doneBytes: number;
 }
 
+/** What a segment takes, and each MiB of it besides. */
+export interface HealSpeed {
+	readonly pieceMicroseconds: number;
+	readonly mebibyteMicroseconds: number;
+}
+
 /** What the volume does by itself to keep its data whole; one record. */
 export interface CareRecord {
 	readonly schedule: ScrubSchedule;
@@ -304,8 +310,8 @@ export interface CareRecord {
 	readonly tranquility: number;
 	/** What the healer has at hand; undefined: nothing. */
 	readonly healing: HealingWork | undefined;
-	/** What the healer managed last, rests counted; 0: it has never been measured. */
-	readonly healBytesPerSecond: number;
+	/** What healing took last, rests counted; undefined: it has never been measured. */
+	readonly healSpeed: HealSpeed | undefined;
 	readonly birthEpoch: number;
 }
 

@@ -119,7 +119,7 @@ const care: CareRecord = {
 	healPaused: true,
 	tranquility: 100,
 	healing: { startedAt: 4, doneBytes: 2 ** 50 },
-	healBytesPerSecond: 5,
+	healSpeed: { pieceMicroseconds: 5, mebibyteMicroseconds: 6 },
 	birthEpoch: 1,
 };
 const exported: ExportRecord = {
@@ -244,7 +244,7 @@ const samples: readonly Sample[] = [
 	sample(exportRecord, { ...exported, id: 1, folder: "", clients: [], squash: "none", readOnly: false, privilegedPorts: false }, 1),
 	sample(serviceRecord, { secret: new Uint8Array(16).fill(7), nextExport: 9, port: 65_535, portMapper: "system", birthEpoch: 3 }),
 	sample(careRecord, care),
-	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined, healing: undefined }),
+	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined, healing: undefined, healSpeed: undefined }),
 	sample(volumeRecord, volume),
 ];
 

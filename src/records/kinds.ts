@@ -561,9 +561,10 @@ export const careRecord: RecordKind<readonly [], CareRecord> = defineKind({
 			.u8(care.healPaused ? 1 : 0)
 			.u32(care.tranquility)
 			.u64(care.metadataProvenAt)
-			.u64(care.healBytesPerSecond)
 			.u8(care.healing === undefined ? 0 : 1);
 		if (care.healing !== undefined) writer.u64(care.healing.startedAt).u64(care.healing.doneBytes);
+		writer.u8(care.healSpeed === undefined ? 0 : 1);
+		if (care.healSpeed !== undefined) writer.u64(care.healSpeed.pieceMicroseconds).u64(care.healSpeed.mebibyteMicroseconds);
 		for (const pass of [care.pass, care.lastPass]) writePass(writer, pass);
 	},
 	read(reader, head): CareRecord {
@@ -575,13 +576,13 @@ export const careRecord: RecordKind<readonly [], CareRecord> = defineKind({
 		const healPaused = readFlag(reader);
 		const tranquility = reader.u32();
 		const metadataProvenAt = reader.u64();
-		const healBytesPerSecond = reader.u64();
 		const healing = readFlag(reader) ? { startedAt: reader.u64(), doneBytes: reader.u64() } : undefined;
+		const healSpeed = readFlag(reader) ? { pieceMicroseconds: reader.u64(), mebibyteMicroseconds: reader.u64() } : undefined;
 		const pass = readPass(reader);
 		const lastPass = readPass(reader);
 		const { birthEpoch } = head;
 		const scrub = { schedule, hour, intensity, state, pass, lastPass };
-		const care = { ...scrub, metadataProvenAt, verifyStartedAt, healPaused, tranquility, healing, healBytesPerSecond, birthEpoch };
+		const care = { ...scrub, metadataProvenAt, verifyStartedAt, healPaused, tranquility, healing, healSpeed, birthEpoch };
 		const wrong = wrongCare(care);
 		if (wrong !== undefined) throw reader.corrupt(wrong);
 		return care;

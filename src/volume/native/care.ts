@@ -20,7 +20,7 @@ const usual: Omit<CareRecord, "birthEpoch"> = {
 	healPaused: false,
 	tranquility: 0,
 	healing: undefined,
-	healBytesPerSecond: 0,
+	healSpeed: undefined,
 };
 
 export class Care {

@@ -66,6 +66,8 @@ export class Core {
 	#releasing = false;
 	#releaseDone: Promise<void> = Promise.resolve();
 	#stopped = false;
+	/** Counts changes that make figures of protection outdated: disks that changed, what was healed, what was proven. */
+	protectionVersion = 0;
 	/** Bytes that have died in segments that live on, since the process began: how much there may be for a compaction. */
 	deadBytes = 0;
 
@@ -220,6 +222,10 @@ export class Core {
 		for (const [i, segment] of last.entries()) {
 			if (records[i] === undefined && !again.has(segment.id)) await this.store.release(segment.fragments, segment);
 		}
+	}
+
+	protectionChanged(): void {
+		this.protectionVersion++;
 	}
 
 	get freedWaiting(): number {

@@ -10,9 +10,10 @@
  *  H4 A segment that was bettered and is not whole is looked at again at once: every step leaves fewer of them, or the disks more even, so that ends.
  *  H6 When disks fail during a run, or come, the rest of its list is dropped and a new one is made: what is most at risk now comes first.
  *  H7 Paused, it rebuilds nothing by itself; a run that is paused says what remains.
+ *  H8 From the moment that something was to be healed until nothing is, what was done is in the care record, at most `healSaveMs` behind: a mount goes on counting there. What is to be done is always told
+ *     by the records of the segments.
  *  H5 What could not be bettered is counted as remaining or lost, never as healed.
  */
-import { Semaphore } from "../../base/async.ts";
 import { toFsError } from "../../base/errors.ts";
 import type { FragmentPlace, Segment } from "../../records/interface.ts";
 import { segmentRecord } from "../../records/kinds.ts";
@@ -20,6 +21,9 @@ import type { SegmentHealth } from "../../storage/interface.ts";
 import type { Care } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { HealingStatus, HealOptions, HealResult, Progress } from "./interface.ts";
+import { HealList } from "./heal-list.ts";
+import { SpeedMeter, secondsFor } from "./heal-speed.ts";
+import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 
 interface Totals {
@@ -37,11 +41,19 @@ export class Healer {
 	#outdated = false;
 	#run: Promise<Totals> | undefined;
 	#again = false;
+	/** The next run looks at all segments; otherwise only at those in which reads have found damage. */
+	#lookAtAll = true;
 	#stopped = false;
-	#doneBytes = 0;
-	#totalBytes = 0;
-	#startedMs = 0;
+	#list = new HealList(0);
+	/** Being rebuilt just now, and how many they are. */
+	#inHandBytes = 0;
+	#inHand = 0;
+	#speed: SpeedMeter | undefined;
 	#endedMs = 0;
+	/** H8: since the care record was written. */
+	#doneBytes = 0;
+	#savedMs = 0;
+	#startedMs = 0;
 	/** What the last run could not heal and is not lost. */
 	#leftBytes = 0;
 	#cancelTick: () => void = () => {};
@@ -62,17 +74,32 @@ export class Healer {
 	}
 
 	get status(): HealingStatus {
-		const remainingBytes = Math.max(0, this.#totalBytes - this.#doneBytes);
+		const { healing, healPaused, tranquility } = this.#care.now;
+		const remainingBytes = this.#remainingBytes();
 		const active = this.#run !== undefined && remainingBytes > 0;
-		const elapsed = this.#core.platform.clock.monotonicMs() - this.#startedMs;
-		const known = active && this.#doneBytes > 0 && elapsed > 0;
 		return {
 			active,
 			remainingBytes: active ? remainingBytes : 0,
-			etaSeconds: known ? Math.ceil((remainingBytes * elapsed) / this.#doneBytes / 1000) : null,
-			paused: this.#care.now.healPaused,
-			tranquility: this.#care.now.tranquility,
+			etaSeconds: active ? this.#etaSeconds(remainingBytes) : null,
+			doneBytes: (healing?.doneBytes ?? 0) + this.#doneBytes,
+			startedAt: healing === undefined ? null : timeOf(healing.startedAt),
+			paused: healPaused,
+			tranquility,
 		};
+	}
+
+	#remainingBytes(): number {
+		return this.#list.weakBytes + this.#list.leavingBytes + this.#inHandBytes;
+	}
+
+	#etaSeconds(remainingBytes: number): number | null {
+		return this.secondsFor(this.#list.count + this.#inHand, remainingBytes) ?? null;
+	}
+
+	/** How long work on so many segments of so many bytes takes as it went last; undefined: it was never measured. */
+	secondsFor(segments: number, bytes: number): number | undefined {
+		const speed = this.#speed?.speed ?? this.#care.now.healSpeed;
+		return speed === undefined ? undefined : secondsFor(speed, segments, bytes);
 	}
 
 	/** Begins to look for damage that reads have found, and to try again what could not be healed. */
@@ -80,20 +107,26 @@ export class Healer {
 		this.#cancelTick = this.#core.platform.clock.after(limits.healTickMs, () => {
 			const { clock } = this.#core.platform;
 			const retry = this.#leftBytes > 0 && clock.monotonicMs() - this.#endedMs >= limits.healRetryMs;
-			if (this.#core.store.damagedCount > 0 || retry) this.trigger();
+			if (retry) this.trigger();
+			else if (this.#core.store.damagedCount > 0) this.#wake();
 			if (!this.#stopped) this.start();
 		});
 	}
 
 	/** Something changed for the better or the worse: look at everything again soon. */
 	trigger(): void {
+		this.#lookAtAll = true;
+		this.#wake();
+	}
+
+	#wake(): void {
 		if (this.#stopped) return;
 		if (this.#run !== undefined) {
 			this.#again = true;
 			return;
 		}
 		if (this.#care.now.healPaused) return;
-		this.heal(() => {}).catch((error: unknown) => {
+		this.#healAgain(() => {}).catch((error: unknown) => {
 			this.#core.logger.error("healing stopped; it is tried again at the next change of the disks or by `cairn heal`", {
 				error: toFsError(error, "volume.heal").message,
 			});
@@ -103,6 +136,7 @@ export class Healer {
 	/** A disk changed: what is most at risk may be something else now. */
 	disksChanged(): void {
 		this.#outdated = true;
+		this.#core.protectionChanged();
 		this.trigger();
 	}
 
@@ -112,6 +146,7 @@ export class Healer {
 			healPaused: paused ?? care.healPaused,
 			tranquility: tranquility ?? care.tranquility,
 		}));
+		this.#core.protectionChanged();
 		if (paused === false) this.trigger();
 		return this.status;
 	}
@@ -124,7 +159,12 @@ export class Healer {
 	}
 
 	/** Resolves when nothing more can be done with the disks there are now, or when the healer is paused. */
-	async heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
+	heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
+		this.#lookAtAll = true;
+		return this.#healAgain(onProgress);
+	}
+
+	async #healAgain(onProgress: (progress: Progress) => void): Promise<HealResult> {
 		this.#listeners.add(onProgress);
 		let rebuiltSegments = 0;
 		let rebuiltBytes = 0;
@@ -153,60 +193,142 @@ export class Healer {
 
 	async #runOnce(): Promise<Totals> {
 		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, leavingBytes: 0, lostBytes: 0 };
-		this.#outdated = false;
-		const work = await this.#findWork(totals);
-		this.#doneBytes = 0;
-		this.#totalBytes = work.reduce((sum, item) => sum + item.segment.liveBytes, 0);
-		this.#startedMs = this.#core.platform.clock.monotonicMs();
-		this.#tell();
-		const gate = new Semaphore(limits.healsAtOnce);
-		await Promise.all(
-			work.map((health) =>
-				gate.run(async () => {
-					if (this.#stopped || this.#outdated || this.#care.now.healPaused) {
-						this.#count(health, totals);
-						return;
-					}
-					const startMs = this.#core.platform.clock.monotonicMs();
-					await this.#healOne(health, totals);
-					this.#doneBytes += health.segment.liveBytes;
-					this.#tell();
-					await this.#rest(this.#core.platform.clock.monotonicMs() - startMs);
-				}),
-			),
-		);
-		if (this.#outdated) this.#again = true;
-		this.#leftBytes = totals.remainingBytes + totals.leavingBytes;
-		this.#endedMs = this.#core.platform.clock.monotonicMs();
+		const { clock } = this.#core.platform;
+		const isOfAll = this.#lookAtAll;
+		this.#lookAtAll = this.#outdated = false;
+		const damaged = new Map<number, SegmentHealth>();
+		const list = new HealList(limits.healListSegments);
+		if (isOfAll) await this.#lookAtSegments(list, damaged, totals);
+		else await this.#lookAtDamaged(list, damaged, totals);
+		this.#list = list;
+		const before = this.#speed?.speed ?? this.#care.now.healSpeed;
+		this.#startedMs = this.#savedMs = clock.monotonicMs();
+		this.#speed = new SpeedMeter({ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before }, this.#startedMs);
+		const progress = { doneBytes: 0, totalBytes: this.#remainingBytes() };
+		this.#tell(progress);
+		const work = Array.from({ length: limits.healsAtOnce }, () => this.#workOff(list, damaged, totals, progress));
+		await Promise.all(work);
+		totals.remainingBytes += list.weakBytes;
+		totals.leavingBytes += list.leavingBytes;
+		if (this.#outdated || list.overflowed) this.#again = this.#lookAtAll = true;
+		const leftBytes = totals.remainingBytes + totals.leavingBytes;
+		this.#leftBytes = isOfAll ? leftBytes : this.#leftBytes + leftBytes;
+		this.#endedMs = clock.monotonicMs();
+		if (totals.rebuiltSegments > 0) this.#core.protectionChanged();
+		await this.#save(this.#leftBytes === 0 && !this.#again);
+		this.#list = new HealList(0);
 		return totals;
 	}
 
-	/** In steps, so that a change of mind is noticed. */
-	async #rest(workedMs: number): Promise<void> {
+	async #workOff(
+		list: HealList,
+		damaged: Map<number, SegmentHealth>,
+		totals: Totals,
+		progress: { doneBytes: number; readonly totalBytes: number },
+	): Promise<void> {
+		const { clock } = this.#core.platform;
+		while (!this.#stopped && !this.#outdated && !this.#care.now.healPaused) {
+			const item = list.take();
+			if (item === undefined) return;
+			const startMs = clock.monotonicMs();
+			this.#inHand++;
+			this.#inHandBytes += item.bytes;
+			const rebuiltBytes = await this.#healNumber(item.id, damaged.get(item.id), totals);
+			this.#inHand--;
+			this.#inHandBytes -= item.bytes;
+			damaged.delete(item.id);
+			progress.doneBytes += item.bytes;
+			this.#doneBytes += rebuiltBytes;
+			this.#tell(progress);
+			await this.#rest(clock.monotonicMs() - startMs, list);
+			if (list.count === 0) return;
+			this.#speed?.done(item.bytes, clock.monotonicMs());
+			if (clock.monotonicMs() - this.#savedMs >= limits.healSaveMs) await this.#save(false);
+		}
+	}
+
+	/** H8. */
+	async #save(isOver: boolean): Promise<void> {
+		const { clock } = this.#core.platform;
+		const nowMs = clock.monotonicMs();
+		const known = this.#care.now.healing;
+		// What is healed in a moment needs no memory of it.
+		if (known === undefined && nowMs - this.#startedMs < limits.healSaveMs) {
+			if (isOver) this.#doneBytes = 0;
+			return;
+		}
+		this.#savedMs = nowMs;
+		const doneBytes = this.#doneBytes;
+		this.#doneBytes = 0;
+		const startedAt = Math.max(0, clock.realtime().seconds - Math.floor((nowMs - this.#startedMs) / 1000));
+		const healSpeed = this.#speed?.speed;
+		try {
+			await this.#care.change((care) => ({
+				...care,
+				healSpeed: healSpeed ?? care.healSpeed,
+				healing: isOver
+					? undefined
+					: { startedAt: care.healing?.startedAt ?? startedAt, doneBytes: (care.healing?.doneBytes ?? 0) + doneBytes },
+			}));
+		} catch (error) {
+			this.#doneBytes += doneBytes;
+			this.#core.logger.warn("how far healing came could not be written down", { error: toFsError(error, "volume.heal-save").message });
+		}
+	}
+
+	/** In steps, so that a change of mind is noticed. Behind the last one nothing is spared by resting. */
+	async #rest(workedMs: number, list: HealList): Promise<void> {
 		const { clock } = this.#core.platform;
 		const endMs = clock.monotonicMs() + workedMs * this.#care.now.tranquility;
 		const isTold = (): boolean => this.#stopped || this.#outdated || this.#care.now.healPaused || this.#care.now.tranquility === 0;
-		const isOver = (): boolean => isTold() || clock.monotonicMs() >= endMs;
+		const isOver = (): boolean => isTold() || list.count === 0 || clock.monotonicMs() >= endMs;
 		while (!isOver()) await clock.sleep(Math.min(limits.healRestStepMs, Math.max(1, endMs - clock.monotonicMs())));
 	}
 
-	#tell(): void {
-		for (const listener of this.#listeners) listener({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
+	#tell(progress: Progress): void {
+		for (const listener of this.#listeners) listener({ ...progress });
 	}
 
-	async #findWork(totals: Totals): Promise<SegmentHealth[]> {
-		const damaged = new Set(this.#core.store.takeDamaged());
-		const work: SegmentHealth[] = [];
+	async #lookAtSegments(list: HealList, damaged: Map<number, SegmentHealth>, totals: Totals): Promise<void> {
+		const suspected = new Set(this.#core.store.takeDamaged());
 		for await (const segment of this.#core.segments()) {
-			const health = damaged.has(segment.id) ? await this.#core.checkSegment(segment.id) : this.#core.store.assess(segment);
+			const isSuspected = suspected.has(segment.id);
+			const health = isSuspected ? await this.#core.checkSegment(segment.id) : this.#core.store.assess(segment);
 			if (health === undefined) continue;
-			if (health.lost) totals.lostBytes += segment.liveBytes;
-			else if (this.#core.platform.simulation?.planted("healing-forgotten")) continue;
-			else if (!health.full || health.leaving > 0) work.push(health);
+			this.#enlist(health, list, totals);
+			if (isSuspected) damaged.set(segment.id, health);
 		}
-		const spare = (health: SegmentHealth): number =>
-			health.fragments.filter((one) => one.state === "ok").length - health.segment.dataShards;
-		return work.sort((a, b) => Number(a.full) - Number(b.full) || spare(a) - spare(b));
+	}
+
+	async #lookAtDamaged(list: HealList, damaged: Map<number, SegmentHealth>, totals: Totals): Promise<void> {
+		for (const id of this.#core.store.takeDamaged()) {
+			const health = await this.#core.checkSegment(id);
+			if (health === undefined) continue;
+			this.#enlist(health, list, totals);
+			damaged.set(id, health);
+		}
+	}
+
+	#enlist(health: SegmentHealth, list: HealList, totals: Totals): void {
+		const { segment, full, leaving, lost, fragments } = health;
+		if (lost) totals.lostBytes += segment.liveBytes;
+		else if (this.#core.platform.simulation?.planted("healing-forgotten")) return;
+		else if (!full || leaving > 0) {
+			const spare = fragments.filter((one) => one.state === "ok").length - segment.dataShards;
+			list.add(segment.id, segment.liveBytes, spare, full);
+		}
+	}
+
+	/** As it is now, when its turn has come. Answers the live bytes of what was rebuilt. */
+	async #healNumber(id: number, checked: SegmentHealth | undefined, totals: Totals): Promise<number> {
+		const before = totals.rebuiltBytes;
+		const segment = await this.#core.view((tx) => tx.get(segmentRecord, id));
+		if (segment === undefined) return 0;
+		const isAsChecked = checked !== undefined && samePlaces(checked.segment.fragments, segment.fragments);
+		const health = isAsChecked ? checked : this.#core.store.assess(segment);
+		if (health.lost) totals.lostBytes += segment.liveBytes;
+		else if (!health.full || health.leaving > 0) await this.#healOne(health, totals);
+		return totals.rebuiltBytes - before;
 	}
 
 	async #healOne(health: SegmentHealth, totals: Totals): Promise<void> {
@@ -232,7 +354,7 @@ export class Healer {
 			totals.rebuiltBytes += segment.liveBytes;
 			const after = this.#core.store.assess(rebuilt.segment);
 			// What comes next for it may need the room that this step gives.
-			if (this.#count(after, totals)) this.#again = true;
+			if (this.#count(after, totals)) this.#again = this.#lookAtAll = true;
 		} catch (error) {
 			this.#count(health, totals);
 			this.#core.logger.warn("a segment could not be healed now", { segment: segment.id, error: toFsError(error, "volume.heal").message });
@@ -254,6 +376,7 @@ export class Healer {
 		this.#stopped = true;
 		this.#cancelTick();
 		await this.#run?.catch(() => {});
+		if (this.#doneBytes > 0 && this.#care.now.healing !== undefined) await this.#save(false);
 	}
 }
 

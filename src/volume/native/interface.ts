@@ -76,6 +76,9 @@ export interface HealingStatus {
 	readonly remainingBytes: number;
 	/** null while unknown. */
 	readonly etaSeconds: number | null;
+	/** Live bytes brought to their target since `startedAt`, over restarts. ISO 8601; null: nothing is under way, or it has only just begun. */
+	readonly doneBytes: number;
+	readonly startedAt: string | null;
 	readonly paused: boolean;
 	readonly tranquility: number;
 }
@@ -119,6 +122,8 @@ export interface VolumeStatus {
 		readonly oldestProofAt: string | null;
 		readonly degradedBytes: number;
 		readonly lostBytes: number;
+		/** When these were counted: on a large volume some time ago. ISO 8601. */
+		readonly countedAt: string;
 		readonly targets: readonly { readonly redundancy: string; readonly bytes: number }[];
 	};
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };

@@ -4,9 +4,11 @@
  * Every byte is in exactly one of proven, recorded, degraded, lost. Proven: whole by the records, and each fragment was read from its disk and found right since it was written there.
  */
 import { formatTime } from "../../base/time.ts";
+import type { Clock } from "../../platform/interface.ts";
 import type { Segment } from "../../records/interface.ts";
 import type { SegmentHealth } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
+import { limits } from "./limits.ts";
 import type { LedgerCause, LedgerLevel, LedgerShortage, LedgerSurvival } from "./interface.ts";
 
 export interface SegmentsLedger {
@@ -50,6 +52,57 @@ export async function segmentsLedger(core: Core, healPaused: boolean): Promise<S
 	const proofsOf = core.proofs.reader();
 	for await (const segment of core.segments()) sums.add(segment, core.store.assess(segment), await proofsOf(segment));
 	return sums.result();
+}
+
+/**
+ * The ledger for those who ask often. Counting a million segments takes seconds: such a count is kept for some time, unless disks, healing or a scrub have changed what it says, and who asks meanwhile shares it.
+ */
+export class LedgerBook {
+	readonly #modules: LedgerBookModules;
+	#kept: { readonly counted: CountedLedger; readonly version: number; readonly endMs: number; readonly tookMs: number } | undefined;
+	#counting: { readonly promise: Promise<CountedLedger>; readonly version: number } | undefined;
+
+	constructor(modules: LedgerBookModules) {
+		this.#modules = modules;
+	}
+
+	get(): Promise<CountedLedger> {
+		const nowMs = this.#modules.clock.monotonicMs();
+		const kept = this.#kept;
+		const version = this.#modules.version();
+		const isSlow = kept !== undefined && kept.tookMs > limits.ledgerQuickMs;
+		if (isSlow && kept.version === version && nowMs - kept.endMs < kept.tookMs * limits.ledgerRestTimes)
+			return Promise.resolve(kept.counted);
+		if (isSlow && this.#counting?.version === version) return this.#counting.promise;
+		const promise = this.#count(version).finally(() => {
+			if (this.#counting?.promise === promise) this.#counting = undefined;
+		});
+		this.#counting = { promise, version };
+		return promise;
+	}
+
+	async #count(version: number): Promise<CountedLedger> {
+		const { clock, count } = this.#modules;
+		const startMs = clock.monotonicMs();
+		const at = formatTime(clock.realtime());
+		const counted = { at, ledger: await count() };
+		const endMs = clock.monotonicMs();
+		this.#kept = { counted, version, endMs, tookMs: endMs - startMs };
+		return counted;
+	}
+}
+
+export interface LedgerBookModules {
+	readonly clock: Clock;
+	/** Changes with everything that makes a count outdated at once. */
+	readonly version: () => number;
+	readonly count: () => Promise<SegmentsLedger>;
+}
+
+export interface CountedLedger {
+	/** When the count began; ISO 8601. */
+	readonly at: string;
+	readonly ledger: SegmentsLedger;
 }
 
 class Sums {

@@ -105,6 +105,16 @@ export const limits = {
 	healTickMs: 1000,
 	healRetryMs: 60_000,
 	healRestStepMs: 250,
+	/** Segments that the healer has in mind at once, 16 bytes each: 2 TiB of full ones. */
+	healListSegments: 1_000_000,
+	/** A segment costs as much as so many bytes more (its record, syncs, a transaction), as long as nothing better is known: between what it is on spinning disks and on fast ones. */
+	healPieceBytes: 2 * MiB,
+	/** Speed is that of the last minute or so; progress and speed are written down this often. Milliseconds. */
+	healSpeedMs: 60_000,
+	healSaveMs: 5000,
+	/** A count of all segments that takes no longer is made anew for everybody who asks; one that takes longer rests so many times as long. Milliseconds. */
+	ledgerQuickMs: 200,
+	ledgerRestTimes: 20,
 	/** Less than this is called full: headers and paddings of what is written last take more than they do of whole segments. */
 	leastFreeBytes: 64 * 1024,
 	/** Free space below this part of what evenly filled disks would have is short; it is brought up to the second, for those who wait nearly to all of it. */

@@ -84,6 +84,7 @@ import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
 import { Protector } from "./protector.ts";
 import { Reaper } from "./reaper.ts";
+import { LedgerBook, segmentsLedger } from "./ledger.ts";
 import { Scrubber } from "./scrubber.ts";
 import { Sealer } from "./sealer.ts";
 import { type StatusModules, volumeLedger, volumeStatus } from "./status.ts";
@@ -128,6 +129,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #sealer: Sealer;
 	readonly #reaper: Reaper;
 	readonly #care: Care;
+	readonly #ledgerBook: LedgerBook;
 	readonly #healer: Healer;
 	readonly scrub: Scrubber;
 	readonly #compactor: Compactor;
@@ -162,6 +164,11 @@ export class LocalVolume implements NativeVolume {
 		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
 		this.#reaper = new Reaper(this.#core);
 		this.#care = new Care(this.#core);
+		this.#ledgerBook = new LedgerBook({
+			clock: this.#core.platform.clock,
+			version: () => this.#core.protectionVersion,
+			count: () => segmentsLedger(this.#core, this.#care.now.healPaused),
+		});
 		this.#healer = new Healer(this.#core, this.#care);
 		const { verifyMetadata } = modules;
 		this.scrub = new Scrubber({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata });
@@ -1084,6 +1091,7 @@ export class LocalVolume implements NativeVolume {
 			healer: this.#healer,
 			scrubber: this.scrub,
 			care: this.#care,
+			ledgerBook: this.#ledgerBook,
 			compactor: this.#compactor,
 			protector: this.#protector,
 		};

@@ -75,6 +75,7 @@ export class ProofBook {
 
 	/** `flush`, for those whose work does not hang on it (P3). After a look at everything also forgets what is about segments that are gone. */
 	async settle(options: { readonly sweep: boolean }): Promise<void> {
+		this.#core.protectionChanged();
 		try {
 			await this.flush();
 			if (options.sweep) await this.#sweep();

@@ -8,7 +8,7 @@ import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
 import type { Scrubber } from "./scrubber.ts";
-import { type SegmentsLedger, segmentsLedger, timeOf } from "./ledger.ts";
+import { type LedgerBook, type SegmentsLedger, segmentsLedger, timeOf } from "./ledger.ts";
 import type { Protector } from "./protector.ts";
 import { limits } from "./limits.ts";
 import { memberSlots } from "./members.ts";
@@ -21,6 +21,7 @@ export interface StatusModules {
 	readonly healer: Healer;
 	readonly scrubber: Scrubber;
 	readonly care: Care;
+	readonly ledgerBook: LedgerBook;
 	readonly compactor: Compactor;
 	readonly protector: Protector;
 	readonly metadataBytes: (disk: number) => number;
@@ -39,7 +40,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const { core, healer } = modules;
 	await core.store.refreshSpace();
 	const space = core.store.space();
-	const ledger = await segmentsLedger(core, healer.status.paused);
+	const { at, ledger } = await modules.ledgerBook.get();
 	const disks = diskStatus(modules);
 	const copies = metadataCopies(modules);
 	const healing = healer.status;
@@ -60,6 +61,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 			oldestProofAt: ledger.oldestProofAt,
 			degradedBytes: ledger.degradedBytes,
 			lostBytes: ledger.lostBytes,
+			countedAt: at,
 			targets: ledger.levels.map(({ redundancy, wantedBytes }) => ({ redundancy, bytes: wantedBytes })),
 		},
 		metadataCopies: copies,
