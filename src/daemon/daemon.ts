@@ -304,7 +304,7 @@ export class Daemon {
 		const { platform, logger, serveFuse, crash } = this.#modules;
 		const { readOnly } = this.#options.mountOptions;
 		const onNegotiated = (negotiated: Negotiated): Promise<void> => this.#negotiated(negotiated);
-		const session = resumed === undefined ? { onNegotiated } : { onNegotiated, resumed };
+		const session = { onNegotiated, marks: volume.requestMarks, ...(resumed === undefined ? {} : { resumed }) };
 		this.#server = serveFuse({ readOnly, onFatal: crash, session }, { volume, channel, platform, logger });
 		void this.#server.ended.then(() => this.#finish());
 	}

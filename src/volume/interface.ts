@@ -197,10 +197,20 @@ export interface VolumeSpace {
 	readonly maximumNameBytes: number;
 }
 
+/** Where a door says which requests it has taken and not answered, so that a successor of this process knows. */
+export interface RequestMarks {
+	/** Before anything is done for it. */
+	begin(request: RequestToken): void;
+	/** The client may have its reply from now on. */
+	replying(slot: number): void;
+	end(slot: number): void;
+}
+
 /** What an earlier process of this session has left. */
 export interface ResumedSession {
 	readonly handles: readonly ResumedHandle[];
-	readonly outcomes: readonly ResumedOutcome[];
+	/** What it had not answered: at most what a door carries out at once. */
+	readonly requests: readonly ResumedRequest[];
 }
 
 export interface ResumedHandle {
@@ -213,12 +223,14 @@ export interface ResumedHandle {
 	readonly requestHigh: number;
 }
 
-/** The newest request in each slot that had an effect, and the inode that it was about. */
-export interface ResumedOutcome {
+export interface ResumedRequest {
 	readonly slot: number;
 	readonly requestLow: number;
 	readonly requestHigh: number;
-	readonly ino: Ino;
+	/** Its reply was being given: the client may have it or not. */
+	readonly replying: boolean;
+	/** It had its effect, which was about this inode. */
+	readonly ino: Ino | undefined;
 }
 
 /** Where an open or a new name is: a node itself, or a name in a directory. */

@@ -11,7 +11,8 @@ import { opcodes } from "../../src/doors/fuse/protocol.ts";
 import { type FuseServer, serveFuse } from "../../src/doors/fuse/server.ts";
 import { body, FakeChannel, name, type Reply, request } from "../../src/doors/fuse/test/requests.ts";
 import { SimWorld } from "../../src/platform/sim/world.ts";
-import type { Attributes, Caller } from "../../src/volume/interface.ts";
+import { requestSlots } from "../../src/volume/interface.ts";
+import type { Attributes, Caller, RequestMarks } from "../../src/volume/interface.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
 
@@ -38,6 +39,8 @@ class Connection {
 	channel = new FakeChannel();
 	server: FuseServer | undefined;
 	negotiated: Negotiated | undefined;
+	/** The process dies between the effect of each request and its reply: what comes after is not marked. */
+	losing = false;
 	#unique = 0;
 
 	constructor(seed: number) {
@@ -70,7 +73,14 @@ class Connection {
 		const onNegotiated = async (negotiated: Negotiated): Promise<void> => {
 			this.negotiated = negotiated;
 		};
-		const session = resume ? { resumed, onNegotiated } : { onNegotiated };
+		const { requestMarks } = volume;
+		assert.ok(requestMarks);
+		const marks: RequestMarks = {
+			begin: (token) => requestMarks.begin(token),
+			replying: (slot) => void (this.losing || requestMarks.replying(slot)),
+			end: (slot) => void (this.losing || requestMarks.end(slot)),
+		};
+		const session = resume ? { resumed, onNegotiated, marks } : { onNegotiated, marks };
 		const fatal = (error: unknown): void => {
 			throw error;
 		};
@@ -284,6 +294,7 @@ describe("requests that are sent again", () => {
 			const { world } = connection;
 			await world.run(async () => {
 				const bytes = connection.prepare(one.opcode, (w) => one.fill(w, made), one.node?.(made));
+				connection.losing = true;
 				const first = await connection.channel.send(bytes);
 				assert.equal(first.errno, 0);
 				// The reply is lost, twice.
@@ -297,6 +308,7 @@ describe("requests that are sent again", () => {
 					);
 				}
 				await connection.takeOver();
+				connection.losing = false;
 				await check(one, connection, await connection.sendAgain(bytes), before, one.title);
 				// An operation like it is one of its own, not the old one again.
 				const twice = await connection.send(one.opcode, (w) => one.fill(w, made), one.node?.(made));
@@ -313,7 +325,10 @@ describe("requests that are sent again", () => {
 			const { connection, made, before } = await prepared(4);
 			await connection.world.run(async () => {
 				const bytes = connection.prepare(one.opcode, (w) => one.fill(w, made), one.node?.(made));
+				connection.losing = true;
 				await connection.channel.send(bytes);
+				await connection.world.sleep(1);
+				connection.losing = false;
 				if (one.opcode === opcodes.OPEN) {
 					// Written behind the truncation: it must not be cut again.
 					const { handle } = await connection.at.open(
@@ -366,6 +381,53 @@ describe("requests that are sent again", () => {
 				assert.deepEqual([read.errno, [...read.body]], [0, [1, 2, 3, 4, 5]], `death ${death}`);
 			}
 			await connection.send(opcodes.RELEASE, (w) => w.u64(handle).u32(2).u32(0).u64(0), made.file);
+			await connection.world.sleep(1000);
+			await assert.rejects(connection.at.getAttributes(caller, connection.at.node(made.file)), { code: "ESTALE" });
+		});
+	});
+
+	test("no number of deaths uses up what keeps requests apart", async () => {
+		const { connection } = await prepared(5);
+		await connection.world.run(async () => {
+			const count = 400;
+			for (let death = 0; death * count <= requestSlots + count; death++) {
+				const make = (i: number): Uint8Array => connection.prepare(opcodes.MKDIR, (w) => name(w.u32(0o755).u32(0), `d${death}-${i}`));
+				const requests = Array.from({ length: count }, (_, i) => make(i));
+				// The predecessor read them, and was killed before it did anything.
+				await connection.takeOver();
+				const replies = await Promise.all(requests.map((bytes) => connection.sendAgain(bytes)));
+				assert.deepEqual(
+					replies.map(({ errno }) => errno).filter((errno) => errno !== 0),
+					[],
+					`death ${death}`,
+				);
+				for (const i of [0, count - 1])
+					assert.equal((await connection.at.lookup(caller, connection.at.root, `d${death}-${i}`)).type, "directory");
+			}
+		});
+	});
+
+	test("a handle whose opener was killed while nobody served is closed; one that its opener may have stays", async () => {
+		const { connection, made } = await prepared(6);
+		await connection.world.run(async () => {
+			const open = async (flags: number): Promise<number> => {
+				const opened = await connection.send(opcodes.OPEN, (w) => w.u32(flags).u32(0), made.file);
+				return Number(opened.view.getBigUint64(0, true));
+			};
+			const had = await open(2);
+			await connection.send(opcodes.UNLINK, (w) => name(w, "file"));
+			connection.losing = true;
+			await open(2);
+			await connection.world.sleep(1);
+			connection.losing = false;
+			await connection.takeOver();
+			assert.equal(connection.server?.counters().openHandles, 2, "its request may come again");
+			const read = await connection.send(opcodes.READ, (w) => w.u64(had).u64(0).u32(10).u32(0).u64(0).u32(2).u32(0), made.file);
+			assert.deepEqual([read.errno, [...read.body]], [0, [1, 2, 3, 4, 5]]);
+			assert.equal(connection.server?.counters().openHandles, 1);
+			await connection.takeOver();
+			assert.equal(connection.at.resumed.handles.length, 1, "over another death too");
+			await connection.send(opcodes.RELEASE, (w) => w.u64(had).u32(2).u32(0).u64(0), made.file);
 			await connection.world.sleep(1000);
 			await assert.rejects(connection.at.getAttributes(caller, connection.at.node(made.file)), { code: "ESTALE" });
 		});

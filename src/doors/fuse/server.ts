@@ -16,9 +16,9 @@ import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { FuseChannel, Platform, RequestIdentity, RequestScope } from "../../platform/interface.ts";
-import type { Changed, HandleId, Ino, ResumedSession, Volume } from "../../volume/interface.ts";
+import type { Changed, HandleId, Ino, RequestMarks, ResumedSession, Volume } from "../../volume/interface.ts";
 import { BoundedMap } from "./bounded-map.ts";
-import { keepHandle } from "./door.ts";
+import { dropHandle, keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { FaultLog } from "./faults.ts";
 import { answerAgain, createHandlers } from "./handlers.ts";
@@ -75,6 +75,8 @@ export interface FuseSession {
 		readonly negotiated: Negotiated | undefined;
 		readonly left: ResumedSession;
 	};
+	/** Where requests are marked for a successor. */
+	readonly marks?: RequestMarks | undefined;
 	/** To be kept for a successor before it resolves. */
 	onNegotiated(negotiated: Negotiated): Promise<void>;
 }
@@ -166,7 +168,8 @@ class Server implements FuseServer {
 		this.#door = this.#createDoor(options, modules);
 		this.#handlers = createHandlers(this.#door);
 		const { session } = options;
-		this.#session = session === undefined ? undefined : new RequestSession(session.resumed?.left);
+		this.#session =
+			session === undefined ? undefined : new RequestSession(session.resumed?.left, session.marks, (handle) => this.#closeLeft(handle));
 		for (const { handle, ino, read, write } of session?.resumed?.left.handles ?? [])
 			keepHandle(this.#door, handle, { ino, mappable: read && write });
 		this.ended = this.#over.promise;
@@ -227,7 +230,8 @@ class Server implements FuseServer {
 		if (position > this.#door.position) this.#door.position = position;
 	}
 
-	#reply(_header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void {
+	#reply(header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void {
+		this.#session?.replying(header);
 		this.#channel.reply(body === undefined || body.length === 0 ? [view] : [view, body]);
 	}
 
@@ -252,7 +256,6 @@ class Server implements FuseServer {
 		const asks = header.opcode === opcodes.READ && request.length >= inHeaderBytes + 20 ? readSize(request) : 0;
 		const weight = request.length + Math.min(asks, maxBytesInFlight);
 		this.#begin(weight);
-		this.#session?.begin(header);
 		if (this.#scope === undefined) this.#run(header, request, end, weight);
 		else this.#scope.run(identityOf(header), () => this.#run(header, request, end, weight));
 	}
@@ -260,6 +263,7 @@ class Server implements FuseServer {
 	#run(header: RequestHeader, request: Uint8Array, end: number, weight: number): void {
 		let running: Promise<void> | undefined;
 		try {
+			this.#session?.begin(header);
 			running = this.#dispatch(header, request, end);
 		} catch (error) {
 			this.#fail(header, error);
@@ -405,6 +409,12 @@ class Server implements FuseServer {
 				this.#faults.closing(toFsError(error, "fuse.close-left"), handle);
 			}
 		}
+	}
+
+	/** Its opener was killed while nobody served, and never heard of it. */
+	#closeLeft(handle: HandleId): void {
+		dropHandle(this.#door, handle);
+		this.#volume.close(handle).catch((error: unknown) => this.#faults.closing(toFsError(error, "fuse.close-left"), handle));
 	}
 
 	async #finish(): Promise<void> {

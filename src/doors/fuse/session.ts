@@ -4,12 +4,14 @@
  *
  * Invariants
  *  S1 A request that changes what cannot be changed twice has a slot from its arrival until its reply is out, alone; the volume notes it there in the transaction of its effect.
- *  S2 A slot whose note came from a predecessor is given to nobody else until its request was answered, or until no request can come again.
+ *  S2 A slot of a request that a predecessor has not answered is given to nobody else until that request was answered, or until no request can come again. Which those are is marked in memory that outlives the
+ *     process, so they are never more than a door carries out at once.
  *  S3 The kernel puts requests that it sends again before all others: the first fresh request says that no more of them will come.
+ *  S4 A handle is closed for want of anybody who knows it only if its request's reply was not yet being given and the request did not come again.
  */
 import { assert } from "../../base/assert.ts";
 import { requestSlots } from "../../volume/interface.ts";
-import type { ResumedHandle, ResumedOutcome, ResumedSession } from "../../volume/interface.ts";
+import type { HandleId, Ino, RequestMarks, ResumedHandle, ResumedRequest, ResumedSession } from "../../volume/interface.ts";
 import { opcodes } from "./protocol.ts";
 import type { RequestHeader } from "./protocol.ts";
 
@@ -43,20 +45,34 @@ export function isResent(header: RequestHeader): boolean {
 /** What became of a request before: the handle that it has opened, or the inode of its effect. */
 export interface Past {
 	readonly opened: ResumedHandle | undefined;
-	readonly outcome: ResumedOutcome | undefined;
+	readonly outcome: { readonly ino: Ino } | undefined;
+}
+
+/** A request that the predecessor had not answered. */
+interface Left {
+	readonly request: ResumedRequest;
+	readonly opened: ResumedHandle | undefined;
 }
 
 export class RequestSession {
 	readonly #free: number[] = [];
-	#opened: Map<string, ResumedHandle> | undefined;
-	#outcomes: Map<string, ResumedOutcome> | undefined;
+	readonly #marks: RequestMarks | undefined;
+	readonly #onLost: (handle: HandleId) => void;
+	#left: Map<string, Left> | undefined;
 
-	constructor(resumed: ResumedSession | undefined) {
+	/** `onLost`: a handle that nobody has heard of, nor will. */
+	constructor(resumed?: ResumedSession, marks?: RequestMarks, onLost: (handle: HandleId) => void = () => {}) {
+		this.#marks = marks;
+		this.#onLost = onLost;
 		const taken = new Set<number>();
 		if (resumed !== undefined) {
-			this.#opened = new Map(resumed.handles.map((one) => [keyOf(one.requestLow, one.requestHigh), one]));
-			this.#outcomes = new Map(resumed.outcomes.map((one) => [keyOf(one.requestLow, one.requestHigh), one]));
-			for (const { slot } of resumed.outcomes) taken.add(slot);
+			const opened = new Map(resumed.handles.map((one) => [keyOf(one.requestLow, one.requestHigh), one]));
+			this.#left = new Map();
+			for (const request of resumed.requests) {
+				const key = keyOf(request.requestLow, request.requestHigh);
+				this.#left.set(key, { request, opened: opened.get(key) });
+				taken.add(request.slot);
+			}
 		}
 		for (let slot = requestSlots - 1; slot >= 0; slot--) if (!taken.has(slot)) this.#free.push(slot);
 	}
@@ -64,34 +80,46 @@ export class RequestSession {
 	/** To be called for each request that wants a reply, in the order of arrival. */
 	begin(header: RequestHeader): void {
 		const resent = isResent(header);
-		if (!resent && this.#outcomes !== undefined) this.#endPast();
+		if (!resent && this.#left !== undefined) this.#endPast(this.#left);
 		if (!recorded.has(header.opcode)) return;
-		const slot = (resent ? this.#outcomes?.get(keyOfHeader(header))?.slot : undefined) ?? this.#free.pop();
+		const slot = (resent ? this.#left?.get(keyOfHeader(header))?.request.slot : undefined) ?? this.#free.pop();
 		assert(slot !== undefined, "S1: there is a slot for each request");
 		header.slot = slot;
+		this.#marks?.begin({ slot, low: header.uniqueLow, high: requestHighOf(header.uniqueHigh) });
 	}
 
 	/** Of a request that was sent again; asked once, when it arrives. */
 	past(header: RequestHeader): Past | undefined {
 		if (!isResent(header) || !recorded.has(header.opcode)) return undefined;
 		const key = keyOfHeader(header);
-		const past = { opened: this.#opened?.get(key), outcome: this.#outcomes?.get(key) };
-		this.#opened?.delete(key);
+		const left = this.#left?.get(key);
 		// Its slot is the request's own now: freed by `end`.
-		this.#outcomes?.delete(key);
-		return past.opened === undefined && past.outcome === undefined ? undefined : past;
+		this.#left?.delete(key);
+		const ino = left?.request.ino;
+		if (left === undefined || (left.opened === undefined && ino === undefined)) return undefined;
+		return { opened: left.opened, outcome: ino === undefined ? undefined : { ino } };
+	}
+
+	/** The client may know the reply from now on. */
+	replying(header: RequestHeader): void {
+		if (header.slot !== undefined) this.#marks?.replying(header.slot);
 	}
 
 	/** The reply is out. */
 	end(header: RequestHeader): void {
-		if (header.slot !== undefined) this.#free.push(header.slot);
+		if (header.slot === undefined) return;
+		this.#marks?.end(header.slot);
+		this.#free.push(header.slot);
 	}
 
-	/** S3. */
-	#endPast(): void {
-		for (const { slot } of this.#outcomes?.values() ?? []) this.#free.push(slot);
-		this.#opened = undefined;
-		this.#outcomes = undefined;
+	/** S3: what has not come again was given up with its caller, or its reply was out after all. */
+	#endPast(left: ReadonlyMap<string, Left>): void {
+		this.#left = undefined;
+		for (const { request, opened } of left.values()) {
+			this.#marks?.end(request.slot);
+			this.#free.push(request.slot);
+			if (opened !== undefined && !request.replying) this.#onLost(opened.handle);
+		}
 	}
 }
 

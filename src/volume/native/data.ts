@@ -375,6 +375,11 @@ export class FileData {
 		await this.#finishEarlier(intent.ino);
 	}
 
+	/** What is left of such work when the inode has been taken apart: the intent goes. */
+	finishLeft(ino: Ino): Promise<void> {
+		return this.#finishEarlier(ino);
+	}
+
 	async #finishEarlier(ino: Ino): Promise<void> {
 		const left = this.#unfinished.get(ino);
 		if (left === undefined) return;

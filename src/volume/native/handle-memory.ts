@@ -18,7 +18,7 @@ import type { HandleId, Ino } from "../interface.ts";
 import type { SessionOptions } from "./interface.ts";
 
 const magic = 0x3148_4443; // "CDH1"
-const formatVersion = 1;
+const formatVersion = 2;
 const headerBytes = 64;
 const headerUsed = 40;
 const entryBytes = 32;

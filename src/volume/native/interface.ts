@@ -3,7 +3,7 @@ import type { Logger } from "../../base/telemetry.ts";
 import type { DiskErrors, DiskHealth, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { ExportRecord, Ino, ScrubIntensity, ScrubSchedule, ScrubState, ServiceRecord } from "../../records/interface.ts";
-import type { ResumedSession, Volume } from "../interface.ts";
+import type { RequestMarks, ResumedSession, Volume } from "../interface.ts";
 
 export interface VolumeModules {
 	readonly platform: Platform;
@@ -481,6 +481,8 @@ export interface NativeVolume extends Volume {
 	readonly disks: DiskVerbs;
 	/** What is left of the session that was resumed; empty when none was. */
 	readonly resumed: ResumedSession;
+	/** Undefined without a session. */
+	readonly requestMarks: RequestMarks | undefined;
 	/**
 	 * Seals everything, makes it durable, marks the volume clean, lets the disks go. Doors must be closed before. With `keepSession`, handles stay as they are for the process that
 	 * resumes the session.

@@ -49,6 +49,7 @@ import type {
 	Opened,
 	OpenIntent,
 	Permissions,
+	RequestMarks,
 	ResumedSession,
 	SetAttributes,
 	VolumeSpace,
@@ -62,6 +63,7 @@ import { FileData, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
 import { ExportBook } from "./exports.ts";
 import type { HandleMemory } from "./handle-memory.ts";
+import type { RequestMemory } from "./request-memory.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type {
@@ -111,6 +113,7 @@ export interface NativeModules {
 export interface VolumeSession {
 	readonly id: number;
 	readonly handles: HandleMemory;
+	readonly requests: RequestMemory;
 	/** False after `release`: they stay for the process that resumes the session. */
 	readonly endWithVolume: (end: boolean) => void;
 }
@@ -144,7 +147,7 @@ export class LocalVolume implements NativeVolume {
 	/** Space that operations under way are going to reserve. */
 	#claimedBytes = 0;
 	#closing = false;
-	resumed: ResumedSession = { handles: [], outcomes: [] };
+	resumed: ResumedSession = { handles: [], requests: [] };
 
 	constructor(options: NativeOptions, modules: NativeModules) {
 		this.#options = options;
@@ -162,7 +165,7 @@ export class LocalVolume implements NativeVolume {
 		);
 		this.#ranges = new FileRanges(this.#core, this.#data, (bytes) => this.#claimSpace(bytes));
 		this.#sealer = new Sealer(this.#core, this.#data, (ino, error) => this.#handles.fail(ino, error));
-		this.#reaper = new Reaper(this.#core);
+		this.#reaper = new Reaper(this.#core, (ino) => this.#data.finishLeft(ino));
 		this.#care = new Care(this.#core);
 		this.#ledgerBook = new LedgerBook({
 			clock: this.#core.platform.clock,
@@ -214,9 +217,18 @@ export class LocalVolume implements NativeVolume {
 			handle.restriction = (inode?.flags ?? 0) & guardedFlags;
 		}
 		const records = await this.#core.view((tx) => tx.scan(requestRecord, requestRecord.prefix(), { limit: requestSlots }));
-		const outcomes = records.map(({ value }) => value).filter((outcome) => outcome.session === session.id);
+		const notes = new Map(records.map(({ value }) => [value.slot, value]));
+		const requests = session.requests.found.map((request) => {
+			const note = notes.get(request.slot);
+			const isOfIt = note?.session === session.id && note.requestLow === request.requestLow && note.requestHigh === request.requestHigh;
+			return { ...request, ino: isOfIt ? note.ino : undefined };
+		});
 		const handles = session.handles.found.map(({ id, ...found }) => ({ ...found, handle: id }));
-		this.resumed = { handles, outcomes };
+		this.resumed = { handles, requests };
+	}
+
+	get requestMarks(): RequestMarks | undefined {
+		return this.#modules.session?.requests;
 	}
 
 	/** Part of the transaction that carries a request out. */
@@ -1000,7 +1012,9 @@ export class LocalVolume implements NativeVolume {
 	async #copyBytes(source: Handle, sourceOffset: number, target: Handle, targetOffset: number, lengthBytes: number): Promise<number> {
 		const bytes = await this.#data.read(source.ino, sourceOffset, lengthBytes);
 		if (bytes.length === 0) return 0;
-		if (!this.#takeSpace(bytes.length)) await this.#findSpace(await this.#unreserved(target, targetOffset, bytes.length));
+		const weight = this.#weightOf(target.ino);
+		if (!this.#takeSpace(bytes.length * weight))
+			await this.#findSpace((await this.#unreserved(target, targetOffset, bytes.length)) * this.#weightOf(target.ino));
 		await this.#writePieces(target, targetOffset, bytes);
 		this.#sealer.afterWrite(target.ino);
 		return bytes.length;

@@ -25,6 +25,7 @@ import { HandleMemory, handleMemoryBytes } from "./handle-memory.ts";
 import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { memoryNames } from "./memory-names.ts";
+import { RequestMemory, requestMemoryBytes } from "./request-memory.ts";
 import type { MetadataCheck } from "./verify.ts";
 import { LocalVolume, type VolumeSession } from "./native-volume.ts";
 
@@ -220,14 +221,16 @@ interface OpenSession extends VolumeSession {
 async function openSession(options: SessionOptions | undefined, volume: string, platform: Platform): Promise<OpenSession | undefined> {
 	if (options === undefined) return undefined;
 	if (!options.resume) await platform.removeMemory(memoryNames(volume).handles);
-	const memory = await platform.openMemory(memoryNames(volume).handles, handleMemoryBytes(limits.handles));
+	const handleBytes = handleMemoryBytes(limits.handles);
+	const memory = await platform.openMemory(memoryNames(volume).handles, handleBytes + requestMemoryBytes);
 	// A process that was killed while it opened has left the session as it was.
 	let ends = false;
 	const endWithVolume = (end: boolean): void => {
 		ends = end;
 	};
-	const handles = new HandleMemory({ volume, session: options }, memory.bytes);
-	return { id: options.id, handles, endWithVolume, ends: () => ends, memory };
+	const handles = new HandleMemory({ volume, session: options }, memory.bytes.subarray(0, handleBytes));
+	const requests = new RequestMemory(memory.bytes.subarray(handleBytes, handleBytes + requestMemoryBytes));
+	return { id: options.id, handles, requests, endWithVolume, ends: () => ends, memory };
 }
 
 /**

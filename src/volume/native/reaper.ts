@@ -13,6 +13,7 @@ import { limits } from "./limits.ts";
 
 export class Reaper {
 	readonly #core: Core;
+	readonly #finished: (ino: Ino) => Promise<void>;
 	readonly #gate = new Semaphore(limits.reapsAtOnce);
 	readonly #reaping = new Map<Ino, Promise<void>>();
 	/** Could not be taken apart; tried again, together, after a pause that grows while nothing succeeds. */
@@ -21,8 +22,10 @@ export class Reaper {
 	#cancelRetry: (() => void) | undefined;
 	#stopped = false;
 
-	constructor(core: Core) {
+	/** `finished`: an inode is gone, its records with it. */
+	constructor(core: Core, finished: (ino: Ino) => Promise<void>) {
 		this.#core = core;
+		this.#finished = finished;
 	}
 
 	/** An inode that is being taken apart can no longer be opened. */
@@ -95,6 +98,7 @@ export class Reaper {
 			});
 			from = step.result;
 			done = from === Number.POSITIVE_INFINITY;
+			if (done) await this.#finished(ino);
 		}
 	}
 
