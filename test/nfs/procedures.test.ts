@@ -348,6 +348,12 @@ check("permissions are checked for every call, with what NFS lets pass", async (
 	await made(client.create(sticky, "mine", "guarded", { mode: 0o666 }));
 	await isStatus("PERM", client.setattr(file, { uid: 1002 }));
 	client.credential = asUser(1002);
+	const shared = (await client.lookup(sticky, "mine")).handle;
+	await isStatus("OK", client.setattr(shared, { size: 0, mtime: "server" }), "how clients tell an open that cuts");
+	await isStatus("OK", client.setattr(shared, { mtime: "server" }), "and when it is empty already");
+	await isStatus("PERM", client.setattr(shared, { mtime: { seconds: 1, nanoseconds: 0 } }));
+	await isStatus("PERM", client.setattr(shared, { mtime: "server", mode: 0o777 }));
+	await isStatus("ACCES", client.setattr(file, { mtime: "server" }));
 	await isStatus("ACCES", client.read(file, 0, 1));
 	await isStatus("ACCES", client.write(file, 0, text("x"), 0));
 	await isStatus("ACCES", client.write(program, 0, text("x"), 0));

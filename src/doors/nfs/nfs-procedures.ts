@@ -233,10 +233,26 @@ export class NfsProcedures {
 		const asOwner = change.size !== undefined && caller.uid !== 0 && caller.uid === attributes.uid;
 		const changed = asOwner
 			? await files.write(node.ino, false, (handle) => volume.setAttributes(caller, node, change, handle))
-			: await volume.setAttributes(caller, node, change);
+			: await this.#changeAsOther(target, change);
 		const contents = change.size === undefined ? {} : { contentsFrom: Math.min(change.size, attributes.size) };
 		await this.#state.settled(changed.position, { nodes: [{ ino: node.ino, ...contents }], names: [] });
 		return changed;
+	}
+
+	/**
+	 * Clients tell an open that cuts as "size 0, modified now", and only "modified now" when it is empty already: for who may write that is no more than writing, though setting one time alone is the owner's right (utimensat(2)).
+	 */
+	async #changeAsOther(target: Target, change: SetAttributes): ReturnType<NfsState["volume"]["setAttributes"]> {
+		const { volume } = this.#state;
+		const { caller, node, attributes } = target;
+		const { mtime, atime, ...rest } = change;
+		const isOwner = caller.uid === 0 || caller.uid === attributes.uid;
+		if (isOwner || mtime !== "now" || atime !== undefined) return volume.setAttributes(caller, node, change);
+		// Cutting sets it.
+		if (rest.size !== undefined) return volume.setAttributes(caller, node, rest);
+		if (!mayWrite(target, await volume.permissions(caller, node))) throw refused(target, "set the times of");
+		if (Object.keys(rest).some((key) => key !== "onlyIfCtime")) return volume.setAttributes(caller, node, change);
+		return volume.setAttributes({ ...caller, trusted: true }, node, { ...rest, mtime });
 	}
 
 	#access(reader: XdrReader, seen: Seen): ReturnType<Decode> {
