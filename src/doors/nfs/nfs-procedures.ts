@@ -141,8 +141,9 @@ function requireSameExport(a: Target, b: Target): void {
 	if (a.entry.id !== b.entry.id) throw new FsError("EXDEV", "nfs.exports-differ", "the two directories are of two exports");
 }
 
+/** The contents of a directory are its listing, which the kernel keeps too. */
 function namesChange(parent: Ino, name: string, nodes: readonly Ino[]): Change {
-	return { nodes: [parent, ...nodes].map((ino) => ({ ino })), names: [{ parent, name }] };
+	return { nodes: [{ ino: parent, contentsFrom: 0 }, ...nodes.map((ino) => ({ ino }))], names: [{ parent, name }] };
 }
 
 // ── the procedures ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -466,7 +467,12 @@ export class NfsProcedures {
 			const { replaced } = moved;
 			if (replaced?.nlink === 0) this.#state.files.forget(replaced.ino);
 			const changed = {
-				nodes: [source.node.ino, target.node.ino, moved.attributes.ino, ...(replaced ? [replaced.ino] : [])].map((ino) => ({ ino })),
+				nodes: [
+					{ ino: source.node.ino, contentsFrom: 0 },
+					{ ino: target.node.ino, contentsFrom: 0 },
+					{ ino: moved.attributes.ino },
+					...(replaced ? [{ ino: replaced.ino }] : []),
+				],
 				names: [
 					{ parent: source.node.ino, name: from.name },
 					{ parent: target.node.ino, name: to.name },
