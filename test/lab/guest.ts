@@ -34,6 +34,8 @@ export interface GuestOptions {
 	readonly disks: number;
 	readonly diskBytes: number;
 	readonly memoryMiB: number;
+	/** Folders of this machine that it sees too, `NAME=FOLDER[:ro]` as /host/NAME. */
+	readonly shares?: readonly string[];
 }
 
 export class Guest {
@@ -52,6 +54,11 @@ export class Guest {
 		this.base = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "cairn-lab-"));
 		this.#network = basename(this.base);
 		this.#environment = { LAB_RUN: join(this.base, "run"), LAB_NETNS: this.#network, LAB_OUT: image };
+	}
+
+	/** The network namespace of this machine that it lives in; this machine is 10.77.0.1 there. */
+	get network(): string {
+		return this.#network;
 	}
 
 	/** With its disks, not yet started. */
@@ -103,7 +110,8 @@ export class Guest {
 
 	/** Boots; its disks are /dev/nbd0 and so on. */
 	async start(): Promise<void> {
-		const shares = [`repository=${repository}:ro`, `base=${this.base}`].flatMap((share) => ["--share", share]);
+		const { shares: further = [] } = this.#options;
+		const shares = [`repository=${repository}:ro`, `base=${this.base}`, ...further].flatMap((share) => ["--share", share]);
 		// Guests on networks of their own have the same address, by which the lab would give all of them the same processor.
 		const words = ["--engine", "uml", "--mem", String(this.#options.memoryMiB), "--pin", String(process.pid % cpus().length)];
 		const { code, stderr } = await this.#machine("start", "guest", ...words, ...shares);
