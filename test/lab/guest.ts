@@ -27,7 +27,7 @@ export function cannotStartGuests(): string | undefined {
 	if (process.platform !== "linux" || process.getuid?.() !== 0) return "guests need Linux and root";
 	if (!existsSync(join(image, "rootfs.ext4")))
 		return `no image of a guest in ${image}: make it with lab/build-image.sh (2 minutes), or set LAB_OUT`;
-	return missingPrograms("ip", "setsid", "taskset", "nice");
+	return missingPrograms("ip", "nsenter", "setsid", "taskset");
 }
 
 export interface GuestOptions {
@@ -78,7 +78,7 @@ export class Guest {
 		const { disks, diskBytes } = this.#options;
 		this.#diskFolder = mkdtempSync(join(tmpdir(), "cairn-lab-disks-"));
 		const words = [serverProgram, this.#diskFolder, String(disks), String(diskBytes), "10.77.0.1", String(port)];
-		const server = spawn("ip", ["netns", "exec", this.#network, process.execPath, ...words]);
+		const server = spawn("nsenter", [`--net=/run/netns/${this.#network}`, process.execPath, ...words]);
 		this.#server = server;
 		server.stderr.on("data", (bytes: Buffer) => {
 			this.#told = `${this.#told}${bytes.toString()}`.slice(-4000);
