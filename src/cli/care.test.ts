@@ -130,3 +130,51 @@ test("a disk that fails while another is being healed brings what is most at ris
 	expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
 	assert.deepEqual([await survives(0), await survives(1)], [0, 0]);
 });
+
+test("what a change of disks would come to is told before it is made: work, time, risk, space of each disk", async () => {
+	const machine = await mounted(35);
+	for (let at = 1; at <= 6; at++) machine.world.latency(`/d${at}`, 10, 30);
+	for (let at = 0; at < 12; at++) await writeFile(machine, `file${at}`, 1_500_000);
+	machine.world.addDisk("/d7", { capacityBytes: 1 << 30 });
+	const plan = async (...words: string[]) => {
+		const result = await machine.cairn("disk", ...words, "--dry-run", "--json");
+		expectCode(result, 0);
+		return result.json;
+	};
+	const move = await plan("replace", "demo", "d2", "/d7");
+	assert.deepEqual([move.moving, move.fits, move.newPath, move.work.segments, move.work.basis], [true, true, "/d7", 12, "sampled"]);
+	assert.ok(move.work.seconds > 0);
+	assert.deepEqual(move.survives, { now: 2, after: 2 });
+	assert.deepEqual(
+		move.disks.map((one: { disk: string }) => one.disk),
+		["d1", "d3", "d4", "d5", "d6", "/d7", "d2"],
+	);
+	const ofNew = move.disks.find((one: { disk: string }) => one.disk === "/d7");
+	assert.ok(ofNew.freeBytes.now === 0 && ofNew.freeBytes.after > 500_000_000);
+	const add = await plan("add", "demo", "/d7");
+	assert.deepEqual([add.work.basis, add.levels, add.survives], ["nothing to do", false, { now: 2, after: 2 }]);
+	expectCode(await machine.cairn("disk", "add", "demo", "/d7", "--dry-run"), 0, /risk +everything survives 2 more losses now[\s\S]*d1: /);
+	expectCode(await machine.cairn("disk", "replace", "demo", "d2", "--dry-run"), 4, /works/);
+
+	machine.world.wipe("/d3");
+	await machine.world.advance(5000);
+	const lost = await plan("replace", "demo", "d3");
+	assert.deepEqual([lost.moving, lost.fits, lost.survives.after], [false, true, 2]);
+	assert.ok(lost.work.segments > 0);
+	const survival: { losses: number; recordedBytes: number }[] = (await machine.cairn("ledger", "demo", "--json")).json.survival;
+	assert.equal(lost.survives.now, Math.min(...survival.filter((one) => one.recordedBytes > 0).map((one) => one.losses)));
+	expectCode(await machine.cairn("disk", "replace", "demo", "d3", "--dry-run"), 0, /is made anew[\s\S]*about [\s\S]*nothing was changed/);
+	expectCode(await machine.cairn("disk", "list", "demo"), 0, /d3 +failed/);
+	expectCode(await machine.cairn("disk", "replace", "demo", "d3"), 0);
+	expectCode(await machine.cairn("heal", "demo", "--tranquility", "5"), 0);
+	const beganMs = machine.world.nowMs;
+	expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
+	const tookSeconds = (machine.world.nowMs - beganMs) / 1000;
+	const drain = await plan("drain", "demo", "d1");
+	assert.equal(drain.work.basis, "measured");
+	assert.ok(
+		drain.work.seconds < 3 * tookSeconds + 2 && drain.work.seconds > tookSeconds / 3 - 2,
+		`${drain.work.seconds} s, ${tookSeconds} s`,
+	);
+	assert.equal(drain.survives.now, 2);
+});

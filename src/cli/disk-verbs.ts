@@ -9,11 +9,13 @@ import type {
 	DiskName,
 	DrainPlan,
 	DrainResult,
+	ChangePreview,
 	RemovePlan,
+	ReplacePlan,
 	ReplaceResult,
 } from "../volume/native/interface.ts";
 import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
-import { counted, formatBytes, paintState } from "./format.ts";
+import { counted, formatBytes, formatDuration, paintState } from "./format.ts";
 
 export interface DryRun {
 	readonly dryRun?: boolean;
@@ -66,7 +68,8 @@ export async function diskAdd(context: Context, name: string, given: readonly st
 	return done(result, text);
 }
 
-function addPlanText({ places, capacityBytes, freeBytes, degradedBytes }: AddPlan): string {
+function addPlanText(plan: AddPlan): string {
+	const { places, capacityBytes, freeBytes, degradedBytes } = plan;
 	const lines = [
 		`would add ${places.map(({ path, capacityBytes }) => `${path} (${formatBytes(capacityBytes)})`).join(", ")}`,
 		`  capacity    ${formatBytes(capacityBytes.now)} -> ${formatBytes(capacityBytes.after)}`,
@@ -74,6 +77,12 @@ function addPlanText({ places, capacityBytes, freeBytes, degradedBytes }: AddPla
 	];
 	if (degradedBytes > 0)
 		lines.push(`  protection  ${formatBytes(degradedBytes)} are under-protected now and would be healed as far as these disks allow`);
+	lines.push(...changeLines(plan));
+	lines.push(
+		plan.levels
+			? "  balance     space is short on the others: fragments then move here until they are even enough"
+			: "  balance     nothing else moves as long as there is room: new data comes here first",
+	);
 	return `${lines.join("\n")}\nnothing was changed\n`;
 }
 
@@ -129,6 +138,7 @@ function drainPlanText(plan: DrainPlan): string {
 			: `becomes ${becomes ?? "impossible"}, ${survivesAsMany ? "which survives as many losses (--allow-degraded)" : "which would survive fewer losses: refused"}`;
 		lines.push(`  protection  ${redundancy} ${kept}`);
 	}
+	lines.push(...changeLines(plan));
 	return `${lines.join("\n")}\nnothing was changed\n`;
 }
 
@@ -169,18 +179,52 @@ export async function diskRemove(context: Context, name: string, which: string, 
 	return { ...outcome, warnings: [left] };
 }
 
+function replacePlanText(plan: ReplacePlan): string {
+	const how = plan.moving
+		? `would take over from ${plan.id} (${plan.path}), which leaves when everything has moved`
+		: `would take the place of ${plan.id} (${plan.path}); what that one held is made anew`;
+	const lines = [
+		`${plan.newPath} (${formatBytes(plan.capacityBytes)}) ${how}`,
+		plan.fits
+			? `  free        ${formatBytes(plan.freeBytes.now)} -> ${formatBytes(plan.freeBytes.after)}`
+			: "  free        what the old one holds has no room there and on the other disks: refused for a disk that works",
+		...changeLines(plan),
+	];
+	return `${lines.join("\n")}\nnothing was changed\n`;
+}
+
+/** Work, time, risk and the space of each disk, the same for every change. */
+function changeLines({ work, survives, disks }: ChangePreview): string[] {
+	const by = work.basis === "measured" ? "at the speed that healing had last" : "by reading some of it now; not measured yet";
+	const time = work.segments === 0 ? "nothing to rebuild or to move" : `about ${formatDuration(work.seconds)} (${by})`;
+	const what = work.segments === 0 ? "" : `${counted(work.segments, "segment")} of ${formatBytes(work.payloadBytes)}, `;
+	const losses = (count: number): string => (count < 0 ? "not all of this" : `${count} more ${count === 1 ? "loss" : "losses"}`);
+	return [
+		`  work        ${what}${time}`,
+		`  risk        everything survives ${losses(survives.now)} now and meanwhile, ${losses(survives.after)} afterwards`,
+		...disks.map(({ disk, freeBytes }, at) => {
+			const change = `${disk}: ${formatBytes(freeBytes.now)} -> ${formatBytes(freeBytes.after)}`;
+			return `  ${at === 0 ? "free on     " : "            "}${change}`;
+		}),
+	];
+}
+
 export async function diskReplace(
 	context: Context,
 	name: string,
 	disk: string,
 	newPath: string | undefined,
-	flags: Force,
+	flags: Force & DryRun,
 ): Promise<Outcome> {
 	const which = await diskOf(context, disk);
 	const path = newPath === undefined ? undefined : await placeOf(context, newPath);
 	// Without a new place it is the disk's own, which may be named by its path.
 	if (path === undefined && which.startsWith("/")) await placeOf(context, which);
 	const given = { disk: which, force: flags.force === true, ...(path === undefined ? {} : { newPath: path }) };
+	if (flags.dryRun === true) {
+		const plan = printableDeep(await callDaemon<ReplacePlan>(context, name, "disk-replace", { ...given, dryRun: true }));
+		return done({ dryRun: true, ...plan }, replacePlanText(plan));
+	}
 	const result = printableDeep(await callDaemon<ReplaceResult>(context, name, "disk-replace", given));
 	const text = result.moving
 		? `${result.id} (${result.path}) takes over from ${disk}, which leaves by itself when everything has moved (cairn disk drain ${name} ${disk} --wait waits for it)\n`

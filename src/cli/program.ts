@@ -203,8 +203,9 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.argument("<name>")
 		.argument("<disk>", "id (d3) or path of the disk that goes")
 		.argument("[newpath]", "where the new disk is; default: the same place")
+		.option("--dry-run", "only say what would be moved or made anew, how long that takes, and what is risked")
 		.option("--force", "overwrite what other file systems or programs have on a raw device")
-		.action(async (name: string, which: string, newPath: string | undefined, flags: Force) =>
+		.action(async (name: string, which: string, newPath: string | undefined, flags: Force & DryRun) =>
 			run.print(await diskReplace(context, name, which, newPath, flags)),
 		);
 	verb(program, "heal", "Bring everything to its full protection", [

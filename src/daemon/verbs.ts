@@ -208,7 +208,11 @@ async function scrub(given: Arguments, state: DaemonState): Promise<ScrubStatus>
 
 async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {
 	const newPath = given["newPath"] === undefined ? undefined : text(given, "newPath");
-	return need(state).disks.replace(text(given, "disk"), newPath, flag(given, "force"));
+	const { disks } = need(state);
+	const force = flag(given, "force");
+	return flag(given, "dryRun")
+		? disks.planReplace(text(given, "disk"), newPath, force)
+		: disks.replace(text(given, "disk"), newPath, force);
 }
 
 async function addDisks(given: Arguments, state: DaemonState): Promise<unknown> {

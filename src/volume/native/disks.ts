@@ -26,12 +26,14 @@ import type {
 	DrainResult,
 	Progress,
 	RemovePlan,
+	ReplacePlan,
 	ReplaceResult,
 } from "./interface.ts";
 import { DiskHistory } from "./disk-history.ts";
 import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 import { memberSlots } from "./members.ts";
+import { nowAndAfter, preview, spacePreview, survey, survivesOn } from "./previews.ts";
 import { removeShell } from "./offline.ts";
 
 interface Held {
@@ -80,12 +82,18 @@ export class DiskWork implements DiskVerbs {
 			const places = await this.#disks.examine(paths, { force });
 			await this.#core.store.refreshSpace();
 			const now = this.#core.store.space();
-			const then = this.#core.store.spaceIf({ added: places })?.space ?? now;
+			const changed = this.#core.store.spaceIf({ added: places });
+			const then = changed?.space ?? now;
+			const seen = await survey(this.#core, undefined);
 			return {
+				work: await preview(this.#core, this.#healer, seen.degraded),
+				disks: spacePreview(now, then, paths),
+				survives: nowAndAfter(seen.survives, Math.max(seen.survives, survivesOn(seen.targets, changed?.domains ?? 0))),
+				levels: then.freeBytes < then.levelFreeBytes * limits.levelBelow,
 				places: places.map(({ path, capacityBytes }) => ({ path, capacityBytes })),
 				capacityBytes: { now: now.capacityBytes, after: then.capacityBytes },
 				freeBytes: { now: this.#unpromised(now.freeBytes), after: this.#unpromised(then.freeBytes) },
-				degradedBytes: await this.#degradedBytes(),
+				degradedBytes: seen.degradedBytes,
 			};
 		});
 	}
@@ -93,15 +101,6 @@ export class DiskWork implements DiskVerbs {
 	/** Free for those to whom nothing is promised (fallocate). */
 	#unpromised(freeBytes: number): number {
 		return Math.max(0, freeBytes - this.#core.reservedBytes);
-	}
-
-	async #degradedBytes(): Promise<number> {
-		let bytes = 0;
-		for await (const segment of this.#core.segments()) {
-			const { lost, full } = this.#core.store.assess(segment);
-			if (!lost && !full) bytes += segment.liveBytes;
-		}
-		return bytes;
 	}
 
 	/** All of them or none. @throws FsError REFUSED (not empty, in use, a device that another disk is on), E2BIG. */
@@ -148,7 +147,11 @@ export class DiskWork implements DiskVerbs {
 		const then = this.#core.store.spaceIf({ without: slot.id });
 		const domains = then?.domains ?? this.#core.store.spaceIf({})?.domains ?? 0;
 		const targets = new Set([this.#disks.roster.config.redundancy, ...held.targets]);
+		const seen = await survey(this.#core, slot.id);
 		return {
+			work: await preview(this.#core, this.#healer, seen.there),
+			disks: spacePreview(now, then?.space, []),
+			survives: nowAndAfter(seen.survives, survivesOn(seen.targets, domains)),
 			id: `d${slot.id}`,
 			path: slot.path,
 			fragments: held.fragments,
@@ -368,6 +371,36 @@ export class DiskWork implements DiskVerbs {
 		});
 	}
 
+	planReplace(name: string, newPath: string | undefined, force = false): Promise<ReplacePlan> {
+		return this.#turn.run(async () => {
+			const slot = findSlot(this.#disks, name);
+			await slot.disk?.probe().catch((error: unknown) => this.#disks.report(slot.id, error, "read"));
+			const now = this.#disks.slot(slot.id) ?? slot;
+			const path = newPath ?? now.path;
+			const moving = now.disk !== undefined && path !== now.path;
+			if (!moving) this.#refuseWorking(now);
+			const [place] = (await this.#disks.examine([path], { leaving: slot.id, force })) as [DiskPlace];
+			await this.#core.store.refreshSpace();
+			const space = this.#core.store.space();
+			// What a lost disk held is still counted as its: the new one takes it over.
+			const changed = this.#core.store.spaceIf({ without: slot.id, added: [place] });
+			const seen = await survey(this.#core, slot.id);
+			const domains = changed?.domains ?? this.#core.store.spaceIf({ added: [place] })?.domains ?? 0;
+			return {
+				id: `d${slot.id}`,
+				path: now.path,
+				newPath: path,
+				capacityBytes: place.capacityBytes,
+				moving,
+				fits: changed !== undefined,
+				freeBytes: { now: this.#unpromised(space.freeBytes), after: this.#unpromised(changed?.space.freeBytes ?? 0) },
+				work: await preview(this.#core, this.#healer, moving ? seen.there : seen.degraded),
+				disks: spacePreview(space, changed?.space, [path]),
+				survives: nowAndAfter(seen.survives, survivesOn(seen.targets, domains)),
+			};
+		});
+	}
+
 	async #exchange(slot: DiskSlot, path: string, force: boolean): Promise<ReplaceResult> {
 		const [place] = await this.#disks.examine([path], { leaving: slot.id, force });
 		await this.#core.store.refreshSpace();
@@ -379,15 +412,14 @@ export class DiskWork implements DiskVerbs {
 		return { id: `d${id}`, path, moving: true };
 	}
 
+	#refuseWorking(slot: DiskSlot): void {
+		if (slot.state !== "healthy" && slot.state !== "degraded" && slot.state !== "draining") return;
+		const message = `disk d${slot.id} (${slot.path}) works: name the place of the disk that takes over from it`;
+		throw new FsError("REFUSED", "volume.replace-healthy", message, { disk: slot.id });
+	}
+
 	async #substitute(slot: DiskSlot, path: string, force: boolean): Promise<ReplaceResult> {
-		if (slot.state === "healthy" || slot.state === "degraded" || slot.state === "draining") {
-			throw new FsError(
-				"REFUSED",
-				"volume.replace-healthy",
-				`disk d${slot.id} (${slot.path}) works: name the place of the disk that takes over from it`,
-				{ disk: slot.id },
-			);
-		}
+		this.#refuseWorking(slot);
 		await this.#disks.settled();
 		return { id: `d${await this.#disks.adopt(path, slot.id, force)}`, path, moving: false };
 	}

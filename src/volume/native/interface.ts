@@ -217,18 +217,54 @@ export interface DiskName {
 	readonly path: string;
 }
 
-interface NowAndAfter {
+export interface NowAndAfter {
 	readonly now: number;
 	readonly after: number;
 }
 
-export interface AddPlan {
+/** What is to be rebuilt or moved. */
+export interface WorkPreview {
+	readonly segments: number;
+	readonly payloadBytes: number;
+	readonly seconds: number;
+	/** By the speed that healing had last, or by reading some of them. */
+	readonly basis: "measured" | "sampled" | "nothing to do";
+}
+
+/** Free raw bytes for data; `disk` is d3, or the place of one that is not in yet. */
+export interface DiskSpacePreview {
+	readonly disk: string;
+	readonly freeBytes: NowAndAfter;
+}
+
+/** The common part of what a change of disks would come to. */
+export interface ChangePreview {
+	readonly work: WorkPreview;
+	readonly disks: readonly DiskSpacePreview[];
+	/** Further losses that everything readable survives: now, which does not get less meanwhile, and when the work is done. -1: not even that. */
+	readonly survives: NowAndAfter;
+}
+
+/** `disk replace --dry-run`. */
+export interface ReplacePlan extends DiskName, ChangePreview {
+	readonly newPath: string;
+	readonly capacityBytes: number;
+	/** The old disk works: what it holds is copied off it, and it leaves by itself. Otherwise that is made anew. */
+	readonly moving: boolean;
+	readonly freeBytes: NowAndAfter;
+	/** What the old one holds finds room there and on the others. */
+	readonly fits: boolean;
+}
+
+export interface AddPlan extends ChangePreview {
 	readonly places: readonly { readonly path: string; readonly capacityBytes: number }[];
 	/** User bytes, as `status` tells them. */
 	readonly capacityBytes: NowAndAfter;
 	readonly freeBytes: NowAndAfter;
 	/** Under-protected now: healed onto the new disks as far as they help. */
 	readonly degradedBytes: number;
+	/** Space is short for being uneven: after that work, fragments move to the new disks, too. */
+	readonly levels: boolean;
 }
 
 export interface AddResult {
@@ -242,7 +278,7 @@ export interface DrainOptions {
 	readonly allowDegraded: boolean;
 }
 
-export interface DrainPlan extends DiskName {
+export interface DrainPlan extends DiskName, ChangePreview {
 	readonly fragments: number;
 	/** Raw bytes on the disk. */
 	readonly moveBytes: number;
@@ -318,6 +354,8 @@ export interface DiskVerbs {
 	planRemove(disk: string): Promise<RemovePlan>;
 	/** Lets an empty disk go; `cleared`: nothing of the volume is left on it. @throws FsError NOTFOUND, REFUSED while it is needed. */
 	remove(disk: string): Promise<DiskName & { readonly cleared: boolean }>;
+	/** What `replace` would come to. @throws FsError NOTFOUND, REFUSED as `replace` does. */
+	planReplace(disk: string, newPath: string | undefined, force?: boolean): Promise<ReplacePlan>;
 	/** A fresh disk takes over; healing or moving starts by itself. @throws FsError NOTFOUND, REFUSED. */
 	replace(disk: string, newPath: string | undefined, force?: boolean): Promise<ReplaceResult>;
 	show(disk: string): Promise<DiskDetails>;

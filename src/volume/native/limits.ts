@@ -112,6 +112,9 @@ export const limits = {
 	/** Speed is that of the last minute or so; progress and speed are written down this often. Milliseconds. */
 	healSpeedMs: 60_000,
 	healSaveMs: 5000,
+	/** A preview reads so many segments, or for so long, where the speed of healing was never measured. Milliseconds. */
+	previewSamples: 16,
+	previewSampleMs: 2000,
 	/** A count of all segments that takes no longer is made anew for everybody who asks; one that takes longer rests so many times as long. Milliseconds. */
 	ledgerQuickMs: 200,
 	ledgerRestTimes: 20,
