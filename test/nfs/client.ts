@@ -160,6 +160,8 @@ export class NfsClient {
 		const xid = new DataView(message.buffer, message.byteOffset, 4).getUint32(0);
 		const answer = new Deferred<Uint8Array>();
 		this.#waiting.set(xid, answer);
+		// It may fail while the call is still on its way.
+		answer.promise.catch(() => {});
 		await this.connection.writeParts([recordMark(message.length), message]);
 		return decodeReply(await answer.promise);
 	}
