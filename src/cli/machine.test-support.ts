@@ -51,6 +51,8 @@ export class Machine {
 	/** A program has files open below a mount point. */
 	busy = false;
 	fuseMissing: string | undefined;
+	/** What smartctl prints of the device of a domain. */
+	smart: (domain: string) => string | undefined = () => undefined;
 	#node;
 	#pids = new Set<number>();
 	#lastPid = 100;
@@ -213,7 +215,8 @@ export class Machine {
 
 	#platform(pid: number): Platform {
 		const platform = this.#node.boot();
-		return { ...platform, files: this.#files(platform.files), fuse: this.#fuse(pid) };
+		const devices = { smart: async (domain: string) => this.smart(domain) };
+		return { ...platform, devices, files: this.#files(platform.files), fuse: this.#fuse(pid) };
 	}
 
 	/** Looking at the mount point of a dead daemon fails, as the kernel does it. */

@@ -21,6 +21,8 @@ export interface HealthState {
 	readonly isSet: boolean;
 	readonly readPoints: number;
 	readonly slowPoints: number;
+	/** What the device itself complains of, twice in turn; "" nothing. Does not wear off. */
+	readonly complaint: string;
 	/** Until when points have worn off. */
 	readonly wornMs: number;
 	/** When the last trouble was, or the last change for the better. */
@@ -29,13 +31,14 @@ export interface HealthState {
 
 export type HealthEvent =
 	| { readonly kind: "read-error" | "slow" | "tick" }
+	| { readonly kind: "device"; readonly complaint: string }
 	/** Undefined: automatic again. */
 	| { readonly kind: "set"; readonly health: DiskHealth | undefined };
 
 export function initialHealth(health: DiskHealth, isSet: boolean, nowMs: number): HealthState {
 	// A disk that was distrusted when the volume was left keeps the points that say so: otherwise one calm hour of being unmounted would clear it.
 	const readPoints = health === "suspect" ? suspectErrors : health === "degraded" ? healthDegradedPoints : 0;
-	return { health, isSet, readPoints: isSet ? 0 : readPoints, slowPoints: 0, wornMs: nowMs, troubleMs: nowMs };
+	return { health, isSet, readPoints: isSet ? 0 : readPoints, slowPoints: 0, complaint: "", wornMs: nowMs, troubleMs: nowMs };
 }
 
 export function applyHealth(before: HealthState, event: HealthEvent, nowMs: number): HealthState {
@@ -49,6 +52,8 @@ export function applyHealth(before: HealthState, event: HealthEvent, nowMs: numb
 			return graded({ ...state, readPoints: more(state.readPoints), troubleMs: nowMs }, nowMs);
 		case "slow":
 			return graded({ ...state, slowPoints: more(state.slowPoints), troubleMs: nowMs }, nowMs);
+		case "device":
+			return graded({ ...state, complaint: event.complaint, troubleMs: event.complaint === "" ? state.troubleMs : nowMs }, nowMs);
 		case "tick":
 			return graded(state, nowMs);
 	}
@@ -76,16 +81,18 @@ function graded(state: HealthState, nowMs: number): HealthState {
 	return { ...state, health: order[now - 1] as DiskHealth, troubleMs: nowMs };
 }
 
-function wantedBy({ readPoints, slowPoints }: HealthState): DiskHealth {
+/** A device that only complains still keeps what it is given: not to write to it would leave data with less protection than to do so. */
+function wantedBy({ readPoints, slowPoints, complaint }: HealthState): DiskHealth {
 	if (readPoints >= suspectErrors) return "suspect";
-	return readPoints >= healthDegradedPoints || slowPoints >= healthDegradedPoints ? "degraded" : "healthy";
+	return complaint !== "" || readPoints >= healthDegradedPoints || slowPoints >= healthDegradedPoints ? "degraded" : "healthy";
 }
 
 /** Why, for people. */
-export function healthReason({ health, isSet, readPoints, slowPoints }: HealthState): string {
+export function healthReason({ health, isSet, readPoints, slowPoints, complaint }: HealthState): string {
 	if (isSet) return health === "healthy" ? "" : "set by the operator";
 	if (health === "healthy") return "";
 	const why = [
+		...(complaint === "" ? [] : [`the device says (SMART): ${complaint}`]),
 		...(readPoints > 0 ? [`${readPoints} read errors that have not worn off`] : []),
 		...(slowPoints > 0 ? [`${slowPoints} slow answers that have not worn off`] : []),
 	];

@@ -16,8 +16,8 @@ import { allSettledOrThrow, Mutex } from "../base/async.ts";
 import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import { openDiskWithDeadlines, withDeadlines } from "../platform/deadline.ts";
-import type { Disk, Platform } from "../platform/interface.ts";
+import { openDiskWithDeadlines, takeLatency, withDeadlines } from "../platform/deadline.ts";
+import type { DeviceReports, Disk, Platform } from "../platform/interface.ts";
 import { type Candidate, closeAll, closeQuietly, type FinderModules, type Findings, findDisks, newestRoster } from "./disk-finder.ts";
 import { clearDisk, lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
 import type {
@@ -35,7 +35,21 @@ import type {
 	RosterDisk,
 } from "./interface.ts";
 import { applyHealth, type HealthEvent, healthReason, type HealthState, initialHealth } from "./disk-health.ts";
-import { diskCallMs, maximumDisks, probeMs, returnMs, rosterGrowthBytes, slowProbeMs, superblockSlotBytes } from "./limits.ts";
+import { judgeLatency, type LatencyWindow } from "./disk-latency.ts";
+import { readSmart } from "./smart.ts";
+import {
+	diskCallMs,
+	latencyWindowMs,
+	smartConfirmMs,
+	smartFirstMs,
+	smartPollMs,
+	maximumDisks,
+	probeMs,
+	returnMs,
+	rosterGrowthBytes,
+	slowProbeMs,
+	superblockSlotBytes,
+} from "./limits.ts";
 import {
 	changeCounts,
 	changeDisk,
@@ -106,6 +120,8 @@ interface Slot {
 	reason: string;
 	readonly errors: DiskErrors;
 	health: HealthState;
+	/** What its device said when it was last asked; undefined: nothing yet. */
+	complaint: string | undefined;
 	disk: Disk | undefined;
 	superblock: SuperblockFile | undefined;
 	cancelProbe: () => void;
@@ -129,6 +145,7 @@ function emptySlot(entry: RosterDisk): Slot {
 		reason: isGivenUp(entry) ? givenUpReason : entry.reason || "not found",
 		errors,
 		health: initialHealth(entry.health, entry.isHealthSet, 0),
+		complaint: undefined,
 		disk: undefined,
 		superblock: undefined,
 		cancelProbe() {},
@@ -145,6 +162,9 @@ class ManagedDisks implements OpenDiskSet {
 	readonly #listeners = new Set<(id: DiskId, state: DiskState) => void>();
 	readonly #changing = new Mutex();
 	#ejecting: Promise<void> | undefined;
+	readonly #pastLatency = new Map<DiskId, number>();
+	#cancelLatency: () => void = () => {};
+	#cancelSmart: () => void = () => {};
 	#roster: Roster;
 	#broken: Error | undefined;
 	#closed = false;
@@ -459,6 +479,8 @@ class ManagedDisks implements OpenDiskSet {
 			await this.#changing.run(() => this.#change("mount", (roster) => mountedRoster(roster, found), !this.opened.acceptLoss, incarnation));
 		}
 		for (const slot of this.#slots.values()) if (slot.disk) this.#probeLater(slot, slot.disk);
+		this.#watchLatency();
+		this.#askDevicesLater(smartFirstMs);
 	}
 
 	// ── disks that hang or are locked at the mount ───────────────────────────────────────────────────────────────
@@ -525,6 +547,58 @@ class ManagedDisks implements OpenDiskSet {
 			`${path} knows a newer state of the volume (${roster.epoch}) than the disks in use (${this.#roster.epoch}): it was mounted without them. ` +
 			"Unmount, and mount with all disks to go on from the newer state; or empty it, and `cairn disk replace` takes it as a new disk";
 		throw new FsError("REFUSED", "log.adopt-newer", message, { path, epoch: roster.epoch });
+	}
+
+	#watchLatency(): void {
+		this.#cancelLatency = this.#platform.clock.after(latencyWindowMs, () => {
+			if (this.#closed) return;
+			const windows = new Map<DiskId, LatencyWindow>();
+			for (const { id, disk } of this.#slots.values()) {
+				const window = disk && takeLatency(disk);
+				if (window !== undefined) windows.set(id, window);
+			}
+			for (const { id, meanMs, peersMs, pastMs } of judgeLatency(windows, this.#pastLatency)) {
+				const slot = this.#slots.get(id);
+				const ms = { meanMs: Math.round(meanMs), peersMs: Math.round(peersMs), pastMs: Math.round(pastMs) };
+				this.#logger.warn(`disk d${id} answers slowly`, { path: slot?.path, ...ms });
+				if (slot !== undefined) this.#happens(slot, { kind: "slow" });
+			}
+			this.#watchLatency();
+		});
+	}
+
+	/** Devices are asked one after the other, beside everything else: one that hangs holds up the question alone. */
+	#askDevicesLater(ms: number): void {
+		const { devices, clock } = this.#platform;
+		if (devices === undefined || this.#readOnly) return;
+		this.#cancelSmart = clock.after(ms, () => {
+			void this.#askDevices(devices)
+				.catch((error: unknown) => {
+					this.#logger.warn("devices could not be asked for their SMART values", { error: String(error) });
+					return false;
+				})
+				.then((isNews) => {
+					if (!this.#closed) this.#askDevicesLater(isNews ? smartConfirmMs : smartPollMs);
+				});
+		});
+	}
+
+	/** True when an answer was another one than before: it counts when it comes again. */
+	async #askDevices(devices: DeviceReports): Promise<boolean> {
+		let isNews = false;
+		for (const slot of [...this.#slots.values()]) {
+			if (this.#closed) return false;
+			if (!slot.disk) continue;
+			const text = await devices.smart(slot.domain);
+			const opinion = text === undefined ? undefined : readSmart(text);
+			if (opinion === undefined || !slot.disk || this.#closed) continue;
+			const isConfirmed = slot.complaint !== undefined && (slot.complaint === "") === (opinion.why === "");
+			slot.complaint = opinion.why;
+			if ((slot.health.complaint === "") === (opinion.why === "")) continue;
+			if (isConfirmed) this.#happens(slot, { kind: "device", complaint: opinion.why });
+			else isNews = true;
+		}
+		return isNews;
 	}
 
 	#probeLater(slot: Slot, disk: Disk): void {
@@ -787,6 +861,8 @@ class ManagedDisks implements OpenDiskSet {
 		if (this.#closed) return;
 		await this.#changing.run(async () => {
 			this.#closed = true;
+			this.#cancelLatency();
+			this.#cancelSmart();
 			const open = [...this.#slots.values()].filter((slot) => slot.disk);
 			for (const slot of this.#slots.values()) slot.cancelProbe();
 			await Promise.allSettled(open.map((slot) => slot.disk?.close()));

@@ -26,6 +26,25 @@ export const healthMaximumPoints = 64;
 /** An answer to a question that costs a disk nothing, later than this, is slow: on a disk that is only busy it comes sooner. Milliseconds. */
 export const slowProbeMs = 4_000;
 
+/**
+ * A disk has become slow when a call took so many times as long as with its peers and as in its own past, in a window with enough calls, and long enough to matter: an answer of 20 ms is usual for a disk that seeks.
+ * Milliseconds.
+ */
+export const latencyWindowMs = 60_000;
+export const latencyLeastCalls = 32;
+export const latencyLeastPeers = 2;
+export const latencyLeastMs = 30;
+export const latencyTimesPeers = 5;
+export const latencyTimesPast = 4;
+/** What one window counts in the past. */
+export const latencyPastShare = 1 / 8;
+/** How soon after a mount devices are asked for their SMART values, how often then, and how soon again when the answer is another one: one odd answer changes nothing. Milliseconds. */
+export const smartFirstMs = 30_000;
+export const smartPollMs = 3_600_000;
+export const smartConfirmMs = 60_000;
+/** Sectors that cannot be read: one may be what a power cut left. */
+export const smartPendingSectors = 8;
+
 /** How often a disk is asked whether it is still there: an idle volume learns of a loss within this time. Milliseconds. */
 export const probeMs = 1_000;
 /** How often a disk is asked for again that hung at the mount, or that another process had: such a process ends soon after the disk answers. Milliseconds. */

@@ -35,6 +35,11 @@ export async function openDiskWithDeadlines(platform: Platform, path: string, op
 	return new TimedDisk(disk, line);
 }
 
+/** Reads, writes and syncs that have come back since it was last asked, and the time that they took together, waiting in line included; undefined for a disk without deadlines. */
+export function takeLatency(disk: Disk): { readonly calls: number; readonly totalMs: number } | undefined {
+	return disk instanceof TimedDisk ? disk.takeLatency() : undefined;
+}
+
 /** The calls that are out on one disk. */
 class Line {
 	readonly callMs: number;
@@ -46,6 +51,8 @@ class Line {
 	#aliveAtMs = 0;
 	/** Calls that timed out and did not come back yet. */
 	#stuck = 0;
+	#calls = 0;
+	#totalMs = 0;
 
 	constructor(path: string, clock: Clock, options: DeadlineOptions) {
 		this.#path = path;
@@ -60,6 +67,12 @@ class Line {
 	call<T>(what: string, limitMs: number, start: () => Promise<T>, cleanUp?: (late: T) => void): Promise<T> {
 		if (this.#stuck > 0) return Promise.reject(this.#error(what, "an earlier call has not come back"));
 		return this.#timed(what, limitMs, start, cleanUp);
+	}
+
+	takeLatency(): { readonly calls: number; readonly totalMs: number } {
+		const taken = { calls: this.#calls, totalMs: this.#totalMs };
+		this.#calls = this.#totalMs = 0;
+		return taken;
 	}
 
 	/** Passed on even to a disk that hangs. */
@@ -86,6 +99,8 @@ class Line {
 			};
 			const settled = () => {
 				this.#aliveAtMs = this.#clock.monotonicMs();
+				this.#calls++;
+				this.#totalMs += this.#aliveAtMs - startMs;
 				cancel();
 				if (late) this.#stuck--;
 			};
@@ -158,6 +173,10 @@ class TimedDisk implements Disk {
 
 	probe(): Promise<void> {
 		return this.#line.call("probe", this.#line.callMs, () => this.#disk.probe());
+	}
+
+	takeLatency(): { readonly calls: number; readonly totalMs: number } {
+		return this.#line.takeLatency();
 	}
 
 	close(): Promise<void> {

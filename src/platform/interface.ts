@@ -28,8 +28,15 @@ export interface Platform {
 	readonly fuse?: FuseHost;
 	/** Absent outside of simulations: nothing is ever asked then. */
 	readonly simulation?: SimulationHooks;
+	/** Absent where nothing is known of devices but what they do. */
+	readonly devices?: DeviceReports;
 	/** Absent where nobody asks which request a line of the log came from: following requests costs time. */
 	readonly requests?: RequestScope;
+}
+
+export interface DeviceReports {
+	/** What `smartctl -j` prints of the device of a domain; undefined: there is no such program, no such device, or no answer. Bounded in time; never throws. */
+	smart(domain: string): Promise<string | undefined>;
 }
 
 /** What somebody outside has asked for. `id` is unique among the requests of its door while the connection lasts. */

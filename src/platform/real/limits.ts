@@ -33,4 +33,7 @@ export const realLimits = {
 	connectMs: 5_000,
 	/** Silence after which the kernel asks whether the other end of a connection is still there. */
 	keepAliveMs: 60_000,
+	/** smartctl asks a device for a few pages; one that hangs is told of by others. */
+	smartTimeoutMs: 20_000,
+	smartBytes: 1024 * 1024,
 } as const;

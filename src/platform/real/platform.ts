@@ -13,6 +13,7 @@ import { realLimits } from "./limits.ts";
 import { RealMemories } from "./memory.ts";
 import { RealRequests } from "./requests.ts";
 import { RealNetwork } from "./network.ts";
+import { RealDeviceReports } from "./smart.ts";
 import { RealSockets } from "./sockets.ts";
 
 export interface RealPlatformOptions {
@@ -47,6 +48,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		removeMemory: async (name: string) => memories.remove(name),
 		files: new RealHostFiles(),
 		sockets: new RealSockets(),
+		devices: new RealDeviceReports(),
 		network: new RealNetwork(),
 		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
 	};
