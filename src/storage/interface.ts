@@ -84,6 +84,8 @@ export interface SegmentStore {
 	abandon(segment: Segment): void;
 	/** Verified bytes [offset, offset + length) of the payload; from data shards when they are good, else decoded. Damage found is reported and listed for healing. @throws FsError EIO `storage.lost`. */
 	read(segment: Segment, offset: number, length: number): Promise<Uint8Array>;
+	/** Whether the disks give these bytes of the payload; memory is not believed. */
+	isOnDisk(segment: Segment, offset: number, length: number): Promise<boolean>;
 	/** As `read`, as many bytes as `into` takes. With "random" nothing more is fetched than what is asked for, and it is not kept in memory. */
 	readInto(segment: Segment, offset: number, into: Uint8Array, pattern?: ReadPattern): Promise<void>;
 	/** Gives the space of dead fragments back; call when the freeing transaction is durable and no reader is left on it. */

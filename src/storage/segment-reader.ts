@@ -28,6 +28,8 @@ interface Run {
 	readonly index: number;
 	readonly from: number;
 	readonly to: number;
+	/** Memory is not believed. */
+	readonly uncached?: boolean;
 }
 
 interface Answer extends Borrowed {
@@ -73,6 +75,28 @@ export class SegmentReader {
 			at += to - from;
 		}
 		if (parts.length > 0) await allSettledOrThrow(parts);
+	}
+
+	/** Whether the disks give these bytes; what is in memory does not count. @throws FsError other than EIO. */
+	async isOnDisk(segment: Segment, offset: number, lengthBytes: number): Promise<boolean> {
+		for (let at = offset; at < offset + lengthBytes; ) {
+			const index = Math.floor(at / segment.shardBytes);
+			const start = index * segment.shardBytes;
+			const end = Math.min(
+				start + segment.shardBytes,
+				offset + lengthBytes,
+				alignDown(at - start, limits.windowBytes) + start + limits.windowBytes,
+			);
+			const run = { segment, index, from: alignDown(at - start, blockBytes), to: alignUp(end - start, blockBytes), uncached: true };
+			try {
+				(await this.#fetch(run)).release();
+			} catch (error) {
+				if (isFsError(error, "EIO")) return false;
+				throw error;
+			}
+			at = end;
+		}
+		return true;
 	}
 
 	/** Forgets what is cached of a segment whose number might come back with other contents. */
@@ -226,7 +250,8 @@ export class SegmentReader {
 			segment,
 			segment.fragments.filter((place) => place.index !== index),
 		);
-		const cached = new Map(others.map((place) => [place.index, this.#cached(segment, place.index, from, to)]));
+		const inMemory = (place: FragmentPlace) => (run.uncached ? undefined : this.#cached(segment, place.index, from, to));
+		const cached = new Map(others.map((place) => [place.index, inMemory(place)]));
 		others.sort((a, b) => (cached.get(a.index) ? 0 : 1) - (cached.get(b.index) ? 0 : 1));
 		if (others.length < segment.dataShards) throw this.#lost(segment, failures);
 		const sources = others.map((place): Source<Borrowed> => {

@@ -286,6 +286,11 @@ export class NativeSegmentStore implements SegmentStore {
 		await this.#reader.read(segment, offset, into, pattern);
 	}
 
+	isOnDisk(segment: Segment, offset: number, length: number): Promise<boolean> {
+		assertSegment(segment);
+		return this.#reader.isOnDisk(segment, offset, length);
+	}
+
 	assess(segment: Segment): SegmentHealth {
 		return this.#healer.assess(segment);
 	}

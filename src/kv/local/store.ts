@@ -15,6 +15,7 @@
 import { assert } from "../../base/assert.ts";
 import { Mutex } from "../../base/async.ts";
 import { LruCache } from "../../base/bounded.ts";
+import { latin1ToUtf8 } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskId, DiskSet, Roster } from "../../log/interface.ts";
@@ -190,6 +191,14 @@ export class RunStore {
 		});
 	}
 
+	/** Why a mount finds no space: what it could not write, and where. */
+	mountSpace(error: FsError): FsError {
+		const full = [...this.#full].sort((a, b) => a - b);
+		const where = full.map((id) => `d${id} (${latin1ToUtf8(this.#modules.disks.slot(id)?.path ?? "")})`).join(", ");
+		const message = `a mount has to write down what the log holds, and there is no space on ${where || "the disks"} (${error.message}): free space there, and mount again`;
+		return new FsError("ENOSPC", "kv.mount-space", message, { disks: full }, error);
+	}
+
 	/** While mounting: tries again while failures take disks away, or show that they are full. Each does so for good. */
 	async untilDisksHold<T>(work: () => Promise<T>): Promise<T> {
 		const { disks } = this.#modules;
@@ -309,8 +318,11 @@ export class RunStore {
 
 	/** While mounting, before any home is known: where new runs go. */
 	async chooseHomes(): Promise<void> {
-		const wanted = this.#wantedHomes();
-		if (wanted.length === 0) throw noHomes(undefined);
+		const all = this.#wantedHomes();
+		if (all.length === 0) throw noHomes(undefined);
+		// One copy less is better than no mount: what is missing is copied when there is space, and told meanwhile.
+		const roomy = all.filter((id) => !this.#full.has(id));
+		const wanted = roomy.length >= Math.max(1, all.length - 1) ? roomy : all;
 		for (const id of wanted) if (!this.#homes.includes(id) && !this.#holders.includes(id)) await this.#prepareHome(id);
 		this.#homes = wanted;
 	}

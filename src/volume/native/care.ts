@@ -91,5 +91,7 @@ export async function examine(core: Core, healer: Healer, id: number, repair: bo
 		const bad = (after?.fragments ?? []).filter((one) => one.state !== "ok").length;
 		repaired = Math.max(0, corrupt + missing - bad);
 	}
-	return { payloadBytes: health.segment.payloadBytes, fragments, corrupt, missing, repaired, lost: health.lost };
+	// What it still gives is moved away; what is left of it then is lost.
+	const lost = health.lost && !(repair && (await healer.salvage(health)) === 0);
+	return { payloadBytes: health.segment.payloadBytes, fragments, corrupt, missing, repaired, lost };
 }

@@ -12,6 +12,7 @@
  *  H7 Paused, it rebuilds nothing by itself; a run that is paused says what remains.
  *  H8 From the moment that something was to be healed until nothing is, what was done is in the care record, at most `healSaveMs` behind: a mount goes on counting there. What is to be done is always told
  *     by the records of the segments.
+ *  H9 What a lost segment still gives is moved to safety behind what can be healed, once for each state of its places: looking costs reading all of it.
  *  H5 What could not be bettered is counted as remaining or lost, never as healed.
  */
 import { toFsError } from "../../base/errors.ts";
@@ -21,6 +22,7 @@ import type { SegmentHealth } from "../../storage/interface.ts";
 import type { Care } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { HealingStatus, HealOptions, HealResult, Progress } from "./interface.ts";
+import { salvage } from "./salvage.ts";
 import { HealList } from "./heal-list.ts";
 import { SpeedMeter, secondsFor } from "./heal-speed.ts";
 import { timeOf } from "./ledger.ts";
@@ -58,6 +60,9 @@ export class Healer {
 	#leftBytes = 0;
 	#cancelTick: () => void = () => {};
 	readonly #listeners = new Set<(progress: Progress) => void>();
+	/** H9: lost segments of the run, and what was looked at. */
+	#lost: SegmentHealth[] = [];
+	readonly #salvaged = new Map<number, string>();
 
 	constructor(core: Core, care: Care) {
 		this.#core = core;
@@ -208,6 +213,7 @@ export class Healer {
 		this.#tell(progress);
 		const work = Array.from({ length: limits.healsAtOnce }, () => this.#workOff(list, damaged, totals, progress));
 		await Promise.all(work);
+		await this.#salvageLost(totals);
 		totals.remainingBytes += list.weakBytes;
 		totals.leavingBytes += list.leavingBytes;
 		if (this.#outdated || list.overflowed) this.#again = this.#lookAtAll = true;
@@ -311,7 +317,7 @@ export class Healer {
 
 	#enlist(health: SegmentHealth, list: HealList, totals: Totals): void {
 		const { segment, full, leaving, lost, fragments } = health;
-		if (lost) totals.lostBytes += segment.liveBytes;
+		if (lost) this.#foundLost(health, totals);
 		else if (this.#core.platform.simulation?.planted("healing-forgotten")) return;
 		else if (!full || leaving > 0) {
 			const spare = fragments.filter((one) => one.state === "ok").length - segment.dataShards;
@@ -326,7 +332,7 @@ export class Healer {
 		if (segment === undefined) return 0;
 		const isAsChecked = checked !== undefined && samePlaces(checked.segment.fragments, segment.fragments);
 		const health = isAsChecked ? checked : this.#core.store.assess(segment);
-		if (health.lost) totals.lostBytes += segment.liveBytes;
+		if (health.lost) this.#foundLost(health, totals);
 		else if (!health.full || health.leaving > 0) await this.#healOne(health, totals);
 		return totals.rebuiltBytes - before;
 	}
@@ -362,6 +368,42 @@ export class Healer {
 			unpin();
 		}
 		if (retired.length > 0) await this.#core.store.release(retired, segment);
+	}
+
+	#foundLost(health: SegmentHealth, totals: Totals): void {
+		totals.lostBytes += health.segment.liveBytes;
+		if (this.#lost.length < limits.salvagedSegments) this.#lost.push(health);
+	}
+
+	async #salvageLost(totals: Totals): Promise<void> {
+		for (const health of this.#lost.splice(0)) {
+			if (this.#stopped || this.#outdated || this.#care.now.healPaused) continue;
+			const left = await this.salvage(health);
+			totals.lostBytes -= Math.max(0, health.segment.liveBytes - left);
+		}
+	}
+
+	/** H9. Answers how many of its live bytes are left in it. */
+	async salvage({ segment, fragments }: SegmentHealth): Promise<number> {
+		const state = JSON.stringify([segment.liveBytes, fragments]);
+		if (this.#salvaged.get(segment.id) === state) return segment.liveBytes;
+		try {
+			const movedBytes = await salvage(this.#core, segment.id);
+			if (movedBytes > 0) {
+				this.#core.logger.warn("what a lost segment still gave was moved to safety", { segment: segment.id, movedBytes });
+				this.#core.protectionChanged();
+			}
+			const left = await this.#core.view((tx) => tx.get(segmentRecord, segment.id));
+			if (this.#salvaged.size >= limits.salvagedSegments) this.#salvaged.clear();
+			if (left !== undefined) this.#salvaged.set(segment.id, JSON.stringify([left.liveBytes, fragments]));
+			return left?.liveBytes ?? 0;
+		} catch (error) {
+			this.#core.logger.warn("what a lost segment still gives could not be moved to safety now", {
+				segment: segment.id,
+				error: toFsError(error, "volume.salvage").message,
+			});
+			return segment.liveBytes;
+		}
 	}
 
 	/** True when something is still to be done for it. */

@@ -160,6 +160,8 @@ export const limits = {
 	scrubRestSeconds: 600,
 	/** Lost segments that one verify can tell the files of: numbers in memory. */
 	lostSegments: 100_000,
+	/** Lost segments that one run of the healer salvages, and that it remembers having looked at; a later run takes the next. */
+	salvagedSegments: 10_000,
 	lostPaths: 10_000,
 	explainSegments: 10_000,
 } as const;

@@ -3,7 +3,7 @@
  */
 import { Semaphore } from "../../base/async.ts";
 import { readKeyU64 } from "../../base/bytes.ts";
-import { FsError, isFsError } from "../../base/errors.ts";
+import { FsError } from "../../base/errors.ts";
 import { type Ino, type Inode, type RecordTransaction, rootIno, type Segment } from "../../records/interface.ts";
 import { chunkRecord, cookieRecord, extentBlockRecord, inodeRecord, segmentRecord } from "../../records/kinds.ts";
 import { lookup } from "../../namespace/verbs.ts";
@@ -187,11 +187,7 @@ interface PayloadRange {
 async function isReadable(core: Core, { segment, offset, length }: PayloadRange): Promise<boolean> {
 	const unpin = core.store.pin(segment.id);
 	try {
-		await core.store.read(segment, offset, length);
-		return true;
-	} catch (error) {
-		if (isFsError(error, "EIO")) return false;
-		throw error;
+		return await core.store.isOnDisk(segment, offset, length);
 	} finally {
 		unpin();
 	}
