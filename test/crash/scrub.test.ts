@@ -199,7 +199,8 @@ describe("one per cent of a disk's bytes", () => {
 				assert.deepEqual(await contents(volume, `f${at}`), expected, `f${at}`);
 			}
 			const ledger = await volume.ledger();
-			assert.equal(ledger.lostBytes, found.unrecoverable * fileBytes);
+			// What the lost segments still gave was moved to safety.
+			assert.ok(ledger.lostBytes > 0 && ledger.lostBytes < found.unrecoverable * fileBytes, `${ledger.lostBytes} bytes lost`);
 			assert.equal(ledger.levels[0]?.wantedBytes, files * fileBytes);
 			await volume.shutdown();
 		});
