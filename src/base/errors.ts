@@ -25,6 +25,7 @@ export type ErrorCode =
 	| "ENOTDIR"
 	| "EISDIR"
 	| "EINVAL"
+	| "ENOLCK"
 	| "ENOTTY"
 	| "EMFILE"
 	| "EFBIG"
@@ -66,6 +67,9 @@ const answers: ReadonlySet<ErrorCode> = new Set([
 	"ENOSYS",
 	"ENOTTY",
 	"ENOTSUP",
+	"EDEADLK",
+	"ENOLCK",
+	"ECANCELED",
 ]);
 
 function stackFrames(code: ErrorCode): number {

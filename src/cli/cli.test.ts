@@ -22,6 +22,7 @@ describe("the grammar", () => {
 			"verify",
 			"ledger",
 			"explain",
+			"locks",
 		]) {
 			expectCode(await machine.cairn(verb, "--help"), 0, /Examples:\n {2}cairn/);
 		}
@@ -40,7 +41,7 @@ describe("the grammar", () => {
 	});
 
 	test("verbs of later versions are absent", async () => {
-		for (const verb of ["locks", "profile"]) expectCode(await machine.cairn(verb), 2, /unknown command/);
+		for (const verb of ["profile"]) expectCode(await machine.cairn(verb), 2, /unknown command/);
 	});
 
 	test("wrong names, shapes and options are usage errors, as JSON too", async () => {

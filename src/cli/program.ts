@@ -9,6 +9,7 @@ import { diskAdd, diskDrain, diskRemove, diskReplace, diskSet, diskShow, type Dr
 import { exportAdd, type ExportFlags, exportList, exportRemove, exportServe, type ServeFlags } from "./export-verbs.ts";
 import { scrub, type ScrubFlags } from "./scrub-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
+import { breakLocks, locks } from "./lock-verbs.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
 import { type InstallFlags, install } from "./install-verb.ts";
@@ -261,9 +262,25 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.option("--now", "return when everything is rewritten; exit code 5 if that is not possible now")
 		.option("--allow-degraded", "accept what the disks cannot hold in full yet")
 		.action(async (path: string, flags: SetFlags) => run.print(await setProtection(context, path, flags)));
+	addLocks(program, verb, context, run);
 	verb(program, "explain", "Show where the contents of a file lie and what protects them", ["cairn explain /mnt/demo/film.mkv"])
 		.argument("<path>")
 		.action(async (path: string) => run.print(await explain(context, path)));
+}
+
+function addLocks(program: Command, verb: AddVerb, context: Context, run: Run): void {
+	const examples = ["cairn locks                                  # of all mounted volumes", "cairn locks /mnt/demo/mail.db"];
+	const all = verb(program, "locks", "Show who has locked files, since when, and who waits for them", examples)
+		.argument("[path]", "a file, a mount point, or the name of a volume")
+		.action(async (path: string | undefined) => run.print(await locks(context, path)));
+	verb(all, "break", "Take locks of a file away from programs that hold them; these are not told", [
+		"cairn locks break /mnt/demo/mail.db --yes",
+		"cairn locks break /mnt/demo/mail.db --owner fuse:00c0ffee00c0ffee --yes",
+	])
+		.argument("<path>")
+		.option("--owner <owner>", "only those of one owner, as cairn locks shows it")
+		.option("--yes", "the programs that hold them cannot spoil anything")
+		.action(async (path: string, flags: { owner?: string; yes?: boolean }) => run.print(await breakLocks(context, path, flags)));
 }
 
 function addDiskChanges(disk: Command, verb: AddVerb, context: Context, run: Run): void {

@@ -4,18 +4,20 @@
  * Labels are bounded: disks (at most 256), states, kinds of errors. Nothing here is about files or users.
  */
 import { parseTime } from "../base/time.ts";
-import type { VolumeStatus } from "../volume/native/interface.ts";
+import type { HistogramStatus, VolumeStatus } from "../volume/native/interface.ts";
 
 type Labels = Readonly<Record<string, string>>;
 
 interface Sample {
+	/** Of a histogram: `_bucket`, `_sum`, `_count`. */
+	readonly suffix?: string;
 	readonly labels?: Labels;
 	readonly value: number;
 }
 
 interface Metric {
 	readonly name: string;
-	readonly type: "gauge" | "counter";
+	readonly type: "gauge" | "counter" | "histogram";
 	readonly help: string;
 	samples(status: VolumeStatus, about: MetricsContext): readonly Sample[];
 }
@@ -35,6 +37,17 @@ const hot = (label: string, all: readonly string[], now: string): readonly Sampl
 	all.map((key) => ({ labels: { [label]: key }, value: key === now ? 1 : 0 }));
 const gauge = (name: string, help: string, samples: Metric["samples"]): Metric => ({ name, type: "gauge", help, samples });
 const counter = (name: string, help: string, samples: Metric["samples"]): Metric => ({ name, type: "counter", help, samples });
+const histogram = (name: string, help: string, of: (status: VolumeStatus) => HistogramStatus): Metric => ({
+	name,
+	type: "histogram",
+	help,
+	samples: (status) => {
+		const { buckets, sumSeconds, count } = of(status);
+		const below = [...buckets.map(({ seconds, count }) => ({ le: String(seconds), count })), { le: "+Inf", count }];
+		const bucketed = below.map(({ le, count }) => ({ suffix: "_bucket", labels: { le }, value: count }));
+		return [...bucketed, { suffix: "_sum", value: sumSeconds }, { suffix: "_count", value: count }];
+	},
+});
 const perDisk = (value: (disk: VolumeStatus["disks"][number]) => number): Metric["samples"] => {
 	return ({ disks }) => disks.map((disk) => ({ labels: { disk: disk.id }, value: value(disk) }));
 };
@@ -104,6 +117,18 @@ const metrics: readonly Metric[] = [
 	counter("cairn_compaction_freed_bytes_total", "Dead bytes that compaction has given back since the mount.", ({ compaction }) =>
 		one(compaction.freedBytes),
 	),
+	gauge("cairn_locks", "Ranges and files that are locked, and requests that wait for one.", ({ locks: { held, waiting } }) =>
+		each("state", { held, waiting }),
+	),
+	counter("cairn_locks_acquired_total", "Locks given, since this daemon began.", ({ locks }) => each("class", locks.acquired)),
+	counter("cairn_locks_released_total", "Locks given back or taken away, since this daemon began.", ({ locks }) =>
+		each("class", locks.released),
+	),
+	counter("cairn_locks_refused_total", "Requests that did not get their lock at once, by what became of them.", ({ locks }) =>
+		each("outcome", locks.refused),
+	),
+	histogram("cairn_lock_wait_seconds", "How long those who got their lock at last had waited.", ({ locks }) => locks.waits),
+	histogram("cairn_lock_hold_seconds", "How long locks were held.", ({ locks }) => locks.holds),
 	gauge("cairn_warnings", "Sentences that `cairn status` would warn with.", ({ warnings }) => one(warnings.length)),
 ];
 
@@ -113,9 +138,9 @@ export function renderMetrics(status: VolumeStatus, about: MetricsContext): stri
 	const lines: string[] = [];
 	for (const metric of metrics) {
 		lines.push(`# HELP ${metric.name} ${metric.help}`, `# TYPE ${metric.name} ${metric.type}`);
-		for (const { labels, value } of metric.samples(status, about)) {
+		for (const { suffix, labels, value } of metric.samples(status, about)) {
 			const all = Object.entries({ volume: status.volume, ...labels }).map(([key, text]) => `${key}="${escapeLabel(text)}"`);
-			lines.push(`${metric.name}{${all.join(",")}} ${value}`);
+			lines.push(`${metric.name}${suffix ?? ""}{${all.join(",")}} ${value}`);
 		}
 	}
 	return `${lines.join("\n")}\n`;

@@ -28,6 +28,16 @@ const status = {
 	healing: { active: true, remainingBytes: 8, etaSeconds: null, paused: false, tranquility: 0 },
 	scrub: { active: false, lastPass: { ...pass, startedAt: "2026-11-20T00:00:00.000Z", endedAt: "2026-11-20T01:00:00.000Z" } },
 	compaction: { active: false, movedBytes: 11, freedBytes: 12 },
+	locks: {
+		held: 3,
+		waiting: 1,
+		files: 2,
+		acquired: { "fcntl-shared": 4 },
+		released: { "flock-exclusive": 5 },
+		refused: { blocked: 6, deadlocks: 7 },
+		waits: { buckets: [{ seconds: 0.001, count: 8 }], sumSeconds: 0.5, count: 9 },
+		holds: { buckets: [], sumSeconds: 0, count: 0 },
+	},
 	warnings: ["a", "b"],
 } as unknown as VolumeStatus;
 /** 2026-11-21T00:00:00Z */
@@ -39,7 +49,10 @@ describe("metrics", () => {
 		const samples = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
 		const names = new Set<string>();
 		for (const line of samples) {
-			const [, name, labels] = /^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\}) -?\d+(?:\.\d+)?$/.exec(line) ?? [];
+			const [, sample, labels] = /^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\}) -?\d+(?:\.\d+)?$/.exec(line) ?? [];
+			// Samples of a histogram have endings of their own.
+			const base = sample?.replace(/_(bucket|sum|count)$/, "");
+			const name = text.includes(`# TYPE ${base} histogram`) ? base : sample;
 			assert.ok(name !== undefined && text.includes(`# TYPE ${name} `), line);
 			assert.match(labels ?? "", /volume="de\\"mo"/);
 			names.add(name);
@@ -52,6 +65,9 @@ describe("metrics", () => {
 			'cairn_status_age_seconds{volume="de\\"mo"} 3',
 			'cairn_disk_state{volume="de\\"mo",disk="d1",state="suspect"} 1',
 			'cairn_disk_errors_total{volume="de\\"mo",disk="d1",kind="corrupt"} 2',
+			'cairn_locks_refused_total{volume="de\\"mo",outcome="deadlocks"} 7',
+			'cairn_lock_wait_seconds_bucket{volume="de\\"mo",le="0.001"} 8',
+			'cairn_lock_wait_seconds_bucket{volume="de\\"mo",le="+Inf"} 9',
 			'cairn_scrub_last_end_age_seconds{volume="de\\"mo"} 82860',
 		])
 			assert.ok(samples.includes(line), line);

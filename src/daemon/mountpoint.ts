@@ -98,6 +98,8 @@ export interface MountOptions {
 	/** Monitoring listens on this port of the loopback interface; undefined: nowhere. */
 	readonly metricsPort: number | undefined;
 	readonly logFormat: LogFormat;
+	/** Locks are the kernel's, for this mount alone, instead of the volume's. */
+	readonly localLocks: boolean;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -110,6 +112,9 @@ const onCrashWords: Readonly<Record<string, OnCrash>> = {
 	"on_crash=die": "die",
 };
 const logWords: Readonly<Record<string, LogFormat>> = { "log=text": "text", "log=json": "json" };
+
+/** As with mounts of NFS. */
+const lockWords: Readonly<Record<string, boolean>> = { "local_lock=none": false, "local_lock=all": true };
 
 /** Of `metrics=9464`; a word with a port that cannot be is no option. */
 function portOf(word: string): number | undefined {
@@ -127,10 +132,19 @@ export function parseMountOptions(text: string): MountOptions {
 		portOf(word) !== undefined ||
 		withoutEffect.has(word) ||
 		Object.hasOwn(onCrashWords, word) ||
-		Object.hasOwn(logWords, word);
+		Object.hasOwn(logWords, word) ||
+		Object.hasOwn(lockWords, word);
 	const unknown = words.filter((word) => !known(word));
 	if (unknown.length > 0) {
-		const there = ["ro", "root_only", ...kernelFlags, ...Object.keys(onCrashWords), "metrics=PORT", ...Object.keys(logWords)].join(", ");
+		const there = [
+			"ro",
+			"root_only",
+			...kernelFlags,
+			...Object.keys(onCrashWords),
+			"metrics=PORT",
+			...Object.keys(logWords),
+			...Object.keys(lockWords),
+		].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
 	}
 	return {
@@ -138,19 +152,21 @@ export function parseMountOptions(text: string): MountOptions {
 		allowOther: !words.includes("root_only"),
 		onCrash: onCrashWords[words.findLast((word) => Object.hasOwn(onCrashWords, word)) ?? ""] ?? "resume",
 		logFormat: logWords[words.findLast((word) => Object.hasOwn(logWords, word)) ?? ""] ?? "text",
+		localLocks: lockWords[words.findLast((word) => Object.hasOwn(lockWords, word)) ?? ""] ?? false,
 		metricsPort: words.map(portOf).findLast((port) => port !== undefined),
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
 
 /** The words that `parseMountOptions` makes the same of. */
-export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, logFormat, flags }: MountOptions): string[] {
+export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, logFormat, localLocks, flags }: MountOptions): string[] {
 	return [
 		...(readOnly ? ["ro"] : []),
 		...(allowOther ? [] : ["root_only"]),
 		...(onCrash === "resume" ? [] : [`on_crash=${onCrash}`]),
 		...(metricsPort === undefined ? [] : [`metrics=${metricsPort}`]),
 		...(logFormat === "text" ? [] : [`log=${logFormat}`]),
+		...(localLocks ? ["local_lock=all"] : []),
 		...flags,
 	];
 }

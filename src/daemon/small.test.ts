@@ -111,6 +111,7 @@ describe("mount options", () => {
 			onCrash: "resume",
 			metricsPort: undefined,
 			logFormat: "text",
+			localLocks: false,
 			flags: [],
 		});
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
@@ -119,6 +120,7 @@ describe("mount options", () => {
 			onCrash: "resume",
 			metricsPort: undefined,
 			logFormat: "text",
+			localLocks: false,
 			flags: ["noatime", "nosuid"],
 		});
 		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
@@ -127,6 +129,7 @@ describe("mount options", () => {
 			onCrash: "die",
 			metricsPort: 9464,
 			logFormat: "text",
+			localLocks: false,
 			flags: [],
 		});
 		for (const text of [

@@ -47,6 +47,8 @@ const verbs: Readonly<Record<string, Verb>> = {
 	scrub: (given, _progress, state) => scrub(given, state),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
+	locks: (given, _progress, state) => need(state).listLocks(utf8ToLatin1(text(given, "path"))),
+	"locks-break": (given, _progress, state) => breakLocks(given, state),
 	"disk-add": (given, _progress, state) => addDisks(given, state),
 	"disk-drain": (given, progress, state) => drainDisk(given, progress, state),
 	"disk-drain-cancel": (given, _progress, state) => need(state).disks.cancelDrain(text(given, "disk")),
@@ -204,6 +206,11 @@ async function scrub(given: Arguments, state: DaemonState): Promise<ScrubStatus>
 		default:
 			throw new FsError("EINVAL", "control.scrub", `the daemon knows no scrub action "${text(given, "action")}"`);
 	}
+}
+
+async function breakLocks(given: Arguments, state: DaemonState): Promise<{ readonly broken: number }> {
+	const owner = given["owner"] === undefined ? undefined : text(given, "owner");
+	return { broken: await need(state).breakLocks(utf8ToLatin1(text(given, "path")), owner) };
 }
 
 async function replaceDisk(given: Arguments, state: DaemonState): Promise<unknown> {

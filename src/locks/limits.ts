@@ -29,3 +29,13 @@ export const lockLimits: LockLimits = {
 	/** After a break nobody caches this inode for so long: two clients that take turns would do nothing else than break. */
 	quietMs: 30_000,
 };
+
+/** Of the memory that locks survive in. */
+export const fileLockLimits = {
+	/** Records of one half: what may be held (an unlock may double it), the notes, and the largest command: the release of a file with all its locks, and as many grants as may wait. */
+	records: 2 * lockLimits.total + 16_384,
+	/** It is written anew at four records for each lock that is held, but not while it is small. */
+	leastRecords: 8192,
+	/** Requests that changed something and may be unanswered still: a door has 512 under way, and each may let a hundred others go. */
+	notes: 2048,
+} as const;

@@ -98,3 +98,17 @@ export function without(from: Range, taken: Range): readonly Range[] {
 	if (from.end > taken.end) left.push({ start: next(taken.end), end: from.end });
 	return left;
 }
+
+/** `rangeOfOffsets` of two u64, high word first. @throws FsError EINVAL. */
+export function rangeOfWords(start: readonly [number, number], end: readonly [number, number]): Range {
+	return rangeOfOffsets(positionOf(...start), positionOf(...end));
+}
+
+/** The other way; what lies beyond the last offset of fcntl(2) becomes that offset. */
+export function offsetWordsOf({ start, end }: Range): {
+	readonly start: readonly [number, number];
+	readonly end: readonly [number, number];
+} {
+	const atMost = (value: Position): Position => (value > lastOffset ? lastOffset : value);
+	return { start: wordsOf(atMost(start)), end: wordsOf(atMost(end)) };
+}

@@ -311,6 +311,8 @@ export interface FuseChannel {
 	notify(message: Uint8Array): Promise<void>;
 	/** Whether a thread has a capability in force (capabilities(7), by number) in this moment; false when it is gone. */
 	capable(pid: number, capability: number): Promise<boolean>;
+	/** Whether a thread waits in fcntl(2) with F_OFD_SETLKW in this moment: the protocol does not tell such locks from those of processes. False when that is not to be known. */
+	waitsForOpenFile(pid: number): Promise<boolean>;
 	/** The file descriptor of the connection in this process, for one that shall inherit it. Undefined where there is none. */
 	readonly descriptor?: number;
 	/** Resolves when the kernel ended the connection (unmounted or aborted). */

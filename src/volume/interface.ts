@@ -2,8 +2,11 @@
  * The one API of a volume (architecture, section 7): what doors see. Asynchronous, serialisable, bounded. Implementations pass `test/conformance/volume.ts`.
  */
 import type { Timestamp } from "../base/time.ts";
+import type { FileLocks } from "../locks/file-locks.ts";
 import type { FileType, Ino } from "../records/interface.ts";
 
+export type { FileLocks, LocalLock } from "../locks/file-locks.ts";
+export { offsetWordsOf, rangeOfWords } from "../locks/range.ts";
 export type { FileType, Ino } from "../records/interface.ts";
 
 /**
@@ -302,7 +305,10 @@ export interface Volume {
 	flush(handle: HandleId): Promise<void>;
 	/** Bytes and names of the file survive the loss of as many disks as the volume tolerates. Reports the handle's sticky error. */
 	fsync(handle: HandleId, dataOnly: boolean): Promise<void>;
+	/** Locks that were taken through the handle go with it. */
 	close(handle: HandleId): Promise<void>;
+	/** Byte ranges and flocks of the files of this volume, of all doors. What it does, it does before it returns: answers come in the order of the calls. */
+	readonly locks: FileLocks;
 
 	// the whole
 	/** Every acknowledged change up to `position` is durable. */

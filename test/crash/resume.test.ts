@@ -433,6 +433,108 @@ describe("requests that are sent again", () => {
 		});
 	});
 
+	describe("locks", () => {
+		const [reading, writing, unlock] = [0, 1, 2];
+		const lockBody = (w: ByteWriter, handle: number, owner: number, type: number, flags = 0, start = 0, end = 99) =>
+			w.u64(handle).u64(owner).u64(start).u64(end).u32(type).u32(owner).u32(flags).u32(0);
+		const flushBody = (w: ByteWriter, handle: number, owner: number) => w.u64(handle).u64(0).u64(owner);
+
+		async function opened(seed: number) {
+			const { connection, made } = await prepared(seed);
+			const open = async (): Promise<number> => {
+				const reply = await connection.send(opcodes.OPEN, (w) => w.u32(2).u32(0), made.file);
+				return Number(reply.view.getBigUint64(0, true));
+			};
+			const ask = (opcode: number, handle: number, owner: number, type: number, flags = 0) =>
+				connection.prepare(opcode, (w) => lockBody(w, handle, owner, type, flags), made.file);
+			const now = async (opcode: number, handle: number, owner: number, type: number, flags = 0): Promise<number> =>
+				(await connection.channel.send(ask(opcode, handle, owner, type, flags))).errno;
+			return { connection, made, open, ask, now };
+		}
+
+		test("what was held is held, over deaths, and goes with its process and its files", async () => {
+			const { connection, made, open, now } = await opened(11);
+			await connection.world.run(async () => {
+				const [a, b] = [await open(), await open()];
+				assert.equal(await now(opcodes.SETLK, a, 1, writing), 0);
+				assert.equal(await now(opcodes.SETLK, a, 7, writing, 1), 0);
+				for (let death = 0; death < 3; death++) {
+					await connection.takeOver();
+					assert.equal(await now(opcodes.SETLK, b, 2, reading), 11, "EAGAIN");
+					assert.equal(await now(opcodes.SETLK, b, 8, reading, 1), 11, "EAGAIN");
+				}
+				await connection.send(opcodes.FLUSH, (w) => flushBody(w, a, 1), made.file);
+				assert.equal(await now(opcodes.SETLK, b, 2, reading), 0);
+				assert.equal(await now(opcodes.SETLK, b, 8, reading, 1), 11, "the flock belongs to the open file");
+				await connection.takeOver();
+				await connection.send(opcodes.RELEASE, (w) => w.u64(a).u32(2).u32(2).u64(7), made.file);
+				assert.equal(await now(opcodes.SETLK, b, 8, writing, 1), 0);
+			});
+		});
+
+		test("who waited waits on, and gets it; what was granted and not answered is answered, and not asked for again", async () => {
+			const { connection, open, ask, now } = await opened(12);
+			await connection.world.run(async () => {
+				const [a, b, c] = [await open(), await open(), await open()];
+				assert.equal(await now(opcodes.SETLK, a, 1, writing), 0);
+				const [second, third] = [ask(opcodes.SETLKW, b, 2, writing), ask(opcodes.SETLKW, c, 3, writing)];
+				connection.channel.post(second);
+				connection.channel.post(third);
+				await connection.takeOver();
+				const answers = [connection.sendAgain(second), connection.sendAgain(third)] as const;
+				assert.equal(await now(opcodes.SETLK, a, 1, unlock), 0);
+				assert.equal((await answers[0]).errno, 0);
+				// The grant to the third is lost: the process dies with the reply in its hand.
+				const lost = connection.channel;
+				const release = ask(opcodes.SETLK, b, 2, unlock);
+				lost.post(release);
+				await connection.takeOver();
+				assert.equal(await now(opcodes.SETLK, a, 1, reading), 11, "it is the third's");
+				const [unlocked, granted] = await Promise.all([connection.sendAgain(release), connection.sendAgain(third)]);
+				assert.deepEqual([unlocked.errno, granted.errno], [0, 0]);
+			});
+		});
+
+		test("a lock, an unlock and a close that were carried out do not happen twice", async () => {
+			const { connection, made, open, ask, now } = await opened(13);
+			await connection.world.run(async () => {
+				const [a, b] = [await open(), await open()];
+				const taken = ask(opcodes.SETLK, a, 1, writing);
+				assert.equal((await connection.channel.send(taken)).errno, 0);
+				assert.equal(await now(opcodes.SETLK, a, 1, unlock), 0);
+				await connection.takeOver();
+				assert.equal((await connection.sendAgain(taken)).errno, 0);
+				assert.equal(await now(opcodes.SETLK, b, 2, writing), 0, "another thread had let go of it");
+				assert.equal(await now(opcodes.SETLK, b, 2, unlock), 0);
+
+				assert.equal(await now(opcodes.SETLK, a, 1, writing), 0);
+				const closed = connection.prepare(opcodes.FLUSH, (w) => flushBody(w, a, 1), made.file);
+				const freed = ask(opcodes.SETLK, b, 2, unlock);
+				assert.equal((await connection.channel.send(closed)).errno, 0);
+				assert.equal(await now(opcodes.SETLK, b, 2, writing), 0);
+				assert.equal((await connection.channel.send(freed)).errno, 0);
+				assert.equal(await now(opcodes.SETLK, a, 1, writing), 0, "another thread again");
+				await connection.takeOver();
+				assert.equal((await connection.sendAgain(closed)).errno, 0);
+				assert.equal((await connection.sendAgain(freed)).errno, 0);
+				assert.equal(await now(opcodes.SETLK, b, 2, reading), 11, "the newer lock stayed");
+			});
+		});
+
+		test("locks of a file whose release was under way go with it", async () => {
+			const { connection, made, open, now } = await opened(14);
+			await connection.world.run(async () => {
+				const [a, b] = [await open(), await open()];
+				assert.equal(await now(opcodes.SETLK, a, 7, writing, 1), 0);
+				const release = connection.prepare(opcodes.RELEASE, (w) => w.u64(a).u32(2).u32(2).u64(7), made.file);
+				connection.channel.post(release);
+				await connection.takeOver();
+				assert.equal((await connection.sendAgain(release)).errno, 0);
+				assert.equal(await now(opcodes.SETLK, b, 8, writing, 1), 0);
+			});
+		});
+	});
+
 	test("many requests at once, of which any may have been carried out", async () => {
 		for (let seed = 1; seed <= 8; seed++) {
 			const { connection, before } = await prepared(100 + seed);

@@ -292,7 +292,7 @@ export class TestVolume {
 		await this.#undo?.();
 		// Other volumes of this machine have their memory files beside: only those with exactly this id are ours.
 		if (this.#id !== undefined)
-			for (const kind of ["log", "dirty", "handles"]) rmSync(`/dev/shm/cairn-${this.#id}.${kind}`, { force: true });
+			for (const kind of ["log", "dirty", "handles", "locks"]) rmSync(`/dev/shm/cairn-${this.#id}.${kind}`, { force: true });
 		rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
 	}
 }

@@ -23,6 +23,8 @@ export interface Negotiated {
 	readonly dontMask: boolean;
 	/** The kernel can do without OPENDIR and RELEASEDIR. */
 	readonly noOpendir: boolean;
+	/** The volume serves locks; otherwise the kernel keeps them, for itself. Absent in what older programs left. */
+	readonly locks?: boolean;
 	/** It can send requests again that a process took with it (Linux 6.9). */
 	readonly resend: boolean;
 }
@@ -40,6 +42,10 @@ export interface Door {
 	readonly maxHandles: number;
 	/** How many mappable handles a file has. */
 	readonly mappable: Map<Ino, number>;
+	/** Locks are the volume's, where the kernel is told so; with false it keeps them. */
+	readonly serveLocks: boolean;
+	/** Requests that wait for locks, by their number (session.ts `keyOfHeader`); they are answered at the end of the connection. */
+	readonly lockWaits: Map<string, RequestHeader>;
 	readonly readBuffers: BufferPool;
 	readonly removed: BoundedMap<Ino, Attributes>;
 	/** When a file was last written, monotonic ms. */
@@ -63,6 +69,8 @@ export interface Door {
 	changed(change: Changed): void;
 	/** Makes the kernel ask anew for what it does not know to have changed. Never blocks for long: attributes alone. */
 	forgetAttributes(ino: Ino): Promise<void>;
+	/** Whether a thread waits for a lock of an open file description. */
+	waitsForOpenFile(pid: number): Promise<boolean>;
 	/** Whether a thread has a capability (capabilities(7), by number) now. */
 	capable(pid: number, capability: number): Promise<boolean>;
 	reply(header: RequestHeader, view: Uint8Array, body: Uint8Array | undefined): void;

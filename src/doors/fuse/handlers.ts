@@ -8,6 +8,7 @@ import type { AllocateMode, Attributes, Caller, Changed, NodeRef, OpenIntent, Op
 import { attributeValidity, dropHandle, keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { readDirectory } from "./directory.ts";
+import { ownerOf, requestNameOf, setLock, testLock } from "./locks.ts";
 import { answerIoctl, changesFlags } from "./ioctl.ts";
 import {
 	congestionThreshold,
@@ -25,6 +26,7 @@ import {
 	decodeCreate,
 	decodeFallocate,
 	decodeFh,
+	decodeFlush,
 	decodeFsync,
 	decodeGetattr,
 	decodeGetxattrSize,
@@ -75,8 +77,7 @@ export type Handler = (header: RequestHeader, r: RequestReader) => Promise<void>
 // ── INIT ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * Asked for when offered. No WRITEBACK_CACHE (sizes would go stale for other doors), no POSIX_LOCKS or FLOCK_LOCKS (the kernel keeps those
- * locks).
+ * Asked for when offered. No WRITEBACK_CACHE: sizes would go stale for other doors.
  */
 const wanted =
 	initFlags.ASYNC_READ |
@@ -99,7 +100,10 @@ const wanted =
 	initFlags.INIT_EXT;
 
 /** @throws FsError ENOTSUP: the kernel is too old. */
-export function negotiate(init: InitIn, keepCache: boolean): { readonly out: InitOut; readonly state: Negotiated } {
+export function negotiate(
+	init: InitIn,
+	{ keepCache, serveLocks }: Pick<Door, "keepCache" | "serveLocks">,
+): { readonly out: InitOut; readonly state: Negotiated } {
 	if (init.major < 7 || (init.major === 7 && init.minor < minMinor)) {
 		const data = { major: init.major, minor: init.minor };
 		throw new FsError(
@@ -111,7 +115,10 @@ export function negotiate(init: InitIn, keepCache: boolean): { readonly out: Ini
 	}
 	// Without the only writer's view of contents, cached pages are checked against size and mtime at each getattr.
 	const caching = keepCache ? wanted : (wanted & ~initFlags.EXPLICIT_INVAL_DATA) | initFlags.AUTO_INVAL_DATA;
-	const flags = (init.major === 7 ? init.flags : 0) & caching;
+	// Both or none: half of them would be locks that the other half's users think they have.
+	const both = initFlags.POSIX_LOCKS | initFlags.FLOCK_LOCKS;
+	const locks = serveLocks && (init.flags & both) === both;
+	const flags = (init.major === 7 ? init.flags : 0) & (locks ? caching | both : caching);
 	const minor = Math.min(init.minor, maxMinor);
 	return {
 		out: {
@@ -130,13 +137,14 @@ export function negotiate(init: InitIn, keepCache: boolean): { readonly out: Ini
 			setxattrExt: (flags & initFlags.SETXATTR_EXT) !== 0,
 			dontMask: (flags & initFlags.DONT_MASK) !== 0,
 			noOpendir: keepCache && (init.flags & initFlags.NO_OPENDIR_SUPPORT) !== 0,
+			locks,
 			resend: (init.flags2 & initFlags2.HAS_RESEND) !== 0,
 		},
 	};
 }
 
 async function handleInit(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
-	const { out, state } = negotiate(decodeInit(r), door.keepCache);
+	const { out, state } = negotiate(decodeInit(r), door);
 	door.negotiated = state;
 	await door.onNegotiated(state);
 	encodeInitOut(door.out.reset(), out);
@@ -447,9 +455,10 @@ function intentOf(flags: number, disposition: OpenIntent["disposition"]): OpenIn
 	return { disposition, access: accessOf(flags), sync: (flags & openFlags.DSYNC) !== 0, appending: (flags & openFlags.APPEND) !== 0 };
 }
 
-/** close(2) of a file opened for reading has nothing to report: it needs no FLUSH. */
+/** close(2) of a file opened for reading has nothing to report, and needs no FLUSH, unless that is what ends its locks (locks.ts). */
 function openReplyFlags(door: Door, flags: number): number {
-	return (door.keepCache ? fopen.KEEP_CACHE : 0) | (accessOf(flags).write ? 0 : fopen.NOFLUSH);
+	const needsFlush = accessOf(flags).write || door.negotiated?.locks === true;
+	return (door.keepCache ? fopen.KEEP_CACHE : 0) | (needsFlush ? 0 : fopen.NOFLUSH);
 }
 
 function roomForHandle(door: Door): void {
@@ -609,8 +618,11 @@ async function withoutHoles(door: Door, header: RequestHeader, handle: number, o
 }
 
 async function handleFlush(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
-	const handle = decodeFh(r);
-	openFile(door, handle);
+	const { handle, owner } = decodeFlush(r);
+	const { ino } = openFile(door, handle);
+	const { locks } = door.volume;
+	const request = requestNameOf(header);
+	if (!(isResent(header) && locks.isDone(request))) locks.dropOwner(ino, ownerOf(owner), request);
 	await door.volume.flush(handle);
 	done(door, header);
 }
@@ -622,6 +634,15 @@ async function handleRelease(door: Door, header: RequestHeader, r: RequestReader
 	openFile(door, handle);
 	dropHandle(door, handle);
 	await door.volume.close(handle);
+	done(door, header);
+}
+
+function handleGetlk(door: Door, header: RequestHeader, r: RequestReader): undefined {
+	testLock(door, header, r);
+}
+
+async function handleSetlk(door: Door, header: RequestHeader, r: RequestReader, wait: boolean): Promise<void> {
+	await setLock(door, header, r, wait);
 	done(door, header);
 }
 
@@ -775,6 +796,9 @@ export function createHandlers(door: Door): ReadonlyMap<number, Handler> {
 		[opcodes.TMPFILE, on(handleTmpfile)],
 		[opcodes.IOCTL, on(handleIoctl)],
 		[opcodes.FLUSH, on(handleFlush)],
+		[opcodes.GETLK, on(handleGetlk)],
+		[opcodes.SETLK, (header, r) => handleSetlk(door, header, r, false)],
+		[opcodes.SETLKW, (header, r) => handleSetlk(door, header, r, true)],
 		[opcodes.SETXATTR, on(handleSetxattr)],
 		[opcodes.GETXATTR, on(handleGetxattr)],
 		[opcodes.LISTXATTR, on(handleListxattr)],

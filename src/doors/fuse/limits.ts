@@ -33,6 +33,9 @@ export const maxBytesInFlight = 32 << 20;
 export const pooledReadBytes = 32 << 10;
 export const keptReadBytes = 8 << 20;
 
+/** Programs that wait for locks at once: each is a thread that sleeps in the kernel, and costs some hundred bytes here. More are refused with ENOLCK. */
+export const maxWaitingLocks = 16_384;
+
 /** Open files. A handle costs about 300 bytes here and in the volume; more than this many opens fail EMFILE. */
 export const maxHandles = 262_144;
 

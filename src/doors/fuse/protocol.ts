@@ -70,10 +70,12 @@ export const opcodes = {
 /** INIT flags; from bit 32 on they travel in `flags2`, here under names of their own. */
 export const initFlags = {
 	ASYNC_READ: 1 << 0,
+	POSIX_LOCKS: 1 << 1,
 	ATOMIC_O_TRUNC: 1 << 3,
 	EXPORT_SUPPORT: 1 << 4,
 	BIG_WRITES: 1 << 5,
 	DONT_MASK: 1 << 6,
+	FLOCK_LOCKS: 1 << 10,
 	HAS_IOCTL_DIR: 1 << 11,
 	AUTO_INVAL_DATA: 1 << 12,
 	DO_READDIRPLUS: 1 << 13,
@@ -122,6 +124,10 @@ export const xattrKillSetGid = 1;
 /** `FUSE_NOTIFY_INVAL_INODE`. */
 const notifyInvalInode = 2;
 const notifyInvalEntry = 3;
+
+/** F_RDLCK and so on of asm-generic/fcntl.h, and `FUSE_LK_FLOCK`. */
+export const lockTypes = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
+const lockFlock = 1;
 
 /** FALLOC_FL_* of linux/falloc.h. The kernel lets no other bits through to a FUSE server. */
 export const fallocFlags = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
@@ -194,6 +200,7 @@ export const errnoOf: Readonly<Record<ErrorCode, number>> = {
 	ERANGE: 34,
 	EDEADLK: 35,
 	ENAMETOOLONG: 36,
+	ENOLCK: 37,
 	ENOSYS: 38,
 	ENOTEMPTY: 39,
 	ELOOP: 40,
@@ -231,6 +238,8 @@ export interface RequestHeader {
 	readonly pid: number;
 	/** Where the volume notes what came of it (`session.ts`). */
 	slot?: number;
+	/** Its caller does not want to wait any more (INTERRUPT). */
+	interrupted?: boolean;
 }
 
 /** A bounds-checked cursor over one request. */
@@ -272,6 +281,12 @@ export class RequestReader {
 	u64(): number {
 		const low = this.u32();
 		return this.u32() * 0x1_0000_0000 + low;
+	}
+
+	/** An exact u64, high word first. */
+	words(): Words {
+		const low = this.u32();
+		return [this.u32(), low];
 	}
 
 	i64(): number {
@@ -496,6 +511,46 @@ export function decodeFh(r: RequestReader): number {
 export function decodeFsync(r: RequestReader): { readonly handle: number; readonly dataOnly: boolean } {
 	const handle = r.u64();
 	return { handle, dataOnly: (r.u32() & fsyncDataOnly) !== 0 };
+}
+
+/** An u64 as two words, high first: lock owners and offsets use all of it. */
+export type Words = readonly [number, number];
+
+export interface LockIn {
+	readonly handle: number;
+	readonly owner: Words;
+	readonly start: Words;
+	/** Inclusive. */
+	readonly end: Words;
+	/** F_RDLCK, F_WRLCK, F_UNLCK. */
+	readonly type: number;
+	/** Of the process. */
+	readonly pid: number;
+	readonly flock: boolean;
+}
+
+/** `struct fuse_lk_in`, of GETLK, SETLK and SETLKW. */
+export function decodeLock(r: RequestReader): LockIn {
+	const handle = r.u64();
+	const owner = r.words();
+	const start = r.words();
+	const end = r.words();
+	const type = r.u32();
+	const pid = r.u32();
+	return { handle, owner, start, end, type, pid, flock: (r.u32() & lockFlock) !== 0 };
+}
+
+/** `struct fuse_flush_in`: the handle, and who closed one of his descriptors of it. */
+export function decodeFlush(r: RequestReader): { readonly handle: number; readonly owner: Words } {
+	const handle = r.u64();
+	r.skip(8);
+	return { handle, owner: r.words() };
+}
+
+/** `struct fuse_interrupt_in`: the number of the request that is to be given up. */
+export function decodeInterrupt(r: RequestReader): { readonly uniqueLow: number; readonly uniqueHigh: number } {
+	const [uniqueHigh, uniqueLow] = r.words();
+	return { uniqueLow, uniqueHigh };
 }
 
 export interface FallocateIn {
@@ -753,6 +808,11 @@ export function encodeStatxOut(w: ReplyWriter, a: Attributes, attributeMs: numbe
 	w.u32((a.rdev >>> 8) & 0xfff)
 		.u32((a.rdev & 0xff) | ((a.rdev >>> 12) & 0xfff00))
 		.zeros(8 + 112);
+}
+
+/** `struct fuse_lk_out`: type F_UNLCK where nothing is in the way. */
+export function encodeLockOut(w: ReplyWriter, start: Words, end: Words, type: number, pid: number): void {
+	w.u32(start[1]).u32(start[0]).u32(end[1]).u32(end[0]).u32(type).u32(pid);
 }
 
 /** `struct fuse_open_out`. */

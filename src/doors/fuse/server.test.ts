@@ -159,7 +159,7 @@ test("INIT takes of the kernel's offer what the door wants", async () => {
 		"DO_READDIRPLUS",
 	] as const)
 		assert.ok(flags & initFlags[flag], flag);
-	assert.equal(flags & (initFlags.WRITEBACK_CACHE | (1 << 1) | (1 << 10)), 0, "no writeback cache, no locks");
+	assert.equal(flags & initFlags.WRITEBACK_CACHE, 0, "no writeback cache");
 	assert.deepEqual([reply.view.getUint32(20, true), reply.view.getUint16(28, true)], [1 << 20, 256]);
 	const old = await new Bench().send(opcodes.INIT, (w) => w.u32(7).u32(23).u32(0).u32(0));
 	assert.equal(old.errno, errnoOf.ENOTSUP);
@@ -270,7 +270,7 @@ test("open flags become intents", async () => {
 	assert.equal(await open(1 | 0o4010000), intent(false, true, true, "open"), "O_SYNC");
 	assert.equal(await open(1 | 0o1000), intent(false, true, false, "overwrite"));
 	const reading = await bench.send(opcodes.OPEN, (w) => w.u32(0).u32(0), { node: file.ino });
-	assert.equal(reading.view.getUint32(8, true), fopen.KEEP_CACHE | fopen.NOFLUSH);
+	assert.equal(reading.view.getUint32(8, true), fopen.KEEP_CACHE, "each close is told of: it ends locks");
 	assert.equal((await bench.send(opcodes.OPEN, (w) => w.u32(0).u32(0), { node: 12_345 })).errno, errnoOf.ESTALE);
 	await bench.server.stop();
 	assert.equal(bench.volume.open_.size, 0, "stop closes what the kernel left open");
@@ -442,7 +442,7 @@ test("every error code has its errno; ENOSYS and faults of the program do not ge
 		assert.equal((await bench.getattr(1)).errno, errnoOf.EIO);
 		assert.equal(bench.fatal.at(-1), error);
 	}
-	for (const opcode of [opcodes.BMAP, opcodes.POLL, opcodes.SETLK, 999]) {
+	for (const opcode of [opcodes.BMAP, opcodes.POLL, 999]) {
 		assert.equal((await bench.send(opcode, (w) => w.zeros(64))).errno, errnoOf.ENOSYS);
 	}
 	assert.equal((await bench.send(opcodes.SETATTR, (w) => w.zeros(20))).errno, errnoOf.EINVAL, "a request that ends too early");

@@ -9,6 +9,7 @@
  *  F4 An opcode that is implemented never answers ENOSYS: the kernel would remember it and, for FSYNC and FLUSH, report success ever after.
  *  F5 A directory's sync waits for the newest position that any reply of this door has reported.
  *  F6 Requests in flight and their bytes are bounded by pausing the channel; what is not read yet waits in the kernel.
+ *  F7 Who waits for a lock is not in flight: others must come through to let go of it, and a successor is sent the request again. Their number is bounded by itself.
  */
 import { AssertionError, assert } from "../../base/assert.ts";
 import { Deferred, Signal } from "../../base/async.ts";
@@ -22,6 +23,7 @@ import { dropHandle, keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { FaultLog } from "./faults.ts";
 import { answerAgain, createHandlers } from "./handlers.ts";
+import { requestNameOf } from "./locks.ts";
 import type { Handler } from "./handlers.ts";
 import {
 	detachMs,
@@ -30,6 +32,7 @@ import {
 	maxHandles,
 	maxRecentWrites,
 	maxRemovedNodes,
+	maxWaitingLocks,
 	defaultTimeoutMs,
 	keptReadBytes,
 	pooledReadBytes,
@@ -40,6 +43,7 @@ import {
 	RequestReader,
 	decodeBatchForget,
 	decodeHeader,
+	decodeInterrupt,
 	encodeForgetAttributes,
 	encodeForgetContents,
 	encodeForgetEntry,
@@ -49,7 +53,7 @@ import {
 	outHeaderBytes,
 } from "./protocol.ts";
 import type { RequestHeader } from "./protocol.ts";
-import { RequestSession } from "./session.ts";
+import { isResent, keyOfHeader, RequestSession } from "./session.ts";
 
 export interface FuseServerOptions {
 	/** Changes are refused with EROFS, whatever the mount flags say. */
@@ -64,6 +68,8 @@ export interface FuseServerOptions {
 	readonly clientInstance?: string;
 	/** Something is wrong with the program, not with a request: the daemon decides whether to go on. The request got EIO. */
 	readonly onFatal?: (error: unknown) => void;
+	/** Locks of files are the volume's (default), or the kernel's own, for this mount alone. */
+	readonly locks?: "volume" | "kernel";
 	/** The connection may be taken over by another process. */
 	readonly session?: FuseSession;
 }
@@ -193,6 +199,8 @@ class Server implements FuseServer {
 			negativeMs,
 			handles: this.#handles,
 			maxHandles,
+			serveLocks: options.locks !== "kernel",
+			lockWaits: new Map(),
 			readBuffers: new BufferPool({ fromBytes: pooledReadBytes, keptBytes: keptReadBytes, shared: false }),
 			mappable: new Map(),
 			writeOut: (ino, offset) => this.#writeOut(ino, offset),
@@ -208,6 +216,7 @@ class Server implements FuseServer {
 			unsynced: (error) => this.#faults.unsynced(error),
 			changed: (change) => this.#changed(change),
 			forgetAttributes: (ino) => modules.channel.notify(encodeForgetAttributes(ino)),
+			waitsForOpenFile: (pid) => modules.channel.waitsForOpenFile(pid),
 			capable: (pid, capability) => modules.channel.capable(pid, capability),
 			reply: (header, view, body) => this.#reply(header, view, body),
 		};
@@ -255,15 +264,23 @@ class Server implements FuseServer {
 		// Room for what the request brings (WRITE) or asks for (READ and directory reads: `size` at 16 of the body).
 		const asks = header.opcode === opcodes.READ && request.length >= inHeaderBytes + 20 ? readSize(request) : 0;
 		const weight = request.length + Math.min(asks, maxBytesInFlight);
-		this.#begin(weight);
-		if (this.#scope === undefined) this.#run(header, request, end, weight);
-		else this.#scope.run(identityOf(header), () => this.#run(header, request, end, weight));
+		const waits = header.opcode === opcodes.SETLKW;
+		if (!waits) this.#begin(weight);
+		const run = (): void => (waits ? this.#runWaiting(header, request, end) : this.#run(header, request, end, weight));
+		if (this.#scope === undefined) run();
+		else this.#scope.run(identityOf(header), run);
+	}
+
+	#arrived(header: RequestHeader): void {
+		this.#session?.begin(header);
+		// S3 of session.ts.
+		if (!isResent(header)) this.#volume.locks.endPast();
 	}
 
 	#run(header: RequestHeader, request: Uint8Array, end: number, weight: number): void {
 		let running: Promise<void> | undefined;
 		try {
-			this.#session?.begin(header);
+			this.#arrived(header);
 			running = this.#dispatch(header, request, end);
 		} catch (error) {
 			this.#fail(header, error);
@@ -277,6 +294,25 @@ class Server implements FuseServer {
 					this.#end(header, weight);
 				},
 			);
+	}
+
+	/** F7. */
+	#runWaiting(header: RequestHeader, request: Uint8Array, end: number): void {
+		const { lockWaits } = this.#door;
+		const key = keyOfHeader(header);
+		const late = (error: unknown): void => {
+			lockWaits.delete(key);
+			this.#fail(header, error);
+		};
+		try {
+			this.#arrived(header);
+			if (lockWaits.size >= maxWaitingLocks)
+				throw new FsError("ENOLCK", "fuse.lock-waits", `${maxWaitingLocks} programs wait for locks of this mount already`);
+			lockWaits.set(key, header);
+			void this.#dispatch(header, request, end)?.then(() => lockWaits.delete(key), late);
+		} catch (error) {
+			late(error);
+		}
 	}
 
 	/** A promise while a handler is at work, nothing when the reply is out already. */
@@ -293,7 +329,7 @@ class Server implements FuseServer {
 
 	#receiveSilent(header: RequestHeader, request: Uint8Array, end: number): void {
 		try {
-			if (header.opcode === opcodes.INTERRUPT) this.#interrupts++;
+			if (header.opcode === opcodes.INTERRUPT) this.#interrupt(new RequestReader(request, inHeaderBytes, end, "INTERRUPT"));
 			else if (header.opcode === opcodes.FORGET) this.#door.removed.delete(header.nodeid);
 			else if (header.opcode === opcodes.BATCH_FORGET) {
 				const nodes = decodeBatchForget(new RequestReader(request, inHeaderBytes, end, "BATCH_FORGET"));
@@ -302,6 +338,15 @@ class Server implements FuseServer {
 		} catch (error) {
 			this.#fatal(error);
 		}
+	}
+
+	/** What waits for a lock gives up; everything else ends by itself. The kernel sends it after the request, and asks again if it was not answered. */
+	#interrupt(r: RequestReader): void {
+		this.#interrupts++;
+		const waiting = this.#door.lockWaits.get(keyOfHeader(decodeInterrupt(r)));
+		if (waiting === undefined) return;
+		waiting.interrupted = true;
+		this.#volume.locks.cancel(requestNameOf(waiting));
 	}
 
 	#begin(weight: number): void {
@@ -420,6 +465,7 @@ class Server implements FuseServer {
 	async #finish(): Promise<void> {
 		if (this.#channelEnded || this.#detached) return;
 		this.#channelEnded = true;
+		for (const waiting of this.#door.lockWaits.values()) this.#volume.locks.cancel(requestNameOf(waiting));
 		await this.#drain();
 		await this.#closeHandles();
 		this.#over.resolve();

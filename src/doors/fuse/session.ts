@@ -127,7 +127,7 @@ function keyOf(low: number, high: number): string {
 	return `${high}:${low}`;
 }
 
-function keyOfHeader({ uniqueLow, uniqueHigh }: RequestHeader): string {
+export function keyOfHeader({ uniqueLow, uniqueHigh }: Pick<RequestHeader, "uniqueLow" | "uniqueHigh">): string {
 	return keyOf(uniqueLow, requestHighOf(uniqueHigh));
 }
 

@@ -36,6 +36,8 @@ import type { NotificationDone } from "./fuse-notifier.ts";
 import type { ReaderData } from "./fuse-reader.ts";
 import { RingConsumer, createRing } from "./fuse-ring.ts";
 
+/** F_OFD_SETLKW of `<linux/fcntl.h>`. */
+const ofdSetLockWait = 38;
 const eagain = 11;
 
 /** Opcodes that are never answered: FORGET, INTERRUPT, NOTIFY_REPLY, BATCH_FORGET. */
@@ -227,6 +229,13 @@ export class RealFuseChannel implements FuseChannel {
 		const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
 		const effective = /^CapEff:\s*([0-9a-f]{1,16})$/m.exec(status)?.[1];
 		return effective !== undefined && ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
+	}
+
+	async waitsForOpenFile(pid: number): Promise<boolean> {
+		// proc_pid_syscall(5): the number of the call in decimal, its arguments in hexadecimal. The number of fcntl differs between machines; its second argument does not.
+		const call = await readFile(`/proc/${pid}/syscall`, "latin1").catch(() => "");
+		const [, , command] = call.split(" ");
+		return command !== undefined && Number(command) === ofdSetLockWait;
 	}
 
 	notify(message: Uint8Array): Promise<void> {

@@ -99,6 +99,53 @@ export interface CompactionStatus {
 	readonly freedBytes: number;
 }
 
+/** One locked range, or one that is waited for. */
+export interface ListedLock {
+	readonly ino: number;
+	readonly family: string;
+	readonly kind: "shared" | "exclusive";
+	/** First and last byte; beyond 2^53 as text; null: to the end. */
+	readonly start: number | string;
+	readonly end: number | string | null;
+	/** Opaque; what `break` is given. */
+	readonly owner: string;
+	readonly door: string;
+	readonly client: string;
+	/** 0: not known. */
+	readonly pid: number;
+	readonly ageSeconds: number;
+}
+
+export interface LockList {
+	/** Of what was asked for, at most limits.listedLocks of each. */
+	readonly held: readonly ListedLock[];
+	readonly waiting: readonly (ListedLock & { readonly waitsFor: readonly string[] })[];
+	/** Of the whole volume. */
+	readonly totalHeld: number;
+	readonly totalWaiting: number;
+}
+
+/** Since this daemon began. */
+export interface HistogramStatus {
+	/** How many took no longer. */
+	readonly buckets: readonly { readonly seconds: number; readonly count: number }[];
+	readonly sumSeconds: number;
+	readonly count: number;
+}
+
+export interface LockStatus {
+	readonly held: number;
+	readonly waiting: number;
+	readonly files: number;
+	/** By class (fcntl-shared …), since this daemon began. */
+	readonly acquired: Readonly<Record<string, number>>;
+	readonly released: Readonly<Record<string, number>>;
+	/** Requests that did not get their lock at once, by what became of them. */
+	readonly refused: Readonly<Record<string, number>>;
+	readonly waits: HistogramStatus;
+	readonly holds: HistogramStatus;
+}
+
 /** `status NAME --json` without pid and mounts. Byte strings in it are Latin-1; the daemon prints them as UTF-8. */
 export interface VolumeStatus {
 	readonly volume: string;
@@ -133,6 +180,7 @@ export interface VolumeStatus {
 	readonly healing: HealingStatus;
 	readonly scrub: ScrubStatus;
 	readonly compaction: CompactionStatus;
+	readonly locks: LockStatus;
 	readonly conversion: ConversionStatus;
 	/** Acknowledged and not yet sealed. */
 	readonly dirtyBytes: number;
@@ -516,6 +564,10 @@ export interface NativeVolume extends Volume {
 	setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet>;
 	/** Path relative to the root, byte string, "" = the root. */
 	explain(path: string): Promise<Explanation>;
+	/** Of one path (as in `explain`), or of all with "". @throws FsError ENOENT. */
+	listLocks(path: string): Promise<LockList>;
+	/** Takes locks of a file away from those who hold them, and does not tell them: all, or those of one owner of the list. @throws FsError ENOENT. */
+	breakLocks(path: string, owner: string | undefined): Promise<number>;
 	readonly disks: DiskVerbs;
 	/** What is left of the session that was resumed; empty when none was. */
 	readonly resumed: ResumedSession;

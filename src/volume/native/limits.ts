@@ -164,4 +164,6 @@ export const limits = {
 	salvagedSegments: 10_000,
 	lostPaths: 10_000,
 	explainSegments: 10_000,
+	/** Locks held, and as many waited for, in one answer. */
+	listedLocks: 10_000,
 } as const;

@@ -13,6 +13,8 @@ import { bytesToLatin1, latin1ToBytes } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
+import { FileLocks } from "../../locks/file-locks.ts";
+import type { LockMemory } from "../../locks/memory.ts";
 import * as names from "../../namespace/verbs.ts";
 import {
 	type Want,
@@ -72,6 +74,7 @@ import type {
 	HealOptions,
 	HealResult,
 	Ledger,
+	LockList,
 	NativeVolume,
 	Progress,
 	ProtectionSet,
@@ -81,6 +84,7 @@ import type {
 	VolumeStatus,
 } from "./interface.ts";
 import { Leveller } from "./leveller.ts";
+import { lockList } from "./lock-list.ts";
 import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
@@ -114,6 +118,7 @@ export interface VolumeSession {
 	readonly id: number;
 	readonly handles: HandleMemory;
 	readonly requests: RequestMemory;
+	readonly locks: LockMemory;
 	/** False after `release`: they stay for the process that resumes the session. */
 	readonly endWithVolume: (end: boolean) => void;
 }
@@ -139,6 +144,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #leveller: Leveller;
 	readonly disks: DiskWork;
 	readonly exports: ExportBook;
+	readonly locks: FileLocks;
 	readonly #protector: Protector;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
@@ -154,6 +160,7 @@ export class LocalVolume implements NativeVolume {
 		this.#modules = modules;
 		this.#core = modules.core;
 		this.#handles = new HandleTable(modules.session?.handles);
+		this.locks = new FileLocks({ clock: this.#core.platform.clock, memory: modules.session?.locks });
 		this.id = options.id;
 		this.name = options.name;
 		this.failed = modules.failed;
@@ -212,6 +219,8 @@ export class LocalVolume implements NativeVolume {
 	async #resume(): Promise<void> {
 		const { session } = this.#modules;
 		if (session === undefined) return;
+		const open = new Set([...this.#handles.all()].map(({ id }) => id));
+		this.locks.keepOnly((handle) => open.has(handle));
 		for (const handle of this.#handles.all()) {
 			const inode = await this.#core.view((tx) => tx.get(inodeRecord, handle.ino));
 			handle.restriction = (inode?.flags ?? 0) & guardedFlags;
@@ -1047,8 +1056,11 @@ export class LocalVolume implements NativeVolume {
 		if (handle.error !== undefined) throw handle.error;
 	}
 
+	/** Locks go first: if this process dies in between, the close comes again, and finds the handle. */
 	async close(id: HandleId): Promise<void> {
-		this.#forgetHandle(this.#handles.get(id));
+		const handle = this.#handles.get(id);
+		this.locks.dropHandle(handle.ino, id);
+		this.#forgetHandle(handle);
 	}
 
 	#forgetHandle(handle: Handle): void {
@@ -1108,6 +1120,7 @@ export class LocalVolume implements NativeVolume {
 			ledgerBook: this.#ledgerBook,
 			compactor: this.#compactor,
 			protector: this.#protector,
+			locks: this.locks,
 		};
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
 	}
@@ -1132,6 +1145,21 @@ export class LocalVolume implements NativeVolume {
 		const waitingFor = options.now ? await this.#protector.wait(inode.ino, onProgress) : undefined;
 		const redundancy = await this.#core.view((tx) => effectiveProtection(this.#core, tx, resolvePath(tx, path)));
 		return { redundancy, warnings, done: options.now && waitingFor === undefined, waitingFor: waitingFor ?? "" };
+	}
+
+	async listLocks(path: string): Promise<LockList> {
+		return lockList(this.locks, path === "" ? undefined : await this.#inoOf(path));
+	}
+
+	async breakLocks(path: string, owner: string | undefined): Promise<number> {
+		const ino = await this.#inoOf(path);
+		const broken = this.locks.breakLocks(ino, owner);
+		if (broken > 0) this.#core.logger.warn("locks were broken by an operator", { ino, owner: owner ?? "all", broken });
+		return broken;
+	}
+
+	#inoOf(path: string): Promise<Ino> {
+		return this.#core.view((tx) => resolvePath(tx, path).inode.ino);
 	}
 
 	explain(path: string): Promise<Explanation> {

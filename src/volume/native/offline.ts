@@ -72,6 +72,7 @@ export async function destroyVolume(
 	await modules.platform.removeMemory(names.log);
 	await modules.platform.removeMemory(names.dirty);
 	await modules.platform.removeMemory(names.handles);
+	await modules.platform.removeMemory(names.locks);
 	return { removedDisks: found.map(({ path }) => path) };
 }
 

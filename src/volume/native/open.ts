@@ -8,6 +8,8 @@ import { Deferred } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import { openLocalEngine, type LocalEngine } from "../../kv/local/engine.ts";
 import { AdmissionTable } from "../../locks/admission.ts";
+import { fileLockLimits } from "../../locks/limits.ts";
+import { LockMemory, lockMemoryBytes } from "../../locks/memory.ts";
 import { createDiskSet, markClean, type OpenDiskSet, openDiskSet } from "../../log/disk-set.ts";
 import type { DiskSet } from "../../log/interface.ts";
 import { makeRoot } from "../../namespace/verbs.ts";
@@ -215,14 +217,19 @@ async function openMemories(
 
 interface OpenSession extends VolumeSession {
 	readonly ends: () => boolean;
-	readonly memory: Memory;
+	readonly memories: readonly Memory[];
 }
 
 async function openSession(options: SessionOptions | undefined, volume: string, platform: Platform): Promise<OpenSession | undefined> {
 	if (options === undefined) return undefined;
-	if (!options.resume) await platform.removeMemory(memoryNames(volume).handles);
+	const names = memoryNames(volume);
+	if (!options.resume) {
+		await platform.removeMemory(names.handles);
+		await platform.removeMemory(names.locks);
+	}
 	const handleBytes = handleMemoryBytes(limits.handles);
-	const memory = await platform.openMemory(memoryNames(volume).handles, handleBytes + requestMemoryBytes);
+	const memory = await platform.openMemory(names.handles, handleBytes + requestMemoryBytes);
+	const lockMemory = await platform.openMemory(names.locks, lockMemoryBytes(fileLockLimits.records));
 	// A process that was killed while it opened has left the session as it was.
 	let ends = false;
 	const endWithVolume = (end: boolean): void => {
@@ -230,7 +237,8 @@ async function openSession(options: SessionOptions | undefined, volume: string, 
 	};
 	const handles = new HandleMemory({ volume, session: options }, memory.bytes.subarray(0, handleBytes));
 	const requests = new RequestMemory(memory.bytes.subarray(handleBytes, handleBytes + requestMemoryBytes));
-	return { id: options.id, handles, requests, endWithVolume, ends: () => ends, memory };
+	const locks = new LockMemory({ volume, session: options }, lockMemory.bytes);
+	return { id: options.id, handles, requests, locks, endWithVolume, ends: () => ends, memories: [memory, lockMemory] };
 }
 
 /**
@@ -310,8 +318,12 @@ async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
 	await dirty.close();
 	await memories.log.close();
 	await memories.dirty.close();
-	await session?.memory.close();
-	if (session?.ends() === true) await platform.removeMemory(memoryNames(disks.roster.volume).handles);
+	for (const memory of session?.memories ?? []) await memory.close();
+	if (session?.ends() === true) {
+		const { handles, locks } = memoryNames(disks.roster.volume);
+		await platform.removeMemory(handles);
+		await platform.removeMemory(locks);
+	}
 	if (tidy) {
 		const names = memoryNames(disks.roster.volume);
 		await platform.removeMemory(names.log);

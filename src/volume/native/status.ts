@@ -1,4 +1,6 @@
 /** The truth about a volume in one structure (contracts: `status --json`). */
+import type { FileLocks } from "../../locks/file-locks.ts";
+import { lockStatus } from "./lock-list.ts";
 import type { FsError } from "../../base/errors.ts";
 import { formatTime } from "../../base/time.ts";
 import { rosterNeeds } from "../../log/roster.ts";
@@ -24,6 +26,7 @@ export interface StatusModules {
 	readonly ledgerBook: LedgerBook;
 	readonly compactor: Compactor;
 	readonly protector: Protector;
+	readonly locks: FileLocks;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
 	readonly metadataCopies: () => number;
@@ -70,6 +73,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		healing,
 		scrub: modules.scrubber.status(),
 		compaction: modules.compactor.status,
+		locks: lockStatus(modules.locks.figures()),
 		conversion: modules.protector.status,
 		dirtyBytes: core.dirty.bytes,
 		warnings,

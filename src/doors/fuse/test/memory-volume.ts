@@ -2,6 +2,8 @@
  * A small volume in memory for the tests of the door: enough POSIX for a real mount, no durability, no bounds. `calls` notes what the door
  * asked for.
  */
+import { FileLocks } from "../../../locks/file-locks.ts";
+import type { Clock } from "../../../platform/interface.ts";
 import { FsError } from "../../../base/errors.ts";
 import type { ErrorCode } from "../../../base/errors.ts";
 import type { Timestamp } from "../../../base/time.ts";
@@ -61,6 +63,7 @@ export class MemoryVolume implements Volume {
 	/** Set to make calls of a method wait. */
 	readonly gates = new Map<string, Promise<void>>();
 	readonly open_ = new Map<HandleId, Node>();
+	readonly locks = new FileLocks({ clock: { monotonicMs: () => 0, realtime: () => this.#tick() } as Clock, memory: undefined });
 	#nodes = new Map<Ino, Node>();
 	#nextIno = 2;
 	#nextHandle = 1;
@@ -492,6 +495,7 @@ export class MemoryVolume implements Volume {
 	async close(handle: HandleId): Promise<void> {
 		await this.#enter("close");
 		const node = this.#opened(handle);
+		this.locks.dropHandle(node.ino, handle);
 		this.open_.delete(handle);
 		this.#drop(node);
 	}

@@ -58,8 +58,9 @@ export class FakeChannel implements FuseChannel {
 	readonly ended: Promise<void>;
 	readonly replies: Reply[] = [];
 	readonly notifications: Uint8Array[] = [];
-	/** What `capable` answers. */
+	/** What `capable` answers, and `waitsForOpenFile`. */
 	privileged = true;
+	openFileLocks = false;
 	paused = false;
 	closed = false;
 	readonly #end = new Deferred<void>();
@@ -116,6 +117,10 @@ export class FakeChannel implements FuseChannel {
 
 	async capable(): Promise<boolean> {
 		return this.privileged;
+	}
+
+	async waitsForOpenFile(): Promise<boolean> {
+		return this.openFileLocks;
 	}
 
 	unmount(): void {
