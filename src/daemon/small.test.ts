@@ -140,6 +140,7 @@ describe("mount options", () => {
 			"ro,root_only,on_crash=die",
 			"metrics=9464,nodev",
 			"metrics=9464,log=json,nodev",
+			"local_lock=all,nodev",
 		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
@@ -156,6 +157,7 @@ describe("mount options", () => {
 			"metrics=x",
 			"log",
 			"log=xml",
+			"local_lock=posix",
 			"__proto__",
 		])
 			assert.throws(() => parseMountOptions(wrong), inval, wrong);
