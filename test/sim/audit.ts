@@ -31,6 +31,7 @@ import {
 	exportRecord,
 	serviceRecord,
 	chunkRecord,
+	conversionRecord,
 	cookieRecord,
 	entryRecord,
 	extentBlockRecord,
@@ -50,7 +51,7 @@ import {
 } from "../../src/records/kinds.ts";
 import { decodeHeader, fragmentLength, headerLength } from "../../src/storage/fragment.ts";
 import { blockBytes } from "../../src/storage/limits.ts";
-import { parseRedundancy, wantedShape } from "../../src/storage/redundancy.ts";
+import { parseRedundancy, tolerance, wantedShape } from "../../src/storage/redundancy.ts";
 import { storageSpace } from "../../src/storage/space.ts";
 import type { Ledger, VolumeModules, VolumeStatus } from "../../src/volume/native/interface.ts";
 import { memoryNames } from "../../src/volume/native/memory-names.ts";
@@ -177,7 +178,7 @@ class Audit {
 			const known =
 				tags.has(key[0] as string) ||
 				key === headKey(0) ||
-				[orphanRecord.tag, intentRecord.tag, pendingRecord.tag].includes(key[0] as string);
+				[orphanRecord.tag, intentRecord.tag, pendingRecord.tag, conversionRecord.tag].includes(key[0] as string);
 			if (!known) this.#say(`a record of unknown kind ${JSON.stringify(key)}`);
 		}
 	}
@@ -251,6 +252,7 @@ class Audit {
 	#leftovers(): void {
 		for (const [key] of this.#all(orphanRecord)) this.#say(`inode ${keyNumber(key)} is still an orphan`);
 		for (const [key] of this.#all(intentRecord)) this.#say(`intent ${keyNumber(key)} is still there`);
+		for (const [key] of this.#all(conversionRecord)) this.#say(`a change of the protection of inode ${keyNumber(key)} is still under way`);
 		for (const [key] of this.#all(pendingRecord)) this.#say(`bytes of inode ${keyNumber(key)} are still pending`);
 	}
 
@@ -281,6 +283,7 @@ class Audit {
 				chunk.references++;
 				chunk.bytes += extent.length;
 				const record = this.#chunk(extent.chunk);
+				if (inode !== undefined && record !== undefined) this.#asSafeAsAsked(inode, this.#segment(record.segment));
 				if (record === undefined) this.#say(`inode ${ino} refers to chunk ${extent.chunk}, which does not exist`);
 				else if (extent.chunkOffset + extent.length > record.length)
 					this.#say(`inode ${ino} refers beyond the end of chunk ${extent.chunk}`);
@@ -292,6 +295,25 @@ class Audit {
 				this.#same(`stored bytes of inode ${ino}`, inode.storedBytes, inode.inline?.length ?? stored.get(ino) ?? 0);
 		}
 		return chunks;
+	}
+
+	/** What a file is made of lies as safe as it asks for; what others share may lie safer. */
+	#asSafeAsAsked(inode: Inode, segment: Segment | undefined): void {
+		const key = volumeRecord.key();
+		const value = this.#records.get(key);
+		if (segment === undefined || value === undefined) return;
+		const { protections } = volumeRecord.decode(value, key);
+		const asked =
+			inode.protection === 0 ? this.#disks.roster.config.redundancy : protections.find(({ id }) => id === inode.protection)?.redundancy;
+		if (asked === undefined) this.#say(`inode ${inode.ino} asks for protection ${inode.protection}, which is none`);
+		else if (tolerance(parseRedundancy(segment.target)) < tolerance(parseRedundancy(asked)))
+			this.#say(`inode ${inode.ino} asks for ${asked}, segment ${segment.id} is to be ${segment.target}`);
+	}
+
+	#segment(id: number): Segment | undefined {
+		const key = segmentRecord.key(id);
+		const value = this.#records.get(key);
+		return value === undefined ? undefined : segmentRecord.decode(value, key);
 	}
 
 	#chunk(id: number): Chunk | undefined {

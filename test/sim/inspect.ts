@@ -2,7 +2,7 @@
 import type { Attributes, Caller, NodeRef, Volume } from "../../src/volume/interface.ts";
 import { Content, type Ink, strangeByte, timeText } from "./content.ts";
 import type { FileModel } from "./file-model.ts";
-import { Tree, type TreeNode } from "./tree.ts";
+import { accessList, inheritedList, listOf, textOf, Tree, type TreeNode } from "./tree.ts";
 
 const pageEntries = 500;
 const readBytes = 4 * 1024 * 1024;
@@ -27,12 +27,17 @@ export async function readNames(volume: Volume, caller: Caller): Promise<Found> 
 		const node = volume.node(ino);
 		const target = type === "symlink" ? await volume.readSymlink(caller, node) : undefined;
 		const xattrs = new Map<string, string>();
+		const lists = new Map<string, Uint8Array>();
 		for (const name of await volume.listXattrs(caller, node)) {
 			const value = await volume.getXattr(caller, node, name);
-			xattrs.set(name, `${value.length}:${new TextDecoder().decode(value.subarray(0, 12))}`);
+			const isList = name === accessList || name === inheritedList;
+			if (isList) lists.set(name, value);
+			xattrs.set(name, isList ? textOf(value) : `${value.length}:${new TextDecoder().decode(value.subarray(0, 12))}`);
 		}
 		const entries = type === "directory" ? new Map<string, number>() : undefined;
-		nodes.set(ino, { ino, type, mode, uid, gid, nlink, rdev, target, parent, entries, xattrs });
+		const access = listOf(lists.get(accessList));
+		const inherited = listOf(lists.get(inheritedList));
+		nodes.set(ino, { ino, type, mode, uid, gid, nlink, rdev, target, parent, entries, xattrs, access, inherited });
 		if (type === "file") sizes.set(ino, size);
 		if (type === "file") times.set(ino, timeText(attributes.mtime));
 		if (entries !== undefined) await walk(node, ino, entries);

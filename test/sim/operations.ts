@@ -6,7 +6,7 @@ import type { Prng } from "../../src/platform/sim/prng.ts";
 import type { Attributes } from "../../src/volume/interface.ts";
 import { type Client, lookupAnswer, type OpenFile } from "./client.ts";
 import { Content, timeText } from "./content.ts";
-import { describeNode, maybe, type Tree, type TreeNode } from "./tree.ts";
+import { accessList, describeNode, inheritedList, listBytes, maybe, type Tree, type TreeNode } from "./tree.ts";
 
 export interface Operation {
 	readonly name: string;
@@ -215,6 +215,23 @@ const xattrs: Operation = {
 			`set ${name} of ${node.ino}, ${value.length} bytes, ${mode}`,
 			{ kind: "setxattr", ino: node.ino, name, value: known, mode },
 			() => volume.setXattr(caller, at, name, value, mode),
+		);
+	},
+};
+
+const accessLists: Operation = {
+	name: "access-lists",
+	weight: 3,
+	async run(client) {
+		const { random, volume, caller } = client;
+		const node = someNode(client);
+		if (node.type === "symlink") return;
+		const bits = (): number => random.below(8);
+		const list = { owner: bits(), user: bits(), group: bits(), namedGroup: bits(), mask: bits(), other: bits() };
+		const inherited = node.type === "directory" && random.chance(0.5);
+		const name = inherited ? inheritedList : accessList;
+		await client.change(`set ${name} of ${node.ino}`, { kind: "setlist", ino: node.ino, list, inherited }, () =>
+			volume.setXattr(caller, client.node(node.ino), name, listBytes(list), "any"),
 		);
 	},
 };
@@ -534,6 +551,64 @@ const space: Operation = {
 	},
 };
 
+/** Shapes that lose nothing by what a plan lets go wrong, by that number of losses. */
+const shapes: Readonly<Record<number, readonly string[]>> = {
+	1: ["rs:2+1", "replicate:2", "replicate:3", "rs:3+1"],
+	2: ["rs:3+2", "rs:4+2", "replicate:3", "rs:2+2"],
+};
+/** Too few disks, a path that is gone, too much at once. */
+const protectRefusals: readonly string[] = ["REFUSED", "ENOENT", "ENOTDIR", "EINVAL", "EAGAIN"];
+
+/** How a file, a directory or everything is protected. That contents are not changed by it is what everything else here looks at; that it is done in the end, the audit. */
+const protect: Operation = {
+	name: "protect",
+	weight: 2,
+	async run(client) {
+		const { random, sim } = client;
+		const parent = someDirectory(client);
+		const entries = [...(parent.entries?.keys() ?? [])];
+		const path = [...pathOf(sim.names.tree, parent), ...(entries.length > 0 && random.chance(0.7) ? [random.pick(entries)] : [])].join("/");
+		const redundancy = random.chance(0.3) ? undefined : random.pick(shapes[sim.plan.tolerance] ?? []);
+		const asked = { redundancy, allowDegraded: false, now: random.chance(0.3) };
+		const result = await client.answer(client.volume.setProtection(path, asked, () => {}));
+		const what = `protect /${path} ${redundancy ?? "as above"}${asked.now ? " now" : ""}`;
+		const told = "error" in result ? `${result.error.code} ${result.error.site}` : result.value.redundancy.value;
+		sim.note(`${client.number} ${what} → ${told}`);
+		sim.stats.count("outcomes", "error" in result ? `protect ${result.error.code}` : "protect");
+		if ("error" in result && !protectRefusals.includes(result.error.code) && !client.tolerated(result.error))
+			client.complain(`${what}: ${told}: ${result.error.message}`);
+		await sim.nextEvent(client.life);
+	},
+};
+
+function pathOf(tree: Tree, directory: TreeNode): string[] {
+	if (directory.ino === 1) return [];
+	const parent = tree.get(directory.parent);
+	const name = [...(parent?.entries ?? [])].find(([, ino]) => ino === directory.ino)?.[0];
+	return parent === undefined || name === undefined ? [] : [...pathOf(tree, parent), name];
+}
+
+/** What the volume tells of itself. */
+const account: Operation = {
+	name: "account",
+	weight: 1,
+	async run(client) {
+		const { sim } = client;
+		const result = await client.answer(client.volume.ledger());
+		if ("error" in result) return client.complain(`ledger: ${result.error.code} ${result.error.message}`);
+		const { provenBytes, recordedBytes, degradedBytes, lostBytes, levels, survival } = result.value;
+		sim.note(`${client.number} ledger: ${provenBytes} proven, ${recordedBytes} recorded, ${degradedBytes} degraded, ${lostBytes} lost`);
+		if (lostBytes > 0) client.complain(`the ledger says that ${lostBytes} bytes are lost`);
+		const wanted = levels.reduce((sum, level) => sum + level.wantedBytes, 0);
+		if (wanted !== provenBytes + recordedBytes + degradedBytes)
+			client.complain(`the ledger does not add up: ${JSON.stringify(result.value)}`);
+		for (const field of ["recordedBytes", "provenBytes"] as const)
+			if (survival.reduce((sum, one) => sum + one[field], 0) !== wanted)
+				client.complain(`survival does not add up: ${JSON.stringify(survival)}`);
+		await sim.nextEvent(client.life);
+	},
+};
+
 export const operations: readonly Operation[] = [
 	makeSomething,
 	openFile,
@@ -543,6 +618,7 @@ export const operations: readonly Operation[] = [
 	rename,
 	setAttributes,
 	xattrs,
+	accessLists,
 	lookup,
 	list,
 	write,
@@ -559,4 +635,6 @@ export const operations: readonly Operation[] = [
 	durable,
 	rest,
 	space,
+	protect,
+	account,
 ];

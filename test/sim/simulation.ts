@@ -96,6 +96,8 @@ function probeOf(message: string): string {
 
 const spareDisks = 2;
 const linesShown = 60;
+/** What an operator asks for may not be possible now: nothing to pause, the disk is out. */
+const careRefusals: readonly string[] = ["REFUSED", "NOTFOUND"];
 /** Virtual time that anything may take, with hung disks. */
 const patienceMs = 3_600_000;
 /** From the end of all faults until everything is whole. */
@@ -140,6 +142,8 @@ export class Simulation {
 	#repairing = false;
 	/** Healthy disks that are not being emptied. */
 	#staying = 0;
+	/** Disks that the operator has said something of. */
+	readonly #distrusted = new Set<string>();
 	/** Disks are being added, exchanged or emptied. */
 	#operating = false;
 
@@ -351,6 +355,8 @@ export class Simulation {
 			if (!life.alive || life.closing) return;
 			if (random.chance(0.15)) {
 				if (this.happens(`${name}.disks`)) await this.#operate(life, random);
+			} else if (random.chance(0.12)) {
+				if (this.happens(`${name}.care`)) await this.#care(life, random);
 			} else if (this.#faults.hurt.size < plan.tolerance || random.chance(0.5)) this.#faults.strike(life, `${name}.fault`);
 			else if (random.chance(0.4) && this.happens(`${name}.repair`))
 				await this.#repair(life).catch((error: unknown) => {
@@ -398,6 +404,47 @@ export class Simulation {
 		if (!life.alive) return forever();
 		await this.#noteDisks(life);
 		this.#operating = false;
+	}
+
+	/** What an operator does about health: reads everything, holds healing up, distrusts a disk. */
+	async #care(life: Life, random: Prng): Promise<void> {
+		const { volume } = life;
+		const { scrub, disks } = volume;
+		const path = random.pick(this.inUse);
+		// A disk that is not written any more is one of those that may be lost.
+		const mayDistrust = this.#faults.hurt.has(path) || this.#faults.hurt.size < this.plan.tolerance;
+		const distrust = async (health: "degraded" | "suspect"): Promise<void> => {
+			if (!mayDistrust) return;
+			this.#faults.hurt.add(path);
+			this.#distrusted.add(path);
+			await disks.setHealth(path, health);
+		};
+		const things: readonly (readonly [string, () => Promise<unknown>])[] = [
+			["scrub", () => scrub.begin({ dryRun: random.chance(0.3) })],
+			["scrub", () => scrub.begin({ dryRun: false })],
+			["scrub pause", () => scrub.pause()],
+			["scrub resume", () => scrub.resume()],
+			["scrub stop", () => scrub.stopPass()],
+			["verify", () => volume.verify({ dryRun: random.chance(0.5), lost: false, resume: random.chance(0.3) }, () => {})],
+			["heal slowly", () => volume.setHealing({ tranquility: random.below(10) })],
+			["heal pause", () => volume.setHealing({ paused: random.chance(0.5) })],
+			[`distrust ${path}`, () => distrust(random.pick(["degraded", "suspect"] as const))],
+			[`trust ${path}`, () => disks.setHealth(path, "auto")],
+		];
+		const [what, act] = random.pick(things);
+		this.note(what);
+		try {
+			await act();
+			if (!life.alive) return forever();
+			this.stats.count("outcomes", what.replace(/ \/.*/, ""));
+		} catch (error) {
+			if (!life.alive) return forever();
+			if (!(error instanceof FsError)) throw error;
+			this.note(`${what} → ${error.code} ${error.site}`);
+			this.stats.count("outcomes", `${what.replace(/ \/.*/, "")} refused`);
+			if (!careRefusals.includes(error.code) && !(error.code === "ENOSPC" && life.spaceTight))
+				this.#failure.reject(new Failure(`${what}: ${error.code} ${error.site}: ${error.message}`));
+		}
 	}
 
 	// ── deaths ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -583,6 +630,7 @@ export class Simulation {
 		this.#repairing = true;
 		this.note("faults end");
 		this.#faults.end();
+		await this.#trustAgain(life);
 		const { world } = this;
 		const endMs = world.nowMs + repairMs;
 		const random = this.randomOf(`repair${this.#repairs++}`);
@@ -597,6 +645,19 @@ export class Simulation {
 		this.stats.repairs++;
 		this.#repairing = false;
 		this.note("everything is whole");
+	}
+
+	async #trustAgain(life: Life): Promise<void> {
+		const { volume } = life;
+		await volume.setHealing({ paused: false, tranquility: 0 });
+		for (const path of this.#distrusted) {
+			await volume.disks.setHealth(path, "auto").catch((error: unknown) => {
+				if (!(error instanceof FsError)) throw error;
+				this.note(`trust ${path} → ${error.code} ${error.site}`);
+			});
+		}
+		this.#distrusted.clear();
+		if (!life.alive) await forever();
 	}
 
 	async #whatLacks(life: Life, random: Prng): Promise<string | undefined> {
@@ -622,7 +683,8 @@ export class Simulation {
 		if (status.protection.lostBytes > 0) this.fail(`status: ${status.protection.lostBytes} bytes are lost`);
 		const bad = found.corrupt + found.missing;
 		if (bad > 0) return `verify found ${found.corrupt} damaged and ${found.missing} missing fragments`;
-		const { state, protection, metadataCopies } = status;
+		const { state, protection, metadataCopies, conversion } = status;
+		if (conversion.active) return `protection is still being changed: ${JSON.stringify(conversion)}`;
 		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
 	}
 

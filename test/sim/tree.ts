@@ -14,8 +14,72 @@ export interface TreeNode {
 	/** Directories. */
 	readonly entries: ReadonlyMap<string, number> | undefined;
 	readonly xattrs: ReadonlyMap<string, string>;
+	/** What its access list says beyond the mode. */
+	readonly access?: ListRest | undefined;
+	/** Directories: what new nodes get. */
+	readonly inherited?: PosixList | undefined;
 	/** Without a name, it may get one. */
 	readonly linkable?: boolean;
+}
+
+/** One user and one group with a name, by their permissions, and those of the owning group. */
+interface ListRest {
+	readonly user: number;
+	readonly namedGroup: number;
+	readonly group: number;
+}
+
+/** An access list with all kinds of entries (acl(5)), each 0 to 7; the named ones are those of user and group 4. */
+export interface PosixList extends ListRest {
+	readonly owner: number;
+	readonly mask: number;
+	readonly other: number;
+}
+
+/** As `<linux/posix_acl_xattr.h>` has it. */
+export function listBytes(list: PosixList): Uint8Array {
+	const nobody = 0xffff_ffff;
+	const entries = [
+		[1, list.owner, nobody],
+		[2, list.user, 4],
+		[4, list.group, nobody],
+		[8, list.namedGroup, 4],
+		[16, list.mask, nobody],
+		[32, list.other, nobody],
+	] as const;
+	const view = new DataView(new ArrayBuffer(4 + 8 * entries.length));
+	view.setUint32(0, 2, true);
+	for (const [i, [tag, bits, id]] of entries.entries()) {
+		view.setUint16(4 + 8 * i, tag, true);
+		view.setUint16(6 + 8 * i, bits, true);
+		view.setUint32(8 + 8 * i, id, true);
+	}
+	return new Uint8Array(view.buffer);
+}
+
+/** Of `listBytes`; others are not there. */
+export function listOf(bytes: Uint8Array | undefined): PosixList | undefined {
+	if (bytes === undefined) return undefined;
+	const bits = (entry: number): number => bytes[6 + 8 * entry] ?? 0;
+	return { owner: bits(0), user: bits(1), group: bits(2), namedGroup: bits(3), mask: bits(4), other: bits(5) };
+}
+
+/** Owner, mask and others of an access list are the mode. */
+function accessText({ access, mode }: TreeNode): string {
+	return access === undefined ? "" : textOf(listBytes({ ...access, owner: (mode >> 6) & 7, mask: (mode >> 3) & 7, other: mode & 7 }));
+}
+
+/** Bytes as text, to be compared. */
+export function textOf(bytes: Uint8Array): string {
+	return [...bytes].join(".");
+}
+
+/** What a directory's list leaves of a new node's mode, and hands down. */
+function handedDown(from: PosixList | undefined, type: FileType, mode: number): Pick<TreeNode, "mode" | "access" | "inherited"> {
+	if (from === undefined || type === "symlink") return { mode, access: undefined, inherited: undefined };
+	const { owner, user, namedGroup, group, mask, other } = from;
+	const limit = 0o7000 | (owner << 6) | (mask << 3) | other;
+	return { mode: mode & limit, access: { user, namedGroup, group }, inherited: type === "directory" ? from : undefined };
 }
 
 export type NameOperation =
@@ -58,7 +122,11 @@ export type NameOperation =
 			readonly value: string;
 			readonly mode: "any" | "create" | "replace";
 	  }
-	| { readonly kind: "removexattr"; readonly ino: number; readonly name: string };
+	| { readonly kind: "removexattr"; readonly ino: number; readonly name: string }
+	| { readonly kind: "setlist"; readonly ino: number; readonly list: PosixList; readonly inherited: boolean };
+
+export const accessList = "system.posix_acl_access";
+export const inheritedList = "system.posix_acl_default";
 
 /** The node has lost its last name: it may be there still or not. */
 export const maybe = "maybe";
@@ -144,6 +212,9 @@ export class Tree {
 				parent(op.newParent);
 				if (errors.length === 0) this.#renameErrors(op, errors);
 				break;
+			case "setlist":
+				node(op.ino);
+				break;
 			case "setattr":
 				if (node(op.ino)?.type === "symlink" && op.mode !== undefined) errors.push("ENOTSUP");
 				break;
@@ -198,8 +269,9 @@ export class Tree {
 				this.#create(op, made);
 				break;
 			case "unnamed": {
-				const { parent, mode, uid, gid, linkable } = op;
-				const rest = { type: "file", rdev: 0, target: undefined, nlink: 0, entries: undefined, xattrs: new Map() } as const;
+				const { parent, uid, gid, linkable } = op;
+				const { mode, access } = handedDown(this.nodes.get(parent)?.inherited, "file", op.mode);
+				const rest = { access, type: "file", rdev: 0, target: undefined, nlink: 0, entries: undefined, xattrs: new Map() } as const;
 				this.#put({ ino: made, parent, mode, uid, gid, linkable, ...rest });
 				break;
 			}
@@ -223,6 +295,14 @@ export class Tree {
 				this.#put({ ...node, mode, uid, gid });
 				break;
 			}
+			case "setlist": {
+				const node = this.nodes.get(op.ino);
+				if (node === undefined) break;
+				const { owner, user, namedGroup, group, mask, other } = op.list;
+				if (op.inherited) this.#put({ ...node, inherited: op.list });
+				else this.#put({ ...node, mode: (node.mode & 0o7000) | (owner << 6) | (mask << 3) | other, access: { user, namedGroup, group } });
+				break;
+			}
 			case "setxattr":
 			case "removexattr": {
 				const node = this.nodes.get(op.ino);
@@ -239,9 +319,10 @@ export class Tree {
 	#create(op: NameOperation & { kind: "create" }, made: number): void {
 		if (this.child(op.parent, op.name) !== undefined) return;
 		const isDirectory = op.type === "directory";
-		const { type, mode, uid, gid, rdev, target, parent } = op;
+		const { type, uid, gid, rdev, target, parent } = op;
 		const entries = isDirectory ? new Map<string, number>() : undefined;
-		this.#put({ ino: made, type, mode, uid, gid, rdev, target, nlink: isDirectory ? 2 : 1, parent, entries, xattrs: new Map() });
+		const lists = handedDown(this.nodes.get(parent)?.inherited, type, op.mode);
+		this.#put({ ino: made, type, uid, gid, rdev, target, nlink: isDirectory ? 2 : 1, parent, entries, xattrs: new Map(), ...lists });
 		this.#setEntry(op.parent, op.name, made);
 		if (isDirectory) this.#addLinks(op.parent, 1);
 	}
@@ -328,6 +409,10 @@ export function treeDifference(model: Tree, found: Tree): string | undefined {
 		const expected = describeNode({ ...a, ino: a.ino < 0 ? b.ino : a.ino });
 		if (expected !== describeNode(b)) return `${path || "/"} is ${describeNode(b)}, it must be ${expected}`;
 		if (a.target !== b.target) return `${path} points to ${b.target}, it must point to ${a.target}`;
+		for (const [name, expected] of listsOf(a)) {
+			const there = b.xattrs.get(name) ?? "";
+			if (there !== expected) return `${path || "/"} has the list ${name} ${there || "not"}, it must have ${expected || "none"}`;
+		}
 		const xattrs = mapText(a.xattrs);
 		if (xattrs !== mapText(b.xattrs)) return `${path} has the attributes ${mapText(b.xattrs)}, it must have ${xattrs}`;
 		for (const [name, ino] of a.entries ?? []) {
@@ -342,8 +427,17 @@ export function treeDifference(model: Tree, found: Tree): string | undefined {
 	return walk(model.get(1) as TreeNode, found.get(1) as TreeNode, "");
 }
 
+function listsOf(node: TreeNode): (readonly [string, string])[] {
+	return [
+		[accessList, accessText(node)],
+		[inheritedList, node.inherited === undefined ? "" : textOf(listBytes(node.inherited))],
+	];
+}
+
+/** Without the access lists. */
 function mapText(map: ReadonlyMap<string, string>): string {
 	return [...map]
+		.filter(([name]) => name !== accessList && name !== inheritedList)
 		.map(([name, value]) => `${name}=${value}`)
 		.sort()
 		.join(" ");
