@@ -50,8 +50,11 @@ export const maxPathBytes = 1024;
 /** What clients say that they have mounted: for people to look at. */
 export const maxMounts = 1024;
 
-/** Connections at once. Clients have one each, or a few (nconnect); a connection costs some tens of kilobytes, and one that has begun a record up to a megabyte. */
-export const maxConnections = 256;
+/** Connections at once. Clients have one each, or a few (nconnect); a connection costs some tens of kilobytes, and one that has begun a record up to a megabyte: 128 MiB if all of them do that at once. */
+export const maxConnections = 128;
+
+/** How long an end waits for calls under way: a disk may hang, and those who wait for the end (an upgrade) must not. */
+export const stopMs = 20_000;
 
 /** Calls under way of one connection: Linux has up to 128 slots; of all: as many as the FUSE door has. */
 export const maxCallsOfConnection = 64;

@@ -4,6 +4,7 @@ import type { Logger } from "../../base/telemetry.ts";
 import type { Listener, Platform } from "../../platform/interface.ts";
 import type { Volume } from "../../volume/interface.ts";
 import type { LiveExport } from "./exports.ts";
+import { stopMs } from "./limits.ts";
 import { createMountProgram, MountList } from "./mount-program.ts";
 import { nfsProgram } from "./nfs3.ts";
 import { NfsProcedures } from "./nfs-procedures.ts";
@@ -158,10 +159,12 @@ export class NfsServer {
 		return this.#rpc.counters();
 	}
 
-	/** Calls that are under way end; what was written is durable, or its clients learn that it may be lost. The volume is not used any more. */
+	/** Calls that are under way end; what was written is durable, or its clients learn that it may be lost. After `stopMs` that is not waited for any more. */
 	async stop(): Promise<void> {
 		await this.#close();
-		await this.#rpc.stop();
-		await this.#state.files.stop();
+		const { clock } = this.#modules.platform;
+		const done = this.#rpc.stop().then(() => this.#state.files.stop());
+		const inTime = await Promise.race([done.then(() => true), clock.sleep(stopMs).then(() => false)]);
+		if (!inTime) this.#modules.logger.warn("NFS calls are still under way: they are not waited for", {});
 	}
 }
