@@ -268,6 +268,14 @@ class Model {
 		const file = this.#files.get(ino) as Expected;
 		let bytes = 0;
 		for (const piece of captured.pieces) {
+			const { run } = piece;
+			if (run !== undefined) {
+				assert.equal(run.lengthBytes, piece.bytes.length, this.#message);
+				const from = this.#random(run.lengthBytes);
+				const part = new Uint8Array(this.#random(run.lengthBytes - from + 1));
+				run.copy(from, part);
+				assert.deepEqual(part, piece.bytes.slice(from, from + part.length), this.#message);
+			}
 			meta.sealed.set(piece.bytes, piece.offset);
 			bytes += piece.bytes.length;
 		}

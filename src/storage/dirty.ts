@@ -17,7 +17,7 @@ import { FsError } from "../base/errors.ts";
 import type { Timestamp } from "../base/time.ts";
 import type { Clock, Memory, SimulationHooks } from "../platform/interface.ts";
 import type { Ino, Pending } from "../records/interface.ts";
-import type { Captured, DirtyAttributes, DirtyPiece, DirtyStore } from "./interface.ts";
+import type { Captured, DirtyAttributes, DirtyPiece, DirtyRun, DirtyStore } from "./interface.ts";
 import { dirtyLimits } from "./limits.ts";
 import { PieceMap } from "./piece-map.ts";
 import type { Piece, PieceHooks } from "./piece-map.ts";
@@ -435,15 +435,21 @@ interface LastJoined {
  * Several pieces one behind the other, put together when somebody looks: a capture may be as large as the ring, copies of all of it would
  * not fit.
  */
-class Run implements DirtyPiece {
+class Run implements DirtyPiece, DirtyRun {
 	readonly offset: number;
+	readonly lengthBytes: number;
 	readonly #pieces: readonly Piece[];
 	readonly #last: LastJoined;
 
 	constructor(pieces: readonly Piece[], last: LastJoined) {
 		this.offset = (pieces[0] as Piece).offset;
+		this.lengthBytes = (pieces[pieces.length - 1] as Piece).end - this.offset;
 		this.#pieces = pieces;
 		this.#last = last;
+	}
+
+	get run(): DirtyRun {
+		return this;
 	}
 
 	get bytes(): Uint8Array {
@@ -455,10 +461,19 @@ class Run implements DirtyPiece {
 	}
 
 	#join(): Uint8Array {
-		const bytes = new Uint8Array((this.#pieces[this.#pieces.length - 1] as Piece).end - this.offset);
-		for (const piece of this.#pieces) {
-			bytes.set(piece.source.subarray(piece.at, piece.at + piece.end - piece.offset), piece.offset - this.offset);
-		}
+		const bytes = new Uint8Array(this.lengthBytes);
+		this.copy(0, bytes);
 		return bytes;
+	}
+
+	copy(from: number, into: Uint8Array): void {
+		const [start, end] = [this.offset + from, this.offset + from + into.length];
+		assert(from >= 0 && end <= this.offset + this.lengthBytes, "a part of the run is copied");
+		for (const piece of this.#pieces) {
+			if (piece.end <= start) continue;
+			if (piece.offset >= end) break;
+			const { offset, bytes } = view(piece, start, end);
+			into.set(bytes, offset - start);
+		}
 	}
 }

@@ -337,7 +337,17 @@ export interface ExtentVerbs {
 
 export interface DirtyPiece {
 	readonly offset: number;
+	/** Of a `run` they are put together, and kept until another run of the same capture is looked at. */
 	readonly bytes: Uint8Array;
+	/** Where it is many writes one behind the other. */
+	readonly run?: DirtyRun;
+}
+
+/** Writes one behind the other, to be copied without being put together first. */
+export interface DirtyRun {
+	readonly lengthBytes: number;
+	/** Fills `into` with what lies from `from` on, counted from the beginning of the piece. */
+	copy(from: number, into: Uint8Array): void;
 }
 
 export interface DirtyAttributes {

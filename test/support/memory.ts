@@ -27,6 +27,7 @@ export function megabytes(bytes: number): string {
 export class MemoryWatch {
 	readonly #volume: TestVolume;
 	readonly #timer: ReturnType<typeof setInterval>;
+	#daemons: readonly number[] = [];
 	#pids: readonly number[] = [];
 	#samples = 0;
 	#peakBytes = 0;
@@ -39,12 +40,14 @@ export class MemoryWatch {
 	}
 
 	#look(): void {
-		// Going through all processes of a machine costs milliseconds: only when one of ours is gone.
-		if (this.#pids.length === 0 || this.#pids.some((pid) => residentBytes(pid) === 0))
-			this.#pids = [...this.#volume.daemons(), ...this.#volume.keepers()];
+		// Going through all processes of a machine costs milliseconds: only when one of ours is gone, or between a daemon and its successor.
+		if (this.#daemons.length === 0 || this.#pids.some((pid) => residentBytes(pid) === 0)) {
+			this.#daemons = this.#volume.daemons();
+			this.#pids = [...this.#daemons, ...this.#volume.keepers()];
+		}
 		const each = this.#pids.map(residentBytes);
 		const bytes = each.reduce((sum, one) => sum + one, 0);
-		this.#samples++;
+		if (this.#daemons.length > 0) this.#samples++;
 		if (bytes <= this.#peakBytes) return;
 		this.#peakBytes = bytes;
 		this.#peakOf = this.#pids.map((pid, i) => `${pid}: ${megabytes(each[i] ?? 0)}`).join(", ");
@@ -54,12 +57,13 @@ export class MemoryWatch {
 	peak(what: string): string {
 		this.#look();
 		const bytes = this.#peakBytes;
-		assert.ok(this.#samples > 0 && bytes > 0, `${what}: nobody's memory was seen`);
+		assert.ok(this.#samples > 0 && bytes > 0, `${what}: no daemon's memory was seen`);
 		assert.ok(
 			bytes < memoryBoundBytes,
 			`${what}: ${megabytes(bytes)} resident (${this.#peakOf}), bound ${megabytes(memoryBoundBytes)}\n${this.#volume.log()}`,
 		);
 		this.#peakBytes = 0;
+		this.#samples = 0;
 		return megabytes(bytes);
 	}
 

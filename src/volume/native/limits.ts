@@ -44,6 +44,8 @@ export const limits = {
 	randomAfterJumps: 4,
 	/** Segments being written at once: bounds memory (payload + parity each). */
 	segmentWrites: 4,
+	/** Payloads in memory: those being written, and the next ones being filled meanwhile. A seal may be as large as the ring. */
+	segmentPayloads: 6,
 	/** Changes a transaction of ours may reach, below the engines' 100 to leave room for the head and the inode. */
 	transactionChanges: 90,
 	/** Handles a volume has open at once, all doors together. */

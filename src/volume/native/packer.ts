@@ -4,7 +4,8 @@
  * Invariants
  *  P1 A payload is not changed from when it is handed to the store until that settles; then its buffer is used again. (A disk that hung may still read it later: it
  *     writes to a place that no record will ever name, on a disk that is out.)
- *  P2 Each placed piece holds its segment (core.holdForPacking) until its user says how it ended; a segment that no user committed is abandoned.
+ *  P2 At most `segmentPayloads` payloads are there, open, waiting and being written together; who needs another one waits.
+ *  P3 Each placed piece holds its segment (core.holdForPacking) until its user says how it ended; a segment that no user committed is abandoned.
  */
 import { assert } from "../../base/assert.ts";
 import { Deferred, Semaphore } from "../../base/async.ts";
@@ -50,6 +51,9 @@ export class Packer {
 	/** By target: a segment is protected as a whole. */
 	readonly #builders = new Map<string, Builder>();
 	#closing = false;
+	/** Payloads in use (P2), and who waits for one. */
+	#inUse = 0;
+	readonly #waiting: Deferred<void>[] = [];
 	/** Buffers to be used again: fresh ones for each segment would grow faster than they are collected. */
 	readonly #spare: Uint8Array[] = [];
 
@@ -65,8 +69,14 @@ export class Packer {
 		for (const piece of pieces) {
 			// Many chunks make a seal of many transactions.
 			const chunkBytes = this.#core.platform.simulation?.buggify("volume.small-chunks") ? 2048 : limits.chunkBytes;
-			for (let at = 0; at < piece.bytes.length; at += chunkBytes) {
-				waits.push(this.#add(ino, target, piece.offset + at, piece.bytes.subarray(at, at + chunkBytes)));
+			const pieceBytes = piece.run?.lengthBytes ?? piece.bytes.length;
+			for (let at = 0; at < pieceBytes; at += chunkBytes) {
+				const lengthBytes = Math.min(chunkBytes, pieceBytes - at);
+				while (!this.#hasPayload(target, lengthBytes)) await this.#payloadFree();
+				const placed = this.#add(ino, target, piece, at, lengthBytes);
+				// It may fail while this one waits for the next payload: it is looked at below.
+				placed.catch(() => {});
+				waits.push(placed);
 			}
 		}
 		const results = await Promise.allSettled(waits);
@@ -77,11 +87,25 @@ export class Packer {
 		throw failed.reason;
 	}
 
-	#add(ino: Ino, target: Redundancy, offset: number, bytes: Uint8Array): Promise<Placed> {
-		const builder = this.#builderFor(target, bytes.length);
-		const item: Item = { ino, offset, length: bytes.length, payloadOffset: builder.length, placed: new Deferred() };
-		builder.payload.set(bytes, builder.length);
-		builder.length += bytes.length;
+	#hasPayload(target: Redundancy, lengthBytes: number): boolean {
+		const open = this.#builders.get(formatRedundancy(target));
+		return (open !== undefined && open.length + lengthBytes <= limits.segmentBytes) || this.#inUse < limits.segmentPayloads;
+	}
+
+	/** Whoever is woken looks again, in the order in which they came. */
+	#payloadFree(): Promise<void> {
+		const waiter = new Deferred<void>();
+		this.#waiting.push(waiter);
+		return waiter.promise;
+	}
+
+	#add(ino: Ino, target: Redundancy, piece: DirtyPiece, from: number, lengthBytes: number): Promise<Placed> {
+		const builder = this.#builderFor(target, lengthBytes);
+		const item: Item = { ino, offset: piece.offset + from, length: lengthBytes, payloadOffset: builder.length, placed: new Deferred() };
+		const into = builder.payload.subarray(builder.length, builder.length + lengthBytes);
+		if (piece.run !== undefined) piece.run.copy(from, into);
+		else into.set(piece.bytes.subarray(from, from + lengthBytes));
+		builder.length += lengthBytes;
 		builder.items.push(item);
 		const full = builder.length === limits.segmentBytes || builder.items.length === limits.segmentChunks;
 		if (full || this.#core.platform.simulation?.buggify("volume.small-segments")) this.#close(builder);
@@ -94,6 +118,8 @@ export class Packer {
 		const open = this.#builders.get(name);
 		if (open !== undefined && open.length + lengthBytes <= limits.segmentBytes) return open;
 		if (open !== undefined) this.#close(open);
+		assert(this.#inUse < limits.segmentPayloads, "P2: a payload is free");
+		this.#inUse++;
 		const payload = this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(limits.segmentBytes));
 		const builder: Builder = { target, payload, length: 0, items: [] };
 		this.#builders.set(name, builder);
@@ -127,7 +153,10 @@ export class Packer {
 		} catch (error) {
 			for (const item of builder.items) item.placed.reject(error);
 		} finally {
-			if (this.#spare.length < limits.segmentWrites) this.#spare.push(builder.payload);
+			this.#spare.push(builder.payload);
+			this.#inUse--;
+			// All of them: small pieces share the next payload.
+			for (const waiter of this.#waiting.splice(0)) waiter.resolve();
 		}
 	}
 
