@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { bytesToLatin1, latin1ToBytes, toHex } from "../../src/base/bytes.ts";
 import { maxConnections, maxReplyBytesOfConnection, stuckMs } from "../../src/doors/nfs/limits.ts";
 import { recordMark } from "../../src/doors/nfs/record-marking.ts";
-import { asUser, type NfsClient } from "./client.ts";
+import type { NfsClient } from "./client.ts";
 import { inWorld, type NfsWorld } from "./world.ts";
 
 const text = latin1ToBytes;
@@ -175,6 +175,21 @@ check("the mount is told of every change, before the reply", 9, async (client, t
 	assert.match(await told(client.rename(top, "g", (await client.lookup(top, "d")).handle, "h")), /^1\/g \d+\/h \| 1@0 \d+@0 \d+$/);
 	assert.match(await told(client.symlink(top, "l", "x")), /^1\/l \| 1@0/);
 	assert.match(await told(client.remove(top, "l")), /^1\/l \| 1@0 \d+$/);
-	client.credential = asUser(0);
 	assert.equal(await told(client.getattr(file)), " | ");
+});
+
+check("what may have been done by a server that was killed is told to the mount again", 10, async (client, top, world) => {
+	await client.mkdir(top, "d");
+	const names = async (work: Promise<{ readonly status: number }>, expected: number): Promise<string[]> => {
+		world.changes.length = 0;
+		assert.equal((await work).status, expected);
+		return world.changes.flatMap((change) => change.names.map(({ parent, name }) => `${parent}/${name}`));
+	};
+	const [absent, exists] = [2, 17];
+	assert.deepEqual(await names(client.mkdir(top, "d"), exists), ["1/d"]);
+	assert.deepEqual(await names(client.remove(top, "gone"), absent), ["1/gone"]);
+	assert.deepEqual(await names(client.rmdir(top, "gone"), absent), ["1/gone"]);
+	assert.deepEqual(await names(client.rename(top, "from", top, "to"), absent), ["1/from", "1/to"]);
+	assert.deepEqual(await names(client.symlink(top, "d", "x"), exists), ["1/d"]);
+	assert.deepEqual(await names(client.lookup(top, "gone"), absent), [], "looking changes nothing");
 });

@@ -95,7 +95,7 @@ async function answered(
 	state: NfsState,
 	writer: XdrWriter,
 	seen: Seen,
-	failure: Failure,
+	{ failure, failed }: { readonly failure: Failure; readonly failed: (code: number) => Promise<void> },
 	work: () => Promise<Results | undefined>,
 ): Promise<Results> {
 	const at = writer.length;
@@ -106,8 +106,9 @@ async function answered(
 		// The volume is going: whoever comes after answers the call when it is sent again.
 		if (isFsError(error, "ENOTCONN") || !isFsError(error)) throw error;
 		const wrong = toFsError(error, "nfs.procedure");
-		await seen.refresh();
 		const code = statusOf(wrong);
+		await failed(code);
+		await seen.refresh();
 		if (code === status.IO || code === status.SERVERFAULT)
 			state.modules.logger.error(`an NFS call failed: ${wrong.message}`, { code: wrong.code, site: wrong.site });
 		failure(writer.cut(at).u32(code));
@@ -148,8 +149,11 @@ function namesChange(parent: Ino, name: string, nodes: readonly Ino[]): Change {
 
 // ── the procedures ───────────────────────────────────────────────────────────────────────────────────────────────
 
+/** What a call changes names by, where it does: directory and name. */
+type Names = () => readonly (readonly [Target | undefined, string])[];
+
 /** Reads the arguments of a call and says how it is answered. */
-type Decode = (reader: XdrReader, seen: Seen) => { readonly failure: Failure; readonly work: Answer };
+type Decode = (reader: XdrReader, seen: Seen) => { readonly failure: Failure; readonly work: Answer; readonly names?: Names };
 
 export class NfsProcedures {
 	readonly #state: NfsState;
@@ -165,9 +169,10 @@ export class NfsProcedures {
 			once,
 			run: async (reader, writer, context) => {
 				const seen = new Seen(this.#state);
-				const { failure, work } = decode(reader, seen);
+				const { failure, work, names } = decode(reader, seen);
 				reader.end();
-				return answered(this.#state, writer, seen, failure, () => work(writer, context));
+				const failed = (code: number): Promise<void> => this.#tellAgain(code, names);
+				return answered(this.#state, writer, seen, { failure, failed }, () => work(writer, context));
 			},
 		});
 		return [
@@ -194,6 +199,15 @@ export class NfsProcedures {
 			of("PATHCONF", (reader, seen) => this.#pathconf(reader, seen)),
 			of("COMMIT", (reader, seen) => this.#commit(reader, seen)),
 		];
+	}
+
+	/**
+	 * "Exists" or "no such name" may be the answer to a call that a predecessor of this process has carried out, and was killed before it told the kernel behind the mount.
+	 */
+	async #tellAgain(code: number, names: Names | undefined): Promise<void> {
+		if (names === undefined || (code !== status.NOENT && code !== status.EXIST)) return;
+		const known = names().flatMap(([directory, name]) => (directory === undefined ? [] : [{ parent: directory.node.ino, name }]));
+		await this.#state.modules.changed({ nodes: known.map(({ parent }) => ({ ino: parent, contentsFrom: 0 })), names: known });
 	}
 
 	// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -327,7 +341,7 @@ export class NfsProcedures {
 			await this.#tellMade(writer, directory, made, opened.parentBefore, opened.parentAfter);
 			return undefined;
 		};
-		return { failure: tellChange(seen), work };
+		return { failure: tellChange(seen), work, names: () => [[seen.target, at.name]] };
 	}
 
 	async #openNew({ caller, node }: Target, name: string, intent: OpenIntent): Promise<Opened> {
@@ -387,7 +401,7 @@ export class NfsProcedures {
 			this.#make(writer, context, seen, at, change, ({ caller, node }, mode) =>
 				this.#state.volume.makeDirectory(caller, node, at.name, mode),
 			);
-		return { failure: tellChange(seen), work };
+		return { failure: tellChange(seen), work, names: () => [[seen.target, at.name]] };
 	}
 
 	#symlink(reader: XdrReader, seen: Seen): ReturnType<Decode> {
@@ -396,7 +410,7 @@ export class NfsProcedures {
 		const target = reader.text(maxTargetBytes);
 		const work: Answer = async (writer, context) =>
 			this.#make(writer, context, seen, at, change, ({ caller, node }) => this.#state.volume.makeSymlink(caller, node, at.name, target));
-		return { failure: tellChange(seen), work };
+		return { failure: tellChange(seen), work, names: () => [[seen.target, at.name]] };
 	}
 
 	#mknod(reader: XdrReader, seen: Seen): ReturnType<Decode> {
@@ -414,7 +428,7 @@ export class NfsProcedures {
 				this.#state.volume.makeNode(caller, node, at.name, type, mode, rdev),
 			);
 		};
-		return { failure: tellChange(seen), work };
+		return { failure: tellChange(seen), work, names: () => [[seen.target, at.name]] };
 	}
 
 	async #make(
@@ -450,7 +464,7 @@ export class NfsProcedures {
 			writeChange(writer, gone.parentBefore, gone.parentAfter, fsid);
 			return undefined;
 		};
-		return { failure: tellChange(seen), work };
+		return { failure: tellChange(seen), work, names: () => [[seen.target, at.name]] };
 	}
 
 	#rename(reader: XdrReader, seen: Seen): ReturnType<Decode> {
@@ -483,7 +497,11 @@ export class NfsProcedures {
 			writeChange(writer, moved.newParentBefore, moved.newParentAfter, target.fsid);
 			return undefined;
 		};
-		return { failure: tellChanges(seen), work };
+		const names: Names = () => [
+			[seen.target, from.name],
+			[seen.other, to.name],
+		];
+		return { failure: tellChanges(seen), work, names };
 	}
 
 	#link(reader: XdrReader, seen: Seen): ReturnType<Decode> {
@@ -504,7 +522,7 @@ export class NfsProcedures {
 			tellAttributes(seen)(writer);
 			writeChange(writer, undefined, seen.other?.attributes, seen.other?.fsid ?? noFsid);
 		};
-		return { failure, work };
+		return { failure, work, names: () => [[seen.other, at.name]] };
 	}
 
 	#readdir(reader: XdrReader, seen: Seen): ReturnType<Decode> {
