@@ -610,8 +610,10 @@ export class NfsProcedures {
 	): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		const { volume, files, modules } = this.#state;
 		return files.write(node.ino, caller.uid === 0, async (handle, file) => {
-			file.unsynced = true;
-			const done = await volume.write(handle, offset, bytes);
+			const done = await volume.write(handle, offset, bytes).finally(() => {
+				// Afterwards: a sync that began in between has not covered it. After a failure too, something may have been written.
+				file.unsynced = true;
+			});
 			const sync = isStable ? files.fsync(file) : undefined;
 			await Promise.all([sync, modules.changed({ nodes: [{ ino: node.ino, contentsFrom: offset }], names: [] })]);
 			return done;
