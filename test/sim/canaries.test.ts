@@ -19,7 +19,7 @@ test("a failure is made smaller, and repeats by what it says", async () => {
 		const failure = await simulate({ seed, steps, canary });
 		if (failure.failure === undefined) continue;
 		let ticks = 0;
-		const least = await shrink({ seed, steps, canary }, failure, { runs: 40, limitMs: 1000, nowMs: () => ticks++ });
+		const least = await shrink({ seed, steps, canary }, failure, { runs: 24, limitMs: 1000, nowMs: () => ticks++ });
 		assert(least.happened.length < failure.happened.length, `${least.happened.length} of ${failure.happened.length} events are left`);
 		const [, said, only] = /--steps (\d+) --replay --only ([\w.,]+)$/.exec(least.failure ?? "") ?? [];
 		assert(said !== undefined && only !== undefined, least.failure);
