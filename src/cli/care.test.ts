@@ -155,6 +155,10 @@ test("what a change of disks would come to is told before it is made: work, time
 	assert.deepEqual([add.work.basis, add.levels, add.survives], ["nothing to do", false, { now: 2, after: 2 }]);
 	expectCode(await machine.cairn("disk", "add", "demo", "/d7", "--dry-run"), 0, /risk +everything survives 2 more losses now[\s\S]*d1: /);
 	expectCode(await machine.cairn("disk", "replace", "demo", "d2", "--dry-run"), 4, /works/);
+	expectCode(await machine.cairn("disk", "set", "demo", "d5", "failed"), 0);
+	assert.equal((await plan("replace", "demo", "d5")).newPath, "/d5", "the same disk may come back with what is on it");
+	expectCode(await machine.cairn("disk", "replace", "demo", "d5"), 0);
+	expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
 
 	machine.world.wipe("/d3");
 	await machine.world.advance(5000);

@@ -720,13 +720,22 @@ class ManagedDisks implements OpenDiskSet {
 		const opened: Disk[] = [];
 		try {
 			for (const path of paths) opened.push(await openDiskWithDeadlines(this.#platform, path, { callMs: this.#callMs }));
-			await this.#refuseUnfit(opened, force);
+			const strangers: Disk[] = [];
+			for (const disk of opened) if (!(await this.#isBack(disk, leaving))) strangers.push(disk);
+			await this.#refuseUnfit(strangers, force);
 			this.#refuseShared(opened, leaving);
 			const spaces = await Promise.all(opened.map((disk) => disk.space()));
 			return opened.map((disk, at) => ({ path: paths[at] as string, domain: disk.domain, ...(spaces[at] as (typeof spaces)[number]) }));
 		} finally {
 			for (const disk of opened) closeQuietly(disk, this.#logger);
 		}
+	}
+
+	/** The very disk that was lost: `adopt` takes it back with what is on it. */
+	async #isBack(disk: Disk, lost: DiskId | undefined): Promise<boolean> {
+		const slot = lost === undefined ? undefined : this.#slots.get(lost);
+		if (slot === undefined || slot.disk) return false;
+		return isSameDisk(await readSuperblock(disk), this.#roster.volume, slot.uuid);
 	}
 
 	#refuseShared(opened: readonly Disk[], leaving: DiskId | undefined): void {
