@@ -671,7 +671,8 @@ class MirroredLog implements Log {
 			await file.uncache(0, lengthBytes);
 			for (let at = 0; at < lengthBytes; at += rereadBytes) {
 				const piece = await file.read(at, Math.min(rereadBytes, lengthBytes - at)).catch((error: unknown) => {
-					this.#modules.disks.report(id, error, "read");
+					// A file that was closed because its mirror went is nothing that the disk did.
+					if (!isFsError(error, "EBADF")) this.#modules.disks.report(id, error, "read");
 					if (!isFsError(error, "EIO")) throw error;
 					return new Uint8Array(0);
 				});

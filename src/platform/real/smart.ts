@@ -7,6 +7,8 @@ import { realLimits } from "./limits.ts";
 
 export class RealDeviceReports implements DeviceReports {
 	readonly #timeoutMs: number;
+	/** Asked and not ended yet: a process that hangs in the kernel cannot even be killed, and is not followed by others. */
+	readonly #asking = new Set<string>();
 
 	constructor(timeoutMs: number = realLimits.smartTimeoutMs) {
 		this.#timeoutMs = timeoutMs;
@@ -21,8 +23,13 @@ export class RealDeviceReports implements DeviceReports {
 	ask(device: string): Promise<string | undefined> {
 		const words = ["-j", "-H", "-A", "-n", "standby", device];
 		const options = { timeout: this.#timeoutMs, killSignal: "SIGKILL", maxBuffer: realLimits.smartBytes, encoding: "utf8" } as const;
+		if (this.#asking.has(device)) return Promise.resolve(undefined);
+		this.#asking.add(device);
 		return new Promise((resolve) => {
+			const late = setTimeout(() => resolve(undefined), this.#timeoutMs + 1000);
 			execFile("smartctl", words, options, (error, stdout) => {
+				clearTimeout(late);
+				this.#asking.delete(device);
 				const code = typeof error?.code === "number" ? error.code : 0;
 				const isUseless = error !== null && (typeof error.code !== "number" || error.killed === true || (code & 3) !== 0);
 				resolve(isUseless ? undefined : stdout);

@@ -190,9 +190,15 @@ export class Healer {
 
 	#begin(): Promise<Totals> {
 		this.#again = false;
-		this.#run = this.#runOnce().finally(() => {
-			this.#run = undefined;
-		});
+		this.#run = this.#runOnce()
+			.catch((error: unknown) => {
+				// What it has not seen is looked at by the next one.
+				this.#lookAtAll = true;
+				throw error;
+			})
+			.finally(() => {
+				this.#run = undefined;
+			});
 		return this.#run;
 	}
 
