@@ -227,6 +227,17 @@ describe("waiting", () => {
 		assert.deepEqual(bench.unlock(b, "fcntl"), ["granted a"]);
 	});
 
+	test("a circle that a second thread closes is refused to the first, and who waited behind it goes", () => {
+		const bench = new Bench();
+		const [o, p, q, w] = [owner("o"), owner("p"), owner("q"), owner("w")];
+		bench.lock(p, "fcntl-exclusive", 0, 0);
+		bench.lock(q, "fcntl-shared", 0, 9, { ino: 6 });
+		assert.deepEqual(bench.lock(o, "fcntl-exclusive", 0, 1, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.lock(w, "fcntl-exclusive", 1, 1, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.lock(p, "fcntl-exclusive", 0, 9, { patient: true, ino: 6 }), ["waiting"]);
+		assert.deepEqual(bench.lock(o, "fcntl-shared", 0, 9, { ino: 6 }), ["granted o", "EDEADLK", "granted w"]);
+	});
+
 	test("to wait behind somebody is to wait for him: a circle through the queue is found", () => {
 		const bench = new Bench();
 		const [a, w, r] = [owner("a"), owner("w"), owner("r")];

@@ -220,16 +220,21 @@ class Step {
 				resource.operations.push({ id: want.id, owner, event: want.event, leaseKey: want.leaseKey });
 		}
 		this.#effects.push({ kind: "granted", key, ino: resource.ino, owner, want });
-		this.#refuseNewCycles(owner);
+		this.#refuseNewCycles(resource, owner);
 	}
 
 	/** Who has several threads may have closed a circle by what one of them just got. */
-	#refuseNewCycles(owner: Owner): void {
+	#refuseNewCycles(resource: Resource, owner: Owner): void {
+		const elsewhere = new Set<number>();
 		for (const waiter of [...(this.#state.waitersByOwner.get(owner.id) ?? [])]) {
 			if (!waiter.request.victim || !isDeadlock(this.#state, waiter)) continue;
 			this.#state.counters.deadlocks++;
 			this.#leave(waiter, "EDEADLK", "whoever holds it waits for this owner");
+			elsewhere.add(waiter.request.ino);
 		}
+		// Somebody may wait behind it there; this inode is settled by who has called.
+		elsewhere.delete(resource.ino);
+		for (const ino of elsewhere) this.#settle(resourceOf(this.#state, ino));
 	}
 
 	#leave(waiter: Waiter, code: RefusalCode, why: string): void {
