@@ -125,6 +125,19 @@ function lookAt(pid: number): string {
 	return `${read("syscall")}${read("wchan")}\n${read("stack")}`;
 }
 
+/** Undefined when it takes longer; no timer is left that would keep the process. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+	let timer: NodeJS.Timeout | undefined;
+	const late = new Promise<undefined>((resolve) => {
+		timer = setTimeout(() => resolve(undefined), ms);
+	});
+	try {
+		return await Promise.race([promise, late]);
+	} finally {
+		clearTimeout(timer);
+	}
+}
+
 /** Answers how many locks were granted, and deadlocks refused. */
 export async function lockStress(
 	volume: TestVolume,
@@ -167,7 +180,7 @@ export async function lockStress(
 		let [grants, deadlocks] = [0, 0];
 		for (const { ended, pid } of all) {
 			// Generous: a machine may be busy, and who waits for a lock that nobody lets go of waits for ever.
-			const end = await Promise.race([ended, sleep(400_000).then(() => undefined)]);
+			const end = await within(400_000, ended);
 			if (end === undefined)
 				assert.fail(`seed ${seed}: process ${pid} does not end\n${lookAt(pid)}\n${await volume.cairn("locks", volume.name)}`);
 			if (killed.has(pid)) continue;
