@@ -99,9 +99,11 @@ class ReedSolomon implements ErasureCode {
 		);
 		const lost = [...new Set(wanted)].filter((index) => !shards[index]);
 		const made = this.#rebuild(present, sources, lost, length);
-		return wanted.map((index) => {
+		return wanted.map((index, at) => {
 			assert(Number.isInteger(index) && index >= 0 && index < shards.length, `no shard ${index}`);
-			return shards[index]?.slice() ?? (made.get(index) as Uint8Array).slice();
+			const bytes = shards[index] ?? (made.get(index) as Uint8Array);
+			// Nobody else has what was made for the first who wants it.
+			return made.has(index) && wanted.indexOf(index) === at ? bytes : bytes.slice();
 		});
 	}
 

@@ -81,15 +81,16 @@ export class FragmentReader {
 		this.#known.delete(key);
 	}
 
-	/** The whole shard. @throws as `read`. */
-	async shard(segment: Segment, place: FragmentPlace, live: () => boolean): Promise<Uint8Array> {
+	/** The whole shard; to be released. @throws as `read`. */
+	async shard(segment: Segment, place: FragmentPlace, live: () => boolean): Promise<Borrowed> {
+		if (segment.shardBytes <= limits.readBytes) return await this.read(segment, place, 0, segment.shardBytes, live);
 		const all = new Uint8Array(segment.shardBytes);
 		for (let from = 0; from < all.length; from += limits.readBytes) {
 			const piece = await this.read(segment, place, from, Math.min(from + limits.readBytes, all.length), live);
 			all.set(piece.bytes, from);
 			piece.release();
 		}
-		return all;
+		return { bytes: all, release: () => {} };
 	}
 
 	async #read(disk: Disk, segment: Segment, place: FragmentPlace, from: number, to: number): Promise<Borrowed> {

@@ -1,6 +1,7 @@
 /** How a segment fares (`check`, `assess`) and what makes it whole again (`rebuild`). */
 import { AssertionError } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
+import type { Borrowed } from "../platform/interface.ts";
 import { createErasureCode } from "../codec/erasure.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
 import { assertSegment, blockTable, fragmentLength, shapeOf, shardLength } from "./fragment.ts";
@@ -124,10 +125,14 @@ export class Healer {
 				await this.#modules.refreshSpace();
 				continue;
 			}
-			const set = await this.#shards(situation, plan, bad);
+			const lent: Borrowed[] = [];
+			const set = await this.#shards(situation, plan, bad, lent);
 			if (!set) continue;
 			const { places, failures } = await this.#modules.writer.put(set, plan.disks);
-			if (failures.length === 0) return this.#result(segment, set, places);
+			if (failures.length === 0) {
+				for (const one of lent) one.release();
+				return this.#result(segment, set, places);
+			}
 			for (const { disk, error } of failures) if (error.code !== "ENOSPC") excluded.add(disk);
 		}
 		throw new FsError(
@@ -146,10 +151,13 @@ export class Healer {
 		const situation = this.#situation(segment, bad, new Set());
 		if (situation.kept.length < width(shapeOf(segment))) return undefined;
 		const plan = evening(situation);
-		const set = plan && (await this.#shards(situation, plan, bad));
+		const lent: Borrowed[] = [];
+		const set = plan && (await this.#shards(situation, plan, bad, lent));
 		if (!plan || !set) return undefined;
 		const { places, failures } = await this.#modules.writer.put(set, plan.disks);
-		return failures.length === 0 ? this.#result(segment, set, places) : undefined;
+		if (failures.length > 0) return undefined;
+		for (const one of lent) one.release();
+		return this.#result(segment, set, places);
 	}
 
 	#situation(segment: Segment, bad: ReadonlySet<number>, excluded: ReadonlySet<number>): Situation {
@@ -209,12 +217,15 @@ export class Healer {
 		return full ? "full" : undefined;
 	}
 
-	/** Reads what is needed and makes the shards of the plan. Undefined: damage was found that changes the plan. */
-	async #shards(situation: Situation, plan: Plan, bad: Set<number>): Promise<ShardSet | undefined> {
+	/**
+	 * Reads what is needed and makes the shards of the plan. Undefined: damage was found that changes the plan. `lent` gets what is to be released when everything is written; after a failure it is not: a write that
+	 * timed out may still take its bytes from there.
+	 */
+	async #shards(situation: Situation, plan: Plan, bad: Set<number>, lent: Borrowed[]): Promise<ShardSet | undefined> {
 		const { segment } = situation;
 		const damagedBefore = bad.size;
-		const moved = await this.#moved(situation, plan.indexes);
-		const shards = moved ?? (await this.#sources(situation, bad));
+		const moved = await this.#moved(situation, plan.indexes, lent);
+		const shards = moved ?? (await this.#sources(situation, bad, lent));
 		if (bad.size > damagedBefore) return undefined;
 		const generation = 1 + segment.fragments.reduce((most, place) => Math.max(most, place.generation), 0);
 		const common = { segment: segment.id, generation, shape: plan.shape, payloadBytes: segment.payloadBytes };
@@ -231,13 +242,21 @@ export class Healer {
 	}
 
 	/** Fragments that only change their place are copied; undefined when one of them has to be made from the others. */
-	async #moved(situation: Situation, indexes: readonly number[] | undefined): Promise<(Uint8Array | undefined)[] | undefined> {
+	async #moved(
+		situation: Situation,
+		indexes: readonly number[] | undefined,
+		lent: Borrowed[],
+	): Promise<(Uint8Array | undefined)[] | undefined> {
 		const { segment, kept, crowded, leaving } = situation;
 		const places = [...kept, ...crowded, ...leaving].filter((place) => indexes?.includes(place.index));
 		if (indexes === undefined || places.length < indexes.length) return undefined;
 		const shards: (Uint8Array | undefined)[] = new Array(width(shapeOf(segment))).fill(undefined);
 		try {
-			for (const place of places) shards[place.index] = await this.#modules.fragments.shard(segment, place, () => true);
+			for (const place of places) {
+				const shard = await this.#modules.fragments.shard(segment, place, () => true);
+				lent.push(shard);
+				shards[place.index] = shard.bytes;
+			}
 			return shards;
 		} catch (error) {
 			passAssertions(error);
@@ -246,13 +265,13 @@ export class Healer {
 	}
 
 	/** dataShards verified shards by index. What turns out damaged is added to `bad`. @throws FsError EIO `storage.lost`. */
-	async #sources(situation: Situation, bad: Set<number>): Promise<(Uint8Array | undefined)[]> {
+	async #sources(situation: Situation, bad: Set<number>, lent: Borrowed[]): Promise<(Uint8Array | undefined)[]> {
 		const { segment, kept, crowded, leaving } = situation;
 		const { disks, fragments, platform } = this.#modules;
 		const places = [...kept, ...crowded, ...leaving].sort((a, b) => a.index - b.index);
 		const failures = new Map<number, string>();
 		const sources = places.map(
-			(place): Source<Uint8Array> =>
+			(place): Source<Borrowed> =>
 				async (live) => {
 					try {
 						return await fragments.shard(segment, place, live);
@@ -266,7 +285,10 @@ export class Healer {
 		const { results } = await gather(platform.clock, segment.dataShards, sources, limits.hedgeMs);
 		if (results.size < segment.dataShards) throw lostError(segment, failures, (disk) => disks.readable(disk) !== undefined);
 		const shards: (Uint8Array | undefined)[] = new Array(width(shapeOf(segment))).fill(undefined);
-		for (const [at, bytes] of results) shards[(places[at] as FragmentPlace).index] = bytes;
+		for (const [at, shard] of results) {
+			lent.push(shard);
+			shards[(places[at] as FragmentPlace).index] = shard.bytes;
+		}
 		return shards;
 	}
 
