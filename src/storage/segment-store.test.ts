@@ -441,6 +441,18 @@ describe("segment store: space", () => {
 		});
 	});
 
+	it("says ENOSPC, not EIO, when all disks refuse with room left, and goes on when they take data again", async () => {
+		const lab = new Lab({ disks: 6 });
+		await lab.run(async () => {
+			const store = await lab.boot();
+			for (let disk = 1; disk <= 6; disk++) lab.world.disk(`/d${disk}`).starve((name) => name.startsWith("pack/"));
+			assert.match(await codeOf(store.write(1, payloadOf(100_000, 1), rs42, 1)), /^ENOSPC /);
+			for (let disk = 1; disk <= 6; disk++) lab.world.disk(`/d${disk}`).starve(() => false);
+			await store.refreshSpace();
+			assert.equal(shapeText(await store.write(2, payloadOf(100_000, 1), rs42, 1)), "4+2");
+		});
+	});
+
 	for (const call of ["sync", "syncNames"] as const) {
 		it(`goes on with a disk on which a ${call} found no space once`, async () => {
 			const lab = new Lab({ disks: 6 });

@@ -105,6 +105,36 @@ test("a time that is set while an fsync or a seal is under way stays", async () 
 	});
 });
 
+test("what is written while a seal fails stays above what the seal held, and this test sees the bug that turns it round", async () => {
+	for (const bug of [undefined, "failed-seal-on-top"] as const) {
+		const world = new SimWorld({ seed: 726 });
+		await makeWorldVolume(world);
+		await world.run(async () => {
+			const hooks = { buggify: () => false, planted: (name: string) => name === bug };
+			const volume = await openSim({ ...world.node().boot(), simulation: hooks });
+			const handle = await openFile(volume, "file");
+			for (const path of diskPaths) {
+				world.latency(path, 30, 60);
+				world.disk(path).starve((name) => name.startsWith("pack/"));
+			}
+			await volume.write(handle, 0, pattern(1, 50_000));
+			const sealed = volume.syncAll().then(
+				() => "sealed",
+				(error: FsError) => error.code,
+			);
+			await world.sleep(10);
+			await volume.write(handle, 0, pattern(2, 50_000));
+			assert.equal(await sealed, "ENOSPC");
+			const seen = (await volume.read(handle, 0, 50_000)).slice();
+			assert(Buffer.compare(seen, pattern(bug === undefined ? 2 : 1, 50_000)) === 0, bug ?? "the newest write is what is read");
+			for (const path of diskPaths) world.disk(path).starve(() => false);
+			await volume.syncAll();
+			assert(Buffer.compare(await contents(volume, "file"), seen) === 0, "and what is sealed");
+			await volume.shutdown();
+		});
+	}
+});
+
 test("what a truncation cut off stays gone when the truncation fails half way", async (t) => {
 	const world = new SimWorld({ seed: 730 });
 	await makeWorldVolume(world);

@@ -41,7 +41,12 @@ export const faultTable: readonly Fault[] = [
 	{ name: "unlinked", weight: 1, hurts: true, strike: ({ world }, path) => world.vanish(path, { unlinked: true }) },
 	{ name: "read-only", weight: 1, hurts: true, strike: ({ world }, path) => world.readOnly(path) },
 	{ name: "full", weight: 1, hurts: true, strike: (faults, path, random) => faults.fill(path, random.pick([100, 5_000])) },
-	{ name: "volume-full", weight: 1, hurts: false, strike: (faults, _path, random) => faults.fillAll(random.pick([500, 5_000, 20_000])) },
+	{
+		name: "volume-full",
+		weight: 1,
+		hurts: false,
+		strike: (faults, _path, random) => faults.fillAll(random.pick([500, 5_000, 20_000])),
+	},
 	{
 		name: "rot",
 		weight: 3,
@@ -150,7 +155,7 @@ export class Faults {
 	slow(path: string, mostMs: number, forMs: number): void {
 		const { latencyMs } = this.world.disk(path);
 		this.world.latency(path, 0.1, mostMs);
-		this.#later(forMs, () => this.world.latency(path, Math.min(latencyMs[0], 0.05), 0.5));
+		this.#later(forMs, () => this.world.latency(path, Math.min(latencyMs[0], 0.05), this.#sim.plan.diskMs));
 	}
 
 	jump(random: Prng): void {
@@ -176,7 +181,7 @@ export class Faults {
 			device.heal();
 			if (device.hung) this.world.unhang(path);
 			if (!device.present) this.world.reappear(path);
-			this.world.latency(path, 0.05, 0.5);
+			this.world.latency(path, 0.05, this.#sim.plan.diskMs);
 		}
 	}
 

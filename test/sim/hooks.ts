@@ -38,7 +38,6 @@ export const canaries: readonly Canary[] = [
 	"healing-forgotten",
 	"df-drift",
 	"wrong-fragment-accepted",
-	"failed-seal-on-top",
 	"tombstone-dropped-early",
 	"set-time-lost",
 ];

@@ -347,7 +347,7 @@ const read: Operation = {
 
 const size: Operation = {
 	name: "size",
-	weight: 3,
+	weight: 8,
 	async run(client) {
 		const open = someOpen(client);
 		if (open !== undefined) await client.size(open);
@@ -391,6 +391,8 @@ const times: Operation = {
 			(content) => content.withTime(time),
 			() => client.volume.setAttributes(client.caller, client.node(file.ino), { mtime }),
 		);
+		// As rsync, which looks again.
+		if (client.random.chance(0.5)) await client.size(open);
 	},
 };
 

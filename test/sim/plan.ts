@@ -12,6 +12,8 @@ export interface Plan {
 	/** Disks that may be lost at once. */
 	readonly tolerance: number;
 	readonly diskBytes: number;
+	/** Milliseconds that a disk takes for anything, at the most. Slow ones make long seals: much comes meanwhile. */
+	readonly diskMs: number;
 	readonly logSegmentBytes: number;
 	readonly logSegmentCount: number;
 	readonly memory: { readonly logTailBytes: number; readonly dirtyRingBytes: number };
@@ -72,6 +74,7 @@ export function planOf(seed: number, steps: number): Plan {
 		writeBytes: random.pick([500, 5_000, 60_000, 300_000]),
 		nodes: random.pick([8, 20, 60]),
 		faultEveryMs: random.pick([0, 300, 1_000, 5_000]),
+		diskMs: new Prng(seed, "disk speed").pick([0.5, 0.5, 5, 40]),
 		clockRate: random.pick([1, 1, 0.99, 1.01]),
 		mountDeaths: random.pick([0, 0.2, 0.6]),
 		weight(name) {

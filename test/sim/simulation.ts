@@ -158,6 +158,7 @@ export class Simulation {
 		this.paths = Array.from({ length: this.plan.diskCount + spareDisks }, (_, i) => `/d${i + 1}`);
 		this.inUse = this.paths.slice(0, this.plan.diskCount);
 		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
+		for (const path of this.paths) this.world.latency(path, 0.05, this.plan.diskMs);
 		this.node = this.world.node({ clockRate: this.plan.clockRate });
 		this.#hooks = new Hooks(options.seed, this.stats, options.canary);
 		this.#faults = new Faults(this);

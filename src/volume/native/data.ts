@@ -197,6 +197,9 @@ export class FileData {
 		const captured = this.#core.dirty.capture(ino);
 		if (captured === undefined) return;
 		try {
+			const { clock, random, simulation } = this.#core.platform;
+			// As on slow disks: writes, times and deaths come meanwhile.
+			if (simulation?.buggify("volume.slow-seal")) await clock.sleep(random.below(limits.sealAgeMs));
 			await this.#commitCapture(captured);
 		} catch (error) {
 			this.#core.dirty.restored(captured);

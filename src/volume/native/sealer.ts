@@ -45,19 +45,20 @@ export class Sealer {
 		if (this.#pass !== undefined || this.#stopped) return;
 		const { dirty } = this.#core;
 		const mine = dirty.attributes(ino)?.bytes ?? 0;
-		if (dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass();
+		const isPressed = this.#core.platform.simulation?.buggify("volume.pressure") === true;
+		if (isPressed || dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
 	}
 
-	#runPass(): Promise<void> {
-		this.#pass ??= this.#sealDue().finally(() => {
+	#runPass(isPressed = false): Promise<void> {
+		this.#pass ??= this.#sealDue(isPressed).finally(() => {
 			this.#pass = undefined;
 		});
 		return this.#pass;
 	}
 
-	async #sealDue(): Promise<void> {
+	async #sealDue(isPressed: boolean): Promise<void> {
 		const now = this.#core.platform.clock.monotonicMs();
-		const early = this.#core.platform.simulation?.buggify("volume.seal-early") === true;
+		const early = isPressed || this.#core.platform.simulation?.buggify("volume.seal-early") === true;
 		const pressure = early || this.#core.dirty.bytes >= limits.sealPressureBytes || !this.#core.dirty.hasRoom(limits.chunkBytes);
 		const due: Ino[] = [];
 		for (const item of this.#core.dirty.dirtyInodes()) {
