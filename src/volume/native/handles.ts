@@ -1,18 +1,22 @@
 /**
  * Open files, in memory that outlives the process where a session does (handle-memory.ts). Errors are sticky: a handle that was told of a failed seal or sync reports it at fsync and close (architecture, rule 5).
  *
+ * There may be a quarter of a million of them: what many have in common is held once.
+ *
  * Invariant: `openCount(ino)` = number of handles of the inode; the caller reaps an orphan when it becomes 0.
  */
+import { LruCache } from "../../base/bounded.ts";
 import { FsError } from "../../base/errors.ts";
 import { guardedFlags } from "../../namespace/flags.ts";
 import type { ReadPattern } from "../../storage/interface.ts";
-import type { Caller, HandleId, Ino } from "../interface.ts";
+import type { Caller, HandleId, Ino, RequestToken } from "../interface.ts";
 import type { FoundHandle, HandleMemory } from "./handle-memory.ts";
 import { limits } from "./limits.ts";
 
 export interface Handle {
 	readonly id: HandleId;
 	readonly ino: Ino;
+	/** Who opened it; its request is over. */
 	readonly caller: Caller;
 	readonly read: boolean;
 	readonly write: boolean;
@@ -40,13 +44,15 @@ export function readPattern(handle: Handle, offset: number, lengthBytes: number)
 export class HandleTable {
 	readonly #memory: HandleMemory | undefined;
 	readonly #handles = new Map<HandleId, Handle>();
-	readonly #byIno = new Map<Ino, Set<Handle>>();
+	/** One handle, which is usual, or several. */
+	readonly #byIno = new Map<Ino, Handle | Set<Handle>>();
+	readonly #callers = new LruCache<string, Caller>(limits.sharedCallers);
 	#next = 1;
 
 	/** What a resumed session has open is open at once. */
 	constructor(memory?: HandleMemory) {
 		this.#memory = memory;
-		for (const found of memory?.found ?? []) this.#insert(restored(found));
+		for (const found of memory?.found ?? []) this.#insert(restored(found, (caller) => this.#shared(caller)));
 	}
 
 	get size(): number {
@@ -63,7 +69,10 @@ export class HandleTable {
 		const id = this.#handles.size >= limits.handles ? undefined : this.#memory === undefined ? this.#next++ : this.#memory.take();
 		if (id === undefined)
 			throw new FsError("EMFILE", "volume.handles", `${limits.handles} files are open on this volume already; close some`);
-		const added: Handle = { ...handle, id, error: undefined, nextRead: 0, jumps: 0 };
+		const { ino, read, write, append, sync, restriction } = handle;
+		const caller = this.#shared(handle.caller);
+		// Spelled out: what is spread from another object gets a hidden class of its own, three times the size of a handle.
+		const added: Handle = { id, ino, caller, read, write, append, sync, restriction, error: undefined, nextRead: 0, jumps: 0 };
 		this.#insert(added);
 		return added;
 	}
@@ -71,13 +80,29 @@ export class HandleTable {
 	#insert(handle: Handle): void {
 		this.#handles.set(handle.id, handle);
 		const same = this.#byIno.get(handle.ino);
-		if (same === undefined) this.#byIno.set(handle.ino, new Set([handle]));
-		else same.add(handle);
+		if (same === undefined) this.#byIno.set(handle.ino, handle);
+		else if (same instanceof Set) same.add(handle);
+		else this.#byIno.set(handle.ino, new Set([same, handle]));
+	}
+
+	/** An equal caller that other handles have already, without what belongs to one request. */
+	#shared({ request: _request, umask: _umask, ...caller }: Caller): Caller {
+		const { uid, gid, groups, principal, door, clientInstance, share, trusted } = caller;
+		const key = JSON.stringify([uid, gid, groups, principal ?? null, door, clientInstance, share ?? null, trusted]);
+		const known = this.#callers.get(key);
+		if (known !== undefined) return known;
+		this.#callers.set(key, caller, 1);
+		return caller;
+	}
+
+	#of(ino: Ino): Iterable<Handle> {
+		const same = this.#byIno.get(ino);
+		return same === undefined ? [] : same instanceof Set ? same : [same];
 	}
 
 	/** Everything that opening it had to do is done: from now on it is open for a successor of this process too. */
-	keep(handle: Handle): void {
-		const { uid, gid, trusted, request } = handle.caller;
+	keep(handle: Handle, request: RequestToken | undefined): void {
+		const { uid, gid, trusted } = handle.caller;
 		const about = { uid, gid, trusted, requestLow: request?.low ?? 0, requestHigh: request?.high ?? 0 };
 		this.#memory?.keep(handle.id, { ...about, ...flagsOf(handle), ino: handle.ino });
 	}
@@ -94,23 +119,24 @@ export class HandleTable {
 		this.#memory?.free(id);
 		this.#handles.delete(id);
 		const same = this.#byIno.get(handle.ino);
-		same?.delete(handle);
-		if (same?.size === 0) this.#byIno.delete(handle.ino);
+		if (same instanceof Set) same.delete(handle);
+		if (!(same instanceof Set) || same.size === 0) this.#byIno.delete(handle.ino);
 		return handle;
 	}
 
 	openCount(ino: Ino): number {
-		return this.#byIno.get(ino)?.size ?? 0;
+		const same = this.#byIno.get(ino);
+		return same === undefined ? 0 : same instanceof Set ? same.size : 1;
 	}
 
 	/** The inode's flags were changed. */
 	restrict(ino: Ino, restriction: number): void {
-		for (const handle of this.#byIno.get(ino) ?? []) handle.restriction = restriction;
+		for (const handle of this.#of(ino)) handle.restriction = restriction;
 	}
 
 	/** The first error stays: it is the one that explains the others. */
 	fail(ino: Ino, error: FsError): void {
-		for (const handle of this.#byIno.get(ino) ?? []) {
+		for (const handle of this.#of(ino)) {
 			if (!handle.write) continue;
 			handle.error ??= error;
 			this.#memory?.fail(handle.id);
@@ -122,10 +148,14 @@ function flagsOf({ read, write, append, sync, error }: Handle) {
 	return { read, write, append, sync, failed: error !== undefined };
 }
 
-function restored({ id, ino, read, write, append, sync, failed, trusted, uid, gid }: FoundHandle): Handle {
+function restored(
+	{ id, ino, read, write, append, sync, failed, trusted, uid, gid }: FoundHandle,
+	shared: (caller: Caller) => Caller,
+): Handle {
 	const message = "a write through this handle failed before its daemon was replaced: see the log of then";
 	const error = failed ? new FsError("EIO", "volume.handle-failed-before", message, { handle: id }) : undefined;
-	const caller: Caller = { uid, gid, groups: [], principal: undefined, door: "fuse", clientInstance: "resumed", share: undefined, trusted };
+	const opener: Caller = { uid, gid, groups: [], principal: undefined, door: "fuse", clientInstance: "resumed", share: undefined, trusted };
+	const caller = shared(opener);
 	// Unknown here: any flag makes each write look at the inode.
 	return { id, ino, caller, read, write, append, sync, restriction: guardedFlags, error, nextRead: 0, jumps: 0 };
 }

@@ -50,6 +50,8 @@ export const limits = {
 	transactionChanges: 90,
 	/** Handles a volume has open at once, all doors together. */
 	handles: 262_144,
+	/** Users whose handles share what is known of them. */
+	sharedCallers: 256,
 	maximumNameBytes: 255,
 	/** Beyond this, offset arithmetic in doubles would no longer be exact with room to spare. */
 	maximumFileBytes: 2 ** 52,

@@ -670,9 +670,9 @@ export class LocalVolume implements NativeVolume {
 			if (this.#reaper.reaping(inode.ino)) throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
 			const handle = this.#addHandle(caller, inode, intent);
 			try {
-				const after = created ? inode : await this.#prepareOpened(handle, inode, intent);
+				const after = created ? inode : await this.#prepareOpened(caller, handle, inode, intent);
 				// Only the kernel's mount is resumed with its handles; other doors' clients know none.
-				if (caller.door === "fuse" || caller.door === "test") this.#handles.keep(handle);
+				if (caller.door === "fuse" || caller.door === "test") this.#handles.keep(handle, caller.request);
 				return {
 					handle: handle.id,
 					attributes: this.#attributes(after),
@@ -707,8 +707,8 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	/** What an open does to a file that was there. */
-	async #prepareOpened(handle: Handle, found: Inode, intent: OpenIntent): Promise<Inode> {
-		const { ino, caller } = handle;
+	async #prepareOpened(caller: Caller, handle: Handle, found: Inode, intent: OpenIntent): Promise<Inode> {
+		const { ino } = handle;
 		if (intent.disposition.startsWith("overwrite") && found.type === "file") {
 			// First the rights, then the contents: a crash in between must not leave a program with both of them wrong.
 			if (intent.dropRights === true)
