@@ -1,6 +1,6 @@
 /** One disk of a mounted volume hangs in the kernel, and the daemon is killed while its thread waits there. The long suite plays the rest of such a day. */
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { cannotMount, execute, sleep, TestVolume } from "../support/cairn.ts";
@@ -8,6 +8,16 @@ import { HangingDisk } from "../support/hanging-disk.ts";
 
 const writeSynced =
 	'const fs = require("node:fs"); const fd = fs.openSync(process.argv[1], "w"); fs.writeSync(fd, "synced"); fs.fsyncSync(fd);';
+
+/** A thread of the daemon waits for an answer of the disk's file system. */
+async function inKernel(daemon: number, volume: TestVolume): Promise<void> {
+	const waits = (): boolean =>
+		readdirSync(`/proc/${daemon}/task`).some((task) => /fuse_fsync/.test(readFileSync(`/proc/${daemon}/task/${task}/stack`, "latin1")));
+	for (let i = 0; !waits(); i++) {
+		assert.ok(i < 6000, `a thread waits for the disk\n${volume.log()}`);
+		await sleep(10);
+	}
+}
 
 describe("a disk that hangs", { skip: cannotMount() ?? false }, () => {
 	test("a daemon that is killed while its thread waits for the disk has a successor, which does without it and takes it back", async () => {
@@ -27,8 +37,8 @@ describe("a disk that hangs", { skip: cannotMount() ?? false }, () => {
 			writeFileSync(join(volume.mountpoint, "dir/before"), Buffer.alloc(300_000, "before"));
 			await hanging.hang("syncs");
 			const synced = execute(process.execPath, ["-e", writeSynced, join(volume.mountpoint, "dir/synced")], { timeoutMs: 300_000 });
-			// Its threads are in the kernel now.
-			await sleep(500);
+			const [daemon] = volume.daemons();
+			await inKernel(daemon as number, volume);
 			const successor = await volume.successorOf(volume.killDaemon());
 			assert.deepEqual([(await synced).code, (await synced).stderr], [0, ""], volume.log());
 			const { disks } = await volume.status();
