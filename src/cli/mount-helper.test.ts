@@ -175,10 +175,10 @@ describe("mount(8) and umount(8)", { skip: reason ?? false }, () => {
 			umount ${mountpoint} || exit 14
 			mount -t cairn ${name} ${mountpoint} -o frobnicate; echo wrong option $?
 			mount -t cairn -s ${name} ${mountpoint} -o frobnicate || exit 15
-			sleep 60 < ${mountpoint} & 
-			umount ${mountpoint}; echo busy $?
-			umount -l ${mountpoint} || exit 16
-			kill $!; wait
+			exec 9< ${mountpoint}
+			umount ${mountpoint} 9<&-; echo busy $?
+			umount -l ${mountpoint} 9<&- || exit 16
+			exec 9<&-
 			mount -t cairn absent ${mountpoint}; echo absent $?
 			mount -f -t cairn ${name} ${mountpoint} || exit 17
 			findmnt ${mountpoint} && exit 18
