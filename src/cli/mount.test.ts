@@ -78,6 +78,22 @@ describe("a real mount", { skip: cannotMount() ?? false }, () => {
 		}
 	});
 
+	test("a mount that another namespace keeps: umount says so, and the daemon ends when that lets go", async () => {
+		// It prints when it has a copy of the mount of its own.
+		const keeper = spawn("unshare", ["-m", "--propagation", "private", "sh", "-c", "echo copied; exec sleep 120"]);
+		try {
+			await new Promise((resolve) => keeper.stdout.once("data", resolve));
+			const held = await volume.try("umount", volume.mountpoint);
+			assert.deepEqual([held.code, /another mount namespace/.test(held.stderr)], [4, true], held.stderr);
+			assert.equal((await volume.status()).state, "running");
+		} finally {
+			keeper.kill("SIGKILL");
+		}
+		assert.doesNotMatch(await stopped(), /cleanly/);
+		await volume.mount();
+		assert.equal(await readFile(path("file"), "utf8"), text);
+	});
+
 	test("kill -9: the next mount cleans up and has what was acknowledged", async () => {
 		await writeFile(path("not synced"), text);
 		await volume.kill();

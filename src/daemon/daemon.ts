@@ -23,7 +23,7 @@ import type { Home } from "./home.ts";
 import type { Program, ResumeState } from "./keeper-link.ts";
 import { type Keepers, Keeping } from "./keeping.ts";
 import { Monitor } from "./monitor.ts";
-import { detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
+import { connectionEndMs, detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
 import {
 	checkMountpoint,
 	type MountModules,
@@ -371,10 +371,31 @@ export class Daemon {
 				{ mountpoint },
 			);
 		}
-		await this.#server?.ended;
+		await this.#connectionEnd();
 		const end = await this.#finish();
 		if (!end.clean) throw new FsError("EIO", "daemon.unclean", `unmounted, but not cleanly: ${end.message}`);
 		return end;
+	}
+
+	/** @throws FsError REFUSED when another mount namespace keeps the mount: it may be in use there. The daemon ends when that lets go. */
+	async #connectionEnd(): Promise<void> {
+		const server = this.#server;
+		if (server === undefined) return;
+		let ended = false;
+		const watched = server.ended.then(() => {
+			ended = true;
+		});
+		await Promise.race([watched, this.#modules.platform.clock.sleep(connectionEndMs)]);
+		if (ended) return;
+		await this.#volume?.syncAll();
+		const { mountpoint, pid } = this.#options;
+		throw new FsError(
+			"REFUSED",
+			"daemon.held-elsewhere",
+			`${mountpoint} is unmounted here and everything is on the disks, but another mount namespace (a container?) still has the volume: ` +
+				`its daemon ends by itself when that lets go, or at once with kill ${pid}`,
+			{ mountpoint, pid },
+		);
 	}
 
 	/** For signals: unmounts, if need be over the heads of programs that use the mount, and ends cleanly. */

@@ -40,6 +40,9 @@ export const controlDrainMs = 2_000;
 /** On a signal: how long programs may go on using files of a mount that was taken out of the tree. */
 export const detachedUsersMs = 10_000;
 
+/** After umount(2) a connection ends at once, unless another mount namespace has a copy of the mount: after this time one surely has. */
+export const connectionEndMs = 5_000;
+
 /** Bytes the kernel asks for in one read. */
 export const maxReadBytes = 1024 * 1024;
 
