@@ -51,8 +51,17 @@ function child(file: string, args: readonly string[], folder: string): Promise<s
 	});
 }
 
+/** The threads of this process, once none of those that are ending is left. */
 async function threads(): Promise<number> {
-	return (await readdir("/proc/self/task")).length;
+	const count = async () => (await readdir("/proc/self/task")).length;
+	let last = await count();
+	for (let same = 0, tries = 0; same < 4 && tries < 200; tries++) {
+		await new Promise((resolve) => setTimeout(resolve, 25));
+		const now = await count();
+		same = now === last ? same + 1 : 0;
+		last = now;
+	}
+	return last;
 }
 
 async function withMount(
@@ -227,25 +236,29 @@ test("notifications go out on their own thread; closing without unmounting ends 
 		{},
 		{ volume, channel, platform: { clock: { monotonicMs: () => performance.now() } as Clock }, logger: silentLogger },
 	);
-	await child("/bin/sh", ["-c", "echo x > f; stat f >/dev/null"], folder);
-	// FUSE_NOTIFY_INVAL_INODE (2) of inode 2, attributes only (offset -1): error field = code, unique 0.
-	const bytes = new Uint8Array(40);
-	const view = new DataView(bytes.buffer);
-	view.setUint32(0, 40, true);
-	view.setInt32(4, 2, true);
-	view.setBigUint64(16, 2n, true);
-	view.setBigInt64(24, -1n, true);
-	await channel.notify(bytes);
-	view.setBigUint64(16, 999_999n, true);
-	await channel.notify(bytes);
-	view.setInt32(4, 99, true);
-	await assert.rejects(channel.notify(bytes), { code: "EINVAL" });
-	await server.stop();
-	await assert.rejects(channel.notify(bytes), { code: "ENOTCONN" });
-	assert.equal(await threads(), before, "threads are left over");
-	await assert.rejects(child("/bin/ls", [folder], "/"), /not connected/);
-	await host.unmount(folder, false);
-	await rmdir(folder);
+	try {
+		await child("/bin/sh", ["-c", "echo x > f; stat f >/dev/null"], folder);
+		// FUSE_NOTIFY_INVAL_INODE (2) of inode 2, attributes only (offset -1): error field = code, unique 0.
+		const bytes = new Uint8Array(40);
+		const view = new DataView(bytes.buffer);
+		view.setUint32(0, 40, true);
+		view.setInt32(4, 2, true);
+		view.setBigUint64(16, 2n, true);
+		view.setBigInt64(24, -1n, true);
+		await channel.notify(bytes);
+		view.setBigUint64(16, 999_999n, true);
+		await channel.notify(bytes);
+		view.setInt32(4, 99, true);
+		await assert.rejects(channel.notify(bytes), { code: "EINVAL" });
+		await server.stop();
+		await assert.rejects(channel.notify(bytes), { code: "ENOTCONN" });
+		assert.equal(await threads(), before, "threads are left over");
+		await assert.rejects(child("/bin/ls", [folder], "/"), /not connected/);
+	} finally {
+		await server.stop();
+		await host.unmount(folder, true);
+		await rmdir(folder);
+	}
 });
 
 // ── mounts on a block device ─────────────────────────────────────────────────────────────────────────────────────
