@@ -121,6 +121,8 @@ export interface SegmentStore {
 	feasible(target: Redundancy): Redundancy | undefined;
 	/** Segments in which a read found damage since the last call; healed first. */
 	takeDamaged(): readonly number[];
+	/** Whoever has just checked the segment knows more than the reads that found damage in it, the check's own included. */
+	forgetDamaged(segmentId: number): void;
 	/** How many segments `takeDamaged` would list. */
 	readonly damagedCount: number;
 	/** Bytes that each disk keeps free for metadata: `space` leaves them out; writing what is acknowledged already may use a part of them (limits.ts). */

@@ -347,6 +347,10 @@ export class NativeSegmentStore implements SegmentStore {
 		return damaged;
 	}
 
+	forgetDamaged(segmentId: number): void {
+		this.#damaged.delete(segmentId);
+	}
+
 	// ── space ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 	setReserve(bytesPerDisk: (disk: number, capacityBytes: number) => number): void {

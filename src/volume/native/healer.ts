@@ -305,7 +305,7 @@ export class Healer {
 		const suspected = new Set(this.#core.store.takeDamaged());
 		for await (const segment of this.#core.segments()) {
 			const isSuspected = suspected.has(segment.id);
-			const health = isSuspected ? await this.#core.checkSegment(segment.id) : this.#core.store.assess(segment);
+			const health = isSuspected ? await this.#checkDamaged(segment.id) : this.#core.store.assess(segment);
 			if (health === undefined) continue;
 			this.#enlist(health, list, totals);
 			if (isSuspected) damaged.set(segment.id, health);
@@ -314,11 +314,18 @@ export class Healer {
 
 	async #lookAtDamaged(list: HealList, damaged: Map<number, SegmentHealth>, totals: Totals): Promise<void> {
 		for (const id of this.#core.store.takeDamaged()) {
-			const health = await this.#core.checkSegment(id);
+			const health = await this.#checkDamaged(id);
 			if (health === undefined) continue;
 			this.#enlist(health, list, totals);
 			damaged.set(id, health);
 		}
+	}
+
+	/** A check that finds damage again is no news: what is beyond recovery would be looked at for ever. */
+	async #checkDamaged(id: number): Promise<SegmentHealth | undefined> {
+		const health = await this.#core.checkSegment(id);
+		this.#core.store.forgetDamaged(id);
+		return health;
 	}
 
 	#enlist(health: SegmentHealth, list: HealList, totals: Totals): void {
@@ -385,6 +392,7 @@ export class Healer {
 		for (const health of this.#lost.splice(0)) {
 			if (this.#stopped || this.#outdated || this.#care.now.healPaused) continue;
 			const left = await this.salvage(health);
+			this.#core.store.forgetDamaged(health.segment.id);
 			totals.lostBytes -= Math.max(0, health.segment.liveBytes - left);
 		}
 	}
