@@ -441,17 +441,23 @@ describe("segment store: space", () => {
 		});
 	});
 
-	it("says ENOSPC, not EIO, when all disks refuse with room left, and goes on when they take data again", async () => {
-		const lab = new Lab({ disks: 6 });
-		await lab.run(async () => {
-			const store = await lab.boot();
-			for (let disk = 1; disk <= 6; disk++) lab.world.disk(`/d${disk}`).starve((name) => name.startsWith("pack/"));
-			assert.match(await codeOf(store.write(1, payloadOf(100_000, 1), rs42, 1)), /^ENOSPC /);
-			for (let disk = 1; disk <= 6; disk++) lab.world.disk(`/d${disk}`).starve(() => false);
-			await store.refreshSpace();
-			assert.equal(shapeText(await store.write(2, payloadOf(100_000, 1), rs42, 1)), "4+2");
+	// Of many disks, a small segment asks a few at a time.
+	for (const [disks, bytes] of [
+		[6, 100_000],
+		[30, 10],
+	] as const) {
+		it(`says ENOSPC, not EIO, when all ${disks} disks refuse with room left, and goes on when they take data again`, async () => {
+			const lab = new Lab({ disks });
+			await lab.run(async () => {
+				const store = await lab.boot();
+				for (let disk = 1; disk <= disks; disk++) lab.world.disk(`/d${disk}`).starve((name) => name.startsWith("pack/"));
+				assert.match(await codeOf(store.write(1, payloadOf(bytes, 1), rs42, 1)), /^ENOSPC /);
+				for (let disk = 1; disk <= disks; disk++) lab.world.disk(`/d${disk}`).starve(undefined);
+				await store.refreshSpace();
+				assert.match(shapeText(await store.write(2, payloadOf(bytes, 1), rs42, 1)), /^[14]\+2$/);
+			});
 		});
-	});
+	}
 
 	for (const call of ["sync", "syncNames"] as const) {
 		it(`goes on with a disk on which a ${call} found no space once`, async () => {

@@ -443,6 +443,11 @@ function placeKey(place: FragmentPlace): string {
 }
 
 function noDisks(id: number, failures: readonly PutFailure[]): FsError {
+	const full = failures.find(({ error }) => error.code === "ENOSPC");
+	if (full !== undefined) {
+		const message = `no room for segment ${id}: d${full.disk} says that it has space and refuses: ${full.error.message}. Delete something or add a disk`;
+		return new FsError("ENOSPC", "storage.refused", message, { segment: id }, full.error);
+	}
 	const [last] = failures;
 	const why = last ? `the last to fail was d${last.disk}: ${last.error.message}` : "no disk can be written";
 	return new FsError(

@@ -127,12 +127,49 @@ test("what is written while a seal fails stays above what the seal held, and thi
 			assert.equal(await sealed, "ENOSPC");
 			const seen = (await volume.read(handle, 0, 50_000)).slice();
 			assert(Buffer.compare(seen, pattern(bug === undefined ? 2 : 1, 50_000)) === 0, bug ?? "the newest write is what is read");
-			for (const path of diskPaths) world.disk(path).starve(() => false);
+			for (const path of diskPaths) world.disk(path).starve(undefined);
 			await volume.syncAll();
 			assert(Buffer.compare(await contents(volume, "file"), seen) === 0, "and what is sealed");
 			await volume.shutdown();
 		});
 	}
+});
+
+test("a write that finds no room while a disk is full takes what it was given, not more, when the disk has room again", async () => {
+	const world = new SimWorld({ seed: 727 });
+	await makeWorldVolume(world);
+	await world.run(async () => {
+		const volume = await openSim(world.node().boot());
+		// Wider than the volume's default: with one disk full nothing of it fits.
+		await volume.setProtection("", { redundancy: "rs:3+1", allowDegraded: false, now: false }, () => {});
+		const handle = await openFile(volume, "file");
+		await volume.setProtection("file", { redundancy: "rs:4+2", allowDegraded: false, now: false }, () => {});
+		await volume.write(handle, 0, pattern(1, 100_000));
+		await volume.syncAll();
+		for (const round of [0, 1]) {
+			world.full("/d2");
+			// Disks are asked now and then.
+			const refused = async (): Promise<boolean> => {
+				await world.sleep(5_000);
+				return volume.write(handle, 0, pattern(2, 50_000)).then(
+					() => false,
+					(error: FsError) => error.code === "ENOSPC",
+				);
+			};
+			for (let tries = 0; !(await refused()); tries++) assert(tries < 10, "a file that is wider than the disks with room is written");
+			const written = volume.write(handle, 0, pattern(3, 50_000 + round));
+			await world.sleep(round);
+			world.full("/d2", false);
+			assert.equal((await written).written, 50_000 + round);
+			assert.equal((await volume.read(handle, 0, 200_000)).length, 100_000);
+			await volume.syncAll();
+			// Nothing was set aside for bytes that nobody wrote.
+			const other = await openFile(volume, "other");
+			await volume.write(other, 0, pattern(4, 1_000_000));
+			await volume.close(other);
+		}
+		await volume.shutdown();
+	});
 });
 
 test("what a truncation cut off stays gone when the truncation fails half way", async (t) => {

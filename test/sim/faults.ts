@@ -48,6 +48,13 @@ export const faultTable: readonly Fault[] = [
 		strike: (faults, _path, random) => faults.fillAll(random.pick([500, 5_000, 20_000])),
 	},
 	{
+		name: "starved",
+		weight: 2,
+		hurts: false,
+		strike: (faults, _path, random) => faults.starveAll(random.pick([500, 3_000, 20_000])),
+	},
+	{ name: "refusing", weight: 1, hurts: true, strike: (faults, path, random) => faults.refuse(path, random.pick([100, 5_000])) },
+	{
 		name: "rot",
 		weight: 3,
 		hurts: true,
@@ -152,9 +159,25 @@ export class Faults {
 		for (const path of this.#sim.inUse) this.fill(path, forMs);
 	}
 
-	slow(path: string, mostMs: number, forMs: number): void {
+	/** No disk takes fragments and all are slow, while metadata goes on: so clients write while seals are under way that will fail. */
+	starveAll(forMs: number): void {
+		this.#sim.spaceIsTight();
+		for (const path of this.#sim.inUse) {
+			this.world.disk(path).starve(inPacks);
+			this.slow(path, 60, forMs, 20);
+			this.#later(forMs, () => this.world.disk(path).starve(undefined));
+		}
+	}
+
+	/** A disk that takes no fragments, as if its surface had gone bad where they lie. */
+	refuse(path: string, forMs: number): void {
+		this.world.disk(path).starve(inPacks, "EIO");
+		this.#later(forMs, () => this.world.disk(path).starve(undefined));
+	}
+
+	slow(path: string, mostMs: number, forMs: number, leastMs = 0.1): void {
 		const { latencyMs } = this.world.disk(path);
-		this.world.latency(path, 0.1, mostMs);
+		this.world.latency(path, leastMs, mostMs);
 		this.#later(forMs, () => this.world.latency(path, Math.min(latencyMs[0], 0.05), this.#sim.plan.diskMs));
 	}
 

@@ -40,6 +40,7 @@ export const canaries: readonly Canary[] = [
 	"wrong-fragment-accepted",
 	"tombstone-dropped-early",
 	"set-time-lost",
+	"failed-seal-on-top",
 ];
 
 export class Hooks implements SimulationHooks {

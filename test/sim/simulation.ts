@@ -550,20 +550,23 @@ export class Simulation {
 
 	/** Undefined: a full disk kept it from mounting, and has space again now. */
 	async #opened(opening: Promise<NativeVolume>): Promise<NativeVolume | undefined> {
-		const full = this.paths.some((path) => this.world.disk(path).isFull);
+		const tight = this.paths.some((path) => this.world.disk(path).isTight);
 		try {
 			return await opening;
 		} catch (error) {
-			if (!(error instanceof FsError) || error.code !== "ENOSPC" || !full) throw error;
+			if (!(error instanceof FsError) || error.code !== "ENOSPC" || !tight) throw error;
 			this.note(`mount → ${error.code} ${error.site}`);
 			this.node.kill();
-			for (const path of this.paths) this.world.full(path, false);
+			for (const path of this.paths) {
+				this.world.full(path, false);
+				this.world.disk(path).starve(undefined);
+			}
 			return undefined;
 		}
 	}
 
 	#born(volume: NativeVolume): Life {
-		const spaceTight = this.paths.some((path) => this.world.disk(path).isFull);
+		const spaceTight = this.paths.some((path) => this.world.disk(path).isTight);
 		const life = { alive: true, volume, spaceTight, closing: false };
 		this.#life = life;
 		this.note("mounted");

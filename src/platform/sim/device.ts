@@ -93,7 +93,8 @@ export class SimDevice {
 	#nameChanges: NameChange[] = [];
 	#usedPages = 0;
 	#faults: Fault[] = [];
-	#starves: (name: string) => boolean = () => false;
+	#starves: ((name: string) => boolean) | undefined;
+	#starvesWith: ErrorCode = "ENOSPC";
 	#lie: { readonly how: "lost" | "misplaced"; readonly matches: (name: string) => boolean } | undefined;
 	#readLie: ReadLie | undefined;
 
@@ -154,9 +155,24 @@ export class SimDevice {
 		this.#lie = { how, matches };
 	}
 
-	/** Writes to files whose name `matches` find no space, allocated before or not: a file system that copies on write and is full. */
-	starve(matches: (name: string) => boolean): void {
+	/** Writes to files whose name `matches` find no space, allocated before or not: a file system that copies on write and is full. Or another error. Undefined ends it. */
+	starve(matches: ((name: string) => boolean) | undefined, code: ErrorCode = "ENOSPC"): void {
 		this.#starves = matches;
+		this.#starvesWith = code;
+	}
+
+	/** Some writes find no space. */
+	get isTight(): boolean {
+		return this.isFull || (this.#starves !== undefined && this.#starvesWith === "ENOSPC");
+	}
+
+	/** @throws FsError when `starve` is about this file. On a raw device files are those of the disk that is made of it. */
+	checkStarved(name: string): void {
+		if (this.#starves?.(name) !== true) return;
+		throw new FsError(this.#starvesWith, "platform.sim-starved", `${name} on ${this.path}: writes are refused with ${this.#starvesWith}`, {
+			path: this.path,
+			name,
+		});
 	}
 
 	/**
@@ -170,7 +186,7 @@ export class SimDevice {
 	/** Takes back `fail`, `lieNextWrite`, `lieNextReads`, `starve`, `full` and `readOnly`. */
 	heal(): void {
 		this.#faults = [];
-		this.#starves = () => false;
+		this.#starves = undefined;
 		this.#lie = undefined;
 		this.#readLie = undefined;
 		this.isFull = false;
@@ -353,7 +369,7 @@ export class SimDevice {
 	/** `bytes` undefined = zeros. @throws FsError ENOSPC after writing what fits, EROFS. */
 	write(file: SimFile, name: string, wanted: number, lengthBytes: number, bytes: Uint8Array | undefined): void {
 		this.#checkWritable(name);
-		if (this.#starves(name)) throw this.#noSpace(name);
+		this.checkStarved(name);
 		const offset = this.#placeOf(name, wanted);
 		if (offset === undefined) return;
 		const linked = this.#names.get(name) === file;

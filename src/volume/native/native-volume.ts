@@ -799,7 +799,7 @@ export class LocalVolume implements NativeVolume {
 	#write(handle: Handle, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
 			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
-			const fits = this.#takeSpace(bytes.length * this.#weightOf(handle.ino));
+			const fits = this.#takeSpace(this.#spaceOf(handle.ino, bytes.length));
 			let written = bytes.length;
 			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
 			else {
@@ -862,7 +862,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async #claimSpace(bytes: number): Promise<() => void> {
-		if (!this.#takeSpace(bytes)) await this.#findSpace(bytes);
+		if (!this.#takeSpace(bytes)) await this.#findSpace(() => bytes);
 		this.#claimedBytes += bytes;
 		return () => {
 			this.#claimedBytes -= bytes;
@@ -880,14 +880,19 @@ export class LocalVolume implements NativeVolume {
 	async #findSpaceForWrite(handle: Handle, offset: number, lengthBytes: number): Promise<number> {
 		const needed = await this.#unreserved(handle, offset, lengthBytes);
 		try {
-			await this.#findSpace(needed * this.#weightOf(handle.ino));
+			await this.#findSpace(() => this.#spaceOf(handle.ino, needed));
 			return lengthBytes;
 		} catch (error) {
 			const weight = this.#weightOf(handle.ino);
-			const some = Math.floor(this.#freeBytes / weight / 4096) * 4096;
+			const some = Math.min(lengthBytes, Math.floor(this.#freeBytes / weight / 4096) * 4096);
 			if (!isFsError(error, "ENOSPC") || needed < lengthBytes || some <= 0 || !this.#takeSpace(some * weight)) throw error;
 			return some;
 		}
+	}
+
+	/** How much of what is free (told in the volume's default) so many bytes of this file take. */
+	#spaceOf(ino: Ino, lengthBytes: number): number {
+		return lengthBytes === 0 ? 0 : lengthBytes * this.#weightOf(ino);
 	}
 
 	/** How much of what is free (told in the volume's default) a byte of this file takes. Infinite: no byte of it fits. */
@@ -919,16 +924,21 @@ export class LocalVolume implements NativeVolume {
 		return most;
 	}
 
-	/** There seems to be no room: looks again after each thing that may give some, the quickest first. @throws FsError ENOSPC. */
-	async #findSpace(lengthBytes: number): Promise<void> {
-		if (lengthBytes === 0) return;
+	/**
+	 * There seems to be no room: looks again after each thing that may give some, the quickest first. What is needed is reckoned anew each time: what a byte weighs changes with the disks.
+	 * @throws FsError ENOSPC.
+	 */
+	async #findSpace(needed: () => number): Promise<void> {
+		if (needed() === 0) return;
+		// Infinite when no byte fits as the disks are now.
+		const wanted = (): number => (Number.isFinite(needed()) ? needed() : limits.makeRoomBytes);
 		const remedies: (() => Promise<void>)[] = [
 			() => this.#core.releaseFreed(),
 			// What is being sealed counts twice until it is sealed: as dirty, and as taken.
 			() => this.#sealer.sealAll(),
 			() => this.#removed(),
-			() => this.#compactor.makeRoom(lengthBytes),
-			() => this.#leveller.makeRoom(lengthBytes),
+			() => this.#compactor.makeRoom(wanted()),
+			() => this.#leveller.makeRoom(wanted()),
 		];
 		for (const remedy of remedies) {
 			await this.#inTime(remedy()).catch((error: unknown) =>
@@ -936,7 +946,7 @@ export class LocalVolume implements NativeVolume {
 			);
 			await this.#core.store.refreshSpace();
 			this.#noteSpace();
-			if (this.#takeSpace(lengthBytes)) return;
+			if (this.#takeSpace(needed())) return;
 		}
 		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, {
 			freeBytes: this.#freeBytes,
@@ -1021,9 +1031,10 @@ export class LocalVolume implements NativeVolume {
 	async #copyBytes(source: Handle, sourceOffset: number, target: Handle, targetOffset: number, lengthBytes: number): Promise<number> {
 		const bytes = await this.#data.read(source.ino, sourceOffset, lengthBytes);
 		if (bytes.length === 0) return 0;
-		const weight = this.#weightOf(target.ino);
-		if (!this.#takeSpace(bytes.length * weight))
-			await this.#findSpace((await this.#unreserved(target, targetOffset, bytes.length)) * this.#weightOf(target.ino));
+		if (!this.#takeSpace(this.#spaceOf(target.ino, bytes.length))) {
+			const needed = await this.#unreserved(target, targetOffset, bytes.length);
+			await this.#findSpace(() => this.#spaceOf(target.ino, needed));
+		}
 		await this.#writePieces(target, targetOffset, bytes);
 		this.#sealer.afterWrite(target.ino);
 		return bytes.length;
