@@ -172,6 +172,62 @@ test("a write that finds no room while a disk is full takes what it was given, n
 	});
 });
 
+for (const path of ["", "other"])
+	test(`protection that is asked for ${path || "everything"} while a file is being converted is what comes of it`, async () => {
+		for (let delay = 0; delay < 8; delay++) {
+			const world = new SimWorld({ seed: 728 });
+			await makeWorldVolume(world);
+			await world.run(async () => {
+				const volume = await openSim(world.node().boot());
+				for (const name of ["asked", "other"]) {
+					const handle = await openFile(volume, name);
+					await volume.write(handle, 0, pattern(1, 300_000));
+					await volume.close(handle);
+				}
+				await volume.syncAll();
+				const protect = (name: string, redundancy: string) =>
+					volume.setProtection(name, { redundancy, allowDegraded: false, now: false }, () => {});
+				const first = protect("asked", "replicate:3");
+				await world.sleep(delay * 2);
+				await Promise.all([first, protect(path, "rs:3+2")]);
+				for (let tries = 0; (await volume.status()).conversion.active; tries++) {
+					assert(tries < 100, "the change of protection does not end");
+					await world.sleep(1_000);
+				}
+				const { segments } = await volume.explain("other");
+				const shapes = segments.map(({ redundancy }) => redundancy);
+				assert.deepEqual(shapes, ["rs:3+2"], `delay ${delay}`);
+				await volume.shutdown();
+			});
+		}
+	});
+
+test("a verify that the unmount overtakes says so", async () => {
+	const world = new SimWorld({ seed: 729 });
+	await makeWorldVolume(world);
+	await world.run(async () => {
+		const volume = await openSim(world.node().boot());
+		const handle = await openFile(volume, "file");
+		for (let i = 0; i < 20; i++) {
+			await volume.write(handle, i * 8192, pattern(i, 8192));
+			await volume.syncAll();
+		}
+		const verified = volume
+			.verify({ dryRun: false, lost: true }, () => {})
+			.then(
+				() => "verified",
+				(error: FsError) => `${error.code} ${error.site}`,
+			);
+		await world.sleep(5);
+		await volume.shutdown();
+		assert.equal(await verified, "ENOTCONN volume.closing");
+		await assert.rejects(
+			volume.verify({ dryRun: false, lost: true }, () => {}),
+			{ code: "ENOTCONN" },
+		);
+	});
+});
+
 test("what a truncation cut off stays gone when the truncation fails half way", async (t) => {
 	const world = new SimWorld({ seed: 730 });
 	await makeWorldVolume(world);

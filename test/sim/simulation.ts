@@ -443,6 +443,7 @@ export class Simulation {
 			if (!(error instanceof FsError)) throw error;
 			this.note(`${what} → ${error.code} ${error.site}`);
 			this.stats.count("outcomes", `${what.replace(/ \/.*/, "")} refused`);
+			if (error.code === "ENOTCONN" && life.closing) return;
 			if (!careRefusals.includes(error.code) && !(error.code === "ENOSPC" && life.spaceTight))
 				this.#failure.reject(new Failure(`${what}: ${error.code} ${error.site}: ${error.message}`));
 		}

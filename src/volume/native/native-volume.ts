@@ -285,8 +285,8 @@ export class LocalVolume implements NativeVolume {
 		}
 	}
 
-	#closingError(): FsError {
-		return new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`);
+	#closingError(cause?: unknown): FsError {
+		return new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`, {}, cause);
 	}
 
 	#attributes(inode: Inode): Attributes {
@@ -1144,9 +1144,15 @@ export class LocalVolume implements NativeVolume {
 		return this.#healer.configure(options);
 	}
 
-	verify(options: VerifyOptions, onProgress: (progress: Progress) => void): Promise<VerifyResult> {
+	async verify(options: VerifyOptions, onProgress: (progress: Progress) => void): Promise<VerifyResult> {
+		if (this.#closing) throw this.#closingError();
 		const { verifyMetadata } = this.#modules;
-		return verifyVolume({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata }, options, onProgress);
+		try {
+			return await verifyVolume({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata }, options, onProgress);
+		} catch (error) {
+			// It ends wherever the first thing that it needs is closed. What it has proven until then is known to `resume`.
+			throw this.#closing ? this.#closingError(error) : error;
+		}
 	}
 
 	async setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet> {

@@ -5,7 +5,8 @@
  *  T1 Whoever asks for another protection leaves a conversion record in the same transaction; it goes when everything below has been told and rewritten. A mount goes on with it.
  *  T2 An inode that was asked for itself (protectionFrom = its own number) keeps its answer whatever is asked for above it.
  *  T3 Contents lie in full in their old segment until the new one is durable. Nothing is rewritten while the disks could only hold it with less protection than it has now and than is asked for.
- *  T4 A chunk that several files share lies in the segment of the one that asks for the most: it is rewritten only when this file alone refers to it, or asks for more.
+ *  T4 What is being asked for is converted only when it is written down: whoever looked before would find nothing to do.
+ *  T5 A chunk that several files share lies in the segment of the one that asks for the most: it is rewritten only when this file alone refers to it, or asks for more.
  */
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import { mirrorCount } from "../../log/roster.ts";
@@ -42,6 +43,8 @@ export class Protector {
 	readonly #core: Core;
 	/** Conversions to be done; the first is the one in work. */
 	readonly #queue: Ino[] = [];
+	/** T4. */
+	readonly #asking = new Set<{ readonly ino: Ino; readonly asked: Promise<void> }>();
 	#worker: Promise<void> | undefined;
 	#doneBytes = 0;
 	#totalBytes = 0;
@@ -76,8 +79,7 @@ export class Protector {
 		// Before the record is written: the end of a conversion of the same path must not take it away.
 		this.#enqueue(ino);
 		try {
-			if (ino === rootIno) await this.#setDefault(wanted);
-			else await this.#setLabel(ino, parent, wanted);
+			await this.#holdingConversion(ino, ino === rootIno ? this.#setDefault(wanted) : this.#setLabel(ino, parent, wanted));
 			return warnings;
 		} finally {
 			void this.#work();
@@ -116,6 +118,22 @@ export class Protector {
 			);
 		}
 		return warnings;
+	}
+
+	async #holdingConversion(ino: Ino, asked: Promise<void>): Promise<void> {
+		const asking = { ino, asked };
+		this.#asking.add(asking);
+		try {
+			await asked;
+		} finally {
+			this.#asking.delete(asking);
+		}
+	}
+
+	/** T4. */
+	async #writtenDown(ino: Ino): Promise<void> {
+		const open = (): Promise<void>[] => [...this.#asking].filter((one) => one.ino === ino).map((one) => one.asked);
+		for (let asked = open(); asked.length > 0; asked = open()) await Promise.allSettled(asked);
 	}
 
 	/** The default is in the roster; the record that somebody has to rewrite is there before it changes. */
@@ -196,6 +214,7 @@ export class Protector {
 	async #convert(ino: Ino): Promise<void> {
 		this.#doneBytes = 0;
 		this.#totalBytes = 0;
+		await this.#writtenDown(ino);
 		const before = await this.#core.view((tx) => tx.get(conversionRecord, ino));
 		if (ino === rootIno) await this.#everyFile((file) => this.#convertFile(file.ino));
 		else {
@@ -413,7 +432,7 @@ function movesOf(tx: RecordTransaction, ino: Ino, start: number, wanted: Redunda
 	return [...moves.values()];
 }
 
-/** T4: this file accounts for all references, where it was written. */
+/** T5: this file accounts for all references, where it was written. */
 function isOwn(tx: RecordTransaction, ino: Ino, chunk: Move["chunk"]): boolean {
 	if (chunk.owner !== ino) return false;
 	const ranges = mapExtents(tx, ino, chunk.ownerOffset, chunk.length).filter((range) => range.chunk.id === chunk.id);
