@@ -210,7 +210,7 @@ export class Machine {
 			throw new Error("not in this test");
 		};
 		const changedElsewhere = async (): Promise<boolean> => true;
-		return { ended: channel.ended, stop: async () => {}, detach: async () => {}, changedElsewhere, counters };
+		return { destroyed: false, ended: channel.ended, stop: async () => {}, detach: async () => {}, changedElsewhere, counters };
 	}
 
 	#platform(pid: number): Platform {

@@ -386,6 +386,8 @@ export class Daemon {
 			ended = true;
 		});
 		await Promise.race([watched, this.#modules.platform.clock.sleep(connectionEndMs)]);
+		// With a million files in the kernel's memory the end alone takes longer.
+		if (server.destroyed) await watched;
 		if (ended) return;
 		await this.#volume?.syncAll();
 		const { mountpoint, pid } = this.#options;

@@ -63,6 +63,8 @@ export interface Door {
 	readonly out: ReplyWriter;
 	/** Makes the kernel send what mappings have changed from `offset` on. False: it is not known that it did, within the time that is given to it. */
 	writeOut(ino: Ino, offset: number): Promise<boolean>;
+	/** The kernel has sent its last request: no mount of this file system is left, in any namespace. */
+	destroyed: boolean;
 	/** Logs that not everything was durable at the unmount. */
 	unsynced(error: FsError): void;
 	/** Notes a position for F5. */

@@ -699,6 +699,7 @@ async function handleSyncfs(door: Door, header: RequestHeader): Promise<void> {
  * cannot say that this failed.
  */
 async function handleDestroy(door: Door, header: RequestHeader): Promise<void> {
+	door.destroyed = true;
 	try {
 		await door.volume.syncAll();
 	} catch (error) {

@@ -116,6 +116,8 @@ export interface ForeignChange {
 export interface FuseServer {
 	/** The connection is over (unmounted or aborted), every handler has finished and every handle is closed. */
 	readonly ended: Promise<void>;
+	/** Whether the kernel has let go of it: no mount is left in any namespace. Mounts that belong to a user are not told; their connection just ends. */
+	readonly destroyed: boolean;
 	/**
 	 * Waits for what is in flight, closes handles that are left, and closes the channel. It does not unmount: do that first, so that nothing
 	 * is cut off.
@@ -213,6 +215,7 @@ class Server implements FuseServer {
 			onNegotiated: async (negotiated) => options.session?.onNegotiated(negotiated),
 			resumedMs: options.session?.resumed === undefined ? undefined : modules.platform.clock.monotonicMs(),
 			out: this.#scratch,
+			destroyed: false,
 			unsynced: (error) => this.#faults.unsynced(error),
 			changed: (change) => this.#changed(change),
 			forgetAttributes: (ino) => modules.channel.notify(encodeForgetAttributes(ino)),
@@ -220,6 +223,10 @@ class Server implements FuseServer {
 			capable: (pid, capability) => modules.channel.capable(pid, capability),
 			reply: (header, view, body) => this.#reply(header, view, body),
 		};
+	}
+
+	get destroyed(): boolean {
+		return this.#door.destroyed;
 	}
 
 	counters(): FuseCounters {
