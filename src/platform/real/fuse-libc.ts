@@ -46,6 +46,8 @@ export interface Libc {
 	unshareFiles(): number;
 	/** Of a descriptor that node:fs has not opened in this thread: it would complain. 0 or -errno. */
 	close(fd: number): number;
+	/** `fd` becomes another name of what `by` is (dup3(2)), closed on exec. */
+	replace(fd: number, by: number): number;
 	/** The calling thread gets no signals any more, but for those that its own faults raise. 0 or an errno. */
 	blockSignals(): number;
 }
@@ -185,6 +187,7 @@ function load(): Libc {
 	const unshare = library.func("int unshare(int flags)");
 	const sigmask = library.func("int pthread_sigmask(int how, void *set, void *old)");
 	const close = library.func("int close(int fd)");
+	const dup3 = library.func("int dup3(int from, int to, int flags)");
 	const closeOnExec = 0o2000000;
 	const cloneFiles = 0x400;
 	return {
@@ -193,6 +196,7 @@ function load(): Libc {
 		eventfd: () => errno(eventfd(0, closeOnExec) as number),
 		unshareFiles: () => errno(unshare(cloneFiles) as number),
 		close: (fd) => errno(close(fd) as number),
+		replace: (fd, by) => errno(dup3(by, fd, closeOnExec) as number),
 		blockSignals: () => sigmask(sigBlock, outerSignals(), null) as number,
 		...mounts(library),
 	};

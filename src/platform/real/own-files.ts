@@ -13,12 +13,14 @@ export function letGoOfFiles(kept: number | undefined): void {
 	if (libc().unshareFiles() < 0) return;
 	// A handler would write to a descriptor of the process, and meet another file in its place.
 	libc().blockSignals();
+	// The runtime may write to what it has open from any thread (the symbols of a profile, a trace): no file of ours may ever get such a number either.
+	const nothing = openSync("/dev/null", "r+");
 	for (const name of readdirSync("/proc/thread-self/fd")) {
 		const one = Number(name);
 		try {
 			const target = readlinkSync(`/proc/thread-self/fd/${name}`);
 			if (one <= 2) replaceStandard(one, target);
-			else if (one !== kept && /^(\/|socket:)/.test(target)) libc().close(one);
+			else if (one !== kept && one !== nothing && /^(\/|socket:)/.test(target)) libc().replace(one, nothing);
 		} catch {
 			// The descriptor with which the folder was listed.
 		}
