@@ -4,7 +4,8 @@
  *
  * Waking a thread costs more than handling a request, so after a request the main thread goes on looking for the next one for a moment.
  * It looks in a tight loop only while every request has its reply; otherwise something else has to happen first (a disk, a timer), and
- * it looks once in each turn of the event loop. While it looks, it reads the device itself and the reader thread stands aside.
+ * it looks once in each turn of the event loop, for as long as fast disks take, if that has been worth it lately (spin-history.ts). While it
+ * looks, it reads the device itself and the reader thread stands aside.
  *
  * Invariants
  *  H1 At most one turn is scheduled or waiting at any time.
@@ -28,6 +29,8 @@ import {
 	maxQueuedNotifications,
 	notifierGraceMs,
 	requestsPerTurn,
+	replySpinMs,
+	requestSpinMs,
 	ringBytes,
 	spinMs,
 	workerHeap,
@@ -35,6 +38,7 @@ import {
 import type { NotificationDone } from "./fuse-notifier.ts";
 import type { ReaderData } from "./fuse-reader.ts";
 import { RingConsumer, createRing } from "./fuse-ring.ts";
+import { SpinHistory } from "./spin-history.ts";
 
 /** F_OFD_SETLKW of `<linux/fcntl.h>`. */
 const ofdSetLockWait = 38;
@@ -60,12 +64,22 @@ export class RealFuseChannel implements FuseChannel {
 	#outstanding = 0;
 	/** When a request last came or a reply last went out, as far as a turn has seen it: from a reply on the client needs time for the next. */
 	#lastActiveMs = 0;
-	#replied = false;
+	/** Whether requests after the last reply, and replies that something else has to happen for, come soon enough to be waited for awake. */
+	readonly #requests = new SpinHistory(requestSpinMs);
+	readonly #replies = new SpinHistory(replySpinMs);
+	/** A turn has found nothing to do but to wait for something else to make a reply. */
+	#awaitsReply = false;
+	/** A turn has found nothing to do but to wait for a request, with all replies made. */
+	#awaitsRequest = false;
 	#burst = false;
 	#paused = false;
 	#closed = false;
 	/** A turn is scheduled, waiting or running. */
 	#turning = false;
+	/** The turn waits for the reader thread. */
+	#asleep = false;
+	/** The ring will tell when the reader thread has put something in. */
+	#listening = false;
 	#closing: Promise<void> | undefined;
 
 	/** `onClosed` tidies up what belongs to the connection outside this process. */
@@ -117,26 +131,34 @@ export class RealFuseChannel implements FuseChannel {
 	readonly #turn = (): void => {
 		this.#turning = false;
 		if (this.#paused) return;
-		const now = performance.now();
-		if (this.#drain() > 0) this.#goOn(now);
+		if (this.#drain() > 0) this.#goOn();
 		else if (this.#consumer.ended !== undefined) this.#over.resolve();
-		else this.#wait(now);
+		else this.#wait();
 	};
 
-	#wait(now: number): void {
-		if (this.#replied) {
-			this.#replied = false;
-			this.#lastActiveMs = now;
-		}
-		if (!this.#burst || now - this.#lastActiveMs >= spinMs) this.#sleep();
-		else if (this.#outstanding === 0 && this.#spin()) this.#goOn(now);
+	#wait(): void {
+		this.#awaitsReply = this.#outstanding > 0;
+		this.#awaitsRequest = this.#outstanding === 0;
+		const untilMs = this.#lastActiveMs + this.#limitMs();
+		if (!this.#burst || performance.now() >= untilMs) this.#sleep();
+		else if (this.#outstanding === 0 && this.#spin(untilMs)) this.#goOn();
 		else this.#schedule();
 	}
 
+	/** How long after something has happened it goes on looking. */
+	#limitMs(): number {
+		if (this.#outstanding > 0) return this.#replies.worthIt ? replySpinMs : spinMs;
+		return this.#requests.worthIt ? requestSpinMs : spinMs;
+	}
+
 	/** After this turn the continuations of the handlers run; then the next turn looks again. */
-	#goOn(now: number): void {
-		this.#burst = now - this.#lastActiveMs < burstGapMs;
-		this.#lastActiveMs = performance.now();
+	#goOn(): void {
+		const nowMs = performance.now();
+		const gapMs = nowMs - this.#lastActiveMs;
+		if (this.#awaitsRequest) this.#requests.waited(gapMs);
+		this.#awaitsRequest = this.#awaitsReply = false;
+		this.#burst = gapMs < burstGapMs;
+		this.#lastActiveMs = nowMs;
 		this.#schedule();
 	}
 
@@ -164,26 +186,42 @@ export class RealFuseChannel implements FuseChannel {
 	}
 
 	/** Looks for a moment. True when a request was delivered; one in the ring is left to the next turn. */
-	#spin(): boolean {
-		const until = this.#lastActiveMs + spinMs;
+	#spin(untilMs: number): boolean {
 		do {
 			for (let looks = 0; looks < looksPerTimeCheck; looks++) {
 				if (this.#consumer.ready) return false;
 				if (this.#readOne()) return true;
 			}
-		} while (performance.now() < until);
+		} while (performance.now() < untilMs);
 		return false;
 	}
 
 	#sleep(): void {
 		this.#consumer.callBack();
-		const waiting = this.#consumer.wait();
-		if (waiting === undefined) {
+		if (!this.#consumer.announce()) {
 			this.#schedule();
 			return;
 		}
 		this.#turning = true;
-		void waiting.then(this.#turn);
+		this.#asleep = true;
+		// One promise at a time: when nothing comes through the ring for long, because requests come otherwise, they would pile up.
+		if (this.#listening) return;
+		const waiting = this.#consumer.wait();
+		this.#listening = waiting !== undefined;
+		if (waiting === undefined) this.#wakeUp();
+		else void waiting.then(this.#heard);
+	}
+
+	readonly #heard = (): void => {
+		this.#listening = false;
+		if (!this.#asleep) return;
+		this.#asleep = false;
+		this.#turn();
+	};
+
+	#wakeUp(): void {
+		this.#asleep = false;
+		setImmediate(this.#turn);
 	}
 
 	pause(): void {
@@ -200,7 +238,12 @@ export class RealFuseChannel implements FuseChannel {
 
 	reply(parts: readonly Uint8Array[]): void {
 		this.#outstanding--;
-		this.#replied = true;
+		const nowMs = performance.now();
+		if (this.#awaitsReply) this.#replies.waited(nowMs - this.#lastActiveMs);
+		this.#awaitsReply = false;
+		this.#lastActiveMs = nowMs;
+		// Who has been answered often asks again at once.
+		if (this.#asleep && this.#burst) this.#wakeUp();
 		// Its connection is gone, and whoever waited was told by the kernel.
 		if (this.#closed) return;
 		let length = 0;

@@ -9,6 +9,12 @@ export const ringBytes = 8 << 20;
 /** How long the main thread goes on looking for requests before it sleeps: waking a thread costs 20 to 60 µs on a virtual machine. */
 export const spinMs = 0.05;
 
+/** The same where requests have come within this time after a reply lately: a program has to be woken first. */
+export const requestSpinMs = 0.15;
+
+/** The same while a reply waits for something else, where replies have come within this time lately: a read or a sync of a fast disk, and the waking of its thread. */
+export const replySpinMs = 0.4;
+
 /** Looks between two glances at the clock: a look is a system call or less. */
 export const looksPerTimeCheck = 8;
 

@@ -53,7 +53,11 @@ function pump(calls: Libc, producer: RingProducer, fd: number, fds: Uint8Array):
 		if (room === undefined) return 0;
 		const count = calls.read(fd, room, maxRequestBytes);
 		if (count > 0) producer.publish(count);
-		else if (count === -errno.EAGAIN) waitForRequest(calls, fds);
+		else if (count === -errno.EAGAIN) {
+			producer.polling(true);
+			waitForRequest(calls, fds);
+			producer.polling(false);
+		}
 		// ENOENT: the request was interrupted before it could be read. Anything else is the end: ENODEV unmounted, ECONNABORTED aborted.
 		else if (count !== -errno.EINTR && count !== -errno.ENOENT) return count === 0 ? 19 : -count;
 	}

@@ -50,12 +50,14 @@ test("the end is seen after the last record", () => {
 	producer.publish(1);
 	producer.end(19);
 	assert.equal(consumer.ended, undefined);
+	assert.equal(consumer.announce(), false, "nothing to wait for: a record is there");
 	assert.equal(consumer.wait(), undefined, "nothing to wait for: a record is there");
 	assert.equal(
 		consumer.drain(10, () => {}),
 		1,
 	);
 	assert.equal(consumer.ended, 19);
+	assert.equal(consumer.announce(), false, "nothing to wait for: it is over");
 	assert.equal(consumer.wait(), undefined, "nothing to wait for: it is over");
 });
 
@@ -116,7 +118,7 @@ test("a thread that produces faster than it is read waits for room, and nothing 
 			assert.equal(bytes.length, 4 + ((next * 37) % 990));
 			next++;
 		});
-		if (count === 0) await consumer.wait();
+		if (count === 0 && consumer.announce()) await consumer.wait();
 	}
 	assert.deepEqual([next, consumer.ended], [20_000, 19]);
 	await exit;
@@ -126,11 +128,29 @@ test("stop ends a producer that waits for room", async () => {
 	const buffer = createRing(4096);
 	const consumer = new RingConsumer(buffer);
 	const exit = gone(startProducer(buffer, 20_000));
-	while (!consumer.ready) await consumer.wait();
+	while (!consumer.ready) if (consumer.announce()) await consumer.wait();
 	consumer.stop();
 	await exit;
 	while (consumer.drain(64, () => {}) > 0);
 	assert.equal(consumer.ended, 0);
+});
+
+test("nobody waits for a producer that polls: it looks at what it is asked before it reads", () => {
+	const buffer = createRing(4096);
+	const producer = new RingProducer(buffer, 1000);
+	const consumer = new RingConsumer(buffer);
+	assert.equal(consumer.alone(), false, "it may be reading");
+	consumer.callBack();
+	producer.reserve();
+	producer.publish(8);
+	producer.polling(true);
+	assert.equal(consumer.alone(), false, "what it has published comes first");
+	consumer.drain(10, () => {});
+	assert.equal(consumer.alone(), true);
+	assert.equal(consumer.alone(), true);
+	consumer.callBack();
+	producer.polling(false);
+	assert.equal(consumer.alone(), false, "called back, it reads");
 });
 
 /** Both ends take numbers from one device, a shared counter. */
@@ -139,10 +159,17 @@ import { workerData } from "node:worker_threads";
 const { RingProducer } = await import(workerData.module);
 const producer = new RingProducer(workerData.buffer, 1000);
 const device = new Int32Array(workerData.device);
-for (;;) {
+for (let round = 0; ; round++) {
 	producer.standAside();
 	const room = producer.reserve();
 	if (room === undefined) break;
+	// Nothing there, for once: the consumer may have read everything by the time the poll ends.
+	if (round % 3 === 0) {
+		producer.polling(true);
+		for (let i = 0; i < 200; i++) Atomics.load(device, 0);
+		producer.polling(false);
+		continue;
+	}
 	const number = Atomics.add(device, 0, 1);
 	if (number >= workerData.count) break;
 	new DataView(room.buffer, room.byteOffset).setUint32(0, number, true);
@@ -176,7 +203,7 @@ async function takeTurns(total: number): Promise<number> {
 		}
 		// Sometimes straight after asking, when the producer may or may not have noticed.
 		if (count === 0 || next % 3 === 0) consumer.callBack();
-		if (count === 0) await consumer.wait();
+		if (count === 0 && consumer.announce()) await consumer.wait();
 	}
 	assert.deepEqual([next, consumer.ended], [total, 19]);
 

@@ -5,19 +5,20 @@
  * wraps: where the rest of the ring is too short for the largest record, a length of `wrapMark` sends the consumer back to 0.
  *
  * The consumer may read the device itself while requests come one after the other: it saves a thread's waking. It asks the producer to
- * stand aside, which the producer does after its next record, and calls it back before it sleeps.
+ * stand aside, which the producer does after its next record, and calls it back before it sleeps. A producer that waits for the device to
+ * have something to say (`polls`) looks at what it is asked when that has happened, before it reads: nobody waits for it.
  *
  * Invariants
  *  R1 head and tail are multiples of 8 in [0, size); head = tail means empty; the producer alone moves head, the consumer alone moves tail.
  *  R2 The producer writes into free space only: it needs `maxRecordBytes` + 16 in one piece before it reads, as it does not know the
  *     length in advance.
  *  R3 A record is published (head stored) after its bytes are in place, and given back (tail stored) after its consumer has returned.
- *  R4 While the producer stands aside it neither reads nor publishes; only then may the consumer read the device, and only once the ring
- *     is empty, so that the order of arrival is kept.
+ *  R4 While the producer stands aside it neither reads nor publishes; only then, or while the producer polls and was asked, may the consumer
+ *     read the device, and only once the ring is empty, so that the order of arrival is kept.
  */
 import { assert } from "../../base/assert.ts";
 
-const word = { head: 0, tail: 1, consumerWaits: 2, producerWaits: 3, stop: 4, ended: 5, errno: 6, aside: 7 } as const;
+const word = { head: 0, tail: 1, consumerWaits: 2, producerWaits: 3, stop: 4, ended: 5, errno: 6, aside: 7, polls: 8 } as const;
 const aside = { no: 0, asked: 1, yes: 2 } as const;
 const controlBytes = 64;
 const wrapMark = 0xffff_ffff;
@@ -66,6 +67,11 @@ export class RingProducer {
 		const { control } = this.#ring;
 		if (Atomics.compareExchange(control, word.aside, aside.asked, aside.yes) !== aside.asked) return;
 		while (Atomics.load(control, word.aside) === aside.yes && !this.stopped) Atomics.wait(control, word.aside, aside.yes);
+	}
+
+	/** Around a wait for the device. */
+	polling(now: boolean): void {
+		Atomics.store(this.#ring.control, word.polls, now ? 1 : 0);
 	}
 
 	/** Room for one record of the largest size, or undefined when stopped. Blocks while the ring is full. */
@@ -171,21 +177,25 @@ export class RingConsumer {
 		return Atomics.load(control, word.ended) !== 0 && !this.ready ? Atomics.load(control, word.errno) : undefined;
 	}
 
-	/** Settles when there is something to drain, or the end. */
-	wait(): Promise<unknown> | undefined {
+	/** Says that it is going to wait. False when there is something to drain, or the end: then there is nothing to wait for. */
+	announce(): boolean {
 		const { control } = this.#ring;
 		Atomics.store(control, word.consumerWaits, 1);
-		const head = Atomics.load(control, word.head);
-		if (head < 0 || head !== this.#tail) return undefined;
-		const waiting = Atomics.waitAsync(control, word.head, head);
+		return Atomics.load(control, word.head) === this.#tail;
+	}
+
+	/** After `announce`. Settles when there is something to drain, or the end; undefined: there is already. */
+	wait(): Promise<unknown> | undefined {
+		const waiting = Atomics.waitAsync(this.#ring.control, word.head, this.#tail);
 		return waiting.async ? waiting.value : undefined;
 	}
 
-	/** Asks the producer to stand aside, and whether it does and nothing of its is left. */
+	/** Asks the producer to stand aside, and whether it does, or will before it reads again, and nothing of its is left. */
 	alone(): boolean {
 		const { control } = this.#ring;
 		const now = Atomics.compareExchange(control, word.aside, aside.no, aside.asked);
-		return now === aside.yes && !this.ready;
+		// The order matters: whoever polls now looks at what is asked afterwards, and reads nothing before.
+		return (now === aside.yes || Atomics.load(control, word.polls) === 1) && !this.ready;
 	}
 
 	/** The producer goes on. */

@@ -4,6 +4,7 @@ import { mkdtemp, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { isFsError } from "../../base/errors.ts";
 import { RealHostFiles } from "./files.ts";
 import { decodeNodeName, encodeNodeName, plainSource } from "./fuse-device.ts";
@@ -80,6 +81,54 @@ function initReply(request: Uint8Array): Uint8Array {
 	view.setUint32(36, 4096, true);
 	return reply;
 }
+
+function refusal(request: Uint8Array): Uint8Array {
+	const reply = new Uint8Array(16);
+	const view = new DataView(reply.buffer);
+	view.setUint32(0, reply.length, true);
+	view.setInt32(4, -38, true);
+	reply.set(request.subarray(8, 16), 8);
+	return reply;
+}
+
+/** Processor time of this process in the next half second. */
+async function restlessMs(): Promise<number> {
+	const before = process.cpuUsage();
+	await setTimeout(500);
+	const { user, system } = process.cpuUsage(before);
+	return (user + system) / 1000;
+}
+
+test("requests in a row are waited for awake, and nobody stays awake after them", {
+	skip: (await host.unavailable()) ?? false,
+}, async () => {
+	const files = new RealHostFiles();
+	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
+	const channel = await host.mount(folder, options);
+	try {
+		let kept: Uint8Array | undefined;
+		let keepsNext = false;
+		channel.start((request) => {
+			if (request[4] === 26) channel.reply([initReply(request)]);
+			else if (keepsNext) kept = request.slice();
+			// Not in the same turn: something else has to happen first, as usual.
+			else void Promise.resolve(request.slice()).then((copy) => setImmediate(() => channel.reply([refusal(copy)])));
+		});
+		for (let i = 0; i < 500; i++) await files.probe(folder).catch(() => {});
+		assert.ok((await restlessMs()) < 250, "nothing is asked");
+		for (let i = 0; i < 500; i++) await files.probe(folder).catch(() => {});
+		keepsNext = true;
+		const last = files.probe(folder).catch(() => {});
+		assert.ok((await restlessMs()) < 250, "a reply is owed");
+		assert.ok(kept !== undefined);
+		channel.reply([refusal(kept)]);
+		await last;
+	} finally {
+		await channel.close();
+		await host.unmount(folder, true);
+		await rmdir(folder);
+	}
+});
 
 test("who asks a daemon that dies is told the same as who asks a dead one", { skip: (await host.unavailable()) ?? false }, async () => {
 	const files = new RealHostFiles();
