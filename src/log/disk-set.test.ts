@@ -4,7 +4,7 @@ import { FsError, isFsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
 import { chooseMembers, createDiskSet, inspectDisks, markClean, type OpenDiskSet, openDiskSet } from "./disk-set.ts";
 import type { DiskState, Roster } from "./interface.ts";
-import { healthCalmMs, healthDegradedPoints, healthPointMs, returnMs, suspectErrors } from "./limits.ts";
+import { hangPatience, healthCalmMs, healthDegradedPoints, healthPointMs, returnMs, suspectErrors } from "./limits.ts";
 import { mirrorCount, mountRefusal, rosterQuorum } from "./roster.ts";
 import { createVolume, machine, testConfig, type TestMachine } from "./test-world.ts";
 
@@ -496,4 +496,140 @@ test("a power cut at any step of add, duty and remove: the disks agree on one of
 			);
 		}
 	}
+});
+
+test("more disks than the volume can lose stand still together: they are waited for, said so, and fail only after that time", async () => {
+	const at = machine(40, 6);
+	await createVolume(at);
+	const disks = await open(at);
+	for (const path of ["/d1", "/d2", "/d4"]) at.world.hang(path);
+	const change = disks.changeRoster("meanwhile", (roster) => ({ ...roster, manifestGeneration: 7 }));
+	await at.world.advance(15_000);
+	assert.match(states(disks), /d1:healthy d2:healthy d3:healthy d4:healthy d5:healthy d6:healthy/);
+	const waits = disks.waits?.() ?? new Map<number, number>();
+	assert.deepEqual([...waits.keys()], [1, 2, 4]);
+	assert.ok((waits.get(1) ?? 0) > 10_000);
+	for (const path of ["/d1", "/d2", "/d4"]) at.world.unhang(path);
+	await at.world.run(change);
+	await at.world.advance(2_000);
+	assert.equal(disks.waits?.().size, 0);
+	assert.equal(memberships(disks.roster), "d1:in d2:in d3:in d4:in d5:in d6:in");
+
+	for (const path of ["/d1", "/d2", "/d4"]) at.world.hang(path);
+	const hopeless = disks.changeRoster("never", (roster) => roster);
+	hopeless.catch(() => {});
+	await at.world.advance(2_000 * hangPatience + 5_000);
+	await assert.rejects(at.world.run(hopeless), refusal("log.roster-quorum", "EIO"));
+	assert.match(states(disks), /d1:failed d2:failed d3:healthy d4:failed/);
+});
+
+test("as many disks as the volume can lose hang among others: each is found in time, and a busy machine blames none", async () => {
+	const at = machine(41, 6);
+	await createVolume(at);
+	const disks = await open(at);
+	for (const path of at.paths) at.world.disk(path).starveThread();
+	await at.world.advance(40_000);
+	for (const path of at.paths) at.world.unhang(path);
+	await at.world.advance(2_000);
+	assert.equal(states(disks), "d1:healthy d2:healthy d3:healthy d4:healthy d5:healthy d6:healthy");
+	assert.deepEqual(
+		disks.slots().map(({ errors }) => errors.timeout),
+		[0, 0, 0, 0, 0, 0],
+	);
+	for (const path of ["/d1", "/d4"]) at.world.hang(path);
+	await at.world.advance(4_000);
+	assert.match(states(disks), /d1:failed d2:healthy d3:healthy d4:failed/);
+	assert.match(memberships(disks.roster), /d1:out d2:in d3:in d4:out/);
+});
+
+test("a disk that hung or vanished while it was in use is taken back when it answers, and what it was asked before is void", async () => {
+	for (const [lose, giveBack] of [
+		[(at: TestMachine) => at.world.hang("/d2"), (at: TestMachine) => at.world.unhang("/d2")],
+		[(at: TestMachine) => at.world.vanish("/d2"), (at: TestMachine) => at.world.reappear("/d2")],
+		[(at: TestMachine) => at.world.vanish("/d2"), (at: TestMachine) => at.world.reappear("/d2", at.world.snapshot("/d2"))],
+	] as const) {
+		const at = machine(42, 3);
+		await createVolume(at, { tolerance: 1 });
+		const disks = await open(at);
+		await at.world.run(disks.memoryTaken());
+		const told: string[] = [];
+		disks.onChange((id, state) => told.push(`d${id}:${state}`));
+		const old = await at.world.run(disks.readable(2)?.open("data", { create: true }) ?? Promise.reject(new Error("there")));
+		lose(at);
+		const late = old.write(0, [new Uint8Array([1])]).then(
+			() => "written",
+			() => "refused",
+		);
+		await at.world.advance(60_000);
+		assert.equal(states(disks), "d1:healthy d2:failed d3:healthy");
+		assert.equal(memberships(disks.roster), "d1:in d2:out d3:in");
+		giveBack(at);
+		await at.world.advance(65_000);
+		assert.equal(states(disks), "d1:healthy d2:healthy d3:healthy");
+		assert.equal(memberships(disks.roster), "d1:in d2:in d3:in");
+		assert.deepEqual(told, ["d2:failed", "d2:healthy"]);
+		assert.equal(await at.world.run(late), "refused");
+		await at.world.run(disks.close());
+		at.node.kill();
+		assert.equal(memberships((await open(at)).roster), "d1:in d2:in d3:in");
+	}
+});
+
+test("a disk that hangs again and again is taken back more and more seldom", async () => {
+	const at = machine(43, 3);
+	await createVolume(at, { tolerance: 1 });
+	const disks = await open(at);
+	await at.world.run(disks.memoryTaken());
+	const awayMs: number[] = [];
+	for (let round = 0; round < 5; round++) {
+		at.world.hang("/d2");
+		for (let i = 0; disks.slot(2)?.state !== "failed"; i++) {
+			assert.ok(i < 60, "it is given up");
+			await at.world.advance(1_000);
+		}
+		at.world.unhang("/d2");
+		const fromMs = at.world.nowMs;
+		for (let i = 0; disks.slot(2)?.state !== "healthy"; i++) {
+			assert.ok(i < 1_000, "it comes back");
+			await at.world.advance(1_000);
+		}
+		awayMs.push(at.world.nowMs - fromMs);
+	}
+	assert.ok((awayMs[0] as number) <= 2 * returnMs, String(awayMs));
+	for (let round = 1; round < awayMs.length; round++) assert.ok((awayMs[round] as number) > (awayMs[round - 1] as number), String(awayMs));
+});
+
+test("a disk whose writes failed comes back by itself only after it was away; one that the operator set failed does not", async () => {
+	const at = machine(44, 6);
+	await createVolume(at);
+	const disks = await open(at);
+	await at.world.run(disks.memoryTaken());
+	at.world.fail("/d2", ["write"], "EIO", 1);
+	await at.world.run(disks.changeRoster("meets it", (roster) => roster));
+	await at.world.run(disks.setHealth(3, "failed"));
+	await at.world.advance(300_000);
+	assert.match(states(disks), /d1:healthy d2:failed d3:failed d4:healthy/);
+	for (const path of ["/d2", "/d3"]) at.world.vanish(path);
+	await at.world.advance(60_000);
+	for (const path of ["/d2", "/d3"]) at.world.reappear(path);
+	await at.world.advance(60_000);
+	assert.match(states(disks), /d1:healthy d2:healthy d3:failed d4:healthy/);
+	assert.match(memberships(disks.roster), /d1:in d2:in d3:out d4:in/);
+});
+
+test("another disk in the place of one that vanished is not taken in by itself", async () => {
+	const at = machine(45, 3);
+	await createVolume(at, { tolerance: 1 });
+	const disks = await open(at);
+	await at.world.run(disks.memoryTaken());
+	const third = at.world.snapshot("/d3");
+	at.world.vanish("/d2");
+	await at.world.advance(10_000);
+	at.world.reappear("/d2", third);
+	await at.world.advance(120_000);
+	assert.equal(states(disks), "d1:healthy d2:failed d3:healthy");
+	at.world.wipe("/d2");
+	await at.world.advance(120_000);
+	assert.equal(states(disks), "d1:healthy d2:failed d3:healthy");
+	assert.equal(await at.world.run(disks.adopt("/d2", 2)), 4, "but by the operator's word");
 });

@@ -5,7 +5,8 @@
  *  D1 `roster` is a roster that counts (rule R1): it changes only after the new one is durable on enough disks.
  *  D2 Roster changes run one at a time. When one cannot be made to count the set is broken for good: nobody knows which roster the disks
  *     hold.
- *  D3 A failed disk gets no call any more; its slot has no `disk`. It comes back only at a later mount or through `adopt`. A disk that hung at the mount, or was locked, comes back by itself.
+ *  D3 A failed disk gets no call any more; its slot has no `disk`. One that hung or vanished, or was locked at the mount, is taken back by itself when it answers; one whose writes failed only when it was away meanwhile (somebody
+ *     looked after it), at a later mount, or through `adopt`. It is locked before, so nothing that was asked of it earlier is under way any more; the roster that counts has put it out before it takes it in.
  *  D4 Every change that is made puts all disks that are failed at that moment out. `settled()` is the wait for it, and nothing is
  *     acknowledged before.
  *  D5 Every open disk is locked against other daemons.
@@ -16,7 +17,7 @@ import { allSettledOrThrow, Mutex } from "../base/async.ts";
 import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
-import { openDiskWithDeadlines, takeLatency, withDeadlines } from "../platform/deadline.ts";
+import { judgedBy, openDiskWithDeadlines, takeLatency, withDeadlines } from "../platform/deadline.ts";
 import type { DeviceReports, Disk, Platform } from "../platform/interface.ts";
 import { type Candidate, closeAll, closeQuietly, type FinderModules, type Findings, findDisks, newestRoster } from "./disk-finder.ts";
 import { clearDisk, lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
@@ -36,6 +37,7 @@ import type {
 } from "./interface.ts";
 import { applyHealth, type HealthEvent, healthReason, type HealthState, initialHealth } from "./disk-health.ts";
 import { judgeLatency, type LatencyWindow } from "./disk-latency.ts";
+import { HangWatch } from "./hang-watch.ts";
 import { readSmart } from "./smart.ts";
 import {
 	diskCallMs,
@@ -45,7 +47,10 @@ import {
 	smartPollMs,
 	maximumDisks,
 	probeMs,
+	returnCalmMs,
+	returnMaximumMs,
 	returnMs,
+	returnPollMs,
 	rosterGrowthBytes,
 	slowProbeMs,
 	superblockSlotBytes,
@@ -125,6 +130,18 @@ interface Slot {
 	disk: Disk | undefined;
 	superblock: SuperblockFile | undefined;
 	cancelProbe: () => void;
+	/** How it may come back by itself; undefined: it may not. */
+	awaits: Awaits | undefined;
+	/** How often it had to be taken back, and when it was last. */
+	returns: number;
+	returnedAtMs: number;
+}
+
+/** `answer`: as soon as it answers. `attention`: when it was away and is there again. */
+interface Awaits {
+	readonly what: "answer" | "attention";
+	tries: number;
+	wasAway: boolean;
 }
 
 interface OpenDisk {
@@ -149,6 +166,9 @@ function emptySlot(entry: RosterDisk): Slot {
 		disk: undefined,
 		superblock: undefined,
 		cancelProbe() {},
+		awaits: undefined,
+		returns: 0,
+		returnedAtMs: 0,
 	};
 }
 
@@ -161,6 +181,7 @@ class ManagedDisks implements OpenDiskSet {
 	readonly #slots = new Map<DiskId, Slot>();
 	readonly #listeners = new Set<(id: DiskId, state: DiskState) => void>();
 	readonly #changing = new Mutex();
+	readonly #hangs: HangWatch;
 	#ejecting: Promise<void> | undefined;
 	readonly #pastLatency = new Map<DiskId, number>();
 	#cancelLatency: () => void = () => {};
@@ -177,6 +198,7 @@ class ManagedDisks implements OpenDiskSet {
 		this.#callMs = options.callMs ?? diskCallMs;
 		this.#readOnly = options.readOnly ?? false;
 		this.#roster = roster;
+		this.#hangs = new HangWatch(() => this.#mayLose(), modules.logger);
 		this.opened = {
 			previousIncarnation: roster.incarnation,
 			oldestIncarnation: roster.memoryIncarnation ?? roster.incarnation,
@@ -220,6 +242,22 @@ class ManagedDisks implements OpenDiskSet {
 		return slot?.state === "draining" && !this.#readOnly ? slot.disk : this.writable(id);
 	}
 
+	waits(): ReadonlyMap<DiskId, number> {
+		const waits = this.#hangs.waits();
+		const found = new Map<DiskId, number>();
+		for (const { id, disk } of this.#slots.values()) {
+			const ms = disk && waits.get(disk);
+			if (ms !== undefined) found.set(id, ms);
+		}
+		return found;
+	}
+
+	/** Disks, beside those that are away already. What was healed since they went is not reckoned with. */
+	#mayLose(): number {
+		const away = this.#roster.disks.filter((entry) => !wasReplaced(entry) && this.#slots.get(entry.id)?.disk === undefined).length;
+		return Math.max(0, this.#roster.config.tolerance - away);
+	}
+
 	// ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 	report(id: DiskId, error: unknown, during: keyof DiskErrors): void {
@@ -230,7 +268,8 @@ class ManagedDisks implements OpenDiskSet {
 		const kind = code === "CORRUPT" ? "corrupt" : code === "ETIMEDOUT" ? "timeout" : during;
 		slot.errors[kind]++;
 		this.#logger.warn(`disk d${id}: ${kind} error`, { path: slot.path, code, message });
-		if (code === "ENODEV" || kind === "timeout" || kind === "write" || kind === "sync") this.#fail(slot, message);
+		if (code === "ENODEV" || kind === "timeout") this.#fail(slot, message, "answer");
+		else if (kind === "write" || kind === "sync") this.#fail(slot, message, "attention");
 		else if (kind === "read") this.#happens(slot, { kind: "read-error" });
 	}
 
@@ -295,13 +334,15 @@ class ManagedDisks implements OpenDiskSet {
 		throw new FsError("REFUSED", "log.health-needed", message, { disk: slot.id, others: others.length, needed });
 	}
 
-	#fail(slot: Slot, reason: string): void {
+	#fail(slot: Slot, reason: string, awaits?: Awaits["what"]): void {
 		const disk = slot.disk;
 		slot.cancelProbe();
 		slot.disk = undefined;
 		slot.superblock = undefined;
 		this.#setState(slot, "failed", reason);
 		if (disk) closeQuietly(disk, this.#logger);
+		slot.awaits = awaits && { what: awaits, tries: 0, wasAway: false };
+		if (slot.awaits) this.#returnLater(slot);
 		// Its own errors break the set and are found there by whoever waits.
 		this.#eject().catch((error: unknown) =>
 			this.#logger.error("a failed disk could not be taken out", { disk: slot.id, error: String(error) }),
@@ -366,7 +407,8 @@ class ManagedDisks implements OpenDiskSet {
 	#eject(): Promise<void> {
 		this.#ejecting ??= this.#changing
 			.run(async () => {
-				if (this.#unsettled()) await this.#change("disk failed", (roster) => roster, true);
+				// Another one may fail meanwhile.
+				while (this.#broken === undefined && this.#unsettled()) await this.#change("disk failed", (roster) => roster, true);
 			})
 			.finally(() => {
 				this.#ejecting = undefined;
@@ -449,6 +491,8 @@ class ManagedDisks implements OpenDiskSet {
 		assert(slot && !slot.disk, `d${id} attached once`);
 		slot.disk = open.disk;
 		slot.superblock = open.superblock;
+		slot.awaits = undefined;
+		judgedBy(open.disk, this.#hangs);
 		slot.path = open.path;
 		slot.domain = open.disk.domain;
 		const entry = this.#entry(id);
@@ -483,35 +527,56 @@ class ManagedDisks implements OpenDiskSet {
 		this.#askDevicesLater(smartFirstMs);
 	}
 
-	// ── disks that hang or are locked at the mount ───────────────────────────────────────────────────────────────
+	// ── disks that come back by themselves ───────────────────────────────────────────────────────────────────────
 
-	/** They are taken back as soon as they answer and nobody else has them. */
+	/** They hang, or somebody else has them: they are taken back as soon as they answer and nobody has them. */
 	awaitReturn(absent: ReadonlyMap<DiskId, { readonly path: string; readonly reason: string }>): void {
 		for (const [id, { path, reason }] of absent) {
 			const slot = this.#known(id);
 			slot.path = path;
 			slot.reason = reasonText(reason);
+			slot.awaits = { what: "answer", tries: 0, wasAway: false };
 			if (!this.#readOnly) this.#returnLater(slot);
 		}
 	}
 
 	#returnLater(slot: Slot): void {
-		const tryAgain = (): Promise<void> =>
-			this.#tryReturn(slot).catch((error: unknown) => {
-				if (!this.#isAwaited(slot)) return;
-				slot.reason = reasonText(toFsError(error, "log.return").message);
-				this.#returnLater(slot);
-			});
-		slot.cancelProbe = this.#platform.clock.after(returnMs, () => {
+		slot.cancelProbe = this.#platform.clock.after(this.#returnDelayMs(slot), () => {
 			if (!this.#isAwaited(slot)) return;
 			// The log is recovered from the mirrors that were there at its beginning.
-			if (this.#isRecovered) void tryAgain();
+			if (this.#isRecovered) void this.#tryReturnAgain(slot);
 			else this.#returnLater(slot);
 		});
 	}
 
+	/** A place that is looked at in vain, and a disk that does not stay well, are come back to more and more seldom. */
+	#returnDelayMs(slot: Slot): number {
+		if (this.#platform.clock.monotonicMs() - slot.returnedAtMs >= returnCalmMs) slot.returns = 0;
+		const tries = slot.state === "missing" ? 0 : (slot.awaits?.tries ?? 0);
+		return Math.max(
+			Math.min(returnPollMs, returnMs * 2 ** Math.min(tries, 10)),
+			Math.min(returnMaximumMs, returnMs * 4 ** Math.min(slot.returns, 10)),
+		);
+	}
+
+	async #tryReturnAgain(slot: Slot): Promise<void> {
+		const { awaits } = slot;
+		try {
+			await this.#tryReturn(slot);
+		} catch (error) {
+			if (!this.#isAwaited(slot) || awaits === undefined || slot.awaits !== awaits) return;
+			const { code, message } = toFsError(error, "log.return");
+			awaits.tries++;
+			if (awayCodes.has(code)) awaits.wasAway = true;
+			// Why it failed is what people have to know of one that failed.
+			if (slot.state === "missing") slot.reason = reasonText(message);
+			this.#returnLater(slot);
+		}
+	}
+
 	#isAwaited(slot: Slot): boolean {
-		if (this.#closed || this.#broken !== undefined || this.#slots.get(slot.id) !== slot || slot.state !== "missing") return false;
+		if (this.#closed || this.#readOnly || this.#broken !== undefined || this.#slots.get(slot.id) !== slot) return false;
+		if (slot.disk !== undefined || slot.awaits === undefined) return false;
 		const entry = this.#entry(slot.id);
 		return entry !== undefined && !wasReplaced(entry) && !isGivenUp(entry);
 	}
@@ -520,8 +585,11 @@ class ManagedDisks implements OpenDiskSet {
 	async #tryReturn(slot: Slot): Promise<void> {
 		const bare = await this.#platform.openDisk(slot.path);
 		try {
+			const superblock = await bare.open(superblockName);
+			if (slot.awaits?.what === "attention" && !slot.awaits.wasAway)
+				throw new FsError("EIO", "log.return-same", `${slot.path} is as it was when it failed`);
 			await lockDisk(bare);
-			await (await bare.open(superblockName)).sync("log.return");
+			await superblock.sync("log.return");
 			await this.#changing.run(() => this.#return(slot, withDeadlines(bare, this.#platform.clock, { callMs: this.#callMs })));
 		} finally {
 			if (slot.disk === undefined) closeQuietly(bare, this.#logger);
@@ -532,11 +600,16 @@ class ManagedDisks implements OpenDiskSet {
 		if (!this.#isAwaited(slot)) return;
 		const found = await readSuperblock(disk);
 		if (!isSameDisk(found, this.#roster.volume, slot.uuid))
-			throw new FsError("EIO", "log.return-other", `${slot.path} does not hold disk d${slot.id} any more`);
+			throw new FsError("ENODEV", "log.return-other", `${slot.path} does not hold disk d${slot.id} any more`);
 		this.#refuseNewer(found.superblock.roster, slot.path);
 		const others = [...this.#slots.values()].flatMap((other) => (other.disk ? [other.disk] : []));
 		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice, "the volume was made without --same-device");
-		await this.#takeBack(slot, { path: slot.path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
+		const superblock = await SuperblockFile.open(disk, found.slot);
+		// The roster may not have put it out yet, where it failed while another disk was being put out.
+		if (this.#unsettled()) await this.#change("disk failed", (roster) => roster, true);
+		await this.#takeBack(slot, { path: slot.path, disk, superblock });
+		slot.returns++;
+		slot.returnedAtMs = this.#platform.clock.monotonicMs();
 		this.#logger.info(`disk d${slot.id} answers again and was taken back`, { path: slot.path });
 	}
 
@@ -879,6 +952,9 @@ class ManagedDisks implements OpenDiskSet {
 		});
 	}
 }
+
+/** What opening a place says from which the disk was taken away. */
+const awayCodes: ReadonlySet<string> = new Set(["ENOENT", "ENODEV", "ENXIO", "ENOTDIR", "NOTFOUND"]);
 
 function isSameDisk(found: SuperblockFound, volume: string, uuid: string): found is Extract<SuperblockFound, { readonly kind: "valid" }> {
 	return found.kind === "valid" && found.superblock.roster.volume === volume && found.superblock.diskUuid === uuid;

@@ -152,6 +152,8 @@ export interface DiskSet {
 	writable(id: DiskId): Disk | undefined;
 	/** The open disk, or undefined when not even space may be given back on it (healthy and draining ones may). */
 	clearable(id: DiskId): Disk | undefined;
+	/** Disks that have not answered for their limit and are waited for all the same, because more stand still than the volume can lose; and for how long, in milliseconds. Absent only in fakes. */
+	waits?(): ReadonlyMap<DiskId, number>;
 	/**
 	 * Whoever got an error from a disk says so here, at once, whatever it does next. Write, sync, ENODEV and time-out errors (not ENOSPC) make the disk
 	 * `failed`: no call reaches it any more, listeners are told, and a roster change that takes it out is started.

@@ -49,8 +49,18 @@ export const smartPendingSectors = 8;
 export const probeMs = 1_000;
 /** How often a disk is asked for again that hung at the mount, or that another process had: such a process ends soon after the disk answers. Milliseconds. */
 export const returnMs = 2_000;
-/** A call that takes longer means that the disk hangs. Milliseconds. */
+/** A place from which a disk has vanished is looked at so often at last. */
+export const returnPollMs = 30_000;
+/** A disk that does not stay well is asked for so rarely in the end: it is left alone for longer each time, until it was well for an hour. */
+export const returnMaximumMs = 600_000;
+export const returnCalmMs = 3_600_000;
+/** A call that waits longer in the disk means that it hangs. Milliseconds. */
 export const diskCallMs = 10_000;
+/**
+ * Disks that stand still together, more than the volume can lose, are waited for so many times as long: two minutes are enough for a controller that is reset (the kernel gives a command 30 s, and tries again), and giving up ends the
+ * volume.
+ */
+export const hangPatience = 12;
 
 /** A record that was acknowledged but that nobody waits for is synced after this time at the latest. Milliseconds. */
 export const maximumUnsyncedMs = 1_000;

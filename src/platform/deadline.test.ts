@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Deferred } from "../base/async.ts";
 import { isFsError } from "../base/errors.ts";
-import { openDiskWithDeadlines, withDeadlines } from "./deadline.ts";
+import { judgedBy, openDiskWithDeadlines, withDeadlines } from "./deadline.ts";
+import type { Clock, Disk } from "./interface.ts";
 import { SimWorld } from "./sim/world.ts";
 
 const late = (error: unknown) => isFsError(error, "ETIMEDOUT") && error.site === "platform.deadline";
@@ -13,6 +15,48 @@ async function ready() {
 	const disk = withDeadlines(await world.run(platform.openDisk("/d0")), platform.clock, { callMs: 1000 });
 	const file = await world.run(disk.open("f", { create: true }));
 	return { world, device, platform, disk, file };
+}
+
+/** Time goes on only while nothing else can happen. */
+class HeldUpClock implements Clock {
+	#nowMs = 0;
+	readonly #timers = new Set<{ readonly atMs: number; readonly fn: () => void }>();
+
+	/** Then whoever's time has come is called, with nothing in between. */
+	holdUp(ms: number): void {
+		this.#nowMs += ms;
+		for (const timer of [...this.#timers]) if (timer.atMs <= this.#nowMs && this.#timers.delete(timer)) timer.fn();
+	}
+
+	monotonicMs(): number {
+		return this.#nowMs;
+	}
+
+	after(ms: number, fn: () => void): () => void {
+		const timer = { atMs: this.#nowMs + ms, fn };
+		this.#timers.add(timer);
+		return () => void this.#timers.delete(timer);
+	}
+
+	realtime(): never {
+		throw new Error("not asked for");
+	}
+
+	sleep(): never {
+		throw new Error("not asked for");
+	}
+
+	yield(): never {
+		throw new Error("not asked for");
+	}
+}
+
+function fakeDisk(probed: Promise<void>): Disk {
+	const never = (): never => {
+		throw new Error("not asked for");
+	};
+	const verbs = { lock: never, open: never, list: never, remove: never, syncNames: never, space: never, close: never };
+	return { path: "/fake", domain: "fake", ...verbs, probe: () => probed };
 }
 
 describe("deadlines", () => {
@@ -40,11 +84,59 @@ describe("deadlines", () => {
 	it("lose patience with a call that waits in line for ever", async () => {
 		const { world, file } = await ready();
 		world.latency("/d0", 800, 900);
-		const calls = Array.from({ length: 12 }, (_, i) => file.write(i, [new Uint8Array(1)]));
+		const calls = Array.from({ length: 60 }, (_, i) => file.write(i, [new Uint8Array(1)]));
 		const results = await world.run(Promise.allSettled(calls));
-		assert.ok(results.slice(0, 6).every((result) => result.status === "fulfilled"));
+		assert.ok(results.slice(0, 30).every((result) => result.status === "fulfilled"));
 		const last = results.at(-1);
 		assert.ok(last?.status === "rejected" && late(last.reason));
+	});
+
+	it("do not blame a disk whose thread does not get the processor, nor one that is opened meanwhile", async () => {
+		const { world, device, platform, file } = await ready();
+		device.starveThread();
+		const written = file.write(0, [new Uint8Array([7])]);
+		const opened = openDiskWithDeadlines(platform, "/d0", { callMs: 1000 });
+		await world.advance(20_000);
+		world.unhang("/d0");
+		await world.run(Promise.all([written, opened]));
+		assert.deepEqual(await world.run(file.read(0, 10)), new Uint8Array([7]));
+	});
+
+	it("do not count what held this thread up, and take the answers that came meanwhile", async () => {
+		const clock = new HeldUpClock();
+		const answer = new Deferred<void>();
+		const disk = withDeadlines(fakeDisk(answer.promise), clock, { callMs: 1000 });
+		const asked = disk.probe();
+		// Longer than any limit in one go: the timer is late, and runs before the answer that has come is looked at.
+		clock.holdUp(60_000);
+		answer.resolve();
+		await asked;
+		const hanging = withDeadlines(fakeDisk(new Promise(() => {})), clock, { callMs: 1000 }).probe();
+		const failed = assert.rejects(hanging, late);
+		for (let looks = 0; looks < 20; looks++) clock.holdUp(50);
+		await failed;
+	});
+
+	it("leave the judgement to whom it was given, and tell of a disk that moves again", async () => {
+		const { world, disk, file } = await ready();
+		const seen: number[] = [];
+		judgedBy(disk, {
+			judge: (of, stuckMs, limitMs) => {
+				assert.deepEqual([of, limitMs], [disk, 1000]);
+				seen.push(stuckMs);
+				return stuckMs >= 3000;
+			},
+		});
+		world.hang("/d0");
+		const size = file.size();
+		await world.advance(2500);
+		world.unhang("/d0");
+		assert.equal(await world.run(size), 0);
+		assert.ok(seen.some((ms) => ms > 2000) && seen.at(-1) === 0, String(seen));
+		world.hang("/d0");
+		const startMs = world.nowMs;
+		await assert.rejects(world.run(file.size()), late);
+		assert.ok(world.nowMs - startMs >= 2999 && world.nowMs - startMs < 3100, `${world.nowMs - startMs} ms`);
 	});
 
 	it("close what opens late", async () => {

@@ -1,38 +1,50 @@
 /**
  * Time limits around a disk: a disk that hangs becomes an error instead of a wait.
  *
- * Calls are executed in order, so a call may wait long in line behind others on a disk that is well. Its limit therefore counts from
- * the last call that the disk finished, and a call that waited `patience` limits in all fails in any case.
+ * A disk hangs when one and the same call has waited in it, for the kernel or the device, for a whole limit. What does not count: waiting in line behind other calls, the start of the disk's thread, a thread that does not get the
+ * processor, and time in which this very thread was held up (it looks at intervals, and an interval that took long counts as a short one). A machine that is too busy is slow; its disks are well.
  *
  * Invariants
- * 1. Every call settles within `patience` limits.
- * 2. While a call that timed out is still out, further calls fail at once; only `close` is passed on, so that threads and locks are freed.
+ * 1. Every call settles within `patience` limits of time in which this thread could look, however the disk fares.
+ * 2. A disk that hangs fails all calls that are out, and further ones at once, until they have come back; only `close` is passed on, so that threads and locks are freed.
  * 3. What a late call brings is cleaned up: a file that opens after its limit is closed again.
  */
 import type { ErrorCode } from "../base/errors.ts";
 import { FsError } from "../base/errors.ts";
-import type { Borrowed, Clock, Disk, DiskFile, Platform } from "./interface.ts";
+import type { Borrowed, Clock, Disk, DiskActivity, DiskFile, Platform } from "./interface.ts";
 import { deadlineLimits } from "./limits.ts";
 
 export interface DeadlineOptions {
-	/** Milliseconds without a sign of life, for every kind of call that has no limit of its own. Default 10 s. */
+	/** Milliseconds in one call after which a disk hangs. Default 10 s. */
 	readonly callMs?: number;
-	readonly readMs?: number;
-	readonly writeMs?: number;
-	/** Syncs of files and of names. */
-	readonly syncMs?: number;
+}
+
+/** Decides over disks that have not moved for a while, where several belong together. */
+export interface HangJudge {
+	/** Told again and again while a disk does not move, and once with `stuckMs` 0 when it moves. True: it hangs, and its calls fail. */
+	judge(disk: Disk, stuckMs: number, limitMs: number): boolean;
 }
 
 /** `disk` with a limit on every call. @throws FsError ETIMEDOUT `platform.deadline` from its calls. */
 export function withDeadlines(disk: Disk, clock: Clock, options: DeadlineOptions = {}): Disk {
-	return new TimedDisk(disk, new Line(disk.path, clock, options));
+	const line = new Line(disk.path, clock, options);
+	if (disk.activity) line.activity = () => disk.activity?.();
+	return new TimedDisk(disk, line);
 }
 
 /** Opens a disk that may hang already. What opens late is closed again. @throws FsError ETIMEDOUT, and what `openDisk` throws. */
 export async function openDiskWithDeadlines(platform: Platform, path: string, options: DeadlineOptions = {}): Promise<Disk> {
 	const line = new Line(path, platform.clock, options);
-	const disk = await line.call("openDisk", line.callMs, () => platform.openDisk(path), closeQuietly);
-	return new TimedDisk(disk, line);
+	const open = (): Promise<Disk> =>
+		platform.openDisk(path, (activity) => {
+			line.activity = activity;
+		});
+	return new TimedDisk(await line.call("openDisk", open, closeQuietly), line);
+}
+
+/** From now on `judge` says when this disk hangs, not its limit alone. Nothing happens to a disk without deadlines. */
+export function judgedBy(disk: Disk, judge: HangJudge): void {
+	if (disk instanceof TimedDisk) disk.judgedBy(judge);
 }
 
 /** Reads, writes and syncs that have come back since it was last asked, and the time that they took together, waiting in line included; undefined for a disk without deadlines. */
@@ -40,33 +52,74 @@ export function takeLatency(disk: Disk): { readonly calls: number; readonly tota
 	return disk instanceof TimedDisk ? disk.takeLatency() : undefined;
 }
 
+/** A call that is out and has not failed. */
+interface Out {
+	readonly what: string;
+	readonly beganMs: number;
+	/** Rejects it. */
+	readonly fail: (error: FsError) => void;
+}
+
 /** The calls that are out on one disk. */
 class Line {
-	readonly callMs: number;
-	readonly readMs: number;
-	readonly writeMs: number;
-	readonly syncMs: number;
+	/** Undefined: the disk cannot say, and moves when a call comes back. */
+	activity: () => DiskActivity | undefined = () => undefined;
+	judge: (stuckMs: number, limitMs: number) => boolean = (stuckMs, limitMs) => stuckMs >= limitMs;
 	readonly #path: string;
 	readonly #clock: Clock;
-	#aliveAtMs = 0;
-	/** Calls that timed out and did not come back yet. */
-	#stuck = 0;
+	readonly #limitMs: number;
+	readonly #lookMs: number;
+	readonly #out = new Set<Out>();
+	/** Calls that failed by their limit and did not come back yet. */
+	#late = 0;
+	/** Time in which this thread looked, while calls were out. */
+	#watchedMs = 0;
+	/** How much of it the call in hand has waited in the disk. */
+	#stuckMs = 0;
+	#lookedAtMs = 0;
+	/** How far the disk was at the last look. */
+	#moved = 0;
+	#wasWaiting = false;
+	#settled = 0;
+	#cancelLook: (() => void) | undefined;
 	#calls = 0;
 	#totalMs = 0;
 
 	constructor(path: string, clock: Clock, options: DeadlineOptions) {
 		this.#path = path;
 		this.#clock = clock;
-		this.callMs = options.callMs ?? deadlineLimits.callMs;
-		this.readMs = options.readMs ?? this.callMs;
-		this.writeMs = options.writeMs ?? this.callMs;
-		this.syncMs = options.syncMs ?? this.callMs;
+		this.#limitMs = options.callMs ?? deadlineLimits.callMs;
+		this.#lookMs = this.#limitMs / deadlineLimits.looks;
 	}
 
 	/** @param cleanUp gets what the call brings after its limit. */
-	call<T>(what: string, limitMs: number, start: () => Promise<T>, cleanUp?: (late: T) => void): Promise<T> {
-		if (this.#stuck > 0) return Promise.reject(this.#error(what, "an earlier call has not come back"));
-		return this.#timed(what, limitMs, start, cleanUp);
+	call<T>(what: string, start: () => Promise<T>, cleanUp?: (late: T) => void): Promise<T> {
+		if (this.#late > 0) return Promise.reject(this.#error(what, "an earlier call has not come back"));
+		return new Promise<T>((resolve, reject) => {
+			const startMs = this.#clock.monotonicMs();
+			const begun = start();
+			const out: Out = { what, beganMs: this.#watchedMs, fail: reject };
+			this.#out.add(out);
+			const settled = (): boolean => {
+				this.#settled++;
+				this.#calls++;
+				this.#totalMs += this.#clock.monotonicMs() - startMs;
+				if (this.#out.delete(out)) return this.#rest();
+				this.#late--;
+				return false;
+			};
+			begun.then(
+				(value) => {
+					if (settled()) resolve(value);
+					else cleanUp?.(value);
+				},
+				(error: unknown) => {
+					settled();
+					reject(error);
+				},
+			);
+			if (this.#cancelLook === undefined) this.#watch();
+		});
 	}
 
 	takeLatency(): { readonly calls: number; readonly totalMs: number } {
@@ -77,46 +130,77 @@ class Line {
 
 	/** Passed on even to a disk that hangs. */
 	closing(start: () => Promise<void>): Promise<void> {
-		return this.#timed("close", this.callMs, start, undefined);
+		return new Promise<void>((resolve, reject) => {
+			const late = (): void => reject(this.#error("close", `no answer within ${this.#limitMs} ms`));
+			const cancel = this.#clock.after(this.#limitMs, late);
+			start().finally(cancel).then(resolve, reject);
+		});
 	}
 
-	#timed<T>(what: string, limitMs: number, start: () => Promise<T>, cleanUp: ((late: T) => void) | undefined): Promise<T> {
-		return new Promise<T>((resolve, reject) => {
-			const startMs = this.#clock.monotonicMs();
-			let late = false;
-			let cancel = () => {};
-			const check = () => {
-				const nowMs = this.#clock.monotonicMs();
-				const endMs = Math.min(Math.max(startMs, this.#aliveAtMs) + limitMs, startMs + limitMs * deadlineLimits.patience);
-				// A timer may fire a little early: at most that little is missing, and waiting for it would be another timer for nothing.
-				if (endMs - nowMs > 1) {
-					cancel = this.#clock.after(endMs - nowMs, check);
-					return;
-				}
-				late = true;
-				this.#stuck++;
-				reject(this.#error(what, `no answer within ${Math.round(nowMs - startMs)} ms`));
-			};
-			const settled = () => {
-				this.#aliveAtMs = this.#clock.monotonicMs();
-				this.#calls++;
-				this.#totalMs += this.#aliveAtMs - startMs;
-				cancel();
-				if (late) this.#stuck--;
-			};
-			cancel = this.#clock.after(limitMs, check);
-			start().then(
-				(value) => {
-					settled();
-					if (late) cleanUp?.(value);
-					else resolve(value);
-				},
-				(error: unknown) => {
-					settled();
-					reject(error);
-				},
-			);
-		});
+	/** Nothing is out any more: nothing is looked at. Always true. */
+	#rest(): true {
+		if (this.#out.size > 0) return true;
+		this.#cancelLook?.();
+		this.#cancelLook = undefined;
+		this.#moves();
+		return true;
+	}
+
+	#moves(): void {
+		const wasStuck = this.#stuckMs > 0;
+		this.#stuckMs = 0;
+		if (wasStuck) this.judge(0, this.#limitMs);
+	}
+
+	#watch(): void {
+		this.#lookedAtMs = this.#clock.monotonicMs();
+		this.#progress();
+		this.#lookLater();
+	}
+
+	#lookLater(): void {
+		this.#cancelLook = this.#clock.after(this.#lookMs, () => this.#look());
+	}
+
+	/** What has happened since the last look: it moved; it still waits in the same call; it is still in that call, and not kept there by the disk. */
+	#progress(): "moved" | "stuck" | "busy" {
+		const { finished, state } = this.activity() ?? { finished: this.#settled, state: "waiting" };
+		const isSameCall = finished === this.#moved && this.#wasWaiting && state !== "idle";
+		this.#moved = finished;
+		if (state !== "running") this.#wasWaiting = state === "waiting";
+		if (!isSameCall) return "moved";
+		return state === "waiting" ? "stuck" : "busy";
+	}
+
+	#look(): void {
+		const nowMs = this.#clock.monotonicMs();
+		// What held this thread up has kept the answers from it, too: they are taken before the next look.
+		const watchedMs = Math.min(nowMs - this.#lookedAtMs, this.#lookMs * deadlineLimits.slowestLook);
+		this.#lookedAtMs = nowMs;
+		this.#watchedMs += watchedMs;
+		const progress = this.#progress();
+		if (progress === "moved") this.#moves();
+		else if (progress === "stuck") this.#stuckMs += watchedMs;
+		if (this.#stuckMs > 0 && this.judge(this.#stuckMs, this.#limitMs)) this.#giveUp(this.#stuckMs);
+		else this.#endPatience();
+		if (this.#out.size > 0) this.#lookLater();
+		else this.#cancelLook = undefined;
+	}
+
+	/** The oldest call stands first. */
+	#endPatience(): void {
+		const [oldest] = this.#out;
+		if (oldest === undefined) return;
+		const waitedMs = this.#watchedMs - oldest.beganMs;
+		if (waitedMs >= this.#limitMs * deadlineLimits.patience) this.#giveUp(waitedMs);
+	}
+
+	#giveUp(waitedMs: number): void {
+		const given = [...this.#out];
+		this.#out.clear();
+		this.#late += given.length;
+		this.#moves();
+		for (const { what, fail } of given) fail(this.#error(what, `no answer within ${Math.round(waitedMs)} ms`));
 	}
 
 	#error(what: string, why: string): FsError {
@@ -147,32 +231,40 @@ class TimedDisk implements Disk {
 	}
 
 	lock(): Promise<void> {
-		return this.#line.call("lock", this.#line.callMs, () => this.#disk.lock());
+		return this.#line.call("lock", () => this.#disk.lock());
 	}
 
 	async open(name: string, options: { readonly create?: boolean } = {}): Promise<DiskFile> {
-		const file = await this.#line.call(`open ${name}`, this.#line.callMs, () => this.#disk.open(name, options), closeQuietly);
+		const file = await this.#line.call(`open ${name}`, () => this.#disk.open(name, options), closeQuietly);
 		return new TimedFile(file, this.#line);
 	}
 
 	list(folder: string): Promise<string[]> {
-		return this.#line.call("list", this.#line.callMs, () => this.#disk.list(folder));
+		return this.#line.call("list", () => this.#disk.list(folder));
 	}
 
 	remove(name: string): Promise<void> {
-		return this.#line.call(`remove ${name}`, this.#line.callMs, () => this.#disk.remove(name));
+		return this.#line.call(`remove ${name}`, () => this.#disk.remove(name));
 	}
 
 	syncNames(folder: string, site: string): Promise<void> {
-		return this.#line.call(`syncNames ${folder}`, this.#line.syncMs, () => this.#disk.syncNames(folder, site));
+		return this.#line.call(`syncNames ${folder}`, () => this.#disk.syncNames(folder, site));
 	}
 
 	space(): Promise<{ readonly capacityBytes: number; readonly freeBytes: number }> {
-		return this.#line.call("space", this.#line.callMs, () => this.#disk.space());
+		return this.#line.call("space", () => this.#disk.space());
 	}
 
 	probe(): Promise<void> {
-		return this.#line.call("probe", this.#line.callMs, () => this.#disk.probe());
+		return this.#line.call("probe", () => this.#disk.probe());
+	}
+
+	activity(): DiskActivity {
+		return this.#line.activity() ?? { finished: 0, state: "idle" };
+	}
+
+	judgedBy(judge: HangJudge): void {
+		this.#line.judge = (stuckMs, limitMs) => judge.judge(this, stuckMs, limitMs);
 	}
 
 	takeLatency(): { readonly calls: number; readonly totalMs: number } {
@@ -196,36 +288,36 @@ class TimedFile implements DiskFile {
 	}
 
 	read(offset: number, lengthBytes: number): Promise<Uint8Array> {
-		return this.#line.call(`read ${this.name}`, this.#line.readMs, () => this.#file.read(offset, lengthBytes));
+		return this.#line.call(`read ${this.name}`, () => this.#file.read(offset, lengthBytes));
 	}
 
 	borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
 		const start = () => this.#file.borrow(offset, lengthBytes);
-		return this.#line.call(`read ${this.name}`, this.#line.readMs, start, (late) => late.release());
+		return this.#line.call(`read ${this.name}`, start, (late) => late.release());
 	}
 
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void> {
-		return this.#line.call(`write ${this.name}`, this.#line.writeMs, () => this.#file.write(offset, parts));
+		return this.#line.call(`write ${this.name}`, () => this.#file.write(offset, parts));
 	}
 
 	sync(site: string): Promise<void> {
-		return this.#line.call(`sync ${this.name}`, this.#line.syncMs, () => this.#file.sync(site));
+		return this.#line.call(`sync ${this.name}`, () => this.#file.sync(site));
 	}
 
 	discard(offset: number, lengthBytes: number): Promise<void> {
-		return this.#line.call(`discard ${this.name}`, this.#line.writeMs, () => this.#file.discard(offset, lengthBytes));
+		return this.#line.call(`discard ${this.name}`, () => this.#file.discard(offset, lengthBytes));
 	}
 
 	uncache(offset: number, lengthBytes: number): Promise<void> {
-		return this.#line.call(`uncache ${this.name}`, this.#line.callMs, () => this.#file.uncache(offset, lengthBytes));
+		return this.#line.call(`uncache ${this.name}`, () => this.#file.uncache(offset, lengthBytes));
 	}
 
 	size(): Promise<number> {
-		return this.#line.call(`size ${this.name}`, this.#line.callMs, () => this.#file.size());
+		return this.#line.call(`size ${this.name}`, () => this.#file.size());
 	}
 
 	truncate(sizeBytes: number): Promise<void> {
-		return this.#line.call(`truncate ${this.name}`, this.#line.writeMs, () => this.#file.truncate(sizeBytes));
+		return this.#line.call(`truncate ${this.name}`, () => this.#file.truncate(sizeBytes));
 	}
 
 	close(): Promise<void> {

@@ -12,8 +12,11 @@ import type { Timestamp } from "../base/time.ts";
 export interface Platform {
 	readonly clock: Clock;
 	readonly random: Random;
-	/** Opens the disk at `path`: an existing directory, a block device, or a file that stands for one. @throws FsError ENOENT, EINVAL (neither, or too small), EACCES, EIO. */
-	openDisk(path: string): Promise<Disk>;
+	/**
+	 * Opens the disk at `path`: an existing directory, a block device, or a file that stands for one. `onOpening` is told at once how to ask for `Disk.activity` while the disk is being opened.
+	 * @throws FsError ENOENT, EINVAL (neither, or too small), EACCES, EIO.
+	 */
+	openDisk(path: string, onOpening?: (activity: () => DiskActivity) => void): Promise<Disk>;
 	/**
 	 * Shared memory that outlives the death of the process but not a power cut (real: a file in /dev/shm, mapped).
 	 * An existing one of the same size is opened with its contents; otherwise it is made, zero-filled.
@@ -98,6 +101,14 @@ export interface Random {
 
 // ── disks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** What the thread of a disk is at. */
+export interface DiskActivity {
+	/** Calls that it has finished. */
+	readonly finished: number;
+	/** idle: in no call; nothing was asked of it, or it has not started yet, or has not come to the next call. running: in a call that has the processor or waits for it. waiting: in a call, for the kernel or the device. */
+	readonly state: "idle" | "running" | "waiting";
+}
+
 /**
  * One disk. All calls on one disk are executed in order by a thread of its own, so a disk that hangs holds up nobody else.
  * Deadlines are put around it by `platform/deadline.ts`.
@@ -137,6 +148,8 @@ export interface Disk {
 	 * are still open may go on working on unlinked files, which protects nothing. `sync` and `syncNames` check it too.
 	 */
 	probe(): Promise<void>;
+	/** Answers at once, whatever the disk does: tells one that hangs from a machine that is too busy to let it work. Absent only in fakes. */
+	activity?(): DiskActivity;
 	/** Closes every handle and gives the lock back. */
 	close(): Promise<void>;
 }

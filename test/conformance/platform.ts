@@ -337,8 +337,11 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			await healthy.sync("test.data");
 			await second.close();
 			assert.equal(done, false);
+			assert.notEqual(disk.activity?.().state, "idle", "it says itself that it is in a call");
+			const { finished } = disk.activity?.() ?? { finished: 0 };
 			await unhang(path);
 			await stuck;
+			assert.equal(disk.activity?.().finished, finished + 1);
 			assert.deepEqual(await file.read(0, 10), pattern(10, 1));
 		});
 	});

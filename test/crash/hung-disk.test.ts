@@ -19,7 +19,17 @@ async function inKernel(daemon: number, volume: TestVolume): Promise<void> {
 	}
 }
 
-describe("a disk that hangs", { skip: cannotMount() ?? false }, () => {
+async function untilStates(volume: TestVolume, wanted: readonly string[]): Promise<void> {
+	for (let i = 0; ; i++) {
+		const { disks } = await volume.status();
+		if (disks.every(({ state }, at) => state === wanted[at])) return;
+		assert.ok(i < 600, `${disks.map(({ state }) => state).join()}, not ${wanted.join()}\n${volume.log()}`);
+		await sleep(200);
+	}
+}
+
+// They wait most of their time.
+describe("a disk that hangs", { skip: cannotMount() ?? false, concurrency: true }, () => {
 	test("a daemon that is killed while its thread waits for the disk has a successor, which does without it and takes it back", async () => {
 		let hanging: HangingDisk | undefined;
 		const volume = await TestVolume.start({
@@ -58,6 +68,71 @@ describe("a disk that hangs", { skip: cannotMount() ?? false }, () => {
 			assert.deepEqual(readFileSync(join(volume.mountpoint, "dir/before")), Buffer.alloc(300_000, "before"));
 		} finally {
 			await hanging?.answer();
+			await volume.close();
+		}
+	});
+
+	test("it is done without after a while, and taken back by the same daemon when it answers", async () => {
+		let hanging: HangingDisk | undefined;
+		const volume = await TestVolume.start({
+			disks: 3,
+			redundancy: "rs:2+1",
+			onFirstDisk: async (path) => {
+				const disk = await HangingDisk.on(path);
+				hanging = disk;
+				return () => disk.close();
+			},
+		});
+		try {
+			assert.ok(hanging);
+			const daemons = volume.daemons();
+			const contents = Buffer.alloc(3_000_000, "before");
+			writeFileSync(join(volume.mountpoint, "before"), contents);
+			await hanging.hang("everything");
+			const synced = await execute(process.execPath, ["-e", writeSynced, join(volume.mountpoint, "synced")], { timeoutMs: 300_000 });
+			assert.deepEqual([synced.code, synced.stderr], [0, ""], volume.log());
+			await untilStates(volume, ["failed", "healthy", "healthy"]);
+			await hanging.answer();
+			await untilStates(volume, ["healthy", "healthy", "healthy"]);
+			await volume.heal();
+			assert.deepEqual(volume.daemons(), daemons);
+			const { corrupt, missing, unrecoverable } = await volume.verify();
+			assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0], volume.log());
+			await volume.remount();
+			assert.deepEqual(readFileSync(join(volume.mountpoint, "before")), contents);
+			assert.equal(readFileSync(join(volume.mountpoint, "synced"), "utf8"), "synced");
+		} finally {
+			await hanging?.answer();
+			await volume.close();
+		}
+	});
+
+	test("a daemon that did not get the processor for longer than any limit blames no disk", async () => {
+		const volume = await TestVolume.start({ disks: 3, redundancy: "rs:2+1" });
+		const [daemon = 0] = volume.daemons();
+		try {
+			// Calls are out on all disks while it stands still.
+			const writing = `const fs = require("node:fs"); const [folder, stop] = process.argv.slice(1);
+				for (let i = 0; !fs.existsSync(stop); i++) {
+					const fd = fs.openSync(folder + "/f" + (i % 50), "w"); fs.writeSync(fd, Buffer.alloc(100000, i)); fs.fsyncSync(fd); fs.closeSync(fd);
+				}`;
+			const stop = join(volume.base, "stop");
+			const written = execute(process.execPath, ["-e", writing, volume.mountpoint, stop], { timeoutMs: 300_000 });
+			await sleep(1_000);
+			process.kill(daemon, "SIGSTOP");
+			await sleep(12_000);
+			process.kill(daemon, "SIGCONT");
+			await sleep(1_000);
+			writeFileSync(stop, "");
+			const { code, stderr } = await written;
+			assert.deepEqual([code, stderr], [0, ""], volume.log());
+			const { disks } = await volume.status();
+			assert.deepEqual(
+				disks.map(({ state, errors }) => `${state} ${errors}`),
+				["healthy 0", "healthy 0", "healthy 0"],
+				volume.log(),
+			);
+		} finally {
 			await volume.close();
 		}
 	});

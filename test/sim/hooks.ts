@@ -75,7 +75,11 @@ export class Hooks implements SimulationHooks {
 	into(platform: Platform, world: SimWorld): Platform {
 		const late = this.#canary !== undefined && this.#canary in syncBugs ? syncBugs[this.#canary as SyncBug] : undefined;
 		if (late === undefined) return { ...platform, simulation: this };
-		return { ...platform, simulation: this, openDisk: async (path) => lateDisk(await platform.openDisk(path), late, world) };
+		return {
+			...platform,
+			simulation: this,
+			openDisk: async (path, onOpening) => lateDisk(await platform.openDisk(path, onOpening), late, world),
+		};
 	}
 }
 
@@ -91,6 +95,7 @@ function lateDisk(disk: Disk, late: LateSync, world: SimWorld): Disk {
 		syncNames: (folder, site) => disk.syncNames(folder, site),
 		space: () => disk.space(),
 		probe: () => disk.probe(),
+		activity: () => disk.activity?.() ?? { finished: 0, state: "idle" },
 		close: () => disk.close(),
 	};
 }

@@ -1,5 +1,5 @@
 /** A device without a file system on it, or a file that serves as one: so many bytes. `RawDisk` makes a Disk of it. */
-import type { Borrowed } from "../interface.ts";
+import type { Borrowed, DiskActivity } from "../interface.ts";
 
 /** Calls are executed in the order in which they are made. Errors are those of `Disk`. */
 export interface RawDevice {
@@ -20,5 +20,7 @@ export interface RawDevice {
 	/** @throws FsError EBUSY: another daemon, a mount, anybody who claims it for himself. */
 	lock(): Promise<void>;
 	probe(): Promise<void>;
+	/** See Disk. */
+	activity?(): DiskActivity;
 	close(): Promise<void>;
 }

@@ -11,7 +11,7 @@
  */
 import { allSettledOrThrow } from "../../base/async.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed, Disk, DiskFile, Random } from "../interface.ts";
+import type { Borrowed, Disk, DiskActivity, DiskFile, Random } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import type { RawDevice } from "./interface.ts";
 import { RawJournal } from "./journal.ts";
@@ -109,6 +109,10 @@ class RawDisk implements Disk {
 
 	disregard(): void {
 		this.#foreign = undefined;
+	}
+
+	activity(): DiskActivity {
+		return this.#device.activity?.() ?? { finished: 0, state: "idle" };
 	}
 
 	lock(): Promise<void> {

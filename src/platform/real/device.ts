@@ -1,7 +1,7 @@
 /** A raw device of this machine: the work is done by its thread. */
 import type { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed } from "../interface.ts";
+import type { Borrowed, DiskActivity } from "../interface.ts";
 import { checkRange } from "../names.ts";
 import type { RawDevice } from "../raw/interface.ts";
 import { closeThread } from "./disk.ts";
@@ -67,6 +67,10 @@ export class RealRawDevice implements RawDevice {
 
 	probe(): Promise<void> {
 		return this.#open().call({ kind: "probe" });
+	}
+
+	activity(): DiskActivity {
+		return this.#thread.activity();
 	}
 
 	close(): Promise<void> {

@@ -33,4 +33,9 @@ export type DiskReply =
 
 export interface DiskWorkerData {
 	readonly path: string;
+	/** What the thread is at, for whoever must not wait for its answer: see `vitals`. */
+	readonly vitals: Int32Array<SharedArrayBuffer>;
 }
+
+/** Places in `DiskWorkerData.vitals`: calls begun and finished (modulo 2^32), and the kernel's number of the thread, 0 before it runs. */
+export const vitals = { begun: 0, finished: 1, thread: 2, count: 3 } as const;

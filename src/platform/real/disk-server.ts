@@ -14,7 +14,7 @@ import { dirname } from "node:path";
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
-import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
+import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
 import { forget, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
@@ -357,11 +357,17 @@ export class DiskServer {
 }
 
 /** Runs a disk on a thread's port. `before` sees every request first: tests make it wait. */
-export function serveDisk(port: MessagePort, path: string, before: (request: DiskRequest) => void = () => {}): void {
+export function serveDisk(
+	port: MessagePort,
+	{ path, vitals: told }: DiskWorkerData,
+	before: (request: DiskRequest) => void = () => {},
+): void {
 	let server: DiskServer | DeviceServer | undefined;
+	Atomics.store(told, vitals.thread, threadNumber());
 	port.on("message", (calls: readonly DiskCallMessage[]) => {
 		let replies: DiskReply[] = [];
 		for (const [index, { id, request }] of calls.entries()) {
+			Atomics.add(told, vitals.begun, 1);
 			before(request);
 			const reply = answer(
 				() => {
@@ -372,6 +378,7 @@ export function serveDisk(port: MessagePort, path: string, before: (request: Dis
 				id,
 				request,
 			);
+			Atomics.add(told, vitals.finished, 1);
 			replies.push(reply);
 			// Who writes and then syncs waits for the sync: one message is enough.
 			if (request.kind === "write" && calls[index + 1]?.request.kind === "sync") continue;
@@ -381,6 +388,11 @@ export function serveDisk(port: MessagePort, path: string, before: (request: Dis
 			if (request.kind === "close") port.close();
 		}
 	});
+}
+
+/** Of the calling thread, as /proc/self/task has it. */
+function threadNumber(): number {
+	return Number(fs.readlinkSync("/proc/thread-self").split("/").at(-1));
 }
 
 function serverOf(path: string): DiskServer | DeviceServer {

@@ -6,9 +6,11 @@
  * 2. Every call settles: by its reply, or with EIO when the thread died or was given up. Only a thread that hangs keeps calls open.
  * 3. The thread keeps the process alive only while a call is open.
  */
+import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { FsError } from "../../base/errors.ts";
-import type { DiskCallMessage, DiskReply, DiskRequest } from "./disk-protocol.ts";
+import type { DiskActivity } from "../interface.ts";
+import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
 import { realLimits } from "./limits.ts";
 
 interface Call {
@@ -21,6 +23,7 @@ interface Call {
 export class DiskThread {
 	readonly path: string;
 	readonly #worker: Worker;
+	readonly #vitals = new Int32Array(new SharedArrayBuffer(4 * vitals.count));
 	readonly #open = new Map<number, Call>();
 	#waiting: Call[] = [];
 	#nextId = 1;
@@ -37,7 +40,7 @@ export class DiskThread {
 		this.path = path;
 		this.#worker = new Worker(workerUrl, {
 			name: `disk ${path}`,
-			workerData: { path },
+			workerData: { path, vitals: this.#vitals } satisfies DiskWorkerData,
 			// Flags of the main script (--input-type, --test …) are not for threads; only uncompiled sources need theirs.
 			execArgv: workerUrl.pathname.endsWith(".ts") ? process.execArgv : [],
 			resourceLimits: { maxOldGenerationSizeMb: realLimits.diskHeapMb, maxYoungGenerationSizeMb: realLimits.diskYoungHeapMb },
@@ -57,6 +60,13 @@ export class DiskThread {
 	/** Inside a call, or given up while it was. */
 	get busy(): boolean {
 		return !this.#exited && (this.#abandoned || this.#open.size > 0);
+	}
+
+	/** Without asking the thread: from what it leaves in shared memory, and from the kernel. */
+	activity(): DiskActivity {
+		const finished = Atomics.load(this.#vitals, vitals.finished);
+		if (Atomics.load(this.#vitals, vitals.begun) === finished) return { finished, state: "idle" };
+		return { finished, state: isRunnable(Atomics.load(this.#vitals, vitals.thread)) ? "running" : "waiting" };
 	}
 
 	/** @param bytes how many bytes of memory the call needs on its way, for the window. */
@@ -135,6 +145,17 @@ export class DiskThread {
 		this.#waitingBytes = 0;
 		this.#openBytes = 0;
 		for (const call of calls) call.reject(this.#dead);
+	}
+}
+
+/** It has the processor or waits for it (proc_pid_stat(5), state R). */
+function isRunnable(thread: number): boolean {
+	try {
+		const stat = readFileSync(`/proc/self/task/${thread}/stat`, "latin1");
+		// The name of a thread may hold brackets and blanks.
+		return stat.charAt(stat.lastIndexOf(")") + 2) === "R";
+	} catch {
+		return false;
 	}
 }
 

@@ -6,5 +6,6 @@ import { serveDisk } from "./disk-server.ts";
 import { letGoOfFiles } from "./own-files.ts";
 
 assert(parentPort !== null, "disk-worker runs as a worker thread only");
+const given = workerData as DiskWorkerData;
 letGoOfFiles(undefined);
-serveDisk(parentPort, (workerData as DiskWorkerData).path);
+serveDisk(parentPort, given);

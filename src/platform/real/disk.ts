@@ -1,7 +1,7 @@
 /** A directory disk: names and ranges are checked here, the work is done by its thread. */
 import type { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed, Disk, DiskFile } from "../interface.ts";
+import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import type { DiskThread } from "./disk-thread.ts";
 import { realLimits } from "./limits.ts";
@@ -51,6 +51,10 @@ export class RealDisk implements Disk {
 
 	async probe(): Promise<void> {
 		await this.#open().call({ kind: "probe" });
+	}
+
+	activity(): DiskActivity {
+		return this.#thread.activity();
 	}
 
 	close(): Promise<void> {

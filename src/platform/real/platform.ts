@@ -2,7 +2,7 @@
 import { stat } from "node:fs/promises";
 import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Disk, FuseHost, Platform, Random } from "../interface.ts";
+import type { Disk, DiskActivity, FuseHost, Platform, Random } from "../interface.ts";
 import { openRawDisk } from "../raw/raw-disk.ts";
 import { RealClock, RealRandom } from "./clock.ts";
 import { RealRawDevice } from "./device.ts";
@@ -43,7 +43,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	const platform = {
 		clock: new RealClock(),
 		random,
-		openDisk: (path: string) => openDisk(path, workerUrl, threads, buffers, random),
+		openDisk: (path: string, onOpening?: OnOpening) => openDisk(path, onOpening, { workerUrl, threads, buffers, random }),
 		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
 		removeMemory: async (name: string) => memories.remove(name),
 		files: new RealHostFiles(),
@@ -56,12 +56,23 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	return options.fuse === undefined ? { ...platform, ...requests } : { ...platform, ...requests, fuse: options.fuse };
 }
 
-async function openDisk(path: string, workerUrl: URL, threads: Set<DiskThread>, buffers: BufferPool, random: Random): Promise<Disk> {
+type OnOpening = (activity: () => DiskActivity) => void;
+
+interface DiskModules {
+	readonly workerUrl: URL;
+	readonly threads: Set<DiskThread>;
+	readonly buffers: BufferPool;
+	readonly random: Random;
+}
+
+async function openDisk(path: string, onOpening: OnOpening | undefined, modules: DiskModules): Promise<Disk> {
+	const { workerUrl, threads, buffers, random } = modules;
 	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
 	// A thread of libuv's pool belongs to the table of descriptors of whoever needed the pool first: that must not be a disk's.
 	await stat("/");
 	const thread = new DiskThread(path, workerUrl, () => threads.delete(thread));
 	threads.add(thread);
+	onOpening?.(() => thread.activity());
 	try {
 		const { domain, deviceBytes } = await thread.call<{ readonly domain: string; readonly deviceBytes?: number }>({ kind: "openDisk" });
 		if (deviceBytes === undefined) return new RealDisk(path, domain, thread, buffers);

@@ -78,6 +78,8 @@ export class SimDevice {
 	generation = 0;
 	present = true;
 	hung = false;
+	/** It hangs because the threads that work for it do not get the processor. */
+	isStarved = false;
 	isFull = false;
 	isReadOnly = false;
 	/** Handles of a vanished disk: dead (EIO) or working on files that no longer have names, as after `rm -rf`. */
@@ -135,8 +137,13 @@ export class SimDevice {
 		this.hung = true;
 	}
 
+	/** As `hang`, but it is not the device that keeps the calls: the machine is too busy. */
+	starveThread(): void {
+		this.hung = this.isStarved = true;
+	}
+
 	unhang(): void {
-		this.hung = false;
+		this.hung = this.isStarved = false;
 		for (const wake of [...this.onUnhang]) wake();
 	}
 

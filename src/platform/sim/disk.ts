@@ -12,7 +12,7 @@ import { Deferred } from "../../base/async.ts";
 import type { BufferPool, Lent } from "../../base/buffer-pool.ts";
 import { concatBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed, Disk, DiskFile } from "../interface.ts";
+import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import type { DiskCall, SimDevice } from "./device.ts";
 import type { SimFile } from "./file.ts";
@@ -62,6 +62,7 @@ export class SimDisk implements Disk {
 	#stalled = false;
 	#closed = false;
 	#released = false;
+	#finished = 0;
 	readonly #wake = () => this.#resume();
 
 	constructor(device: SimDevice, owner: Owner, world: DiskWorld) {
@@ -144,6 +145,11 @@ export class SimDisk implements Disk {
 		return this.call("probe", { execute: nothing });
 	}
 
+	activity(): DiskActivity {
+		const isIdle = !this.#inFlight || (this.device.hung && this.device.isStarved);
+		return { finished: this.#finished, state: isIdle ? "idle" : "waiting" };
+	}
+
 	async close(): Promise<void> {
 		if (this.#closed) return;
 		const closed = this.call("close", { execute: nothing });
@@ -209,6 +215,7 @@ export class SimDisk implements Disk {
 			return;
 		}
 		this.#queue.shift();
+		this.#finished++;
 		this.#execute(call);
 		this.#inFlight = false;
 		this.#pump();

@@ -7,7 +7,7 @@
  */
 import type { Timestamp } from "../../base/time.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Clock, Disk, Memory, Platform } from "../interface.ts";
+import type { Clock, Disk, DiskActivity, Memory, Platform } from "../interface.ts";
 import { checkMemoryName } from "../names.ts";
 import type { SimDevice } from "./device.ts";
 import type { DiskWorld } from "./disk.ts";
@@ -88,7 +88,7 @@ export class SimNode {
 		return {
 			clock: this.#clock(incarnation),
 			random,
-			openDisk: (path) => this.#openDisk(path, incarnation),
+			openDisk: (path, onOpening) => this.#openDisk(path, incarnation, onOpening),
 			openMemory: (name, sizeBytes) => this.#openMemory(name, sizeBytes, incarnation),
 			removeMemory: (name) => this.#removeMemory(name, incarnation),
 			files: new SimHostFiles(this.host, scheduler, incarnation),
@@ -147,7 +147,7 @@ export class SimNode {
 		};
 	}
 
-	async #openDisk(path: string, incarnation: Incarnation): Promise<Disk> {
+	async #openDisk(path: string, incarnation: Incarnation, onOpening?: (activity: () => DiskActivity) => void): Promise<Disk> {
 		const device = this.#world.device(path);
 		if (device === undefined) {
 			await this.#world.scheduler.delay(simLimits.hostLatencyMs, incarnation);
@@ -156,6 +156,7 @@ export class SimNode {
 		const disk = new SimDisk(device, incarnation, this.#world.diskWorld(this));
 		incarnation.disks.add(disk);
 		this.#devices.add(device);
+		onOpening?.(() => disk.activity());
 		await disk.opened();
 		if (!device.raw) return disk;
 		const boot = this.#boots;

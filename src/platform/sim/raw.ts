@@ -1,6 +1,6 @@
 /** A simulated raw device: one file of a simulated disk, as long as the disk. */
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed, DiskFile } from "../interface.ts";
+import type { Borrowed, DiskActivity, DiskFile } from "../interface.ts";
 import type { RawDevice } from "../raw/interface.ts";
 import type { SimDisk } from "./disk.ts";
 import { pageBytes } from "./limits.ts";
@@ -74,6 +74,10 @@ export class SimRawDevice implements RawDevice {
 
 	probe(): Promise<void> {
 		return this.#disk.probe();
+	}
+
+	activity(): DiskActivity {
+		return this.#disk.activity();
 	}
 
 	close(): Promise<void> {

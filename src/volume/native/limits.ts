@@ -105,6 +105,8 @@ export const limits = {
 	healsAtOnce: 2,
 	/** A seal holds its segment for some transactions: milliseconds. */
 	packingPollMs: 10,
+	/** A status is told after this time with the figures of before, whatever the disks do. */
+	statusPatienceMs: 2_000,
 	/** Damage that a read found is healed this soon; what could not be healed is tried again after the second time. */
 	healTickMs: 1000,
 	healRetryMs: 60_000,

@@ -1,4 +1,6 @@
 /** The truth about a volume in one structure (contracts: `status --json`). */
+import { Deferred } from "../../base/async.ts";
+import { diskCallMs, hangPatience } from "../../log/limits.ts";
 import type { FileLocks } from "../../locks/file-locks.ts";
 import { lockStatus } from "./lock-list.ts";
 import type { FsError } from "../../base/errors.ts";
@@ -41,7 +43,7 @@ export interface StatusOptions {
 
 export async function volumeStatus(options: StatusOptions, modules: StatusModules): Promise<VolumeStatus> {
 	const { core, healer } = modules;
-	await core.store.refreshSpace();
+	await boundedRefresh(core);
 	const space = core.store.space();
 	const { at, ledger } = await modules.ledgerBook.get();
 	const disks = diskStatus(modules);
@@ -94,6 +96,15 @@ export async function volumeLedger(options: StatusOptions, modules: StatusModule
 	};
 }
 
+/** Disks that do not answer keep nobody from hearing that they do not: the figures of before are told then. */
+async function boundedRefresh({ store, platform }: Core): Promise<void> {
+	const late = new Deferred<void>();
+	const cancel = platform.clock.after(limits.statusPatienceMs, () => late.resolve());
+	await Promise.race([store.refreshSpace(), late.promise]).finally(cancel);
+}
+
+const waitingReason = (ms: number): string => `it has not answered for ${Math.round(ms / 1000)} s and is waited for`;
+
 const provenAt = ({ care }: StatusModules): string | null => (care.now.metadataProvenAt === 0 ? null : timeOf(care.now.metadataProvenAt));
 
 function metadataCopies(modules: StatusModules): { readonly wanted: number; readonly present: number } {
@@ -105,6 +116,7 @@ function metadataCopies(modules: StatusModules): { readonly wanted: number; read
 function diskStatus(modules: StatusModules): DiskStatus[] {
 	const space = new Map(modules.core.store.space().disks.map((disk) => [disk.id, disk]));
 	const members = new Set(modules.metadataMembers());
+	const waits = modules.core.disks.waits?.() ?? new Map<number, number>();
 	return memberSlots(modules.core.disks).map((slot) => {
 		const its = space.get(slot.id);
 		const { roster } = modules.core.disks;
@@ -119,7 +131,11 @@ function diskStatus(modules: StatusModules): DiskStatus[] {
 			usedBytes: (its?.usedBytes ?? 0) + (slot.disk === undefined ? 0 : modules.metadataBytes(slot.id)),
 			errors: Object.values(slot.errors).reduce((sum: number, count: number) => sum + count, 0),
 			errorKinds: slot.errors,
-			reason: isDrained ? "it is empty: `cairn disk remove` lets it go" : slot.reason,
+			reason: waits.has(slot.id)
+				? waitingReason(waits.get(slot.id) as number)
+				: isDrained
+					? "it is empty: `cairn disk remove` lets it go"
+					: slot.reason,
 			metadata: members.has(slot.id),
 			domain: slot.domain,
 		};
@@ -130,6 +146,7 @@ function stateOf(core: Core, disks: readonly DiskStatus[], ledger: SegmentsLedge
 	if (core.disks.broken !== undefined) return "failed";
 	if (healing) return "recovering";
 	const whole =
+		(core.disks.waits?.().size ?? 0) === 0 &&
 		disks.every((disk) => disk.state === "healthy" || disk.state === "draining") &&
 		ledger.degradedBytes + ledger.lostBytes === 0 &&
 		!metadataShort;
@@ -148,6 +165,12 @@ function warningsOf(
 	const away = slots.filter((slot) => slot.state !== "healthy" && slot.state !== "draining" && slot.state !== "degraded");
 	for (const slot of slots)
 		if (slot.state === "degraded") warnings.push(`disk d${slot.id} is written only where others do not do: ${slot.reason}`);
+	const waits = modules.core.disks.waits?.() ?? new Map<number, number>();
+	if (waits.size > 0) {
+		warnings.push(
+			`${[...waits.keys()].map((id) => `d${id}`).join(", ")} ${waits.size === 1 ? "does" : "do"} not answer: more disks at once than the volume can lose, so they are waited for (at most ${Math.round((diskCallMs * hangPatience) / 1000)} s). Look at what they have in common: a controller, a cable, a machine that is too busy`,
+		);
+	}
 	if (roster.config.sameDevice) warnings.push(sameDeviceWarning);
 	if (away.length > 0) {
 		warnings.push(
