@@ -59,16 +59,20 @@ export async function diskAdd(context: Context, name: string, given: readonly st
 	if (twice !== undefined) throw new FsError("EINVAL", "cli.add-twice", `${twice} is given twice`);
 	if (flags.dryRun === true) {
 		const plan = printableDeep(await callDaemon<AddPlan>(context, name, "disk-add", { paths, force: flags.force === true, dryRun: true }));
-		return done({ dryRun: true, ...plan }, addPlanText(plan));
+		return done({ dryRun: true, ...plan }, addPlanText(name, plan));
 	}
 	const result = printableDeep(await callDaemon<AddResult>(context, name, "disk-add", { paths, force: flags.force === true }));
 	const names = result.added.map(({ id, path, capacityBytes }) => `${id} (${path}, ${formatBytes(capacityBytes)})`);
-	const { freeBytes, capacityBytes } = result;
-	const text = `added ${names.join(", ")}; ${formatBytes(freeBytes)} free of ${formatBytes(capacityBytes)} now. What is under-protected is healed onto new disks\n`;
+	const { freeBytes, capacityBytes, balanceBytes } = result;
+	const even =
+		balanceBytes > 0
+			? `. What is there stays where it is: cairn balance ${name} moves ${formatBytes(balanceBytes)} so that all disks are as free`
+			: "";
+	const text = `added ${names.join(", ")}; ${formatBytes(freeBytes)} free of ${formatBytes(capacityBytes)} now. What is under-protected is healed onto new disks${even}\n`;
 	return done(result, text);
 }
 
-function addPlanText(plan: AddPlan): string {
+function addPlanText(name: string, plan: AddPlan): string {
 	const { places, capacityBytes, freeBytes, degradedBytes } = plan;
 	const lines = [
 		`would add ${places.map(({ path, capacityBytes }) => `${path} (${formatBytes(capacityBytes)})`).join(", ")}`,
@@ -81,8 +85,10 @@ function addPlanText(plan: AddPlan): string {
 	lines.push(
 		plan.levels
 			? "  balance     space is short on the others: fragments then move here until they are even enough"
-			: "  balance     nothing else moves as long as there is room: new data comes here first",
+			: "  balance     nothing else moves by itself as long as there is room: new data comes here first",
 	);
+	if (plan.balanceBytes > 0)
+		lines.push(`              cairn balance ${name} would then move ${formatBytes(plan.balanceBytes)} so that all disks are as free`);
 	return `${lines.join("\n")}\nnothing was changed\n`;
 }
 
@@ -194,10 +200,10 @@ function replacePlanText(plan: ReplacePlan): string {
 }
 
 /** Work, time, risk and the space of each disk, the same for every change. */
-function changeLines({ work, survives, disks }: ChangePreview): string[] {
+export function changeLines({ work, survives, disks }: ChangePreview, unit = "segment"): string[] {
 	const by = work.basis === "measured" ? "at the speed that healing had last" : "by reading some of it now; not measured yet";
 	const time = work.segments === 0 ? "nothing to rebuild or to move" : `about ${formatDuration(work.seconds)} (${by})`;
-	const what = work.segments === 0 ? "" : `${counted(work.segments, "segment")} of ${formatBytes(work.payloadBytes)}, `;
+	const what = work.segments === 0 ? "" : `${counted(work.segments, unit)} of ${formatBytes(work.payloadBytes)}, `;
 	const losses = (count: number): string => (count < 0 ? "not all of this" : `${count} more ${count === 1 ? "loss" : "losses"}`);
 	return [
 		`  work        ${what}${time}`,

@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { FsError, toFsError } from "../base/errors.ts";
 import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
 import { printable } from "../daemon/text.ts";
+import { type BalanceFlags, balance } from "./balance-verb.ts";
 import { heal, type HealFlags, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
 import { diskAdd, diskDrain, diskRemove, diskReplace, diskSet, diskShow, type DrainFlags, type DryRun, type Force } from "./disk-verbs.ts";
@@ -220,6 +221,17 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		.option("--pause", "rebuild nothing until it is resumed")
 		.option("--resume", "go on")
 		.action(async (name: string, flags: HealFlags) => run.print(await heal(context, name, flags)));
+	verb(program, "balance", "Move fragments until all disks have the same free space left, as gently as healing and after it", [
+		"cairn balance demo --dry-run                # bytes to move, time, and what each disk will hold",
+		"cairn balance demo --wait",
+		"cairn balance demo --cancel                 # what has moved stays where it is",
+		"cairn heal demo --pause                     # pauses a balance, too; --tranquility slows it",
+	])
+		.argument("<name>")
+		.option("--wait", "return when the disks are even; exit code 5 if that is not possible now, 4 if the healer is paused")
+		.option("--dry-run", "only say what would move")
+		.option("--cancel", "call it off")
+		.action(async (name: string, flags: BalanceFlags) => run.print(await balance(context, name, flags)));
 	verb(program, "scrub", "Read everything by itself, so that damage is found while it can be mended", [
 		"cairn scrub demo status",
 		"cairn scrub demo start --intensity high     # now; --dry-run repairs nothing",

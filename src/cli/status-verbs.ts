@@ -7,6 +7,7 @@ import { printable, printableDeep } from "../daemon/text.ts";
 import type { DaemonStatus } from "../daemon/verbs.ts";
 import type { Explanation, OfflineVolume } from "../volume/native/interface.ts";
 import { sameDeviceWarning } from "../volume/native/status.ts";
+import { balancingText } from "./balance-verb.ts";
 import { scrubLine } from "./scrub-verbs.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
 import { counted, formatAge, formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
@@ -137,6 +138,7 @@ function statusText(context: Context, one: AnyStatus): string {
 		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${reserved}${free}`);
 		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
+	if ("balancing" in one && one.balancing.active) lines.push(`  balance     ${balancingText(one.balancing)}`);
 	if ("scrub" in one) lines.push(`  scrub       ${scrubLine(context, one.scrub)}`);
 	if ("doors" in one && one.doors.nfs !== null && one.doors.nfs.exports > 0) lines.push(`  NFS         ${nfsText(context, one.doors.nfs)}`);
 	if ("metadataCopies" in one) lines.push(`  metadata    ${metadataText(context, one)}`);

@@ -101,6 +101,12 @@ const metrics: readonly Metric[] = [
 	),
 	gauge("cairn_healing_remaining_bytes", "What the healer has to do in this run.", ({ healing }) => one(healing.remainingBytes)),
 	gauge("cairn_healing_paused", "1 while the operator has paused the healer.", ({ healing }) => one(healing.paused ? 1 : 0)),
+	gauge("cairn_balancing_active", "1 from the moment that a balance is asked for until the disks are even.", ({ balancing }) =>
+		one(balancing.active ? 1 : 0),
+	),
+	gauge("cairn_balancing_remaining_bytes", "Raw bytes that the balance has still to move.", ({ balancing }) =>
+		one(balancing.remainingBytes),
+	),
 	gauge("cairn_scrub_active", "1 while the scrub reads.", ({ scrub }) => one(scrub.active ? 1 : 0)),
 	gauge("cairn_scrub_last_end_age_seconds", "Since the scrub last read everything; absent while it never did.", ({ scrub }, about) => {
 		const seconds = parseTime(scrub.lastPass?.endedAt ?? "");

@@ -44,6 +44,7 @@ const verbs: Readonly<Record<string, Verb>> = {
 	umount: async (_given, _progress, state) => state.umount(),
 	"hand-over": async (given, _progress, state) => state.handOver(program(given)),
 	heal: (given, progress, state) => heal(given, progress, state),
+	balance: (given, progress, state) => balance(given, progress, state),
 	scrub: (given, _progress, state) => scrub(given, state),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
@@ -163,6 +164,14 @@ async function heal(given: Arguments, progress: ProgressSink, state: DaemonState
 	work.catch((error: unknown) => state.logger.error("healing failed", { error: String(error) }));
 	const { healing, protection } = await volume.status();
 	return { started: true, healing, degradedBytes: protection.degradedBytes };
+}
+
+async function balance(given: Arguments, progress: ProgressSink, state: DaemonState): Promise<unknown> {
+	const { balance: verbs } = need(state);
+	if (flag(given, "dryRun")) return { plan: await verbs.plan() };
+	if (flag(given, "cancel")) return { balancing: await verbs.cancel() };
+	const balancing = await verbs.begin();
+	return flag(given, "wait") ? { balancing, result: await verbs.over(percent(progress)) } : { balancing };
 }
 
 async function verify(

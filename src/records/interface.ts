@@ -312,6 +312,10 @@ export interface CareRecord {
 	readonly healing: HealingWork | undefined;
 	/** What healing took last, rests counted; undefined: it has never been measured. */
 	readonly healSpeed: HealSpeed | undefined;
+	/** Somebody wants the disks evenly filled and they are not yet; `doneBytes`: raw bytes moved since. Undefined: nobody does. */
+	readonly balancing: HealingWork | undefined;
+	/** The same as `healSpeed`, of fragments that are moved for that. */
+	readonly balanceSpeed: HealSpeed | undefined;
 	readonly birthEpoch: number;
 }
 

@@ -120,6 +120,8 @@ const care: CareRecord = {
 	tranquility: 100,
 	healing: { startedAt: 4, doneBytes: 2 ** 50 },
 	healSpeed: { pieceMicroseconds: 5, mebibyteMicroseconds: 6 },
+	balancing: { startedAt: 7, doneBytes: 2 ** 51 },
+	balanceSpeed: { pieceMicroseconds: 8, mebibyteMicroseconds: 9 },
 	birthEpoch: 1,
 };
 const exported: ExportRecord = {

@@ -19,6 +19,8 @@ import type {
 	ExtentBlock,
 	FileType,
 	FragmentPlace,
+	HealingWork,
+	HealSpeed,
 	FragmentProof,
 	Ino,
 	Inode,
@@ -560,11 +562,9 @@ export const careRecord: RecordKind<readonly [], CareRecord> = defineKind({
 			.u64(care.verifyStartedAt)
 			.u8(care.healPaused ? 1 : 0)
 			.u32(care.tranquility)
-			.u64(care.metadataProvenAt)
-			.u8(care.healing === undefined ? 0 : 1);
-		if (care.healing !== undefined) writer.u64(care.healing.startedAt).u64(care.healing.doneBytes);
-		writer.u8(care.healSpeed === undefined ? 0 : 1);
-		if (care.healSpeed !== undefined) writer.u64(care.healSpeed.pieceMicroseconds).u64(care.healSpeed.mebibyteMicroseconds);
+			.u64(care.metadataProvenAt);
+		for (const work of [care.healing, care.balancing]) writeWork(writer, work);
+		for (const speed of [care.healSpeed, care.balanceSpeed]) writeSpeed(writer, speed);
 		for (const pass of [care.pass, care.lastPass]) writePass(writer, pass);
 	},
 	read(reader, head): CareRecord {
@@ -576,18 +576,39 @@ export const careRecord: RecordKind<readonly [], CareRecord> = defineKind({
 		const healPaused = readFlag(reader);
 		const tranquility = reader.u32();
 		const metadataProvenAt = reader.u64();
-		const healing = readFlag(reader) ? { startedAt: reader.u64(), doneBytes: reader.u64() } : undefined;
-		const healSpeed = readFlag(reader) ? { pieceMicroseconds: reader.u64(), mebibyteMicroseconds: reader.u64() } : undefined;
+		const healing = readWork(reader);
+		const balancing = readWork(reader);
+		const healSpeed = readSpeed(reader);
+		const balanceSpeed = readSpeed(reader);
 		const pass = readPass(reader);
 		const lastPass = readPass(reader);
 		const { birthEpoch } = head;
 		const scrub = { schedule, hour, intensity, state, pass, lastPass };
-		const care = { ...scrub, metadataProvenAt, verifyStartedAt, healPaused, tranquility, healing, healSpeed, birthEpoch };
+		const work = { healing, healSpeed, balancing, balanceSpeed };
+		const care = { ...scrub, ...work, metadataProvenAt, verifyStartedAt, healPaused, tranquility, birthEpoch };
 		const wrong = wrongCare(care);
 		if (wrong !== undefined) throw reader.corrupt(wrong);
 		return care;
 	},
 });
+
+function writeWork(writer: ByteWriter, work: HealingWork | undefined): void {
+	writer.u8(work === undefined ? 0 : 1);
+	if (work !== undefined) writer.u64(work.startedAt).u64(work.doneBytes);
+}
+
+function readWork(reader: ByteReader): HealingWork | undefined {
+	return readFlag(reader) ? { startedAt: reader.u64(), doneBytes: reader.u64() } : undefined;
+}
+
+function writeSpeed(writer: ByteWriter, speed: HealSpeed | undefined): void {
+	writer.u8(speed === undefined ? 0 : 1);
+	if (speed !== undefined) writer.u64(speed.pieceMicroseconds).u64(speed.mebibyteMicroseconds);
+}
+
+function readSpeed(reader: ByteReader): HealSpeed | undefined {
+	return readFlag(reader) ? { pieceMicroseconds: reader.u64(), mebibyteMicroseconds: reader.u64() } : undefined;
+}
 
 function wrongCare({ hour, tranquility, state, pass, lastPass }: CareRecord): string | undefined {
 	if (hour > 23) return `hour ${hour}`;

@@ -160,6 +160,26 @@ export class Healer {
 		return this.#result(segment, set, places);
 	}
 
+	/** See SegmentStore.move. */
+	async move(segment: Segment, index: number, to: number): Promise<Rebuilt | undefined> {
+		assertSegment(segment);
+		await this.#modules.writer.ready();
+		const bad = new Set<number>();
+		const situation = this.#situation(segment, bad, new Set());
+		const place = situation.kept.find((one) => one.index === index);
+		const own = place && this.#modules.domainOf(place.disk);
+		const target = situation.candidates.find((one) => one.id === to);
+		const isFit = target !== undefined && (target.domain === own || situation.fresh.includes(target));
+		if (!place || !isFit || target.freeBytes < fragmentLength(segment.shardBytes)) return undefined;
+		const lent: Borrowed[] = [];
+		const set = await this.#shards(situation, { shape: shapeOf(segment), indexes: [index], disks: [to] }, bad, lent);
+		if (!set) return undefined;
+		const { places, failures } = await this.#modules.writer.put(set, [to]);
+		if (failures.length > 0) return undefined;
+		for (const one of lent) one.release();
+		return this.#result(segment, set, places);
+	}
+
 	#situation(segment: Segment, bad: ReadonlySet<number>, excluded: ReadonlySet<number>): Situation {
 		const kept: FragmentPlace[] = [];
 		const crowded: FragmentPlace[] = [];

@@ -8,6 +8,7 @@
  * after that transaction is durable: SegmentStore.release.
  */
 import type { Timestamp } from "../base/time.ts";
+import type { DiskTarget } from "./balance.ts";
 import type { Chunk, FragmentPlace, Ino, OperationContext, Pending, RecordTransaction, Segment } from "../records/interface.ts";
 
 /** storage/redundancy.ts: parseRedundancy("rs:4+2" | "replicate:3"), formatRedundancy, tolerance, feasible(target, disks), smallSeal(target). */
@@ -71,6 +72,12 @@ export interface SpacePreview {
 	readonly domains: number;
 }
 
+export interface BalancePreview {
+	readonly targets: readonly DiskTarget[];
+	/** What `space` would say then. */
+	readonly space: StorageSpace;
+}
+
 export interface SegmentStore {
 	/** Before anything else: every live segment record, to know what space is used. */
 	load(segments: Iterable<Segment>): void;
@@ -115,6 +122,14 @@ export interface SegmentStore {
 	): Promise<
 		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
 	>;
+	/** Moves that fragment of a segment to that disk, as `rebuild` does. Undefined: it cannot be read, or that disk may not have it now or has no room. */
+	move(
+		segment: Segment,
+		index: number,
+		to: number,
+	): Promise<
+		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
+	>;
 	/** Gives back what a rebuild wrote when its transaction was not committed. */
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
 	/** The shape that a segment for `target` would get on the disks that can be written now; undefined: none can be. */
@@ -131,6 +146,10 @@ export interface SegmentStore {
 	space(redundancy?: Redundancy): StorageSpace;
 	/** What `space` would say after such a change, everything moved. Undefined: what a disk holds has no room on the others. */
 	spaceIf(change: SpaceChange): SpacePreview | undefined;
+	/** Where fragments would lie if the disks had the same free space left; `mostBytes`: of one fragment of each segment. Disks that cannot be written take no part, those that are written only where others do not do neither. */
+	balance(mostBytes: number, added?: SpaceChange["added"]): BalancePreview;
+	/** Of a disk: no two fragments of a segment share one. */
+	domainOf(disk: number): string;
 	/** Asks the disks again how much they hold. */
 	refreshSpace(): Promise<void>;
 	readonly counters: {

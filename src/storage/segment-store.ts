@@ -15,6 +15,7 @@ import type { Lent } from "../base/buffer-pool.ts";
 import { parseUuid } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
+import { balanceTargets } from "./balance.ts";
 import { assertSegment, fragmentLength, shardLength } from "./fragment.ts";
 import { FragmentReader } from "./fragment-reader.ts";
 import type { FragmentReaderModules } from "./fragment-reader.ts";
@@ -23,6 +24,7 @@ import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer
 import { Healer } from "./healer.ts";
 import type { Rebuilt } from "./healer.ts";
 import type {
+	BalancePreview,
 	HealOutlook,
 	ReadPattern,
 	Redundancy,
@@ -316,6 +318,14 @@ export class NativeSegmentStore implements SegmentStore {
 		return this.#replacing(segment, () => this.#healer.even(segment));
 	}
 
+	move(segment: Segment, index: number, to: number): ReturnType<SegmentStore["move"]> {
+		return this.#replacing(segment, () => this.#healer.move(segment, index, to));
+	}
+
+	domainOf(disk: number): string {
+		return this.#domainOf(disk);
+	}
+
 	async #replacing(segment: Segment, work: () => Promise<Rebuilt | undefined>): Promise<Rebuilt | undefined> {
 		assert(this.#loaded, "segments are loaded before one is rebuilt");
 		const unpin = this.pin(segment.id);
@@ -368,6 +378,30 @@ export class NativeSegmentStore implements SegmentStore {
 
 	spaceIf({ without, added = [] }: SpaceChange): SpacePreview | undefined {
 		const { config } = this.#modules.disks.roster;
+		const all = this.#diskSpacesWith(added);
+		const disks = without === undefined ? all : withoutDisk(all, without);
+		if (disks === undefined) return undefined;
+		return { space: storageSpace(config.redundancy, disks), domains: domainCount(disks.filter((disk) => disk.writable)) };
+	}
+
+	balance(mostBytes: number, added: SpaceChange["added"] = []): BalancePreview {
+		const disks = this.#diskSpacesWith(added);
+		const isLastChoice = (id: number): boolean => this.#modules.disks.slot(id)?.state === "degraded";
+		const targets = balanceTargets(
+			disks.filter((disk) => !isLastChoice(disk.id)),
+			mostBytes,
+		);
+		const change = new Map(targets.map(({ id, usedBytes, targetBytes }) => [id, targetBytes - usedBytes]));
+		const then = disks.map((disk) => {
+			const more = change.get(disk.id) ?? 0;
+			return { ...disk, usedBytes: disk.usedBytes + more, freeBytes: Math.max(0, disk.freeBytes - more) };
+		});
+		return { targets, space: storageSpace(this.#modules.disks.roster.config.redundancy, then) };
+	}
+
+	/** New disks have numbers below 0, in their order. */
+	#diskSpacesWith(added: NonNullable<SpaceChange["added"]>): DiskSpace[] {
+		const { config } = this.#modules.disks.roster;
 		// Disks on one device share what it has.
 		const newcomers = (device: string): number => added.filter((one) => one.domain === device).length;
 		const now = this.#diskSpaces().map((disk): DiskSpace => {
@@ -384,10 +418,7 @@ export class NativeSegmentStore implements SegmentStore {
 			const freeBytes = Math.max(0, Math.floor(place.freeBytes / sharers) - this.#reserve(id, capacityBytes));
 			return { id, domain: config.sameDevice ? `new ${at}` : domain, writable: true, capacityBytes, usedBytes: 0, freeBytes };
 		});
-		const all = [...now, ...more];
-		const disks = without === undefined ? all : withoutDisk(all, without);
-		if (disks === undefined) return undefined;
-		return { space: storageSpace(config.redundancy, disks), domains: domainCount(disks.filter((disk) => disk.writable)) };
+		return [...now, ...more];
 	}
 
 	#diskSpaces(): DiskSpace[] {

@@ -428,6 +428,10 @@ export class Simulation {
 			["scrub stop", () => scrub.stopPass()],
 			["verify", () => volume.verify({ dryRun: random.chance(0.5), lost: false, resume: random.chance(0.3) }, () => {})],
 			["heal slowly", () => volume.setHealing({ tranquility: random.below(10) })],
+			["balance", () => volume.balance.begin()],
+			["balance", () => volume.balance.begin()],
+			["balance plan", () => volume.balance.plan()],
+			["balance cancel", () => volume.balance.cancel()],
 			["heal pause", () => volume.setHealing({ paused: random.chance(0.5) })],
 			[`distrust ${path}`, () => distrust(random.pick(["degraded", "suspect"] as const))],
 			[`trust ${path}`, () => disks.setHealth(path, "auto")],
@@ -688,8 +692,9 @@ export class Simulation {
 		if (status.protection.lostBytes > 0) this.fail(`status: ${status.protection.lostBytes} bytes are lost`);
 		const bad = found.corrupt + found.missing;
 		if (bad > 0) return `verify found ${found.corrupt} damaged and ${found.missing} missing fragments`;
-		const { state, protection, metadataCopies, conversion } = status;
+		const { state, protection, metadataCopies, conversion, balancing } = status;
 		if (conversion.active) return `protection is still being changed: ${JSON.stringify(conversion)}`;
+		if (balancing.active) return `a balance is still under way: ${JSON.stringify(balancing)}`;
 		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
 	}
 

@@ -21,6 +21,8 @@ const usual: Omit<CareRecord, "birthEpoch"> = {
 	tranquility: 0,
 	healing: undefined,
 	healSpeed: undefined,
+	balancing: undefined,
+	balanceSpeed: undefined,
 };
 
 export class Care {

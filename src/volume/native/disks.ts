@@ -13,6 +13,7 @@ import type { DiskId, DiskPlace, DiskHealth, DiskSet, DiskSlot } from "../../log
 import { rosterNeeds } from "../../log/roster.ts";
 import { fragmentLength } from "../../storage/fragment.ts";
 import { feasibleShape, formatRedundancy, parseRedundancy, sameShape } from "../../storage/redundancy.ts";
+import type { Balancer } from "./balancer.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
 import type {
@@ -48,6 +49,7 @@ interface Held {
 export class DiskWork implements DiskVerbs {
 	readonly #core: Core;
 	readonly #healer: Healer;
+	readonly #balancer: Balancer;
 	readonly #history: DiskHistory;
 	readonly #turn = new Mutex();
 	readonly #listeners = new Set<() => void>();
@@ -55,8 +57,9 @@ export class DiskWork implements DiskVerbs {
 	#ticking: Promise<void> = Promise.resolve();
 	#stopped = false;
 
-	constructor(core: Core, healer: Healer) {
+	constructor(core: Core, healer: Healer, balancer: Balancer) {
 		this.#core = core;
+		this.#balancer = balancer;
 		this.#history = new DiskHistory(core);
 		this.#healer = healer;
 	}
@@ -94,6 +97,7 @@ export class DiskWork implements DiskVerbs {
 				capacityBytes: { now: now.capacityBytes, after: then.capacityBytes },
 				freeBytes: { now: this.#unpromised(now.freeBytes), after: this.#unpromised(then.freeBytes) },
 				degradedBytes: seen.degradedBytes,
+				balanceBytes: await this.#balancer.worthBytes(places),
 			};
 		});
 	}
@@ -116,7 +120,7 @@ export class DiskWork implements DiskVerbs {
 				path: paths[at] as string,
 				capacityBytes: disks.find((disk) => disk.id === id)?.capacityBytes ?? 0,
 			}));
-			return { added, capacityBytes, freeBytes: this.#unpromised(freeBytes) };
+			return { added, capacityBytes, freeBytes: this.#unpromised(freeBytes), balanceBytes: await this.#balancer.worthBytes() };
 		});
 	}
 

@@ -18,7 +18,7 @@
 import { toFsError } from "../../base/errors.ts";
 import type { FragmentPlace, Segment } from "../../records/interface.ts";
 import { segmentRecord } from "../../records/kinds.ts";
-import type { SegmentHealth } from "../../storage/interface.ts";
+import type { SegmentHealth, SegmentStore } from "../../storage/interface.ts";
 import type { Care } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { HealingStatus, HealOptions, HealResult, Progress } from "./interface.ts";
@@ -440,6 +440,29 @@ export class Healer {
 export async function isCurrent(core: Core, segment: Segment): Promise<boolean> {
 	const current = await core.view((tx) => tx.get(segmentRecord, segment.id));
 	return current !== undefined && samePlaces(current.fragments, segment.fragments);
+}
+
+/** Lets the record of a segment name what `work` makes of it; false: nothing was made, or the segment changed meanwhile. H2. */
+export async function replaceFragments(core: Core, segment: Segment, work: () => ReturnType<SegmentStore["move"]>): Promise<boolean> {
+	await core.packed(segment.id);
+	const unpin = core.store.pin(segment.id);
+	let retired: readonly FragmentPlace[];
+	try {
+		if (!(await isCurrent(core, segment))) return false;
+		const made = await work();
+		if (made === undefined) return false;
+		const position = await commitPlaces(core, segment, made.segment);
+		if (position === undefined) {
+			core.store.abandonPlaces(segment.id, made.written);
+			return false;
+		}
+		await core.engine.durable(position);
+		retired = made.retired;
+	} finally {
+		unpin();
+	}
+	await core.store.release(retired, segment);
+	return true;
 }
 
 /** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */

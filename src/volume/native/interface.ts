@@ -83,6 +83,21 @@ export interface HealingStatus {
 	readonly tranquility: number;
 }
 
+/** Fragments being moved so that all disks have the same free space left. Raw bytes. */
+export interface BalancingStatus {
+	/** Somebody wants it, and it has not come to its end. */
+	readonly active: boolean;
+	/** ISO 8601. */
+	readonly startedAt: string | null;
+	readonly movedBytes: number;
+	/** Of a balance that is active; 0 until it has been reckoned. */
+	readonly remainingBytes: number;
+	/** null while unknown. */
+	readonly etaSeconds: number | null;
+	/** Why nothing moves just now; "" when nothing keeps it. */
+	readonly waitingFor: string;
+}
+
 /** Data being rewritten because another protection was asked for. */
 export interface ConversionStatus {
 	readonly active: boolean;
@@ -178,6 +193,7 @@ export interface VolumeStatus {
 	readonly metadataProvenAt: string | null;
 	readonly disks: readonly DiskStatus[];
 	readonly healing: HealingStatus;
+	readonly balancing: BalancingStatus;
 	readonly scrub: ScrubStatus;
 	readonly compaction: CompactionStatus;
 	readonly locks: LockStatus;
@@ -304,6 +320,40 @@ export interface ReplacePlan extends DiskName, ChangePreview {
 	readonly fits: boolean;
 }
 
+/** `balance --dry-run`. `work`: fragments and their raw bytes. */
+export interface BalancePlan extends ChangePreview {
+	/** Nothing is worth moving. */
+	readonly isEven: boolean;
+	/** User bytes, as `status` tells them. */
+	readonly capacityBytes: NowAndAfter;
+	readonly freeBytes: NowAndAfter;
+	/** Raw bytes that each disk holds. */
+	readonly usedBytes: readonly { readonly disk: string; readonly usedBytes: NowAndAfter }[];
+	readonly running: boolean;
+}
+
+export interface BalanceResult {
+	/** No disk is further from what it is to hold than two parts in a hundred of its size, or two fragments. */
+	readonly isEven: boolean;
+	readonly movedBytes: number;
+	/** What a perfect balance would still move. */
+	readonly leftBytes: number;
+	/** The operator has paused the healer, by whose budget it works. */
+	readonly paused: boolean;
+	/** It was called off. */
+	readonly cancelled: boolean;
+}
+
+export interface BalanceVerbs {
+	plan(): Promise<BalancePlan>;
+	/** Durable when it resolves; it goes on behind the caller's back, over restarts, until the disks are even. */
+	begin(): Promise<BalancingStatus>;
+	/** Resolves when it has come to its end, is called off, or is paused. */
+	over(onProgress: (progress: Progress) => void): Promise<BalanceResult>;
+	/** What has moved stays where it is. @throws FsError REFUSED: none is under way. */
+	cancel(): Promise<BalancingStatus>;
+}
+
 export interface AddPlan extends ChangePreview {
 	readonly places: readonly { readonly path: string; readonly capacityBytes: number }[];
 	/** User bytes, as `status` tells them. */
@@ -313,12 +363,16 @@ export interface AddPlan extends ChangePreview {
 	readonly degradedBytes: number;
 	/** Space is short for being uneven: after that work, fragments move to the new disks, too. */
 	readonly levels: boolean;
+	/** Raw bytes that `balance` would move then; 0: nothing would be worth it. */
+	readonly balanceBytes: number;
 }
 
 export interface AddResult {
 	readonly added: readonly (DiskName & { readonly capacityBytes: number })[];
 	readonly capacityBytes: number;
 	readonly freeBytes: number;
+	/** Raw bytes that `balance` would move; 0: nothing would be worth it. */
+	readonly balanceBytes: number;
 }
 
 export interface DrainOptions {
@@ -558,6 +612,7 @@ export interface NativeVolume extends Volume {
 	/** Kept over restarts. */
 	setHealing(options: HealOptions): Promise<HealingStatus>;
 	readonly scrub: ScrubVerbs;
+	readonly balance: BalanceVerbs;
 	/** Reads every fragment and every metadata block; repairs unless dryRun. */
 	verify(options: VerifyOptions, onProgress: (progress: Progress) => void): Promise<VerifyResult>;
 	/** Path as in `explain`; "" = the volume's default. @throws FsError EINVAL, REFUSED, ENOENT. */

@@ -8,9 +8,8 @@
  */
 import { Signal } from "../../base/async.ts";
 import { toFsError } from "../../base/errors.ts";
-import type { FragmentPlace, Segment } from "../../records/interface.ts";
 import type { Core } from "./core.ts";
-import { commitPlaces, isCurrent } from "./healer.ts";
+import { replaceFragments } from "./healer.ts";
 import { limits } from "./limits.ts";
 
 export class Leveller {
@@ -74,7 +73,7 @@ export class Leveller {
 				moved = 0;
 				for await (const segment of this.#core.segments()) {
 					if (this.#stopped || this.#enough()) break;
-					if (!(await this.#move(segment))) continue;
+					if (!(await replaceFragments(this.#core, segment, () => this.#core.store.evenOut(segment)))) continue;
 					moved++;
 					this.#moved.notifyAll();
 				}
@@ -93,28 +92,6 @@ export class Leveller {
 	#enough(): boolean {
 		const { freeBytes, levelFreeBytes } = this.#core.store.space();
 		return freeBytes >= Math.max(levelFreeBytes * limits.levelUpTo, Math.min(this.#wantedBytes, levelFreeBytes * limits.levelAtMost));
-	}
-
-	async #move(segment: Segment): Promise<boolean> {
-		await this.#core.packed(segment.id);
-		const unpin = this.#core.store.pin(segment.id);
-		let retired: readonly FragmentPlace[];
-		try {
-			if (!(await isCurrent(this.#core, segment))) return false;
-			const moved = await this.#core.store.evenOut(segment);
-			if (moved === undefined) return false;
-			const position = await commitPlaces(this.#core, segment, moved.segment);
-			if (position === undefined) {
-				this.#core.store.abandonPlaces(segment.id, moved.written);
-				return false;
-			}
-			await this.#core.engine.durable(position);
-			retired = moved.retired;
-		} finally {
-			unpin();
-		}
-		await this.#core.store.release(retired, segment);
-		return true;
 	}
 
 	async stop(): Promise<void> {

@@ -133,6 +133,12 @@ export const limits = {
 	/** A writer who waits for moves gets a little more than it asks for, so that the next need not wait at once. */
 	levelStepBytes: 8 * MiB,
 	levelTickMs: 1000,
+	/** Disks are even when none is further from what it is to hold than this part of its size, or two fragments. */
+	balanceTolerance: 1 / 50,
+	/** How often a balance reckons anew what each disk is to hold, and looks whether it may go on; after failures it waits longer, so often. Milliseconds. */
+	balanceAimMs: 1000,
+	balanceRetryMs: 60_000,
+	balanceRetries: 5,
 	/** Whoever waits for a disk to be empty looks this often, and gives up when nothing has changed for the second time. Milliseconds. */
 	drainPollMs: 200,
 	drainPatienceMs: 60_000,

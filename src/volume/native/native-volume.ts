@@ -57,6 +57,7 @@ import type {
 	VolumeSpace,
 } from "../interface.ts";
 import { requestSlots } from "../interface.ts";
+import { Balancer } from "./balancer.ts";
 import { Care } from "./care.ts";
 import { Compactor } from "./compactor.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
@@ -142,6 +143,7 @@ export class LocalVolume implements NativeVolume {
 	readonly scrub: Scrubber;
 	readonly #compactor: Compactor;
 	readonly #leveller: Leveller;
+	readonly balance: Balancer;
 	readonly disks: DiskWork;
 	readonly exports: ExportBook;
 	readonly locks: FileLocks;
@@ -184,7 +186,8 @@ export class LocalVolume implements NativeVolume {
 		this.scrub = new Scrubber({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata });
 		this.#compactor = new Compactor(this.#core);
 		this.#leveller = new Leveller(this.#core);
-		this.disks = new DiskWork(this.#core, this.#healer);
+		this.balance = new Balancer(this.#core, this.#care, this.#healer);
+		this.disks = new DiskWork(this.#core, this.#healer, this.balance);
 		this.exports = new ExportBook(this.#core);
 		const makeRoom = (lengthBytes: number): Promise<void> => this.#compactor.makeRoom(lengthBytes);
 		this.#protector = new Protector({ core: this.#core, data: this.#data, makeRoom });
@@ -203,6 +206,7 @@ export class LocalVolume implements NativeVolume {
 		this.scrub.start();
 		this.#compactor.start();
 		this.#leveller.start();
+		this.balance.start();
 		await this.disks.begin();
 		await this.#protector.start();
 	}
@@ -1131,6 +1135,7 @@ export class LocalVolume implements NativeVolume {
 			ledgerBook: this.#ledgerBook,
 			compactor: this.#compactor,
 			protector: this.#protector,
+			balancer: this.balance,
 			locks: this.locks,
 		};
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
@@ -1196,6 +1201,7 @@ export class LocalVolume implements NativeVolume {
 		await this.#protector.stop();
 		await this.#compactor.stop();
 		await this.#leveller.stop();
+		await this.balance.stop();
 		await this.scrub.stop();
 		await this.#healer.stop();
 		await this.disks.stop();

@@ -19,6 +19,8 @@ export interface Survey {
 	/** How many more fragments every readable segment may lose; of an empty volume what its default survives. */
 	readonly survives: number;
 	readonly lostBytes: number;
+	/** Some segments, to be read for a measurement. */
+	readonly samples: readonly number[];
 }
 
 interface Work {
@@ -28,6 +30,9 @@ interface Work {
 	readonly samples: number[];
 }
 
+/** Work that only has to be told. */
+type PlannedWork = Omit<Work, "samples"> & { readonly samples: readonly number[] };
+
 const noWork = (): Work => ({ segments: 0, payloadBytes: 0, samples: [] });
 
 export async function survey(core: Core, disk: DiskId | undefined): Promise<Survey> {
@@ -35,6 +40,7 @@ export async function survey(core: Core, disk: DiskId | undefined): Promise<Surv
 	const there = noWork();
 	const targets = new Set([core.disks.roster.config.redundancy]);
 	let degradedBytes = 0;
+	const samples: number[] = [];
 	let lostBytes = 0;
 	let survives = parseRedundancy(core.disks.roster.config.redundancy).parityShards;
 	for await (const segment of core.segments()) {
@@ -44,6 +50,7 @@ export async function survey(core: Core, disk: DiskId | undefined): Promise<Surv
 			lostBytes += segment.liveBytes;
 			continue;
 		}
+		if (samples.length < limits.previewSamples) samples.push(segment.id);
 		if (!full) {
 			degradedBytes += segment.liveBytes;
 			count(degraded, segment);
@@ -51,7 +58,7 @@ export async function survey(core: Core, disk: DiskId | undefined): Promise<Surv
 		if (disk !== undefined && segment.fragments.some((place) => place.disk === disk)) count(there, segment);
 		survives = Math.min(survives, fragments.filter((one) => one.state === "ok").length - segment.dataShards);
 	}
-	return { degradedBytes, degraded, there, targets, survives, lostBytes };
+	return { degradedBytes, degraded, there, targets, survives, lostBytes, samples };
 }
 
 function count(work: Work, segment: Segment): void {
@@ -66,7 +73,7 @@ export function survivesOn(targets: ReadonlySet<string>, domains: number): numbe
 }
 
 /** At the speed that healing had last; where it was never measured, some of the segments are read, and writing is taken to be as slow. */
-export async function preview(core: Core, healer: Healer, { segments, payloadBytes, samples }: Work): Promise<WorkPreview> {
+export async function preview(core: Core, healer: Healer, { segments, payloadBytes, samples }: PlannedWork): Promise<WorkPreview> {
 	const about = { segments, payloadBytes };
 	if (segments === 0) return { ...about, seconds: 0, basis: "nothing to do" };
 	const known = healer.secondsFor(segments, payloadBytes);

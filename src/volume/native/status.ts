@@ -6,6 +6,7 @@ import { lockStatus } from "./lock-list.ts";
 import type { FsError } from "../../base/errors.ts";
 import { formatTime } from "../../base/time.ts";
 import { rosterNeeds } from "../../log/roster.ts";
+import type { Balancer } from "./balancer.ts";
 import type { Care } from "./care.ts";
 import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
@@ -28,6 +29,7 @@ export interface StatusModules {
 	readonly ledgerBook: LedgerBook;
 	readonly compactor: Compactor;
 	readonly protector: Protector;
+	readonly balancer: Balancer;
 	readonly locks: FileLocks;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
@@ -73,6 +75,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		metadataProvenAt: provenAt(modules),
 		disks,
 		healing,
+		balancing: modules.balancer.status,
 		scrub: modules.scrubber.status(),
 		compaction: modules.compactor.status,
 		locks: lockStatus(modules.locks.figures()),
