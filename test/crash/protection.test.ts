@@ -1,8 +1,10 @@
 /** Samples; `npm run test:long crash` plays many more. */
 import { test } from "node:test";
-import { byPath, conversionEndsAt, stepsOfConversion, underLoad } from "./protection.ts";
+import { besideCompaction, byPath, conversionEndsAt, stepsOfConversion, underLoad } from "./protection.ts";
 
 test("protection is asked for by path, inherited, taken back, and told", () => byPath(920));
+
+test("files are converted while compaction moves what they are made of", () => besideCompaction(924));
 
 test("files are rewritten while they are used, and survive what they are said to survive", () => underLoad(921));
 

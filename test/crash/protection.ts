@@ -112,6 +112,27 @@ export async function underLoad(seed: number): Promise<void> {
 	});
 }
 
+/** Contents that compaction moves from one segment of the old kind into another, while they are being moved into one of the new kind. */
+export async function besideCompaction(seed: number): Promise<void> {
+	const bad = await BadWorld.make(seed);
+	await bad.run(async () => {
+		for (let round = 0; round < 3; round++) {
+			await bad.mount();
+			for (let i = 0; i < 40; i++) await bad.write(`${round}-${i}`, 25_000);
+			await bad.syncAll();
+			for (let i = 0; i < 40; i++) if (i % 3 !== 0) await bad.remove(`${round}-${i}`);
+			await bad.unmount();
+			await bad.mount();
+			// The first look of the compactor, a second after the mount.
+			await bad.world.sleep(990 + round * 4);
+			const kind = round % 2 === 0 ? "rs:2+1" : "rs:3+2";
+			await set(bad, "", kind);
+			for (let i = 0; i < 40; i += 3) await expectKind(bad, `${round}-${i}`, kind, "volume");
+			await unmountAndRecount(bad, "beside compaction");
+		}
+	});
+}
+
 async function life(bad: BadWorld): Promise<void> {
 	const { root } = await bad.mount();
 	await bad.volume.makeDirectory(caller, root, "sub", 0o755);

@@ -7,6 +7,7 @@
  *  T3 Contents lie in full in their old segment until the new one is durable. Nothing is rewritten while the disks could only hold it with less protection than it has now and than is asked for.
  *  T4 What is being asked for is converted only when it is written down: whoever looked before would find nothing to do.
  *  T5 A chunk that several files share lies in the segment of the one that asks for the most: it is rewritten only when this file alone refers to it, or asks for more.
+ *  T6 Compaction may move contents from one segment of the old kind into another meanwhile: a part of a file is done when it shows no such segment that was not tried.
  */
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import { mirrorCount } from "../../log/roster.ts";
@@ -314,11 +315,22 @@ export class Protector {
 
 	/** Returns where the next window begins. */
 	async #convertWindow(ino: Ino, start: number): Promise<number | undefined> {
-		const seen = await this.#core.view((tx) => window(tx, ino, start));
-		if (seen === undefined) return undefined;
-		const wanted = this.#core.redundancyOf(seen.inode.protection);
-		const name = formatRedundancy(wanted);
-		const sources = [...new Set(seen.ranges.filter((range) => range.segment.target !== name).map((range) => range.segment.id))];
+		const tried = new Set<number>();
+		for (;;) {
+			const seen = await this.#core.view((tx) => window(tx, ino, start));
+			if (seen === undefined) return undefined;
+			const wanted = this.#core.redundancyOf(seen.inode.protection);
+			const name = formatRedundancy(wanted);
+			const others = seen.ranges.filter(({ segment }) => segment.target !== name && !tried.has(segment.id));
+			const sources = [...new Set(others.map(({ segment }) => segment.id))];
+			// T6: again until there is nothing new.
+			if (sources.length === 0 || this.#stopped) return seen.isLast ? undefined : start + limits.conversionWindowBytes;
+			for (const id of sources) tried.add(id);
+			await this.#convertSources(ino, start, wanted, sources);
+		}
+	}
+
+	async #convertSources(ino: Ino, start: number, wanted: Redundancy, sources: readonly number[]): Promise<void> {
 		for (const id of sources) await this.#core.packed(id);
 		for (let at = 0; at < sources.length && !this.#stopped; at += limits.conversionSources) {
 			const ids = sources.slice(at, at + limits.conversionSources);
@@ -330,7 +342,6 @@ export class Protector {
 				for (const letGo of unpin) letGo();
 			}
 		}
-		return seen.isLast ? undefined : start + limits.conversionWindowBytes;
 	}
 
 	async #move(moves: readonly Move[], wanted: Redundancy): Promise<void> {
