@@ -6,7 +6,7 @@ import { simCommand } from "./command.ts";
 test("simulations", async () => {
 	const lines: string[] = [];
 	const seeds = process.env["CAIRN_SEEDS"] ?? "1..20000";
-	const code = await simCommand(["--seeds", seeds, "--steps", process.env["CAIRN_STEPS"] ?? "300"], (line) => {
+	const code = await simCommand(["--seeds", seeds, "--steps", process.env["CAIRN_STEPS"] ?? "300", "--reach"], (line) => {
 		lines.push(line);
 		console.log(line);
 	});

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { simCommand } from "./command.ts";
 import { buggifyPoints, neverHit } from "./coverage.ts";
+import { everyPlace } from "./reach.ts";
 import { simulate } from "./run.ts";
 import { Statistics } from "./statistics.ts";
 
@@ -43,8 +44,16 @@ test("the command: a digest for a seed, a report for a range, usage otherwise", 
 	assert.equal(await run("--seed", "7", "--steps", "20", "--replay"), 0);
 	assert.equal(lines.at(-1), digest);
 	assert(lines.length > 20, "the trace is printed");
-	assert.equal(await run("--seeds", "1..4", "--steps", "10", "--jobs", "2"), 0);
+	assert.equal(await run("--seeds", "1..4", "--steps", "10", "--jobs", "2", "--reach"), 0);
 	assert.match(lines.join("\n"), /4 seeds, all right/);
+	const together = lines.at(-1);
+	assert.match(together ?? "", /^digest: [0-9a-f]{8}$/);
+	const unreached = lines.find((line) => line.startsWith("never reached, of ")) ?? "";
+	assert.match(unreached, / log\.lost,/, "no seed loses everything");
+	assert(
+		everyPlace().includes("namespace.no-entry") && !unreached.includes(" namespace.no-entry,"),
+		"every mount asks for what is not there",
+	);
 	for (const wrong of [
 		["--seeds", "5..4"],
 		["--seed", "x"],
