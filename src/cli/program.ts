@@ -16,7 +16,7 @@ import { diskList, explain, status, volumes } from "./status-verbs.ts";
 import { type InstallFlags, install } from "./install-verb.ts";
 import { mountHelper, umountHelper } from "./mount-helper.ts";
 import { upgrade } from "./upgrade-verb.ts";
-import { type CreateFlags, create, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
+import { type CreateFlags, create, type DestroyFlags, destroy, type MountFlags, mount, umount } from "./volume-verbs.ts";
 
 export interface Output {
 	/** Standard output and standard error. */
@@ -172,10 +172,14 @@ function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: 
 	verb(program, "volumes", "List the volumes that this machine knows", ["cairn volumes"]).action(async () =>
 		run.print(await volumes(context)),
 	);
-	verb(program, "destroy", "Remove a volume and everything in it from its disks", ["cairn destroy demo --yes demo"])
+	verb(program, "destroy", "Remove a volume and everything in it from its disks", [
+		"cairn destroy demo --yes demo",
+		"cairn destroy demo --yes demo --disk /mnt/a   # one that this machine does not know; one disk finds the others",
+	])
 		.argument("<name>")
 		.option("--yes <name>", "the name once more")
-		.action(async (name: string, flags: { readonly yes?: string }) => run.print(await destroy(context, name, flags.yes)));
+		.option("--disk <paths...>", "look for disks here, too")
+		.action(async (name: string, flags: DestroyFlags) => run.print(await destroy(context, name, flags)));
 }
 
 function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Run): void {

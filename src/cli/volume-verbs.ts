@@ -72,15 +72,23 @@ export async function create(context: Context, name: string, flags: CreateFlags)
 	};
 }
 
-export async function destroy(context: Context, name: string, yes: string | undefined): Promise<Outcome> {
-	const entry = await context.home.require(name);
+export interface DestroyFlags {
+	readonly yes?: string;
+	readonly disk?: readonly string[];
+}
+
+/** With `--disk` also a volume that this machine does not know, such as one whose creation was interrupted. */
+export async function destroy(context: Context, name: string, { yes, disk = [] }: DestroyFlags): Promise<Outcome> {
+	checkVolumeName(name);
+	const known = disk.length === 0 ? await context.home.require(name) : await context.home.read(name).catch(() => undefined);
+	const entry = { name, id: known?.id ?? "", diskPaths: await knownDisks(context, name, disk) };
 	if (yes !== name) {
 		throw new FsError("EINVAL", "cli.destroy-yes", `this removes everything that is in volume ${name}: say so with --yes ${name}`);
 	}
 	const client = await findDaemon(context, name);
 	client?.close();
 	if (client) throw new FsError("REFUSED", "cli.destroy-mounted", `volume ${name} is mounted: umount it first`);
-	const { removedDisks } = await removeFromDisks(context, entry);
+	const { removedDisks } = await removeFromDisks(context, entry, known !== undefined);
 	const { fuse, files, clock } = context.platform;
 	if (fuse) await removeDeadMounts(name, { fuse, files, clock, logger: silentLogger });
 	await context.home.remove(name);
@@ -93,13 +101,17 @@ export async function destroy(context: Context, name: string, yes: string | unde
 	};
 }
 
-async function removeFromDisks(context: Context, { name, diskPaths }: HomeEntry): Promise<{ readonly removedDisks: readonly string[] }> {
+async function removeFromDisks(
+	context: Context,
+	{ name, diskPaths }: HomeEntry,
+	isKnown: boolean,
+): Promise<{ readonly removedDisks: readonly string[] }> {
 	const { platform, logger } = context;
 	try {
 		return await context.offline.destroyVolume({ diskPaths, name }, { platform, logger });
 	} catch (error) {
 		// No disk of it is left anywhere: what remains is this machine's memory of it.
-		if (error instanceof FsError && error.code === "NOTFOUND") return { removedDisks: [] };
+		if (isKnown && error instanceof FsError && error.code === "NOTFOUND") return { removedDisks: [] };
 		throw error;
 	}
 }
@@ -171,7 +183,7 @@ async function foreground(context: Context, options: DaemonStart): Promise<Outco
 async function knownDisks(context: Context, name: string, given: readonly string[]): Promise<readonly string[]> {
 	if (given.length === 0) return (await context.home.require(name)).diskPaths;
 	const entry = await context.home.read(name).catch(() => undefined);
-	const paths = await Promise.all(given.map((path) => context.processes.canonical(path)));
+	const paths = await Promise.all(given.map((path) => diskPlace(context, path)));
 	return [...new Set([...paths, ...(entry?.diskPaths ?? [])])];
 }
 

@@ -1,6 +1,6 @@
 /** Making disks: an empty directory or a blank raw device becomes a disk of a volume. Nothing that is not empty is written to, unless the operator gives a raw device up. */
 import { allSettledOrThrow } from "../base/async.ts";
-import { formatUuid, utf8ToLatin1 } from "../base/bytes.ts";
+import { formatUuid, latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import { openDiskWithDeadlines } from "../platform/deadline.ts";
 import type { Disk, Platform } from "../platform/interface.ts";
@@ -12,10 +12,12 @@ import { readSuperblock, rosterFault, SuperblockFile, superblockName } from "./s
 /** Everything that a volume puts on a disk beside the superblock, which goes last, so that an interrupted removal is still recognised. */
 export const diskFolders = ["pack", "kv", "log"] as const;
 
-/** Removes what a volume has put on a disk, durably, and nothing else. */
+/** Removes what a volume has put on a disk, durably, and nothing else. Files that outlived their superblock in a power cut would be a stranger's for ever. */
 export async function clearDisk(disk: Disk): Promise<void> {
 	for (const folder of diskFolders) {
-		for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
+		const names = await disk.list(folder);
+		for (const name of names) await disk.remove(`${folder}/${name}`);
+		if (names.length > 0) await disk.syncNames(folder, "log.disk-emptied");
 	}
 	await disk.remove(superblockName);
 	await disk.syncNames("", "log.disk-cleared");
@@ -31,29 +33,27 @@ export function newUuid(platform: Platform): string {
 	return formatUuid(bytes);
 }
 
-/** @throws FsError REFUSED unless the place is empty (or holds only what an interrupted format left). `force` gives up what is foreign on a raw device. */
-export async function refuseUnlessBlank(disk: Disk, force = false): Promise<void> {
+/**
+ * A place is blank when it is empty, or holds only what an interrupted format left. `force` gives up what is foreign on a raw device.
+ * Answers the volume whose creation was interrupted and has left its files there: nobody was ever promised anything of it, and `clearDisk` takes them away.
+ * @throws FsError REFUSED for everything else.
+ */
+export async function refuseUnlessBlank(disk: Disk, force = false): Promise<string | undefined> {
 	if (disk.foreign !== undefined) {
-		if (force) return disk.disregard?.();
+		if (force) {
+			disk.disregard?.();
+			return undefined;
+		}
 		const message = `${disk.path} holds ${disk.foreign}: if that may be overwritten, say --force`;
 		throw new FsError("REFUSED", "log.foreign-contents", message, { path: disk.path });
 	}
 	const found = await readSuperblock(disk);
-	if (found.kind === "valid") {
-		const { roster } = found.superblock;
-		throw new FsError(
-			"REFUSED",
-			"log.already-disk",
-			`${disk.path} already is a disk of volume ${bytesName(roster)}: choose an empty place, or destroy that volume`,
-			{
-				path: disk.path,
-				volume: roster.volume,
-			},
-		);
-	}
-	const allowed = found.kind === "absent" && found.hasFile ? [superblockName, ...harmless] : harmless;
-	const stranger = await findStranger(disk, allowed);
-	if (stranger === undefined) return;
+	const abandoned = found.kind === "valid" && found.superblock.roster.unfinished ? found.superblock.roster.volume : undefined;
+	if (found.kind === "valid" && abandoned === undefined) throw alreadyDisk(disk.path, found.superblock.roster);
+	const hasFile = abandoned !== undefined || (found.kind === "absent" && found.hasFile);
+	const ours = abandoned === undefined ? [] : diskFolders.map((folder) => `${folder}/`);
+	const stranger = await findStranger(disk, [...harmless, ...ours, ...(hasFile ? [superblockName] : [])]);
+	if (stranger === undefined) return abandoned;
 	throw new FsError(
 		"REFUSED",
 		"log.not-empty",
@@ -72,8 +72,11 @@ async function findStranger(disk: Disk, allowed: readonly string[]): Promise<str
 	return undefined;
 }
 
-function bytesName(roster: Roster): string {
-	return `${roster.name} (${roster.volume})`;
+function alreadyDisk(path: string, { name, volume }: Roster): FsError {
+	const message =
+		`${path} already is a disk of volume ${latin1ToUtf8(name)} (${volume}): choose an empty place. ` +
+		`That volume is mounted with \`cairn mount ${latin1ToUtf8(name)} DIR --disk ${path}\`, and removed with \`cairn destroy ${latin1ToUtf8(name)} --yes ${latin1ToUtf8(name)} --disk ${path}\``;
+	return new FsError("REFUSED", "log.already-disk", message, { path, volume });
 }
 
 /** Two disks of one device fail together. @throws FsError REFUSED unless `sameDevice`. */
@@ -109,6 +112,10 @@ export interface CreateOptions {
 	readonly callMs?: number;
 	/** Overwrites what is foreign on raw devices. */
 	readonly force?: boolean;
+	/** More has to be done before it is a volume: until `markClean` only `openDiskSet` with `creating` opens it. */
+	readonly unfinished?: boolean;
+	/** Told of each volume whose interrupted creation is about to be removed from these disks. */
+	readonly onAbandoned?: (volume: string) => Promise<void>;
 }
 
 /**
@@ -126,12 +133,24 @@ export async function createDiskSet(options: CreateOptions, modules: FinderModul
 		for (const disk of disks) await refuseUnlessBlank(disk, options.force);
 		refuseSharedDomain(disks, options.config.sameDevice);
 		for (const disk of disks) await lockDisk(disk);
+		await clearAbandoned(disks, options.onAbandoned);
 		const roster = firstRoster(options, disks, platform);
 		await formatAll(disks, roster);
 		return roster;
 	} finally {
 		await Promise.allSettled(disks.map((disk) => disk.close()));
 	}
+}
+
+/** Under the locks: until then another command may have been making a volume there. */
+async function clearAbandoned(disks: readonly Disk[], onAbandoned: CreateOptions["onAbandoned"]): Promise<void> {
+	const volumes = new Map<Disk, string>();
+	for (const disk of disks) {
+		const volume = await refuseUnlessBlank(disk);
+		if (volume !== undefined) volumes.set(disk, volume);
+	}
+	for (const volume of new Set(volumes.values())) await onAbandoned?.(volume);
+	for (const disk of volumes.keys()) await clearDisk(disk);
 }
 
 function checkOptions(options: CreateOptions): void {
@@ -157,6 +176,7 @@ function firstRoster(options: CreateOptions, disks: readonly Disk[], platform: P
 		manifestDisks: [],
 		manifestGeneration: 0,
 		clean: true,
+		...(options.unfinished ? { unfinished: true } : {}),
 	};
 	const fault = rosterFault(roster);
 	if (fault !== undefined) throw new FsError("EINVAL", "log.create-roster", `volume ${options.name} cannot be made: ${fault}`);

@@ -93,6 +93,8 @@ export interface OpenOptions {
 	readonly readOnly?: boolean;
 	/** A disk that another process has is missing for now, where enough others are there; else nothing is mounted. */
 	readonly skipLocked?: boolean;
+	/** The volume that is just being made: it alone, and no other one, is opened although its creation is unfinished. */
+	readonly creating?: string;
 	/** Milliseconds until a disk counts as hung; default limits.diskCallMs. */
 	readonly callMs?: number;
 }
@@ -724,11 +726,11 @@ class ManagedDisks implements OpenDiskSet {
 		const found = await readSuperblock(disk);
 		const same = isSameDisk(found, this.#roster.volume, old.uuid);
 		if (same) this.#refuseNewer(found.superblock.roster, path);
-		const leftovers = same ? [] : await this.#refuseUnfit([disk], force);
+		if (!same) await this.#refuseUnfit([disk], force);
 		const others = [...this.#slots.values()].flatMap((slot) => (slot.disk && slot !== old ? [slot.disk] : []));
 		refuseSharedDomain([...others, disk], this.#roster.config.sameDevice, "the volume was made without --same-device");
 		await lockDisk(disk);
-		for (const leftover of leftovers) await clearDisk(leftover);
+		for (const leftover of same ? [] : await this.#refuseUnfit([disk])) await clearDisk(leftover);
 		if (!same) return this.#takeNew(old, path, disk);
 		await this.#takeBack(old, { path, disk, superblock: await SuperblockFile.open(disk, found.slot) });
 		return old.id;
@@ -829,9 +831,11 @@ class ManagedDisks implements OpenDiskSet {
 	}
 
 	async #addDisks(paths: readonly string[], opened: readonly Disk[], { leaving, force }: AddOptions): Promise<readonly DiskId[]> {
-		const leftovers = await this.#refuseUnfit(opened, force);
+		await this.#refuseUnfit(opened, force);
 		this.#refuseShared(opened, leaving);
 		for (const disk of opened) await lockDisk(disk);
+		// Until it was locked another command may have been at work there.
+		const leftovers = await this.#refuseUnfit(opened);
 		const added = opened.map((disk, at) => {
 			const { id: _id, ...entry } = rosterEntry(disk, 0, newUuid(this.#platform));
 			return { ...entry, path: utf8ToLatin1(paths[at] as string) };
@@ -857,13 +861,13 @@ class ManagedDisks implements OpenDiskSet {
 		return slots.map((slot) => slot.id);
 	}
 
-	/** Answers those that hold what an interrupted addition or removal left there of this very volume. */
+	/** Answers those that hold what an interrupted addition or removal left there of this very volume, or an interrupted creation of any. */
 	async #refuseUnfit(opened: readonly Disk[], force = false): Promise<readonly Disk[]> {
 		const leftovers: Disk[] = [];
 		for (const disk of opened) {
 			const found = await readSuperblock(disk);
 			if (found.kind === "valid" && this.#isLeftover(found.superblock)) leftovers.push(disk);
-			else await refuseUnlessBlank(disk, force);
+			else if ((await refuseUnlessBlank(disk, force)) !== undefined) leftovers.push(disk);
 		}
 		return leftovers;
 	}
@@ -1082,6 +1086,7 @@ async function mountCandidates(
 ): Promise<OpenDiskSet> {
 	const { logger } = modules;
 	const roster = newestRoster([...locked, ...inUse], modules.platform.simulation?.planted("stale-roster-accepted"));
+	refuseUnfinished(roster, options.creating);
 	const chosen = chooseDisks(roster, locked, options.paths, logger);
 	for (const [path, why] of absent) if (options.paths.includes(path)) logger.warn("no disk of the volume", { path, why });
 	const refusal = mountRefusal(roster, new Set(chosen.keys()));
@@ -1106,6 +1111,22 @@ async function mountCandidates(
 	);
 	await set.mount(found);
 	return set;
+}
+
+/** A volume that was never finished has no contents, and perhaps not all that a mount relies on. */
+function refuseUnfinished(roster: Roster, creating: string | undefined): void {
+	const name = latin1ToUtf8(roster.name);
+	if (creating !== undefined && roster.volume !== creating)
+		throw new FsError(
+			"REFUSED",
+			"log.created-other",
+			`another command has made a volume ${name} on these disks meanwhile: nothing was changed there`,
+		);
+	if (roster.unfinished !== true || roster.volume === creating) return;
+	const message =
+		`volume ${name} was never finished: its creation was interrupted, and there is nothing in it. ` +
+		`Repeat \`cairn create\`, which takes its disks again, or remove it: \`cairn destroy ${name} --yes ${name} --disk PATH...\``;
+	throw new FsError("REFUSED", "log.unfinished", message, { volume: roster.volume });
 }
 
 /** Disks that are there, but hang or are in use: where, and why. */
@@ -1173,7 +1194,7 @@ export function chooseMembers(disks: DiskSet, count = mirrorCount(disks.roster),
  * `manifestGeneration` is that of the last checkpoint, so that older contents of all its disks are not taken for the newest.
  */
 export async function markClean(disks: DiskSet, manifestGeneration = disks.roster.manifestGeneration): Promise<void> {
-	await disks.changeRoster("clean unmount", ({ memoryIncarnation: _old, ...roster }) => ({
+	await disks.changeRoster("clean unmount", ({ memoryIncarnation: _old, unfinished: _made, ...roster }) => ({
 		...roster,
 		manifestGeneration: Math.max(roster.manifestGeneration, manifestGeneration),
 		clean: true,

@@ -83,6 +83,8 @@ export interface Roster {
 	readonly clean: boolean;
 	/** Oldest incarnation whose memory files still count (see `OpenedFrom`); absent: the present one. */
 	readonly memoryIncarnation?: number;
+	/** Its creation has not come to its end: nothing on its disks was ever promised to anybody. The first `markClean` takes this away. */
+	readonly unfinished?: true;
 }
 
 /**

@@ -56,6 +56,8 @@ test("what is written is read back, with and without the optional field", () => 
 	for (const clean of [true, false]) {
 		const superblock = { ...sample(12), roster: { ...sample(12).roster, clean } };
 		assert.deepEqual(decodeSuperblock(encodeSuperblock(superblock), "t"), superblock);
+		const unfinished = { ...superblock, roster: { ...superblock.roster, unfinished: true as const } };
+		assert.deepEqual(decodeSuperblock(encodeSuperblock(unfinished), "t"), unfinished);
 	}
 	const { memoryIncarnation: _, ...roster } = sample(1).roster;
 	assert.deepEqual(decodeSuperblock(encodeSuperblock({ diskUuid: uuid(1), roster }), "t"), { diskUuid: uuid(1), roster });

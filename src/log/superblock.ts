@@ -108,7 +108,10 @@ export function decodeSuperblock(bytes: Uint8Array, what: string): Superblock | 
 
 function encodeRoster(out: ByteWriter, roster: Roster): void {
 	out.raw(parseUuid(roster.volume)).text(roster.name).u64(roster.epoch).u64(roster.incarnation).time(roster.createdAt);
-	out.u64(roster.memoryIncarnation ?? roster.incarnation).u8(roster.clean ? 1 : 0);
+	out
+		.u64(roster.memoryIncarnation ?? roster.incarnation)
+		.u8(roster.clean ? 1 : 0)
+		.u8(roster.unfinished ? 1 : 0);
 	const config = roster.config;
 	out
 		.text(config.redundancy)
@@ -149,6 +152,7 @@ function decodeRoster(input: ByteReader): Roster {
 	const createdAt = input.time();
 	const memoryIncarnation = input.u64();
 	const clean = decodeFlag(input);
+	const unfinished = decodeFlag(input);
 	const config: VolumeConfig = {
 		redundancy: input.text(),
 		tolerance: input.u8(),
@@ -174,6 +178,7 @@ function decodeRoster(input: ByteReader): Roster {
 		manifestDisks,
 		manifestGeneration,
 		clean,
+		...(unfinished ? { unfinished } : {}),
 	};
 	return memoryIncarnation === incarnation ? roster : { ...roster, memoryIncarnation };
 }

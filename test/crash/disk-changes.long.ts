@@ -1,6 +1,7 @@
 /** Disks that come and go: a death at every step of add, drain and remove, and all kinds of everything else. */
 import { test } from "node:test";
 import { addDrainRemove, deathDuringChanges, drainOverRestarts, lossDuringDrain } from "./disk-changes.ts";
+import { changes, deathDuringChange } from "./disk-deaths.ts";
 import { diskPaths } from "./scenario.ts";
 
 test("every disk leaves once", async () => {
@@ -26,3 +27,15 @@ test("deaths and power cuts at every step of add, drain and remove", async () =>
 		await deathDuringChanges(2100 + at, "cut", at, diskPaths[at % 6 === 1 ? 2 : at % 6]);
 	}
 });
+
+for (const change of changes) {
+	test(`deaths and power cuts at every step of ${change}`, async () => {
+		const steps = await deathDuringChange({ seed: 3000, change, how: "kill", at: undefined });
+		for (let at = 1; at <= steps; at++) {
+			await deathDuringChange({ seed: 3000 + at, change, how: "kill", at });
+			await deathDuringChange({ seed: 4000 + at, change, how: "cut", at });
+			if (at % 3 === 0) await deathDuringChange({ seed: 5000 + at, change, how: "cut", at, raw: true });
+			if (at % 4 === 0) await deathDuringChange({ seed: 6000 + at, change, how: "cut", at, loses: diskPaths[at % 3] as string });
+		}
+	});
+}

@@ -12,6 +12,7 @@ import {
 	manyAtOnce,
 	replaceWorking,
 } from "./disk-changes.ts";
+import { changes, deathDuringChange } from "./disk-deaths.ts";
 
 test("a disk joins, another is emptied and leaves", async () => {
 	await addDrainRemove(1000, "/d1");
@@ -52,4 +53,13 @@ test("the daemon dies, or the power fails, at a sample of the steps of add, drai
 	for (let at = 1; at <= steps; at += stride) await deathDuringChanges(1100 + at, "kill", at);
 	for (let at = 2; at <= steps; at += stride) await deathDuringChanges(1100 + at, "cut", at);
 	for (let at = 3; at <= steps; at += 2 * stride) await deathDuringChanges(1100 + at, "cut", at, "/d5");
+});
+
+test("the same for what is added, replaced or exchanged", async () => {
+	for (const [i, change] of changes.entries()) {
+		const steps = await deathDuringChange({ seed: 1200 + i, change, how: "kill", at: undefined });
+		for (const [j, how] of (["kill", "cut"] as const).entries())
+			for (let at = 1 + i + j; at <= steps; at += Math.ceil(steps / 3)) await deathDuringChange({ seed: 1210 + at, change, how, at });
+	}
+	await deathDuringChange({ seed: 1290, change: "exchange", how: "cut", at: 20, loses: "/d2" });
 });

@@ -30,6 +30,7 @@ const byFloor: readonly { readonly file: string; readonly name: string; readonly
 		name: "without the sync .* something is lost",
 		sites: ["kv.manifest", "kv.manifest-name", "kv.run", "kv.run-mend", "kv.run-mend-name", "kv.run-name"],
 	},
+	{ file: "test/crash/create.long.js", name: "without the sync log.disk-emptied", sites: ["log.disk-emptied"] },
 ];
 
 /** Nothing is promised there: an interrupted destruction is repeated, and a disk that left is a stranger already. */

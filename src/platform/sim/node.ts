@@ -114,6 +114,11 @@ export class SimNode {
 		this.#devices.clear();
 	}
 
+	/** Memory files that are there, for tests. */
+	get memoryNames(): string[] {
+		return [...this.#memories.keys()].sort();
+	}
+
 	/** Calls that have not settled, per disk, for messages. */
 	waiting(): string[] {
 		const lines: string[] = [];

@@ -42,14 +42,15 @@ async function spaceOf(path: string, modules: VolumeModules): Promise<{ capacity
 
 /**
  * Removes what this volume has on the disks at these paths, and nothing else. All disks are locked before the first file goes.
+ * `id`: of exactly this volume, whatever others have the name.
  * @throws FsError REFUSED: a daemon has a disk, or a disk belongs to another volume.
  */
 export async function destroyVolume(
-	options: { readonly diskPaths: readonly string[]; readonly name: string },
+	options: { readonly diskPaths: readonly string[]; readonly name: string; readonly id?: string },
 	modules: VolumeModules,
 ): Promise<{ readonly removedDisks: readonly string[] }> {
 	const { roster, found } = await inspectDisks(options.diskPaths, modules);
-	if (roster.name !== options.name) {
+	if (roster.name !== options.name || (options.id ?? roster.volume) !== roster.volume) {
 		throw new FsError(
 			"REFUSED",
 			"volume.destroy-name",
@@ -63,17 +64,18 @@ export async function destroyVolume(
 			disks.push(disk);
 			await disk.lock();
 		}
+		// With the last superblock goes what tells whose they are.
+		await removeMemories(roster.volume, modules.platform);
 		for (const disk of disks) await clearDisk(disk);
 	} finally {
 		await Promise.allSettled(disks.map((disk) => disk.close()));
 	}
 	for (const { path } of found) await removeShell(path, modules);
-	const names = memoryNames(roster.volume);
-	await modules.platform.removeMemory(names.log);
-	await modules.platform.removeMemory(names.dirty);
-	await modules.platform.removeMemory(names.handles);
-	await modules.platform.removeMemory(names.locks);
 	return { removedDisks: found.map(({ path }) => path) };
+}
+
+export async function removeMemories(volume: string, platform: VolumeModules["platform"]): Promise<void> {
+	for (const name of Object.values(memoryNames(volume))) await platform.removeMemory(name);
 }
 
 /** The empty folders and the lock file: the directory is then as blank as it was given. */

@@ -28,6 +28,7 @@ import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, SessionOp
 import { limits } from "./limits.ts";
 import { memoryNames } from "./memory-names.ts";
 import { RequestMemory, requestMemoryBytes } from "./request-memory.ts";
+import { destroyVolume, removeMemories } from "./offline.ts";
 import type { MetadataCheck } from "./verify.ts";
 import { LocalVolume, type VolumeSession } from "./native-volume.ts";
 
@@ -42,6 +43,8 @@ export async function createVolume(options: CreateOptions, modules: VolumeModule
 	const roster = await createDiskSet(
 		{
 			name: options.name,
+			unfinished: true,
+			onAbandoned: (volume) => removeMemories(volume, modules.platform),
 			paths: options.diskPaths,
 			force: options.force ?? false,
 			config: {
@@ -54,11 +57,24 @@ export async function createVolume(options: CreateOptions, modules: VolumeModule
 		},
 		modules,
 	);
-	const memory = options.memory === undefined ? {} : { memory: options.memory };
-	const opened = await openFloors({ name: options.name, diskPaths: options.diskPaths, acceptLoss: false, ...memory }, modules);
-	await opened.core.transactFirst((tx, context) => void makeRoot(tx, context, options.uid, options.gid));
-	await opened.release(true);
+	await fillVolume(options, roster.volume, modules);
 	return { id: roster.volume, redundancy: formatRedundancy(redundancy), warnings };
+}
+
+/** Everything up to the change of the roster that makes it a volume. What fails before is taken away again, as far as the disks let it. */
+async function fillVolume(options: CreateOptions, volume: string, modules: VolumeModules): Promise<void> {
+	const { name, diskPaths } = options;
+	const memory = options.memory === undefined ? {} : { memory: options.memory };
+	try {
+		const opened = await openFloors({ name, diskPaths, acceptLoss: false, ...memory }, modules, volume);
+		await opened.core.transactFirst((tx, context) => void makeRoot(tx, context, options.uid, options.gid));
+		await opened.release(true);
+	} catch (error) {
+		await destroyVolume({ diskPaths, name, id: volume }, modules).catch((failure: unknown) =>
+			modules.logger.warn("what was made of a volume could not be removed", { error: toFsError(failure, "volume.undo-create").message }),
+		);
+		throw error;
+	}
 }
 
 /** Small disks get a small log: at most a sixteenth of the disk, but never less than the log can work with. */
@@ -157,12 +173,13 @@ interface Floors {
 	release(clean: boolean): Promise<void>;
 }
 
-async function openFloors(options: OpenOptions, modules: VolumeModules): Promise<Floors> {
+/** `creating`: the volume that is just being made. */
+async function openFloors(options: OpenOptions, modules: VolumeModules, creating?: string): Promise<Floors> {
 	const { platform, logger } = modules;
 	const undo: (() => Promise<void>)[] = [];
 	try {
 		const { diskPaths, acceptLoss, skipLocked = false } = options;
-		const disks = await openDiskSet({ paths: diskPaths, acceptLoss, skipLocked }, modules);
+		const disks = await openDiskSet({ paths: diskPaths, acceptLoss, skipLocked, ...(creating && { creating }) }, modules);
 		undo.push(() => disks.close());
 		const { roster } = disks;
 		if (roster.name !== options.name) {
