@@ -11,6 +11,9 @@ const dataLossSites: ReadonlySet<string> = new Set([
 	"log.mirrors-missing",
 	"log.manifest-missing",
 	"log.lost",
+	"log.gone",
+	"kv.manifest-lost",
+	"kv.run-lost",
 ]);
 
 const byCode: Partial<Record<ErrorCode, number>> = {

@@ -489,7 +489,8 @@ test("an unawaited record becomes durable by itself", async () => {
 
 test("every sync site of this floor matters", async () => {
 	const sites = new Set<string>();
-	for (const ignored of [undefined, "log.records", "log.segment-name", "log.superblock", "log.superblock-name"]) {
+	const all = ["log.records", "log.segment-header", "log.segment-name", "log.superblock", "log.superblock-name"];
+	for (const ignored of [undefined, ...all]) {
 		let lost = 0;
 		for (let seed = 100; seed < 112; seed++) {
 			const at = machine(seed, 3);
@@ -497,6 +498,8 @@ test("every sync site of this floor matters", async () => {
 			await createVolume(at);
 			at.node.powerCut();
 			try {
+				await at.world.run(mount(at));
+				at.node.powerCut();
 				const mounted = await at.world.run(mount(at));
 				await at.world.run(async () => {
 					for (let i = 1; i <= 5; i++) await mounted.log.durable(await append(mounted, payloadOf(at, i)));
@@ -512,5 +515,79 @@ test("every sync site of this floor matters", async () => {
 		if (ignored) assert.ok(lost > 0, `without ${ignored} something is lost (seeds 100 to 111)`);
 		else assert.equal(lost, 0, "with all of them nothing is");
 	}
-	assert.deepEqual([...sites].sort(), ["log.records", "log.segment-name", "log.superblock", "log.superblock-name"]);
+	assert.deepEqual([...sites].sort(), all);
+});
+
+test("the log gone from all mirrors: refused, saying what is there, and only --accept-loss goes on; not where nothing is lost by it", async () => {
+	for (const how of ["removed", "noise", "zeros"] as const) {
+		const { at, members, history } = await stopped(31);
+		const destroy = (): void => {
+			for (const member of members) {
+				const device = at.world.disk(`/d${member}`);
+				for (const name of device.files().filter((one) => one.startsWith("log/"))) {
+					const bytes = device.peek(name);
+					if (how === "removed") device.remove(name);
+					else device.corrupt(name, 0, bytes.length, how === "noise" ? new Uint8Array([0x5a, 0xc3, 0x11]) : bytes);
+				}
+			}
+		};
+		destroy();
+		const refused = (error: unknown): boolean => {
+			if (!isFsError(error, "EIO") || error.site !== "log.gone") throw error;
+			assert.match(error.message, /d\d \(\/d\d\).*checkpoint \(record \d+\).*--accept-loss/s);
+			return true;
+		};
+		await assert.rejects(at.world.run(mount(at)), refused);
+		at.node.kill();
+		await assert.rejects(at.world.run(mount(at)), refused, "nor at the second try");
+		at.node.kill();
+		const forced = await at.world.run(mount(at, { acceptLoss: true }));
+		assert.ok(isPrefix(forced.history, history) && forced.history.length < history.length, how);
+		assert.equal(forced.report.lostFrom, forced.history.length + 1);
+		// Whatever became of the log: a volume that was left clean needs none.
+		await at.world.run(checkpoint(forced));
+		await at.world.run(markClean(forced.disks));
+		at.node.powerCut();
+		destroy();
+		assert.deepEqual((await at.world.run(mount(at))).history, forced.history, how);
+	}
+});
+
+test("one mirror of the log is enough; and power that fails as soon as a log begins is no loss", async () => {
+	for (let seed = 32; seed < 40; seed++) {
+		const { at, members, history } = await stopped(seed);
+		for (const member of members.slice(1)) {
+			const device = at.world.disk(`/d${member}`);
+			for (const name of device.files().filter((one) => one.startsWith("log/"))) device.remove(name);
+		}
+		const again = await at.world.run(mount(at));
+		assert.deepEqual(again.history, history, `seed ${seed}`);
+		at.node.powerCut();
+		for (let round = 0; round < 3; round++) {
+			const empty = await at.world.run(mount(at));
+			assert.deepEqual(empty.history, history, `seed ${seed}, round ${round}`);
+			at.node.powerCut();
+		}
+	}
+});
+
+test("what a daemon that was killed had written to the mirrors is missed, though nobody had waited for it", async () => {
+	const at = machine(41, 6);
+	await createVolume(at);
+	const mounted = await at.world.run(mount(at));
+	for (let i = 1; i <= 5; i++) await at.world.run(append(mounted, `record ${i}`));
+	await at.world.advance(200);
+	const { members } = mounted.log;
+	at.node.kill();
+	for (const member of members) {
+		const device = at.world.disk(`/d${member}`);
+		for (const name of device.files().filter((one) => one.startsWith("log/"))) {
+			const length = device.peek(name).length;
+			// The header stays.
+			device.corrupt(name, segmentHeaderBytes, length - segmentHeaderBytes, device.peekRange(name, segmentHeaderBytes, length));
+		}
+	}
+	await assert.rejects(at.world.run(mount(at)), (error) => isFsError(error, "EIO") && error.site === "log.lost" && error.data.first === 1);
+	at.node.kill();
+	assert.deepEqual((await at.world.run(mount(at, { acceptLoss: true }))).history, []);
 });

@@ -508,7 +508,26 @@ class MirroredLog implements Log {
 
 	async #openMirrors(members: readonly DiskId[]): Promise<Map<DiskId, SegmentFile> | undefined> {
 		await Promise.all(members.map((id) => this.#openMirror(id)));
-		return this.#acquireOnAll(members, true);
+		const places = await this.#acquireOnAll(members, true);
+		if (places === undefined || (await this.#syncHeaders(places))) return places;
+		this.#giveBack(places);
+		return undefined;
+	}
+
+	/** Before the roster names the epoch: a mirror of it on which nothing is found has then lost it. */
+	async #syncHeaders(places: ReadonlyMap<DiskId, SegmentFile>): Promise<boolean> {
+		let done = 0;
+		await Promise.all(
+			[...places].map(async ([id, { file }]) => {
+				try {
+					await file.sync("log.segment-header");
+					done++;
+				} catch (error) {
+					this.#memberFailed(id, error, "sync");
+				}
+			}),
+		);
+		return done === places.size;
 	}
 
 	async #openMirror(id: DiskId): Promise<void> {

@@ -181,6 +181,12 @@ function decodeHeader(slot: Uint8Array): Header | undefined {
 	}
 }
 
+/** Everything up to here a former process had written to the files of all mirrors; undefined when the memory is not of this volume and incarnation. */
+export function readReleased(memory: Memory, identity: TailIdentity): number | undefined {
+	const header = memory.bytes.length < minimumBytes ? undefined : newestHeader(memory.bytes);
+	return header?.volume === identity.volume && header.incarnation === identity.incarnation ? header.released : undefined;
+}
+
 /**
  * The records that a former process left, oldest first, as views; empty when the memory is not of this volume and incarnation.
  * Any bytes are fine.

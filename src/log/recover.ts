@@ -8,17 +8,19 @@
  *  V3 The first sequence that no source has is the end, unless it was acknowledged as durable: a record after it says so, or a log epoch
  *     begins beyond it. Then records are lost, and that is an error unless the operator accepted it.
  *  V4 Memory: one segment of each mirror of each epoch.
+ *  V5 A mirror of the newest epoch holds a segment with its header, or a record: that was durable when the epoch began. When all of them have neither, the log is gone, not empty.
  */
-import { emptyBytes } from "../base/bytes.ts";
+import { emptyBytes, latin1ToUtf8 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { Borrowed, Disk, DiskFile } from "../platform/interface.ts";
 import type { DiskId, DiskSet, LogEpoch, LogModules, LogRecord, RecoveredLog, Roster } from "./interface.ts";
 import { maximumSegmentBytes, peekBytes, rereadBytes } from "./limits.ts";
-import { readMemoryTail } from "./memory-tail.ts";
+import { readMemoryTail, readReleased } from "./memory-tail.ts";
 import {
 	type ChainedRecord,
 	chainChecksum,
+	decodeSegmentHeader,
 	type FoundRecord,
 	recordAt,
 	scanRecords,
@@ -52,13 +54,14 @@ interface Source {
 
 /**
  * The returned `records` can be iterated once.
- * @throws FsError from `records`: EIO `log.lost` naming the first record that was acknowledged and that nothing holds; REFUSED (newer
+ * @throws FsError EIO `log.gone`: no mirror of the newest log can be read. From `records`: EIO `log.lost` naming the first record that was acknowledged and that nothing holds; REFUSED (newer
  * format).
  */
 export async function recoverLog(options: RecoverOptions, modules: LogModules): Promise<RecoveredLog> {
 	const acceptLoss = options.acceptLoss ?? modules.disks.opened?.acceptLoss ?? false;
 	const report: Report = { lastSequence: options.after, lastChecksum: 0, damagedRecords: 0, mirrorsRead: 0, fromMemory: 0 };
-	const sources = await openSources(options.after, modules, report);
+	const { sources, readable } = await openSources(options.after, modules, report);
+	refuseGone(readable, { ...options, acceptLoss }, modules, report);
 	return { records: merge({ ...options, acceptLoss }, sources, modules, report), report };
 }
 
@@ -70,7 +73,7 @@ async function* merge(
 	modules: LogModules,
 	report: Report,
 ): AsyncGenerator<LogRecord, void, undefined> {
-	let acknowledged = firstsBefore(modules.disks.roster);
+	let acknowledged = Math.max(firstsBefore(modules.disks.roster), releasedBefore(modules) ?? 0);
 	const advance = async (source: Source): Promise<void> => {
 		const next = await source.records.next();
 		source.head = next.done ? undefined : next.value;
@@ -126,6 +129,34 @@ function noteDamage(sources: readonly Source[], record: Found, disks: DiskSet, r
 	if (!sources.some(({ disk, head }) => disk !== undefined && head?.sequence === record.sequence)) report.fromMemory++;
 }
 
+/** What the process before had written to all mirrors, as far as its memory is still there: after its death alone, nothing of that may be missing. */
+function releasedBefore({ disks, memory }: LogModules): number | undefined {
+	const newest = currentLogEpoch(disks.roster);
+	if (!newest || !memory.existed || disks.opened?.clean) return undefined;
+	return readReleased(memory, { volume: disks.roster.volume, incarnation: newest.incarnation });
+}
+
+/** V5. Nothing is lost where the volume was left clean, or where the memory goes on from the checkpoint. */
+function refuseGone(
+	readable: ReadonlySet<DiskId>,
+	{ after, acceptLoss }: Required<RecoverOptions>,
+	modules: LogModules,
+	report: Report,
+): void {
+	const { disks, logger } = modules;
+	const newest = currentLogEpoch(disks.roster);
+	if (!newest || disks.opened?.clean || newest.members.some((id) => readable.has(id))) return;
+	if ((releasedBefore(modules) ?? Number.POSITIVE_INFINITY) <= after) return;
+	const paths = newest.members.map((id) => `d${id} (${disks.slot(id)?.path ?? "not found"})`).join(", ");
+	const message =
+		`volume ${latin1ToUtf8(disks.roster.name)} was not unmounted cleanly, and the log of its last mount can be read on none of the disks that mirror it: ${paths}. ` +
+		`The state of the last checkpoint (record ${after}) is there; what was acknowledged after it is in that log alone. ` +
+		"Bring back disks that hold it and mount again; --accept-loss continues with the checkpoint, and what came after it is lost for good";
+	if (!acceptLoss) throw new FsError("EIO", "log.gone", message, { after, members: newest.members });
+	report.lostFrom = after + 1;
+	logger.error(message);
+}
+
 function refuseLoss(first: number, acknowledged: number, acceptLoss: boolean, logger: Logger, report: Report): void {
 	const message =
 		`log records ${first} to ${acknowledged} were acknowledged as durable, but record ${first} is on none of the disks that can be read. ` +
@@ -138,11 +169,16 @@ function refuseLoss(first: number, acknowledged: number, acceptLoss: boolean, lo
 
 // ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-async function openSources(after: number, modules: LogModules, report: Report): Promise<readonly Source[]> {
+async function openSources(
+	after: number,
+	modules: LogModules,
+	report: Report,
+): Promise<{ readonly sources: readonly Source[]; readonly readable: ReadonlySet<DiskId> }> {
 	const { disks } = modules;
 	const epochs = disks.roster.logEpochs;
 	const members = new Set(epochs.flatMap((epoch) => epoch.members));
 	const sources: Source[] = [];
+	const readable = new Set<DiskId>();
 	await Promise.all(
 		[...members].map(async (id) => {
 			const disk = disks.readable(id);
@@ -150,13 +186,14 @@ async function openSources(after: number, modules: LogModules, report: Report): 
 			const mirror = new Mirror(id, disk, epochs, after, modules);
 			await mirror.survey();
 			report.mirrorsRead++;
+			if (mirror.isReadable) readable.add(id);
 			for (const epoch of epochs)
 				if (epoch.members.includes(id)) sources.push({ disk: id, records: mirror.records(epoch.epoch), head: undefined });
 		}),
 	);
 	sources.sort((a, b) => (a.disk ?? 0) - (b.disk ?? 0));
 	sources.push({ disk: undefined, records: memoryRecords(after, modules), head: undefined });
-	return sources;
+	return { sources, readable };
 }
 
 /** Only of the mount that started the newest log epoch, and only when that one did not end cleanly. */
@@ -184,6 +221,7 @@ class Mirror {
 	readonly #after: number;
 	readonly #modules: LogModules;
 	#segments: SurveyedSegment[] = [];
+	#hasHeader = false;
 
 	constructor(id: DiskId, disk: Disk, epochs: readonly LogEpoch[], after: number, modules: LogModules) {
 		this.#id = id;
@@ -191,6 +229,11 @@ class Mirror {
 		this.#epochs = new Map(epochs.filter((epoch) => epoch.members.includes(id)).map((epoch) => [epoch.epoch, epoch]));
 		this.#after = after;
 		this.#modules = modules;
+	}
+
+	/** There is something of the log on it, be it empty. */
+	get isReadable(): boolean {
+		return this.#hasHeader || this.#segments.length > 0;
 	}
 
 	/**
@@ -222,10 +265,22 @@ class Mirror {
 	/** The record at the segment's start; undefined when there is no sound one. */
 	async #firstRecord(number: number): Promise<SurveyedSegment | undefined> {
 		const { bytes, release } = await this.#borrow(number, peekBytes);
+		this.#hasHeader ||= this.#isHeader(bytes, number);
 		const record = recordAt(bytes, segmentHeaderBytes, this.#modules.disks.roster.volume);
 		const first = record && { number, epoch: record.epoch, firstSequence: record.sequence };
 		release();
 		return first;
+	}
+
+	#isHeader(bytes: Uint8Array, number: number): boolean {
+		const { disks } = this.#modules;
+		try {
+			const header = decodeSegmentHeader(bytes, segmentName(number));
+			return header.volume === disks.roster.volume && header.diskUuid === disks.slot(this.#id)?.uuid && header.number === number;
+		} catch (error) {
+			if (isFsError(error, "CORRUPT")) return false;
+			throw error;
+		}
 	}
 
 	/** The first needed record of each epoch in a segment. */
