@@ -12,7 +12,7 @@ import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { formatRange, parseRange } from "../doors/nfs/addresses.ts";
 import type { LiveExport } from "../doors/nfs/exports.ts";
-import { type Change, NfsServer, type NfsStatus } from "../doors/nfs/server.ts";
+import { type Change, type LockServiceStatus, NfsServer, type NfsStatus } from "../doors/nfs/server.ts";
 import type { Platform } from "../platform/interface.ts";
 import type { ExportRecord, ExportSquash, PortMapperChoice, ServiceRecord } from "../records/interface.ts";
 import type { NativeVolume } from "../volume/native/interface.ts";
@@ -152,7 +152,14 @@ export class Exporter {
 
 	async #status(): Promise<NfsDoorStatus> {
 		const entries = await this.#modules.volume.exports.list();
-		const nothing: NfsStatus = { port: 0, wide: false, portMapper: "none", connections: [], mounts: [], openFiles: 0 };
+		const locks: LockServiceStatus = {
+			stateNumber: this.#modules.volume.clientLocks.stateNumber,
+			grace: null,
+			clients: [],
+			waiting: 0,
+			untold: 0,
+		};
+		const nothing: NfsStatus = { port: 0, wide: false, portMapper: "none", connections: [], mounts: [], openFiles: 0, locks };
 		return { ...(this.#server?.status() ?? nothing), exports: entries.length, trouble: this.#trouble };
 	}
 
@@ -185,7 +192,10 @@ export class Exporter {
 		const tell = async (change: Change): Promise<void> => {
 			if (!(await changed(change))) logger.warn("the kernel did not forget in time what it knew of a change over NFS", {});
 		};
-		return new NfsServer({ secret, readOnly: this.#options.readOnly }, { volume, platform, logger, changed: tell });
+		return new NfsServer(
+			{ secret, readOnly: this.#options.readOnly },
+			{ volume, clientLocks: volume.clientLocks, platform, logger, changed: tell },
+		);
 	}
 
 	/** Those whose folder is there. */

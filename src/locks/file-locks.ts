@@ -1,18 +1,19 @@
 /**
  * The lock table of a volume at work: performs the core's effects. Locks of local programs (fcntl, open file descriptions, flock) are of the volatile class: where a session outlives this process they stand in its lock memory
- * before whoever asked is told.
+ * before whoever asked is told. Locks of clients elsewhere are of the roster class: whoever calls for them keeps them in records, from which they are put back.
  *
  * Invariants
  *  T1 What a command changed is in the lock memory before any promise that it settles.
  *  T2 Each waiting request has one entry in `#waiting`; it goes when the core answers.
  *  T3 A request of a predecessor that changed something is not carried out again: `#before` has its name until no request can come again.
+ *  T4 While grace lasts nothing is locked but what was held before: who asks for more waits (programs here) or is sent away (clients elsewhere).
  */
 import { assert } from "../base/assert.ts";
 import { Deferred } from "../base/async.ts";
 import { FsError } from "../base/errors.ts";
 import type { Clock } from "../platform/interface.ts";
 import { apply, createLockState, holdsOf, type LockState, test, waitedFor, waitersOf } from "./core.ts";
-import type { Command, Effect, Hold, LockCounters, Owner, RefusalCode } from "./interface.ts";
+import type { Command, Effect, Hold, LockCounters, Owner, RefusalCode, Request } from "./interface.ts";
 import { fileLockLimits, lockLimits } from "./limits.ts";
 import { familyOf, isExclusive, type LockClass, type LockFamily } from "./matrix.ts";
 import { isNamed, type LockMemory, type LockRecord, type RequestName, type StoredLock } from "./memory.ts";
@@ -31,6 +32,27 @@ export interface LocalLock {
 	readonly owner: LocalOwner;
 	readonly exclusive: boolean;
 	readonly range: Range;
+}
+
+/** Of a client elsewhere. */
+export interface RemoteLock {
+	readonly ino: number;
+	/** Its number in the roster. */
+	readonly client: number;
+	/** Whoever locks there, as the client numbers them: 32 bits. */
+	readonly owner: number;
+	readonly exclusive: boolean;
+	readonly range: Range;
+}
+
+/** A share reservation: what an open elsewhere does, and what it lets nobody else do (bits of `share` in matrix.ts). */
+export interface RemoteShare {
+	readonly ino: number;
+	readonly client: number;
+	/** Opaque. */
+	readonly owner: string;
+	readonly access: number;
+	readonly deny: number;
 }
 
 export interface HeldLock {
@@ -70,6 +92,8 @@ export class FileLocks {
 	/** Names of requests that changed something, the newest last: carried over when the memory is written anew. */
 	#notes: RequestName[] = [];
 	#before = new Set<string>();
+	/** T4: who waits for its end, by the key of the request. Undefined: there is no grace. */
+	#grace: Map<string, Deferred<void>> | undefined;
 
 	constructor(modules: FileLockModules) {
 		this.#modules = modules;
@@ -126,14 +150,21 @@ export class FileLocks {
 		const lockClass: LockClass = `${lock.family}-${lock.exclusive ? "exclusive" : "shared"}`;
 		const want = { kind: "range", class: lockClass, range: lock.range, handle: lock.handle } as const;
 		const { wait: patient, victim } = how;
-		const answer = this.#run({ kind: "request", ino: lock.ino, key, owner, want, patient, victim, deadlineMs: undefined }, how.request);
+		if (this.#grace !== undefined) await this.#graceEnds(key, this.#grace);
+		await this.#ask({ kind: "request", ino: lock.ino, key, owner, want, patient, victim, deadlineMs: undefined }, how.request);
+	}
+
+	/** Undefined: it is granted. Otherwise it waits. @throws FsError: it is refused. */
+	#ask(request: Request, name: RequestName): Promise<void> | undefined {
+		const { key } = request;
+		const answer = this.#run(request, name);
 		const mine = answer.findLast((effect) => "key" in effect && effect.key === key && effect.kind !== "set");
 		assert(mine !== undefined, "C1: a request is answered");
 		if (mine.kind === "refused") throw refusal(mine.code, mine.why);
-		if (mine.kind !== "waiting") return;
+		if (mine.kind !== "waiting") return undefined;
 		const waiting = this.#waiting.get(key) ?? new Deferred<void>();
 		this.#waiting.set(key, waiting);
-		await waiting.promise;
+		return waiting.promise;
 	}
 
 	/** @throws FsError ENOLCK: it would make more pieces of one file's locks than there may be. */
@@ -152,7 +183,13 @@ export class FileLocks {
 
 	/** Gives up waiting, if it still waits: `lock` then throws ECANCELED. */
 	cancel(request: RequestName): void {
-		this.#run({ kind: "cancel", key: `fuse:${nameOf(request)}` }, noRequest);
+		const key = `fuse:${nameOf(request)}`;
+		const early = this.#grace?.get(key);
+		if (early === undefined) this.#run({ kind: "cancel", key }, noRequest);
+		else {
+			this.#grace?.delete(key);
+			early.reject(refusal("ECANCELED", "it was cancelled"));
+		}
 	}
 
 	/** A process has closed one of its descriptors of the file: fcntl(2) takes all its locks there. */
@@ -172,6 +209,134 @@ export class FileLocks {
 		const before = this.#state.counters.broken;
 		this.#run({ kind: "break-locks", ino, owner }, noRequest);
 		return this.#state.counters.broken - before;
+	}
+
+	// ── what doors of clients elsewhere ask ────────────────────────────────────────────────────────────────────
+
+	/**
+	 * What becomes of a lock of a client elsewhere: undefined when it is granted, else it waits, and the promise settles when it is granted or was cancelled. The same request that comes again while it waits is the same one.
+	 * Grace is the caller's to mind.
+	 * @throws FsError as `lock`.
+	 */
+	lockRemote(lock: RemoteLock, wait: boolean): Promise<void> | undefined {
+		const lockClass: LockClass = lock.exclusive ? "nfs-exclusive" : "nfs-shared";
+		const want = { kind: "range", class: lockClass, range: lock.range, handle: undefined } as const;
+		const owner = remoteOwner(lock.client, lock.owner);
+		const request = { ino: lock.ino, key: remoteKey(lock), owner, want, patient: wait, victim: true, deadlineMs: undefined } as const;
+		return this.#ask({ kind: "request", ...request }, noRequest);
+	}
+
+	/** @throws FsError ENOLCK, as `unlock`. */
+	unlockRemote({ ino, client, owner, range }: Omit<RemoteLock, "exclusive">): void {
+		const effects = this.#run({ kind: "unlock", ino, owner: remoteOwner(client, owner), family: "nfs", range }, noRequest);
+		for (const effect of effects) if (effect.kind === "refused" && effect.key === "") throw refusal(effect.code, effect.why);
+	}
+
+	conflictRemote({ ino, client, owner, exclusive, range }: RemoteLock): HeldLock | undefined {
+		const lockClass: LockClass = exclusive ? "nfs-exclusive" : "nfs-shared";
+		const hold = test(this.#state, ino, remoteOwner(client, owner).id, { class: lockClass, range });
+		return hold === undefined ? undefined : this.#held(ino, hold);
+	}
+
+	/** False: it did not wait. */
+	cancelRemote(lock: RemoteLock): boolean {
+		const key = remoteKey(lock);
+		if (!this.#state.waiters.has(key)) return false;
+		this.#run({ kind: "cancel", key }, noRequest);
+		return true;
+	}
+
+	/** The ranges that one client has of a file. */
+	heldRemote(
+		client: number,
+		ino: number,
+	): readonly { readonly owner: number; readonly exclusive: boolean; readonly range: Range; readonly ageMs: number }[] {
+		const of = remoteClient(client);
+		return holdsOf(this.#state, ino)
+			.filter(({ owner, class: held }) => owner.client === of && familyOf(held) === "nfs")
+			.map((hold) => {
+				const { exclusive, range, ageMs, owner } = this.#held(ino, hold);
+				return { owner: owner.pid, exclusive, range, ageMs };
+			});
+	}
+
+	/** Held before: entered as it was, without asking. */
+	restoreRemote({ ino, client, owner, exclusive, range }: RemoteLock, sinceRealMs: number): void {
+		const lockClass: LockClass = exclusive ? "nfs-exclusive" : "nfs-shared";
+		const hold = { class: lockClass, owner: remoteOwner(client, owner), range, handle: undefined };
+		apply(this.#state, { kind: "restore", ino, hold, sinceMs: this.#nowMs - Math.max(0, this.#realMs - sinceRealMs) }, this.#nowMs);
+	}
+
+	/** Whether a client holds a lock or waits for one, or has a share. */
+	isBusyRemote(client: number): boolean {
+		const of = remoteClient(client);
+		if ((this.#state.byClient.get(of) ?? 0) > 0) return true;
+		for (const { request } of this.#state.waiters.values()) if (request.owner.client === of) return true;
+		for (const { opens } of this.#state.resources.values()) if (opens.some(({ owner }) => owner.client === of)) return true;
+		return false;
+	}
+
+	/** Files that a client holds something of. */
+	filesOfRemote(client: number): readonly number[] {
+		const of = remoteClient(client);
+		const inodes: number[] = [];
+		for (const [ino, { holds, opens }] of this.#state.resources)
+			if (holds.some(({ owner }) => owner.client === of) || opens.some(({ owner }) => owner.client === of)) inodes.push(ino);
+		return inodes;
+	}
+
+	/** Clients elsewhere that hold something of a file, by their numbers. */
+	remoteClientsOf(ino: number): readonly number[] {
+		const clients = holdsOf(this.#state, ino).flatMap(({ owner }) => (owner.door === "nfs" ? [Number(owner.client.slice(4))] : []));
+		return [...new Set(clients)];
+	}
+
+	/** A client is gone: its locks, its shares, and what it waited for. */
+	dropRemote(client: number): void {
+		this.#run({ kind: "drop-client", client: remoteClient(client) }, noRequest);
+	}
+
+	/** @throws FsError EBUSY (somebody denies it, or does what it would deny), ENOLCK. */
+	share({ ino, client, owner: of, access, deny }: RemoteShare): void {
+		const { id, owner } = shareOwner(client, of);
+		const want = { kind: "open", id, sharing: { access, deny } } as const;
+		const request = { ino, key: `${id}:${ino}`, owner, want, patient: false, victim: true, deadlineMs: undefined } as const;
+		const later = this.#ask({ kind: "request", ...request }, noRequest);
+		assert(later === undefined, "leases that an open would wait for are not given to anybody yet");
+	}
+
+	unshare({ ino, client, owner }: Pick<RemoteShare, "ino" | "client" | "owner">): void {
+		this.#run({ kind: "close", ino, id: shareOwner(client, owner).id }, noRequest);
+	}
+
+	sharesOf(client: number, ino: number): readonly Omit<RemoteShare, "ino" | "client">[] {
+		const before = `${remoteClient(client)}:share:`;
+		return (this.#state.resources.get(ino)?.opens ?? [])
+			.filter(({ id }) => id.startsWith(before))
+			.map(({ id, sharing }) => ({ owner: id.slice(before.length), ...sharing }));
+	}
+
+	// ── grace ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	get inGrace(): boolean {
+		return this.#grace !== undefined;
+	}
+
+	/** T4, until `endGrace`. */
+	beginGrace(): void {
+		this.#grace ??= new Map();
+	}
+
+	endGrace(): void {
+		const waiting = this.#grace;
+		this.#grace = undefined;
+		for (const one of waiting?.values() ?? []) one.resolve();
+	}
+
+	#graceEnds(key: string, grace: Map<string, Deferred<void>>): Promise<void> {
+		const waiting = grace.get(key) ?? new Deferred<void>();
+		grace.set(key, waiting);
+		return waiting.promise;
 	}
 
 	// ── what operators ask ─────────────────────────────────────────────────────────────────────────────────────
@@ -236,6 +401,7 @@ export class FileLocks {
 		if (memory === undefined) return;
 		const records: LockRecord[] = [];
 		for (const effect of effects) {
+			if (isRemote(effect)) continue;
 			if (effect.kind === "set") records.push(this.#record("set", effect.ino, effect.hold, requestOf(effect.key)));
 			else if (effect.kind === "clear") {
 				const owner: Owner = { id: effect.owner, client: "", door: "fuse", pid: 0 };
@@ -260,7 +426,8 @@ export class FileLocks {
 	/** Everything that is held, and what may have to be answered again. */
 	#all(): LockRecord[] {
 		const records: LockRecord[] = [];
-		for (const [ino, { holds }] of this.#state.resources) for (const hold of holds) records.push(this.#record("set", ino, hold, noRequest));
+		for (const [ino, { holds }] of this.#state.resources)
+			for (const hold of holds) if (hold.owner.door === "fuse") records.push(this.#record("set", ino, hold, noRequest));
 		for (const request of this.#notes) records.push({ kind: "note", request });
 		return records;
 	}
@@ -275,6 +442,26 @@ export class FileLocks {
 function ownerOf({ id, pid }: LocalOwner): Owner {
 	assert(/^[0-9a-f]{16}$/.test(id), "an owner of this machine is a number of the kernel's");
 	return { id: doorId(id), client: `fuse:${pid}`, door: "fuse", pid };
+}
+
+/** The roster class: not for the memory of this machine's locks. */
+function isRemote(effect: Effect): boolean {
+	return (effect.kind === "set" && effect.hold.owner.door !== "fuse") || (effect.kind === "clear" && effect.family === "nfs");
+}
+
+const remoteClient = (client: number): string => `nfs:${client}`;
+
+function remoteOwner(client: number, owner: number): Owner {
+	return { id: `nfs:${client}:${owner}`, client: remoteClient(client), door: "nfs", pid: owner };
+}
+
+function remoteKey({ ino, client, owner, exclusive, range }: RemoteLock): string {
+	return `nfs:${client}:${owner}:${ino}:${exclusive}:${range.start}:${range.end}`;
+}
+
+function shareOwner(client: number, owner: string): { readonly id: string; readonly owner: Owner } {
+	const id = `${remoteClient(client)}:share:${owner}`;
+	return { id, owner: { id, client: remoteClient(client), door: "nfs", pid: 0 } };
 }
 
 function hexOf([high, low]: readonly [number, number]): string {

@@ -261,6 +261,8 @@ export interface Network {
 /** Bytes given to `onData` are the receiver's own. */
 export interface TcpConnection extends Connection {
 	readonly remote: Peer;
+	/** The address of this machine that the other side sees. */
+	readonly local: string;
 	/** All parts one after the other, none of another call in between. Resolves when they are with the kernel: whoever writes without waiting for that has them in memory. They must not change before. */
 	writeParts(parts: readonly Uint8Array[]): Promise<void>;
 	/** Back-pressure: no more `onData` until `resume`, except what was on its way; the other side's writes wait when the buffers between are full. */

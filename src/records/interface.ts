@@ -419,6 +419,56 @@ export interface ServiceRecord {
 	/** 0: none was chosen yet. */
 	readonly port: number;
 	readonly portMapper: PortMapperChoice;
+	/** What clients know this service as, for notices after a restart; "" = by its address alone. */
+	readonly serverName: string;
+	/** NSM's state number: odd; two more whenever locks that clients hold were forgotten. */
+	readonly lockState: number;
+	/** Numbers of clients with locks; after it comes the next. */
+	readonly nextLockClient: number;
+	/** The volume ended in order, and not during grace: the records of locks are those of the end. */
+	readonly locksExact: boolean;
+	readonly birthEpoch: number;
+}
+
+/** A client elsewhere that may hold locks: durable before its first one (architecture, rule 6). */
+export interface LockClientRecord {
+	readonly id: number;
+	/** As it calls itself, a byte string. */
+	readonly name: string;
+	readonly address: string;
+	/** Of this service, as the client reaches it; "" = not known. */
+	readonly serverAddress: string;
+	/** Its own state number; 0 = not known. */
+	readonly clientState: number;
+	/** This service's, as far as it was told. */
+	readonly knownState: number;
+	readonly birthEpoch: number;
+}
+
+export interface HeldRange {
+	/** Whoever locked, as the client numbers them: 32 bits. */
+	readonly owner: number;
+	readonly exclusive: boolean;
+	/** Two words, high first; inclusive. */
+	readonly start: readonly [number, number];
+	readonly end: readonly [number, number];
+	/** Milliseconds since 1970. */
+	readonly since: number;
+}
+
+export interface HeldShare {
+	/** Opaque, of the client. */
+	readonly owner: string;
+	readonly access: number;
+	readonly deny: number;
+}
+
+/** What one client holds of one file: what it is told rests on this being committed, not on its being durable. */
+export interface LockHoldsRecord {
+	readonly client: number;
+	readonly ino: Ino;
+	readonly ranges: readonly HeldRange[];
+	readonly shares: readonly HeldShare[];
 	readonly birthEpoch: number;
 }
 
@@ -426,7 +476,7 @@ export interface ServiceRecord {
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · exportRecord(id) 'n' · serviceRecord() 'w' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · exportRecord(id) 'n' · serviceRecord() 'w' · lockClientRecord(id) 'l' · lockHoldsRecord(client, ino) 'j' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

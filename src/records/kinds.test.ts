@@ -38,6 +38,8 @@ import {
 	proofRecord,
 	requestRecord,
 	segmentRecord,
+	lockClientRecord,
+	lockHoldsRecord,
 	serviceRecord,
 	volumeRecord,
 	xattrRecord,
@@ -244,7 +246,34 @@ const samples: readonly Sample[] = [
 	),
 	sample(exportRecord, exported, exported.id),
 	sample(exportRecord, { ...exported, id: 1, folder: "", clients: [], squash: "none", readOnly: false, privilegedPorts: false }, 1),
-	sample(serviceRecord, { secret: new Uint8Array(16).fill(7), nextExport: 9, port: 65_535, portMapper: "system", birthEpoch: 3 }),
+	sample(serviceRecord, {
+		secret: new Uint8Array(16).fill(7),
+		nextExport: 9,
+		port: 65_535,
+		portMapper: "system",
+		serverName: "files.example",
+		lockState: 7,
+		nextLockClient: 3,
+		locksExact: true,
+		birthEpoch: 3,
+	}),
+	sample(
+		lockClientRecord,
+		{ id: 2, name: "client", address: "192.0.2.7", serverAddress: "192.0.2.1", clientState: 3, knownState: 1, birthEpoch: 1 },
+		2,
+	),
+	sample(
+		lockHoldsRecord,
+		{
+			client: 2,
+			ino: 17,
+			ranges: [{ owner: 9, exclusive: true, start: [0, 4], end: [0xffff_ffff, 0xffff_ffff], since: 1_700_000_000_000 }],
+			shares: [{ owner: "a\0b", access: 3, deny: 1 }],
+			birthEpoch: 1,
+		},
+		2,
+		17,
+	),
 	sample(careRecord, care),
 	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined, healing: undefined, healSpeed: undefined }),
 	sample(volumeRecord, volume),
@@ -356,7 +385,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 19);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 21);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

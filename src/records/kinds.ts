@@ -42,6 +42,10 @@ import type {
 	ScrubState,
 	Segment,
 	SegmentProof,
+	HeldRange,
+	HeldShare,
+	LockClientRecord,
+	LockHoldsRecord,
 	ServiceRecord,
 	VolumeRecord,
 	Xattr,
@@ -57,13 +61,17 @@ import {
 	maximumExportClients,
 	maximumExtentsPerBlock,
 	maximumGroups,
+	maximumHeldRanges,
+	maximumHeldShares,
 	maximumHistoryEntries,
 	maximumHistoryReasonBytes,
+	maximumHostNameBytes,
 	maximumInlineBytes,
 	maximumNameBytes,
 	maximumParityShards,
 	maximumPendingBytes,
 	maximumProtections,
+	maximumShareOwnerBytes,
 	maximumSpan,
 	maximumTargetBytes,
 	maximumTargetTextBytes,
@@ -93,6 +101,12 @@ function readBytes(reader: ByteReader, maximum: number, what: string): Uint8Arra
 function readText(reader: ByteReader, maximum: number, what: string): string {
 	const text = reader.text();
 	if (text.length === 0 || text.length > maximum) throw reader.corrupt(`${what} of ${text.length} bytes, 1 to ${maximum} expected`);
+	return text;
+}
+
+function readOptionalText(reader: ByteReader, maximum: number, what: string): string {
+	const text = reader.text();
+	if (text.length > maximum) throw reader.corrupt(`${what} of ${text.length} bytes, at most ${maximum} expected`);
 	return text;
 }
 
@@ -694,6 +708,7 @@ const squashes: readonly ExportSquash[] = ["root", "all", "none"];
 const portMappers: readonly PortMapperChoice[] = ["none", "own", "system"];
 const exportFlags = { readOnly: 1, privilegedPorts: 2 } as const;
 const secretBytes = 16;
+const truths: readonly boolean[] = [false, true];
 
 export const exportRecord: RecordKind<readonly [id: number], ExportRecord> = defineKind({
 	name: "export",
@@ -735,18 +750,102 @@ export const serviceRecord: RecordKind<readonly [], ServiceRecord> = defineKind(
 	parts: [],
 	sizeHint: 32,
 	epoch: (service) => service.birthEpoch,
-	write(writer, { secret, nextExport, port, portMapper }) {
+	write(writer, { secret, nextExport, port, portMapper, serverName, lockState, nextLockClient, locksExact }) {
 		assert(secret.length === secretBytes, `a secret of ${secret.length} bytes`);
+		assert(serverName.length <= maximumHostNameBytes, `a name of ${serverName.length} bytes`);
 		writer.raw(secret).u32(nextExport).u16(port).u8(portMappers.indexOf(portMapper));
+		writer
+			.text(serverName)
+			.u32(lockState)
+			.u32(nextLockClient)
+			.u8(locksExact ? 1 : 0);
 	},
 	read(reader, head) {
 		const secret = reader.raw(secretBytes).slice();
 		const nextExport = reader.u32();
 		const port = reader.u16();
 		const portMapper = readChoice(reader, portMappers, "port mapper");
-		return { secret, nextExport, port, portMapper, birthEpoch: head.birthEpoch };
+		const serverName = readOptionalText(reader, maximumHostNameBytes, "name");
+		const lockState = reader.u32();
+		const nextLockClient = reader.u32();
+		const locksExact = readChoice(reader, truths, "end");
+		return { secret, nextExport, port, portMapper, serverName, lockState, nextLockClient, locksExact, birthEpoch: head.birthEpoch };
 	},
 });
+
+// ── locks of clients elsewhere ───────────────────────────────────────────────────────────────────────────────────
+
+export const lockClientRecord: RecordKind<readonly [id: number], LockClientRecord> = defineKind({
+	name: "client with locks",
+	tag: "l",
+	parts: ["u64"],
+	sizeHint: 64,
+	epoch: (client) => client.birthEpoch,
+	write(writer, { id, name, address, serverAddress, clientState, knownState }) {
+		assert(name.length <= maximumHostNameBytes, `a name of ${name.length} bytes`);
+		for (const text of [address, serverAddress]) assert(text.length <= maximumClientTextBytes, `an address of ${text.length} bytes`);
+		writer.u64(id).text(name).text(address).text(serverAddress).u32(clientState).u32(knownState);
+	},
+	read(reader, head, key) {
+		const id = readIdentity(reader, key, 1);
+		const name = readOptionalText(reader, maximumHostNameBytes, "name");
+		const address = readText(reader, maximumClientTextBytes, "address");
+		const serverAddress = readOptionalText(reader, maximumClientTextBytes, "address");
+		const clientState = reader.u32();
+		const knownState = reader.u32();
+		return { id, name, address, serverAddress, clientState, knownState, birthEpoch: head.birthEpoch };
+	},
+});
+
+const rangeBytes = 29;
+
+export const lockHoldsRecord: RecordKind<readonly [client: number, ino: Ino], LockHoldsRecord> = defineKind({
+	name: "locks of client",
+	tag: "j",
+	parts: ["u64", "u64"],
+	sizeHint: ({ ranges, shares }) => 32 + rangeBytes * ranges.length + 64 * shares.length,
+	epoch: (holds) => holds.birthEpoch,
+	write(writer, { client, ino, ranges, shares }) {
+		assert(ranges.length <= maximumHeldRanges, `${ranges.length} ranges`);
+		assert(shares.length <= maximumHeldShares, `${shares.length} shares`);
+		writer.u64(client).u64(ino).u32(ranges.length);
+		for (const { owner, exclusive, start, end, since } of ranges) {
+			writer.u32(owner).u8(exclusive ? 1 : 0);
+			for (const word of [...start, ...end]) writer.u32(word);
+			writer.u64(since);
+		}
+		writer.u32(shares.length);
+		for (const { owner, access, deny } of shares) {
+			assert(owner.length <= maximumShareOwnerBytes, `an owner of ${owner.length} bytes`);
+			writer.text(owner).u8(access).u8(deny);
+		}
+	},
+	read(reader, head, key) {
+		const client = readIdentity(reader, key, 1);
+		const ino = readIdentity(reader, key, 9);
+		const count = readCount(reader, maximumHeldRanges, rangeBytes, "ranges");
+		const ranges = Array.from({ length: count }, () => readHeldRange(reader));
+		const shareCount = readCount(reader, maximumHeldShares, 6, "shares");
+		const shares: HeldShare[] = [];
+		for (let i = 0; i < shareCount; i++) {
+			const owner = readOptionalText(reader, maximumShareOwnerBytes, "owner");
+			const [access, deny] = [reader.u8(), reader.u8()];
+			if (access > 3 || deny > 3) throw reader.corrupt(`a share of ${access} and ${deny}`);
+			shares.push({ owner, access, deny });
+		}
+		return { client, ino, ranges, shares, birthEpoch: head.birthEpoch };
+	},
+});
+
+function readHeldRange(reader: ByteReader): HeldRange {
+	const owner = reader.u32();
+	const exclusive = reader.u8();
+	if (exclusive > 1) throw reader.corrupt(`a lock of kind ${exclusive}`);
+	const start = [reader.u32(), reader.u32()] as const;
+	const end = [reader.u32(), reader.u32()] as const;
+	if (start[0] > end[0] || (start[0] === end[0] && start[1] > end[1])) throw reader.corrupt("a range that ends before it begins");
+	return { owner, exclusive: exclusive === 1, start, end, since: reader.u64() };
+}
 
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -887,6 +986,8 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	diskHistoryRecord,
 	exportRecord,
 	serviceRecord,
+	lockClientRecord,
+	lockHoldsRecord,
 	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];

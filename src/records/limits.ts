@@ -47,3 +47,12 @@ export const maximumExports = 128;
 export const maximumExportClients = 64;
 /** "2001:db8:1234:5678:9abc:def0:1234:5678/128" and room to spare. */
 export const maximumClientTextBytes = 64;
+/** Clients that may hold locks: each may have thousands of them, and all are told of a restart. */
+export const maximumLockClients = 1024;
+/** Names of hosts (RFC 1035), which is what clients call themselves. */
+export const maximumHostNameBytes = 255;
+/** Ranges of one client in one file: the bound of the lock table for a file, which unlocks may double. A record stays below 64 KiB. */
+export const maximumHeldRanges = 2000;
+/** Share reservations of one client in one file, and how it may name their owners. */
+export const maximumHeldShares = 256;
+export const maximumShareOwnerBytes = 128;

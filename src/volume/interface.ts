@@ -2,11 +2,21 @@
  * The one API of a volume (architecture, section 7): what doors see. Asynchronous, serialisable, bounded. Implementations pass `test/conformance/volume.ts`.
  */
 import type { Timestamp } from "../base/time.ts";
-import type { FileLocks } from "../locks/file-locks.ts";
+import type { FileLocks, HeldLock, RemoteLock, RemoteShare } from "../locks/file-locks.ts";
 import type { FileType, Ino } from "../records/interface.ts";
 
-export type { FileLocks, LocalLock } from "../locks/file-locks.ts";
-export { offsetWordsOf, rangeOfWords } from "../locks/range.ts";
+export type { FileLocks, HeldLock, LocalLock, RemoteLock, RemoteShare } from "../locks/file-locks.ts";
+export {
+	offsetWordsOf,
+	type Position,
+	positionOf,
+	type Range,
+	rangeOfWords,
+	rangeToLength,
+	toEnd,
+	without,
+	wordsOf,
+} from "../locks/range.ts";
 export type { FileType, Ino } from "../records/interface.ts";
 
 /**
@@ -238,6 +248,74 @@ export interface ResumedRequest {
 
 /** Where an open or a new name is: a node itself, or a name in a directory. */
 export type At = { readonly node: NodeRef } | { readonly parent: NodeRef; readonly name: string };
+
+/** A client elsewhere with locks: the durable roster. */
+export interface LockClient {
+	readonly id: number;
+	/** As it calls itself, a byte string; believed only from this address. */
+	readonly name: string;
+	readonly address: string;
+	/** Of this service, as the client reaches it; "" = not known. */
+	readonly serverAddress: string;
+}
+
+export interface EnrollingClient {
+	readonly name: string;
+	readonly address: string;
+	readonly serverAddress: string;
+	/** Its own state number (NSM); 0 = it does not say. */
+	readonly state: number;
+}
+
+/** Grace: nothing else. Waiting: `granted` resolves when it is granted (and kept), or is refused as `lock` would be. */
+export type LockAnswer =
+	| { readonly kind: "granted" }
+	| { readonly kind: "grace" }
+	| { readonly kind: "waiting"; readonly granted: Promise<void> };
+
+export interface GraceStatus {
+	readonly leftMs: number;
+	/** That may have locks again. */
+	readonly clients: number;
+	/** The records of before are exact: grace ends when everything was had again. */
+	readonly exact: boolean;
+}
+
+/**
+ * Locks of clients elsewhere (NLM), in the same table as all others. What they are told survives the death of this process; after that of the machine they have to ask again, within grace, for what they held.
+ * Ranges of one owner (client, number) replace, split and join as those of fcntl(2).
+ */
+export interface ClientLocks {
+	/** The service's own (NSM): odd; two more whenever locks were forgotten. */
+	readonly stateNumber: number;
+	/** Undefined: none. */
+	readonly grace: GraceStatus | undefined;
+	clients(): readonly LockClient[];
+	find(name: string, address: string): LockClient | undefined;
+	/** Durable when it resolves. A state that is newer than the one known: the client has begun anew, and what it held is released. @throws FsError ENOLCK (too many clients, a name too long). */
+	enroll(client: EnrollingClient): Promise<LockClient>;
+	/** A client is gone or has begun anew: everything it holds or waits for, and its place in the roster. */
+	release(client: number): Promise<void>;
+	/** A client says that it has begun anew (SM_NOTIFY), with this state: those at this address that are called so, and do not have that state yet, are released. Answers which. */
+	begunAnew(name: string, address: string, state: number): Promise<readonly number[]>;
+	/** @throws FsError EAGAIN (held by another, or not to be had again), EDEADLK, ENOLCK. */
+	lock(lock: RemoteLock, how: { readonly wait: boolean; readonly reclaim: boolean }): Promise<LockAnswer>;
+	/** Of nothing: fine. @throws FsError ENOLCK (too many pieces). */
+	unlock(lock: Omit<RemoteLock, "exclusive">): Promise<void>;
+	/** Gives up waiting. False: it did not wait. */
+	cancel(lock: RemoteLock): boolean;
+	/** The first lock in the way. */
+	test(lock: RemoteLock): HeldLock | undefined;
+	held(client: number, ino: Ino): ReturnType<FileLocks["heldRemote"]>;
+	/** @throws FsError EBUSY (another denies it, or does what it would deny), ENOLCK. */
+	share(share: RemoteShare, reclaim: boolean): Promise<LockAnswer>;
+	unshare(share: Pick<RemoteShare, "ino" | "client" | "owner">): Promise<void>;
+	/** Clients that have to be told of the state number. */
+	untold(): readonly LockClient[];
+	told(client: number): Promise<void>;
+	/** Clients can reach the service from now on: the time of grace begins anew. */
+	reachable(): void;
+}
 
 export interface Volume {
 	readonly id: string;

@@ -82,7 +82,11 @@ export class NfsWorld {
 		const changed = async (change: Change): Promise<void> => {
 			this.changes.push(change);
 		};
-		this.server = new NfsServer({ secret, readOnly: false }, { volume: this.volume, platform, logger: silentLogger, changed });
+		await this.volume.exports.service();
+		this.server = new NfsServer(
+			{ secret, readOnly: false },
+			{ volume: this.volume, clientLocks: this.volume.clientLocks, platform, logger: silentLogger, changed },
+		);
 		this.server.setExports(this.exports);
 		await this.server.listen({ wide: false, port: this.port, portMapper: "none" });
 	}

@@ -73,3 +73,30 @@ export const idleConnectionMs = 30 * 60_000;
 
 /** Faults that strangers can cause are logged so often, then every thousandth. */
 export const fullLogs = 20;
+
+// ── locks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** LM_MAXSTRLEN and MAXNETOBJ_SZ of NLM (XNFS); what is longer than a host's name is refused by whoever keeps it. */
+export const maxLockNameBytes = 1024;
+export const maxLockObjectBytes = 1024;
+
+/** Requests of one client that wait: each of its processes waits for one. */
+export const maxWaitingOfClient = 1000;
+
+/** A call that tells of a granted lock, from asking for the port to the answer. */
+export const grantMs = 5000;
+/** Pauses before it is tried again. Linux asks again by itself after 30 s. */
+export const grantAgainMs: readonly number[] = [1000, 3000, 10_000, 20_000];
+
+/** Results of asynchronous calls under way: who asks faster loses some, and asks again. */
+export const maxAsyncResults = 64;
+
+/** One notice of a restart, and when it is tried again; after that long a client that was not reached has to find out by itself, as with sm-notify of Linux. */
+export const noticeMs = 5000;
+export const noticeAgainMs = { first: 1000, most: 60_000 } as const;
+export const noticeForMs = 900_000;
+/** Notices under way at once. */
+export const maxNotices = 16;
+
+/** A datagram that was not answered is sent again. */
+export const datagramAgainMs = 1000;

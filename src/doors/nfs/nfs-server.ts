@@ -11,6 +11,7 @@ import { FsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { Attributes, Caller, Ino, NodeRef, Volume, VolumeSpace } from "../../volume/interface.ts";
+import { inRanges, isLoopback } from "./addresses.ts";
 import { admit, callerOf, type LiveExport } from "./exports.ts";
 import { decodeFileHandle, encodeFileHandle, generationOf, type HandleKeys } from "./file-handle.ts";
 import { spaceFreshMs } from "./limits.ts";
@@ -106,6 +107,20 @@ export class NfsState {
 			throw new FsError("ESTALE", "nfs.removed", `inode ${ino} has been removed`, { ino });
 		}
 		return { entry, caller, node, attributes, fsid: this.#fsid(entry) };
+	}
+
+	/** For whoever asks about something that is its own already: the file may be gone. @throws FsError EBADF, ESTALE, EACCES. */
+	inodeOf(bytes: Uint8Array, { peer }: CallContext): Ino {
+		const { exportId, ino } = decodeFileHandle(this.#keys, bytes);
+		const entry = this.#exports.get(exportId);
+		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { exportId });
+		admit(entry, peer);
+		return ino;
+	}
+
+	/** Whether any export is for this address. */
+	isClient(address: string): boolean {
+		return this.exports.some(({ clients }) => (clients.length === 0 ? isLoopback(address) : inRanges(address, clients)));
 	}
 
 	/** @throws FsError EROFS. */

@@ -6,7 +6,7 @@ import { nullProcedure, type Procedure, type Program } from "./program.ts";
 export const portMapperProgram = 100000;
 export const portMapperPort = 111;
 
-const protocolNumbers = { tcp: 6, udp: 17 } as const;
+export const protocolNumbers = { tcp: 6, udp: 17 } as const;
 
 export interface Registration {
 	readonly program: number;

@@ -5,6 +5,8 @@ import type { Credential } from "./rpc.ts";
 
 export interface CallContext {
 	readonly peer: Peer;
+	/** Of this machine, as the caller reaches it; "" over UDP. */
+	readonly local: string;
 	readonly credential: Credential;
 	readonly transport: "tcp" | "udp";
 }

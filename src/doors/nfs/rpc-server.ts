@@ -130,7 +130,7 @@ export class RpcServer {
 	// ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 	#fromConnection(connection: ServerConnection, message: Uint8Array): void {
-		const work = this.#answer(message, connection.remote, "tcp").then(
+		const work = this.#answer(message, { peer: connection.remote, local: connection.local, transport: "tcp" }).then(
 			(reply) => (reply === undefined ? undefined : connection.reply(reply.parts)),
 			(error: unknown) => {
 				// Not answered: the client sends it again, to whoever serves then.
@@ -168,7 +168,7 @@ export class RpcServer {
 		if (this.#stopping || this.#datagrams >= maxDatagramCalls) return;
 		this.#datagrams++;
 		try {
-			const reply = await this.#answer(bytes, from, "udp");
+			const reply = await this.#answer(bytes, { peer: from, local: "", transport: "udp" });
 			if (reply !== undefined) await socket.send(join(reply.parts), from);
 		} catch (error) {
 			// No call, or an answer that does not fit into a datagram: silence, as who sends forged datagrams must learn nothing.
@@ -179,11 +179,11 @@ export class RpcServer {
 	}
 
 	/** @throws FsError CORRUPT: it is no call. */
-	async #answer(message: Uint8Array, peer: Peer, transport: "tcp" | "udp"): Promise<Reply | undefined> {
+	async #answer(message: Uint8Array, from: Omit<CallContext, "credential">): Promise<Reply | undefined> {
 		const call = decodeCall(message);
 		if ("refusal" in call) return whole(call.refusal);
 		const program = this.#programs.get(call.program);
-		if (program === undefined || !program.transports.includes(transport))
+		if (program === undefined || !program.transports.includes(from.transport))
 			return whole(encodeFailure(call.xid, acceptStatus.programUnavailable));
 		const procedures = program.versions.get(call.version);
 		if (procedures === undefined) {
@@ -193,9 +193,9 @@ export class RpcServer {
 		const procedure = procedures[call.procedure];
 		if (procedure === undefined) return whole(encodeFailure(call.xid, acceptStatus.procedureUnavailable));
 		this.#count(program.number, call.version, procedure.name);
-		const context: CallContext = { peer, credential: call.credential, transport };
+		const context: CallContext = { ...from, credential: call.credential };
 		if (procedure.once !== true) return this.#run(call, procedure, context);
-		return this.#replies.answer(peer.address, message, () => this.#run(call, procedure, context));
+		return this.#replies.answer(from.peer.address, message, () => this.#run(call, procedure, context));
 	}
 
 	async #run(call: RpcCall, procedure: Procedure, context: CallContext): Promise<Reply> {
@@ -271,6 +271,7 @@ interface ConnectionEvents {
 
 class ServerConnection {
 	readonly remote: Peer;
+	readonly local: string;
 	usedMs: number;
 	/** Calls since it was made. */
 	calls = 0;
@@ -290,6 +291,7 @@ class ServerConnection {
 	constructor(connection: TcpConnection, clock: Clock, events: ConnectionEvents) {
 		this.#connection = connection;
 		this.remote = connection.remote;
+		this.local = connection.local;
 		this.#clock = clock;
 		this.#events = events;
 		this.usedMs = clock.monotonicMs();

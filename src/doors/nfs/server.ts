@@ -1,16 +1,21 @@
-/** The NFS door: MOUNT, NFS version 3 and a port mapper on one port, over TCP; MOUNT and the port mapper over UDP too. Nothing listens before `listen`. */
+/** The NFS door: MOUNT, NFS version 3, NLM, NSM and a port mapper on one port, over TCP; all but NFS itself over UDP too. Nothing listens before `listen`. */
+import { latin1ToUtf8 } from "../../base/bytes.ts";
 import { isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { Listener, Platform } from "../../platform/interface.ts";
-import type { Volume } from "../../volume/interface.ts";
+import type { ClientLocks, GraceStatus, Volume } from "../../volume/interface.ts";
 import type { LiveExport } from "./exports.ts";
 import { stopMs } from "./limits.ts";
 import { createMountProgram, MountList } from "./mount-program.ts";
 import { nfsProgram } from "./nfs3.ts";
+import { NlmCallbacks } from "./nlm-callbacks.ts";
+import { createNlmProgram } from "./nlm-program.ts";
+import { createNsmProgram, NsmNotices } from "./nsm.ts";
 import { NfsProcedures } from "./nfs-procedures.ts";
 import { type Change, type NfsOptions, NfsState } from "./nfs-server.ts";
 import { createPortMapper, portMapperPort, portMapperProgram, type Registration, registrationsOf } from "./port-mapper.ts";
 import type { Program } from "./program.ts";
+import { RpcClient } from "./rpc-client.ts";
 import { type ConnectionStatus, type RpcCounters, RpcServer } from "./rpc-server.ts";
 import { register, unregister } from "./rpcbind.ts";
 
@@ -20,6 +25,7 @@ export type PortMapperKind = "none" | "own" | "system";
 
 export interface NfsServerModules {
 	readonly volume: Volume;
+	readonly clientLocks: ClientLocks;
 	readonly platform: Platform;
 	readonly logger: Logger;
 	/** Resolves when copies of what has changed are gone elsewhere, or after a bounded time. */
@@ -33,6 +39,8 @@ export interface ListenOptions {
 	readonly port: number;
 	/** Own: listens on port 111 too. System: tells the rpcbind of this machine. */
 	readonly portMapper: PortMapperKind;
+	/** What clients may know this service as, besides its address: for notices that locks were forgotten. Default "": nothing. */
+	readonly serverName?: string;
 }
 
 export interface NfsStatus {
@@ -43,6 +51,20 @@ export interface NfsStatus {
 	readonly connections: readonly ConnectionStatus[];
 	readonly mounts: readonly { readonly address: string; readonly path: string }[];
 	readonly openFiles: number;
+	readonly locks: LockServiceStatus;
+}
+
+export interface LockServiceStatus {
+	/** NSM: odd; two more whenever locks of clients were forgotten. */
+	readonly stateNumber: number;
+	/** Null: there is none. */
+	readonly grace: GraceStatus | null;
+	/** Who has, had or may have locks; names as UTF-8. */
+	readonly clients: readonly { readonly name: string; readonly address: string }[];
+	/** Requests of clients that wait, and grants that clients are being told of. */
+	readonly waiting: number;
+	/** Clients that were not told yet that their locks were forgotten. */
+	readonly untold: number;
 }
 
 const loopback = "127.0.0.1";
@@ -55,6 +77,8 @@ export class NfsServer {
 	readonly #rpc: RpcServer;
 	readonly #mounts = new MountList();
 	readonly #served: readonly Program[];
+	readonly #callbacks: NlmCallbacks;
+	readonly #notices: NsmNotices;
 	#listeners: Listener[] = [];
 	#listening: ListenOptions | undefined;
 	#registered: readonly Registration[] = [];
@@ -67,7 +91,15 @@ export class NfsServer {
 			transports: ["tcp"],
 			versions: new Map([[3, new NfsProcedures(this.#state).all()]]),
 		};
-		this.#served = [createMountProgram(this.#state, this.#mounts), nfs];
+		const { platform, clientLocks: locks, logger } = modules;
+		const { clock, network } = platform;
+		const firstXid = new DataView(platform.random.bytes(4).buffer).getUint32(0);
+		const caller = new RpcClient({ network, clock }, firstXid);
+		this.#callbacks = new NlmCallbacks({ locks, caller, clock, logger });
+		this.#notices = new NsmNotices({ locks, caller, clock, logger, serverName: () => this.#listening?.serverName ?? "" });
+		const nlm = createNlmProgram({ state: this.#state, locks, callbacks: this.#callbacks, caller });
+		const nsm = createNsmProgram({ locks, callbacks: this.#callbacks, logger });
+		this.#served = [createMountProgram(this.#state, this.#mounts), nfs, nlm, nsm];
 		this.#rpc = new RpcServer([...this.#served, createPortMapper(() => this.#known())], modules);
 	}
 
@@ -99,6 +131,8 @@ export class NfsServer {
 			if (options.portMapper === "own") await this.#listenOn(options.wide, portMapperPort);
 			this.#listening = { ...options, port };
 			if (options.portMapper === "system") await this.#register(port);
+			this.#modules.clientLocks.reachable();
+			this.#notices.start();
 			return port;
 		} catch (error) {
 			await this.#close();
@@ -152,7 +186,22 @@ export class NfsServer {
 	status(): NfsStatus {
 		const { port = 0, wide = false, portMapper = "none" } = this.#listening ?? {};
 		const connections = this.#rpc.connections();
-		return { port, wide, portMapper, connections, mounts: this.#mounts.all(), openFiles: this.#state.files.size };
+		return {
+			port,
+			wide,
+			portMapper,
+			connections,
+			mounts: this.#mounts.all(),
+			openFiles: this.#state.files.size,
+			locks: this.#lockStatus(),
+		};
+	}
+
+	#lockStatus(): LockServiceStatus {
+		const { clientLocks } = this.#modules;
+		const clients = clientLocks.clients().map(({ name, address }) => ({ name: latin1ToUtf8(name), address }));
+		const { stateNumber, grace = null } = clientLocks;
+		return { stateNumber, grace, clients, waiting: this.#callbacks.size, untold: clientLocks.untold().length };
 	}
 
 	counters(): RpcCounters {
@@ -161,6 +210,8 @@ export class NfsServer {
 
 	/** Calls that are under way end; what was written is durable, or its clients learn that it may be lost. After `stopMs` that is not waited for any more. */
 	async stop(): Promise<void> {
+		this.#callbacks.stop();
+		this.#notices.stop();
 		await this.#close();
 		const { clock } = this.#modules.platform;
 		const done = this.#rpc.stop().then(() => this.#state.files.stop());

@@ -39,12 +39,14 @@ export const plainAddress = (address: string): string => (/^::ffff:\d+\./i.test(
 
 export class RealTcpConnection extends RealConnection implements TcpConnection {
 	readonly remote: Peer;
+	readonly local: string;
 	readonly #socket: net.Socket;
 
 	constructor(socket: net.Socket) {
 		super(socket);
 		this.#socket = socket;
 		this.remote = { address: plainAddress(socket.remoteAddress ?? ""), port: socket.remotePort ?? 0 };
+		this.local = plainAddress(socket.localAddress ?? "");
 	}
 
 	async writeParts(parts: readonly Uint8Array[]): Promise<void> {

@@ -130,6 +130,7 @@ type Arrival = { readonly bytes: Uint8Array; readonly taken: () => void };
 
 class SimTcpConnection implements TcpConnection {
 	readonly remote: Peer;
+	readonly local = loopback;
 	readonly owner: Owner;
 	readonly #scheduler: Scheduler;
 	peer: SimTcpConnection | undefined;

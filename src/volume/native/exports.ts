@@ -69,7 +69,7 @@ export class ExportBook implements ExportVerbs {
 		return this.#changing.run(() => this.#ensureService());
 	}
 
-	setService(change: Partial<Pick<ServiceRecord, "port" | "portMapper">>): Promise<ServiceRecord> {
+	setService(change: Partial<Pick<ServiceRecord, "port" | "portMapper" | "serverName">>): Promise<ServiceRecord> {
 		return this.#changing.run(async () => {
 			await this.#ensureService();
 			const { result, position } = await this.#core.transact((tx) => {
@@ -88,7 +88,18 @@ export class ExportBook implements ExportVerbs {
 		if (known !== undefined) return known;
 		const secret = this.#core.platform.random.bytes(secretBytes);
 		const { result, position } = await this.#core.transact((tx, context) => {
-			const made: ServiceRecord = { secret, nextExport: 1, port: 0, portMapper: "none", birthEpoch: context.epoch };
+			const birthEpoch = context.epoch;
+			const made: ServiceRecord = {
+				secret,
+				nextExport: 1,
+				port: 0,
+				portMapper: "none",
+				serverName: "",
+				lockState: 1,
+				nextLockClient: 1,
+				locksExact: false,
+				birthEpoch,
+			};
 			tx.put(serviceRecord, made);
 			return made;
 		});

@@ -3,7 +3,7 @@ import type { Logger } from "../../base/telemetry.ts";
 import type { DiskErrors, DiskHealth, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { ExportRecord, Ino, ScrubIntensity, ScrubSchedule, ScrubState, ServiceRecord } from "../../records/interface.ts";
-import type { RequestMarks, ResumedSession, Volume } from "../interface.ts";
+import type { ClientLocks, RequestMarks, ResumedSession, Volume } from "../interface.ts";
 
 export interface VolumeModules {
 	readonly platform: Platform;
@@ -597,7 +597,7 @@ export interface ExportVerbs {
 	locate(folder: string): Promise<Ino | undefined>;
 	/** Made at the first call. */
 	service(): Promise<ServiceRecord>;
-	setService(change: Partial<Pick<ServiceRecord, "port" | "portMapper">>): Promise<ServiceRecord>;
+	setService(change: Partial<Pick<ServiceRecord, "port" | "portMapper" | "serverName">>): Promise<ServiceRecord>;
 }
 
 export type NewExport = Omit<ExportRecord, "id" | "birthEpoch">;
@@ -623,6 +623,7 @@ export interface NativeVolume extends Volume {
 	listLocks(path: string): Promise<LockList>;
 	/** Takes locks of a file away from those who hold them, and does not tell them: all, or those of one owner of the list. @throws FsError ENOENT. */
 	breakLocks(path: string, owner: string | undefined): Promise<number>;
+	readonly clientLocks: ClientLocks;
 	readonly disks: DiskVerbs;
 	/** What is left of the session that was resumed; empty when none was. */
 	readonly resumed: ResumedSession;

@@ -3,6 +3,14 @@
 const MiB = 1024 * 1024;
 
 export const limits = {
+	/** How long clients may have again what they held before a restart: twice what Linux takes to notice and ask, and what servers of Linux give. */
+	graceMs: 90_000,
+	graceRetryMs: 5000,
+	/** Clients with locks behind one address: a router may hide some. One that makes up names must not fill the roster. */
+	lockClientsOfAddress: 64,
+	/** A client that holds nothing for so long leaves the roster: a program that locks now and then must not cost a sync each time. */
+	lockClientIdleMs: 600_000,
+	lockSweepMs: 60_000,
 	/** Contents up to this size live in the inode: a fragment could not be smaller than 8 KiB on each of M + 1 disks. */
 	inlineBytes: 2048,
 	/** Payload of a segment: large enough to amortise six syncs, small enough that a 4+2 rebuild reads little for one file. */

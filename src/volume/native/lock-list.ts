@@ -1,4 +1,5 @@
 /** What operators see of the locks, as JSON. */
+import { latin1ToUtf8 } from "../../base/bytes.ts";
 import type { FileLocks, HeldLock, LockFigures } from "../../locks/file-locks.ts";
 import { type Histogram, histogramMs } from "../../locks/interface.ts";
 import { type Position, type Range, toEnd } from "../../locks/range.ts";
@@ -8,7 +9,11 @@ import { limits } from "./limits.ts";
 /** Exact: beyond 2^53 a text of digits. */
 const shown = (value: Position): number | string => (typeof value === "number" ? value : String(value));
 
-function listed({ ino, family, exclusive, range, owner, ageMs }: HeldLock): ListedLock {
+/** Name and address of a client elsewhere, by its number. */
+type NameOf = (client: number) => string | undefined;
+
+function listed({ ino, family, exclusive, range, owner, ageMs }: HeldLock, nameOf: NameOf): ListedLock {
+	const elsewhere = owner.door === "nfs" ? nameOf(Number(owner.client.slice(4))) : undefined;
 	return {
 		ino,
 		family,
@@ -16,7 +21,7 @@ function listed({ ino, family, exclusive, range, owner, ageMs }: HeldLock): List
 		...ends(range),
 		owner: owner.id,
 		door: owner.door,
-		client: owner.client,
+		client: elsewhere === undefined ? owner.client : latin1ToUtf8(elsewhere),
 		pid: owner.pid,
 		ageSeconds: Math.round(ageMs) / 1000,
 	};
@@ -26,12 +31,12 @@ function ends({ start, end }: Range): { readonly start: number | string; readonl
 	return { start: shown(start), end: end === toEnd ? null : shown(end) };
 }
 
-export function lockList(locks: FileLocks, ino: number | undefined): LockList {
+export function lockList(locks: FileLocks, nameOf: NameOf, ino: number | undefined): LockList {
 	const { held, waiting } = locks.list(limits.listedLocks, ino);
 	const all = locks.figures();
 	return {
-		held: held.map(listed),
-		waiting: waiting.map((one) => ({ ...listed(one), waitsFor: one.waitsFor })),
+		held: held.map((one) => listed(one, nameOf)),
+		waiting: waiting.map((one) => ({ ...listed(one, nameOf), waitsFor: one.waitsFor })),
 		totalHeld: all.held,
 		totalWaiting: all.waiting,
 	};

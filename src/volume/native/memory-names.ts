@@ -4,6 +4,8 @@ export function memoryNames(volume: string): {
 	readonly dirty: string;
 	readonly handles: string;
 	readonly locks: string;
+	readonly witness: string;
 } {
-	return { log: `cairn-${volume}.log`, dirty: `cairn-${volume}.dirty`, handles: `cairn-${volume}.handles`, locks: `cairn-${volume}.locks` };
+	const name = (what: string): string => `cairn-${volume}.${what}`;
+	return { log: name("log"), dirty: name("dirty"), handles: name("handles"), locks: name("locks"), witness: name("witness") };
 }

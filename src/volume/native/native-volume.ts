@@ -91,6 +91,8 @@ import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
 import { Protector } from "./protector.ts";
 import { Reaper } from "./reaper.ts";
+import { ClientLockBook } from "./client-locks.ts";
+import type { LockWitness } from "./lock-witness.ts";
 import { LedgerBook, segmentsLedger } from "./ledger.ts";
 import { Scrubber } from "./scrubber.ts";
 import { Sealer } from "./sealer.ts";
@@ -113,6 +115,14 @@ export interface NativeModules {
 	readonly metadataCopies: () => number;
 	/** Of a session that outlives this process. */
 	readonly session: VolumeSession | undefined;
+	readonly clientLocks: FoundLockState;
+}
+
+/** What is known of the locks of clients elsewhere when the volume is opened. */
+export interface FoundLockState {
+	readonly witness: LockWitness;
+	readonly kept: boolean;
+	readonly clean: boolean;
 }
 
 export interface VolumeSession {
@@ -147,6 +157,7 @@ export class LocalVolume implements NativeVolume {
 	readonly disks: DiskWork;
 	readonly exports: ExportBook;
 	readonly locks: FileLocks;
+	readonly clientLocks: ClientLockBook;
 	readonly #protector: Protector;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
@@ -163,6 +174,7 @@ export class LocalVolume implements NativeVolume {
 		this.#core = modules.core;
 		this.#handles = new HandleTable(modules.session?.handles);
 		this.locks = new FileLocks({ clock: this.#core.platform.clock, memory: modules.session?.locks });
+		this.clientLocks = new ClientLockBook({ core: this.#core, locks: this.locks, ...modules.clientLocks });
 		this.id = options.id;
 		this.name = options.name;
 		this.failed = modules.failed;
@@ -197,6 +209,7 @@ export class LocalVolume implements NativeVolume {
 	async start(): Promise<void> {
 		await this.#finishIntents();
 		await this.#resume();
+		await this.clientLocks.load();
 		await this.#reapOrphans();
 		this.#sealer.start();
 		await this.#care.load();
@@ -1170,12 +1183,15 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async listLocks(path: string): Promise<LockList> {
-		return lockList(this.locks, path === "" ? undefined : await this.#inoOf(path));
+		const nameOf = (client: number): string | undefined => this.clientLocks.label(client);
+		return lockList(this.locks, nameOf, path === "" ? undefined : await this.#inoOf(path));
 	}
 
 	async breakLocks(path: string, owner: string | undefined): Promise<number> {
 		const ino = await this.#inoOf(path);
+		const elsewhere = this.locks.remoteClientsOf(ino);
 		const broken = this.locks.breakLocks(ino, owner);
+		await this.clientLocks.keepAll(ino, elsewhere);
 		if (broken > 0) this.#core.logger.warn("locks were broken by an operator", { ino, owner: owner ?? "all", broken });
 		return broken;
 	}
@@ -1210,6 +1226,7 @@ export class LocalVolume implements NativeVolume {
 		try {
 			await this.#sealer.sealAll();
 			await this.#core.proofs.settle({ sweep: false });
+			await this.clientLocks.stop();
 			await this.#core.engine.durable(this.#core.engine.position);
 			await this.#core.releaseFreed();
 		} catch (error) {

@@ -26,11 +26,12 @@ import { Core } from "./core.ts";
 import { HandleMemory, handleMemoryBytes } from "./handle-memory.ts";
 import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
+import { LockWitness, lockWitnessBytes } from "./lock-witness.ts";
 import { memoryNames } from "./memory-names.ts";
 import { RequestMemory, requestMemoryBytes } from "./request-memory.ts";
 import { destroyVolume, removeMemories } from "./offline.ts";
 import type { MetadataCheck } from "./verify.ts";
-import { LocalVolume, type VolumeSession } from "./native-volume.ts";
+import { type FoundLockState, LocalVolume, type VolumeSession } from "./native-volume.ts";
 
 /** Birth epoch of everything made before the first snapshot. */
 const firstEpoch = 1;
@@ -143,6 +144,7 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 				verifyMetadata: async (repair) =>
 					[await disks.verifySuperblocks(repair), await engine.verifyLog({ repair }), await engine.verifyRuns({ repair })].reduce(sum),
 				session: floors.session,
+				clientLocks: floors.clientLocks,
 			},
 		);
 		await volume.start();
@@ -169,6 +171,7 @@ interface Floors {
 	readonly disks: OpenDiskSet;
 	readonly failed: Promise<Error>;
 	readonly session: VolumeSession | undefined;
+	readonly clientLocks: FoundLockState;
 	/** Lets everything go; `clean` when nothing acknowledged is left in memory. */
 	release(clean: boolean): Promise<void>;
 }
@@ -203,6 +206,11 @@ async function openFloors(options: OpenOptions, modules: VolumeModules, creating
 		await core.loadReserved();
 		store.setReserve((disk, capacityBytes) => reserveBytes(engine.runBytes(disk), capacityBytes));
 		await recoverDirty(core, dirty);
+		const witness = new LockWitness(await platform.openMemory(memoryNames(roster.volume).witness, lockWitnessBytes), roster.volume);
+		undo.push(() => witness.close());
+		const kept = witness.isOf(disks.opened) && !acceptLoss;
+		if (kept) witness.write(disks.roster.incarnation);
+		else witness.clear();
 		await disks.memoryTaken();
 		const session = await openSession(options.session, roster.volume, platform);
 		return {
@@ -211,7 +219,8 @@ async function openFloors(options: OpenOptions, modules: VolumeModules, creating
 			disks,
 			failed: failureOf(disks, engine, platform.clock),
 			session,
-			release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, session, platform }, clean),
+			clientLocks: { witness, kept, clean: disks.opened.clean },
+			release: (clean) => releaseFloors({ core, engine, disks, store, dirty, memories, session, witness, platform }, clean),
 		};
 	} catch (error) {
 		for (const step of undo.reverse())
@@ -313,12 +322,13 @@ interface Opened {
 	readonly dirty: RingDirtyStore;
 	readonly memories: { readonly log: Memory; readonly dirty: Memory };
 	readonly session: OpenSession | undefined;
+	readonly witness: LockWitness;
 	readonly platform: Platform;
 }
 
 /** The memory files go only after the roster says, durably, that they hold nothing. */
 async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
-	const { engine, disks, store, dirty, memories, session, platform } = opened;
+	const { engine, disks, store, dirty, memories, session, witness, platform } = opened;
 	await opened.core.stop();
 	let tidy = clean;
 	const attempt = async (what: string, step: () => Promise<void>): Promise<void> => {
@@ -336,6 +346,9 @@ async function releaseFloors(opened: Opened, clean: boolean): Promise<void> {
 	await memories.log.close();
 	await memories.dirty.close();
 	for (const memory of session?.memories ?? []) await memory.close();
+	await witness.close();
+	// A successor that takes over at once finds clients as they were; after an end they may have gone meanwhile.
+	if (tidy && (session === undefined || session.ends())) await platform.removeMemory(memoryNames(disks.roster.volume).witness);
 	if (session?.ends() === true) {
 		const { handles, locks } = memoryNames(disks.roster.volume);
 		await platform.removeMemory(handles);
