@@ -2,7 +2,7 @@
  * Byte helpers. Names and keys are byte strings held as JS strings with one char per byte (Latin-1), so that `<` compares
  * them byte by byte; they become UTF-8 only when printed.
  */
-import { assert } from "./assert.ts";
+import { AssertionError, assert } from "./assert.ts";
 
 export const emptyBytes = new Uint8Array(0);
 
@@ -99,8 +99,19 @@ export function parseUuid(text: string): Uint8Array {
 
 /** Unsigned integers in keys are big-endian so that they sort; 53 bits travel as 8 bytes. */
 export function keyU64(value: number): string {
-	assert(Number.isSafeInteger(value) && value >= 0, `keyU64 out of range: ${value}`);
-	return keyU32(Math.floor(value / 0x1_0000_0000)) + keyU32(value % 0x1_0000_0000);
+	if (!(Number.isSafeInteger(value) && value >= 0)) throw new AssertionError(`keyU64 out of range: ${value}`);
+	const high = (value / 0x1_0000_0000) | 0;
+	const low = value | 0;
+	return String.fromCharCode(
+		high >>> 24,
+		(high >>> 16) & 255,
+		(high >>> 8) & 255,
+		high & 255,
+		low >>> 24,
+		(low >>> 16) & 255,
+		(low >>> 8) & 255,
+		low & 255,
+	);
 }
 
 export function keyU32(value: number): string {

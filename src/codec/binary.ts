@@ -1,9 +1,14 @@
 /** Little-endian records: a growing writer and a bounds-checked reader. Integers up to 2^53 travel as u64. */
 import { FsError } from "../base/errors.ts";
-import { assert } from "../base/assert.ts";
+import { AssertionError, assert } from "../base/assert.ts";
 import type { Timestamp } from "../base/time.ts";
 
 const finished = new Uint8Array(0);
+
+/** Made only when it is thrown: numbers are written hundreds of thousands of times a second. */
+function outOfRange(what: string, value: number): AssertionError {
+	return new AssertionError(`${what} out of range: ${value}`);
+}
 
 export class ByteWriter {
 	#bytes: Uint8Array;
@@ -34,21 +39,21 @@ export class ByteWriter {
 	}
 
 	u8(value: number): this {
-		assert(Number.isInteger(value) && value >= 0 && value <= 0xff, `u8 out of range: ${value}`);
+		if (!(Number.isInteger(value) && value >= 0 && value <= 0xff)) throw outOfRange("u8", value);
 		const at = this.#reserve(1);
 		this.#bytes[at] = value;
 		return this;
 	}
 
 	u16(value: number): this {
-		assert(Number.isInteger(value) && value >= 0 && value <= 0xffff, `u16 out of range: ${value}`);
+		if (!(Number.isInteger(value) && value >= 0 && value <= 0xffff)) throw outOfRange("u16", value);
 		const at = this.#reserve(2);
 		this.#view.setUint16(at, value, true);
 		return this;
 	}
 
 	u32(value: number): this {
-		assert(Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff, `u32 out of range: ${value}`);
+		if (!(Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff)) throw outOfRange("u32", value);
 		const at = this.#reserve(4);
 		this.#view.setUint32(at, value, true);
 		return this;
@@ -56,7 +61,7 @@ export class ByteWriter {
 
 	/** A non-negative safe integer. */
 	u64(value: number): this {
-		assert(Number.isSafeInteger(value) && value >= 0, `u64 out of range: ${value}`);
+		if (!(Number.isSafeInteger(value) && value >= 0)) throw outOfRange("u64", value);
 		const at = this.#reserve(8);
 		this.#view.setUint32(at, value % 0x1_0000_0000, true);
 		this.#view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
@@ -65,7 +70,7 @@ export class ByteWriter {
 
 	/** A safe integer of either sign, two's complement. */
 	i64(value: number): this {
-		assert(Number.isSafeInteger(value), `i64 out of range: ${value}`);
+		if (!Number.isSafeInteger(value)) throw outOfRange("i64", value);
 		const high = Math.floor(value / 0x1_0000_0000);
 		const at = this.#reserve(8);
 		this.#view.setUint32(at, value - high * 0x1_0000_0000, true);

@@ -84,7 +84,7 @@ export interface Engine {
 export interface Transaction {
 	get(key: string): Uint8Array | undefined;
 	/** Merged with the transaction's own changes. Ranges are not conflict-checked: read a guard record first. */
-	range(range: KeyRange): { readonly key: string; readonly value: Uint8Array }[];
+	range(range: KeyRange): readonly { readonly key: string; readonly value: Uint8Array }[];
 	put(key: string, value: Uint8Array): void;
 	delete(key: string): void;
 	/** Changes so far, to stay below the limits. */

@@ -9,7 +9,7 @@
  *  T4 Every commit compares and bumps the shard's head. After an unknown outcome nothing is reported before the head says what became of it: it happened
  *     (its token stands at its sequence), or it cannot happen any more (the head has moved on without it; moved by a fence if need be).
  */
-import { assert } from "../base/assert.ts";
+import { AssertionError, assert } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
 import type { Clock, Random, SimulationHooks } from "../platform/interface.ts";
 import type { Head } from "./head.ts";
@@ -42,6 +42,85 @@ export function transact<T>(
 	options: TransactOptions,
 ): Promise<Transacted<T>> {
 	return new Run(engine, modules, fn, options).go();
+}
+
+/**
+ * The same in one synchronous step, for an engine that can (`commitNow`). Undefined, and nothing happened: something is not in memory, or the commit would have to wait; then `transact` does it, and `fn` runs anew.
+ * What was read in this step is current (T1), so that the commit compares the head alone. @throws FsError ESTALE (fenced), E2BIG, ENOSPC, EIO, and whatever `fn` throws.
+ */
+export function transactNow<T>(
+	engine: Engine,
+	modules: Pick<TransactModules, "simulation">,
+	fn: (transaction: Transaction) => T,
+	options: TransactOptions,
+): Transacted<T> | undefined {
+	if (engine.commitNow === undefined || engine.manifest.unknownOutcomes) return undefined;
+	const attempt = new Attempt(engine, undefined, options.head.key);
+	const outcome = attempt.run(fn);
+	if (outcome.kind === "suspend") return undefined;
+	if (outcome.kind === "error") throw outcome.error;
+	if (attempt.changeCount === 0) return { result: outcome.value, position: engine.position };
+	if (modules.simulation?.buggify("kv.conflict")) return undefined;
+	const { version, head = { epoch: options.head.epoch, sequence: 0, tokens: [] } } = attempt.seenHead as SeenHead;
+	checkFence(head, options.head.epoch);
+	const next = { epoch: head.epoch, sequence: head.sequence + 1, tokens: [] };
+	const committed = engine.commitNow(attempt.commit(options.head.key, next, [[options.head.key, version]]));
+	if (committed?.outcome !== "committed") return undefined;
+	options.onCommitted?.();
+	return { result: outcome.value, position: committed.position };
+}
+
+/** Reads of one synchronous step over memory. Undefined: something is not there. @throws whatever `fn` throws. */
+export function glance<T>(engine: Engine, fn: (transaction: Transaction) => T): { readonly result: T } | undefined {
+	const reads = new Glance(engine);
+	try {
+		const result = fn(reads);
+		assert(!reads.missed, "a function swallowed what ends its glance: rethrow what is not an Error");
+		return { result };
+	} catch (error) {
+		if (error === missed) return undefined;
+		if (reads.missed) throw new AssertionError(`a function swallowed what ends its glance, then threw ${String(error)}`);
+		throw error;
+	}
+}
+
+/** Ends a glance. Not an Error, as `Suspend`. */
+const missed = Symbol("not in memory");
+
+class Glance implements Transaction {
+	readonly #engine: Engine;
+	readonly changeCount = 0;
+	readonly changeBytes = 0;
+	missed = false;
+
+	constructor(engine: Engine) {
+		this.#engine = engine;
+	}
+
+	get(key: string): Uint8Array | undefined {
+		const found = this.missed ? undefined : this.#engine.peek(key);
+		if (found === undefined) throw this.#miss();
+		return found?.value;
+	}
+
+	range(range: KeyRange): readonly Entry[] {
+		const found = this.missed ? undefined : this.#engine.peekRange(range);
+		if (found === undefined) throw this.#miss();
+		return found;
+	}
+
+	put(): never {
+		throw new AssertionError("a glance changes nothing");
+	}
+
+	delete(): never {
+		throw new AssertionError("a glance changes nothing");
+	}
+
+	#miss(): typeof missed {
+		this.missed = true;
+		return missed;
+	}
 }
 
 /** Ends an attempt because something is not in memory. Not an Error, so that nobody who handles errors takes it for one. */
@@ -90,7 +169,7 @@ interface Doubt<T> {
 }
 
 interface SeenHead {
-	readonly head: Head;
+	readonly head: Head | undefined;
 	readonly version: Position | undefined;
 }
 
@@ -182,7 +261,7 @@ class Run<T> {
 			return undefined;
 		}
 		const head = seen.head ?? { epoch: this.#options.head.epoch, sequence: 0, tokens: [] };
-		this.#checkFence(head);
+		checkFence(head, this.#options.head.epoch);
 		const next = this.#advance(head);
 		const commit = attempt.commit(this.#options.head.key, next);
 		const outcome = await this.#send(commit, this.#options.onCommitted);
@@ -190,20 +269,6 @@ class Run<T> {
 		if (outcome.outcome === "unknown") this.#doubts.push(doubtOf(next, seen.version, result, false));
 		await this.#conflict();
 		return undefined;
-	}
-
-	#checkFence(head: Head): void {
-		const own = this.#options.head.epoch;
-		if (head.epoch === own) return;
-		throw new FsError(
-			"ESTALE",
-			"kv.fenced",
-			`the shard is owned in epoch ${head.epoch} now, this owner had epoch ${own}: it must stop and open the volume anew`,
-			{
-				epoch: head.epoch,
-				own,
-			},
-		);
 	}
 
 	#advance(head: Head): Head {
@@ -240,7 +305,7 @@ class Run<T> {
 
 	// ── unknown outcomes (T4) ────────────────────────────────────────────────────────────────────────────────────
 
-	async #readHead(): Promise<SeenHead> {
+	async #readHead(): Promise<SeenHead & { readonly head: Head }> {
 		const [found] = await this.#engine.read([this.#options.head.key]);
 		if (!found) return { head: { epoch: this.#options.head.epoch, sequence: 0, tokens: [] }, version: undefined };
 		return { head: decodeHead(found.value), version: found.version };
@@ -289,7 +354,7 @@ class Run<T> {
 		const seen = await this.#readHead();
 		const isOpen = this.#doubts.some((doubt) => doubt.expected === seen.version);
 		if (isOpen) {
-			this.#checkFence(seen.head);
+			checkFence(seen.head, this.#options.head.epoch);
 			const next = this.#advance(seen.head);
 			const put = [this.#options.head.key, encodeHead(next)] as const;
 			const commit = { expect: [[this.#options.head.key, seen.version] as const], puts: [put], deletes: [] };
@@ -315,13 +380,19 @@ class Run<T> {
 	}
 }
 
+function checkFence(head: Head, own: number): void {
+	if (head.epoch === own) return;
+	const message = `the shard is owned in epoch ${head.epoch} now, this owner had epoch ${own}: it must stop and open the volume anew`;
+	throw new FsError("ESTALE", "kv.fenced", message, { epoch: head.epoch, own });
+}
+
 function doubtOf<T>(next: Head, expected: Position | undefined, result: T | undefined, isFence: boolean): Doubt<T> {
 	return { token: next.tokens[0] as number, expected, sequence: next.sequence, result, isFence };
 }
 
 class Attempt implements Transaction {
 	readonly #engine: Engine;
-	readonly #fetched: Fetched;
+	readonly #fetched: Fetched | undefined;
 	readonly #headKey: string;
 	readonly #writes = new Map<string, Uint8Array | null>();
 	readonly #seen = new Map<string, Versioned | null>();
@@ -331,9 +402,10 @@ class Attempt implements Transaction {
 	readonly reads = new Map<string, Position | undefined>();
 	/** Something came from an earlier step than the rest. */
 	usedFetched = false;
-	seenHead: { readonly head: Head | undefined; readonly version: Position | undefined } | undefined;
+	seenHead: SeenHead | undefined;
 
-	constructor(engine: Engine, fetched: Fetched, headKey: string) {
+	/** `fetched` undefined: the attempt is made in one step over memory. */
+	constructor(engine: Engine, fetched: Fetched | undefined, headKey: string) {
 		this.#engine = engine;
 		this.#fetched = fetched;
 		this.#headKey = headKey;
@@ -349,7 +421,8 @@ class Attempt implements Transaction {
 			return { kind: "value", value };
 		} catch (error) {
 			if (error instanceof Suspend) return { kind: "suspend", suspend: error };
-			assert(this.#suspended === undefined, `a transaction function swallowed what suspends it, then threw ${String(error)}`);
+			if (this.#suspended !== undefined)
+				throw new AssertionError(`a transaction function swallowed what suspends it, then threw ${String(error)}`);
 			return { kind: "error", error };
 		}
 	}
@@ -386,7 +459,7 @@ class Attempt implements Transaction {
 	}
 
 	/** The commit, with the head as its last put. */
-	commit(headKey: string, head: Head): Commit {
+	commit(headKey: string, head: Head, expect: Commit["expect"] = [...this.reads]): Commit {
 		const puts: (readonly [string, Uint8Array])[] = [];
 		const deletes: string[] = [];
 		for (const [key, value] of this.#writes) {
@@ -394,7 +467,7 @@ class Attempt implements Transaction {
 			else puts.push([key, value]);
 		}
 		puts.push([headKey, encodeHead(head)]);
-		return { expect: [...this.reads], puts, deletes };
+		return { expect, puts, deletes };
 	}
 
 	#change(key: string, value: Uint8Array | null): void {
@@ -418,7 +491,7 @@ class Attempt implements Transaction {
 		if (before !== undefined) return before ?? undefined;
 		let found = this.#engine.peek(key);
 		if (found === undefined) {
-			found = this.#fetched.keys.get(key);
+			found = this.#fetched?.keys.get(key);
 			if (found === undefined) throw this.#suspend(key, undefined);
 			this.usedFetched = true;
 		}
@@ -431,7 +504,7 @@ class Attempt implements Transaction {
 		this.#stillRunning();
 		const found = this.#engine.peekRange(range);
 		if (found !== undefined) return found;
-		const fetched = this.#fetched.ranges.get(rangeId(range));
+		const fetched = this.#fetched?.ranges.get(rangeId(range));
 		if (fetched === undefined || !this.#guardsHold(fetched)) throw this.#suspend(undefined, range);
 		this.usedFetched = true;
 		return [...fetched.entries];

@@ -35,13 +35,19 @@ export { getXattr, listXattrs, reapStep, removeXattr, setXattr } from "./xattrs.
 // ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export function lookup(tx: RecordTransaction, parent: Ino, name: string): Inode {
+	const found = find(tx, parent, name);
+	if (found === undefined) throw noEntry(parent, name);
+	return found;
+}
+
+/** As `lookup`; undefined: there is no such name. */
+export function find(tx: RecordTransaction, parent: Ino, name: string): Inode | undefined {
 	const at = directory(tx, parent);
 	if (name === ".") return at;
 	if (name === "..") return at.nlink === 0 ? livingDirectory(tx, parent) : inode(tx, at.parent);
 	checkName(name);
 	const found = tx.get(entryRecord, parent, name);
-	if (found === undefined) throw noEntry(parent, name);
-	return named(tx, parent, name, found);
+	return found && named(tx, parent, name, found);
 }
 
 export function entry(tx: RecordTransaction, parent: Ino, name: string): DirectoryEntry | undefined {

@@ -317,9 +317,34 @@ export interface ClientLocks {
 	reachable(): void;
 }
 
+/**
+ * What a volume can do at once because everything that it takes is in memory: each call is one synchronous step, and means and throws what the method of `Volume` of the same name does. Undefined: it cannot, and
+ * nothing has happened; then that method does it. For doors to whom a promise for each request costs more than the request.
+ */
+export interface VolumeNow {
+	/** null: there is no such name. */
+	lookup(caller: Caller, parent: NodeRef, name: string): Attributes | null | undefined;
+	makeDirectory(caller: Caller, parent: NodeRef, name: string, mode: number): ChangedName | undefined;
+	unlink(caller: Caller, parent: NodeRef, name: string): ChangedName | undefined;
+	removeDirectory(caller: Caller, parent: NodeRef, name: string): ChangedName | undefined;
+	rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): ChangedRename | undefined;
+	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): readonly DirectoryItem[] | undefined;
+	getAttributes(caller: Caller, node: NodeRef): Attributes | undefined;
+	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes): ChangedNode | undefined;
+	/** null: there is no such attribute. */
+	getXattr(caller: Caller, node: NodeRef, name: string): Uint8Array | null | undefined;
+	open(caller: Caller, at: At, intent: OpenIntent): Opened | undefined;
+	/** All of the bytes, or undefined. */
+	write(handle: HandleId, offset: number, bytes: Uint8Array): number | undefined;
+	flush(handle: HandleId): void;
+	close(handle: HandleId): void;
+}
+
 export interface Volume {
 	readonly id: string;
 	readonly root: NodeRef;
+	/** Absent where every call has to wait for somebody. */
+	readonly now?: VolumeNow;
 	node(ino: Ino): NodeRef;
 
 	// names

@@ -3,6 +3,7 @@ import { silentLogger } from "../../src/base/telemetry.ts";
 import { SimWorld } from "../../src/platform/sim/world.ts";
 import type { NativeVolume, VolumeModules } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
+import { nowFirst } from "../support/now-first.ts";
 import type { VolumeHarness } from "./volume.ts";
 
 /** The simulated machine copies all memory at each kill: the product's 112 MiB would be most of the time of this suite. */
@@ -12,6 +13,8 @@ const paths = ["/d1", "/d2", "/d3", "/d4"];
 export interface NativeHarnessOptions {
 	readonly diskBytes?: number;
 	readonly logSegmentCount?: number;
+	/** Calls are answered at once where they can be. */
+	readonly now?: boolean;
 }
 
 export async function makeNativeHarness(seed: number, options: NativeHarnessOptions = {}): Promise<VolumeHarness> {
@@ -25,6 +28,7 @@ export async function makeNativeHarness(seed: number, options: NativeHarnessOpti
 		volume = await openVolume({ name: "demo", diskPaths: paths, acceptLoss: false, memory }, modules());
 		return volume;
 	};
+	const offered = (opened: NativeVolume): NativeVolume => (options.now === true ? nowFirst(opened) : opened);
 	const close = async (): Promise<void> => {
 		const current = volume;
 		volume = undefined;
@@ -47,20 +51,20 @@ export async function makeNativeHarness(seed: number, options: NativeHarnessOpti
 	return {
 		get volume() {
 			if (volume === undefined) throw new Error("no volume is open");
-			return volume;
+			return offered(volume);
 		},
 		run: (body) => world.run(body),
 		reopen: async () => {
 			await close();
-			return open();
+			return offered(await open());
 		},
-		crash: () => {
+		crash: async () => {
 			node.kill();
-			return open();
+			return offered(await open());
 		},
-		powerCut: () => {
+		powerCut: async () => {
 			node.powerCut();
-			return open();
+			return offered(await open());
 		},
 		sleep: (ms) => world.sleep(ms),
 		close: () => world.run(close),

@@ -2,7 +2,7 @@
 import type { BufferPool } from "../../base/buffer-pool.ts";
 import type { FsError } from "../../base/errors.ts";
 import type { Clock } from "../../platform/interface.ts";
-import type { Attributes, Changed, HandleId, Ino, Volume } from "../../volume/interface.ts";
+import type { Attributes, Changed, HandleId, Ino, Volume, VolumeNow } from "../../volume/interface.ts";
 import type { BoundedMap } from "./bounded-map.ts";
 import { recentAttributeMs, recentWriteMs } from "./limits.ts";
 import type { ReplyWriter, RequestHeader } from "./protocol.ts";
@@ -31,6 +31,8 @@ export interface Negotiated {
 
 export interface Door {
 	readonly volume: Volume;
+	/** What the volume answers at once; undefined where it cannot, or shall not. */
+	readonly now: VolumeNow | undefined;
 	readonly clock: Clock;
 	readonly readOnly: boolean;
 	readonly keepCache: boolean;

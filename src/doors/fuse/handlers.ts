@@ -195,8 +195,20 @@ function done(door: Door, header: RequestHeader): void {
 	door.reply(header, door.out.reset().finish(header, 0), undefined);
 }
 
+/** With what the volume knew at once, or when it has found out. */
+function answered<T>(now: T | undefined, later: () => Promise<T>, then: (result: T) => void): Promise<void> | undefined {
+	if (now === undefined) return later().then(then);
+	then(now);
+	return undefined;
+}
+
 function noted(door: Door, changed: Changed): void {
 	door.changed(changed);
+}
+
+/** For answers that are no faults: nothing is thrown, counted or logged. */
+function sendError(door: Door, header: RequestHeader, errno: number): void {
+	door.reply(header, door.out.reset().finish(header, errno), undefined);
 }
 
 function sendEntry(door: Door, header: RequestHeader, attributes: Attributes): void {
@@ -223,30 +235,52 @@ export function modeWithoutSetId(attributes: Attributes): number | undefined {
 
 // ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-async function handleLookup(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleLookup(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const name = r.name();
 	const parent = node(door, header.nodeid);
+	const caller = callerOf(door, header);
+	const found = name === "." ? undefined : door.now?.lookup(caller, parent, name);
+	if (found === undefined) return lookupLater(door, header, caller, parent, name);
+	if (found === null) sendAbsent(door, header);
+	else sendEntry(door, header, found);
+	return undefined;
+}
+
+function sendAbsent(door: Door, header: RequestHeader): void {
+	if (door.negativeMs === 0) {
+		sendError(door, header, errnoOf.ENOENT);
+		return;
+	}
+	encodeNegativeEntry(door.out.reset(), door.negativeMs);
+	door.reply(header, door.out.finish(header, 0), undefined);
+}
+
+async function lookupLater(door: Door, header: RequestHeader, caller: Caller, parent: NodeRef, name: string): Promise<void> {
 	try {
 		// "." of any node: how the kernel finds a node again by its number (FUSE_EXPORT_SUPPORT).
-		const caller = callerOf(door, header);
 		sendEntry(
 			door,
 			header,
 			name === "." ? await door.volume.getAttributes(caller, parent) : await door.volume.lookup(caller, parent, name),
 		);
 	} catch (error) {
-		if (!isFsError(error, "ENOENT") || door.negativeMs === 0) throw error;
-		encodeNegativeEntry(door.out.reset(), door.negativeMs);
-		door.reply(header, door.out.finish(header, 0), undefined);
+		if (!isFsError(error, "ENOENT")) throw error;
+		sendAbsent(door, header);
 	}
 }
 
-async function handleMkdir(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleMkdir(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const { mode, umask, name } = decodeMkdir(r);
 	writable(door);
-	const made = await door.volume.makeDirectory(makerOf(door, header, umask), node(door, header.nodeid), name, mode & 0o7777);
-	noted(door, made);
-	sendEntry(door, header, made.attributes);
+	const about = [makerOf(door, header, umask), node(door, header.nodeid), name, mode & 0o7777] as const;
+	return answered(
+		door.now?.makeDirectory(...about),
+		() => door.volume.makeDirectory(...about),
+		(made) => {
+			noted(door, made);
+			sendEntry(door, header, made.attributes);
+		},
+	);
 }
 
 async function handleMknod(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
@@ -277,25 +311,36 @@ async function handleLink(door: Door, header: RequestHeader, r: RequestReader): 
 	sendEntry(door, header, made.attributes);
 }
 
-async function handleRemove(door: Door, header: RequestHeader, r: RequestReader, directory: boolean): Promise<void> {
+function handleRemove(door: Door, header: RequestHeader, r: RequestReader, directory: boolean): Promise<void> | undefined {
 	const name = r.name();
 	writable(door);
-	const caller = callerOf(door, header);
-	const parent = node(door, header.nodeid);
-	const gone = directory ? await door.volume.removeDirectory(caller, parent, name) : await door.volume.unlink(caller, parent, name);
-	noted(door, gone);
-	// Who still holds the node (a working directory, an O_PATH descriptor) can go on asking for its attributes until the kernel forgets it.
-	if (directory || gone.attributes.nlink === 0) door.removed.set(gone.attributes.ino, { ...gone.attributes, nlink: 0 });
-	done(door, header);
+	const about = [callerOf(door, header), node(door, header.nodeid), name] as const;
+	const { now, volume } = door;
+	return answered(
+		directory ? now?.removeDirectory(...about) : now?.unlink(...about),
+		() => (directory ? volume.removeDirectory(...about) : volume.unlink(...about)),
+		(gone) => {
+			noted(door, gone);
+			// Who still holds the node (a working directory, an O_PATH descriptor) can go on asking for its attributes until the kernel forgets it.
+			if (directory || gone.attributes.nlink === 0) door.removed.set(gone.attributes.ino, { ...gone.attributes, nlink: 0 });
+			done(door, header);
+		},
+	);
 }
 
-async function handleRename(door: Door, header: RequestHeader, r: RequestReader, extended: boolean): Promise<void> {
+function handleRename(door: Door, header: RequestHeader, r: RequestReader, extended: boolean): Promise<void> | undefined {
 	const rename = decodeRename(r, extended);
 	writable(door);
-	const from = node(door, header.nodeid);
 	const to = node(door, rename.newParent);
-	noted(door, await door.volume.rename(callerOf(door, header), from, rename.name, to, rename.newName, rename.flags));
-	done(door, header);
+	const about = [callerOf(door, header), node(door, header.nodeid), rename.name, to, rename.newName, rename.flags] as const;
+	return answered(
+		door.now?.rename(...about),
+		() => door.volume.rename(...about),
+		(renamed) => {
+			noted(door, renamed);
+			done(door, header);
+		},
+	);
 }
 
 async function handleReadlink(door: Door, header: RequestHeader): Promise<void> {
@@ -327,9 +372,16 @@ async function attributesOf(door: Door, header: RequestHeader, handle: number | 
 	}
 }
 
-async function handleGetattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleGetattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const { handle } = decodeGetattr(r);
-	sendAttributes(door, header, await attributesOf(door, header, handle));
+	// One that was removed is asked for the slow way, and so is one that the volume has lost.
+	const known =
+		door.removed.get(header.nodeid) !== undefined ? undefined : door.now?.getAttributes(callerOf(door, header), node(door, header.nodeid));
+	return answered(
+		known,
+		() => attributesOf(door, header, handle),
+		(attributes) => sendAttributes(door, header, attributes),
+	);
 }
 
 async function handleStatx(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
@@ -363,7 +415,7 @@ function killsSetId(door: Door, s: SetattrIn): boolean {
 	return (s.valid & ~(fattr.FH | fattr.LOCKOWNER | fattr.CTIME)) === 0;
 }
 
-async function handleSetattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleSetattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const s = decodeSetattr(r);
 	writable(door);
 	const change = changeOf(s);
@@ -372,10 +424,15 @@ async function handleSetattr(door: Door, header: RequestHeader, r: RequestReader
 	const caller = callerOf(door, header);
 	const handle = s.handle !== undefined && door.handles.has(s.handle) ? s.handle : undefined;
 	if (killsSetId(door, s)) change.dropRights = true;
-	const changed = await door.volume.setAttributes(caller, ref, change, handle);
-	noted(door, changed);
-	if (change.size !== undefined) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
-	sendAttributes(door, header, changed.after);
+	return answered(
+		door.now?.setAttributes(caller, ref, change),
+		() => door.volume.setAttributes(caller, ref, change, handle),
+		(changed) => {
+			noted(door, changed);
+			if (change.size !== undefined) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
+			sendAttributes(door, header, changed.after);
+		},
+	);
 }
 
 async function handleStatfs(door: Door, header: RequestHeader): Promise<void> {
@@ -403,10 +460,17 @@ function sendSized(door: Door, header: RequestHeader, size: number, bytes: Uint8
 	} else sendBytes(door, header, bytes);
 }
 
-async function handleGetxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleGetxattr(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const size = decodeGetxattrSize(r);
-	const name = r.name();
-	sendSized(door, header, size, await door.volume.getXattr(callerOf(door, header), node(door, header.nodeid), name));
+	const about = [callerOf(door, header), node(door, header.nodeid), r.name()] as const;
+	return answered(
+		door.now?.getXattr(...about),
+		() => door.volume.getXattr(...about),
+		(value) => {
+			if (value === null) sendError(door, header, errnoOf.ENODATA);
+			else sendSized(door, header, size, value);
+		},
+	);
 }
 
 /** xattr(7): attributes that only processes with CAP_SYS_ADMIN see. */
@@ -471,7 +535,7 @@ function opening(door: Door, opened: Opened, flags: number): void {
 	noted(door, opened);
 }
 
-async function handleOpen(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleOpen(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const open = decodeOpen(r);
 	const truncate = (open.flags & openFlags.TRUNC) !== 0;
 	if (truncate || accessOf(open.flags).write) writable(door);
@@ -479,26 +543,38 @@ async function handleOpen(door: Door, header: RequestHeader, r: RequestReader): 
 	const caller = callerOf(door, header);
 	const dropRights = truncate && (open.openFlags & openKillSuidGid) !== 0;
 	const intent = { ...intentOf(open.flags, truncate ? "overwrite" : "open"), ...(dropRights ? { dropRights } : {}) };
-	const opened = await door.volume.open(caller, { node: node(door, header.nodeid) }, intent);
-	opening(door, opened, open.flags);
-	if (truncate) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
-	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
-	door.reply(header, door.out.finish(header, 0), undefined);
+	const at = { node: node(door, header.nodeid) };
+	return answered(
+		door.now?.open(caller, at, intent),
+		() => door.volume.open(caller, at, intent),
+		(opened) => {
+			opening(door, opened, open.flags);
+			if (truncate) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
+			encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
+			door.reply(header, door.out.finish(header, 0), undefined);
+		},
+	);
 }
 
-async function handleCreate(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleCreate(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const create = decodeCreate(r);
 	writable(door);
 	roomForHandle(door);
 	const exclusive = (create.flags & openFlags.EXCL) !== 0;
 	const truncate = (create.flags & openFlags.TRUNC) !== 0;
-	const intent = intentOf(create.flags, exclusive ? "create" : truncate ? "overwrite-or-create" : "open-or-create");
 	const caller = makerOf(door, header, create.umask);
 	const at = { parent: node(door, header.nodeid), name: create.name };
 	const dropRights = truncate && (create.openFlags & openKillSuidGid) !== 0;
-	const attributes = { mode: create.mode & 0o7777 };
-	const opened = await door.volume.open(caller, at, { ...intent, attributes, ...(dropRights ? { dropRights } : {}) });
-	sendCreated(door, header, opened, create.flags);
+	const intent = {
+		...intentOf(create.flags, exclusive ? "create" : truncate ? "overwrite-or-create" : "open-or-create"),
+		attributes: { mode: create.mode & 0o7777 },
+		...(dropRights ? { dropRights } : {}),
+	};
+	return answered(
+		door.now?.open(caller, at, intent),
+		() => door.volume.open(caller, at, intent),
+		(opened) => sendCreated(door, header, opened, create.flags),
+	);
 }
 
 function sendCreated(door: Door, header: RequestHeader, opened: Opened, flags: number): void {
@@ -541,20 +617,42 @@ async function handleRead(door: Door, header: RequestHeader, r: RequestReader): 
 	lent?.release();
 }
 
-async function handleWrite(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleWrite(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const { handle, offset, writeFlags, data } = decodeWrite(r);
 	writable(door);
 	const { ino } = openFile(door, handle);
 	if (!Number.isSafeInteger(offset + data.length)) throw refused("EFBIG", "offset", "files end at 2^53 bytes");
+	const dropsRights = (writeFlags & writeKillSuidGid) !== 0 && door.negotiated?.killPriv === true;
+	const now = dropsRights ? undefined : door.now?.write(handle, offset, data);
+	return answered(
+		now,
+		() => writeLater(door, header, ino, { handle, offset, data, dropsRights }),
+		(written) => {
+			door.recentWrites.set(ino, door.clock.monotonicMs());
+			door.bytesWritten += written;
+			door.out.reset().u32(written).u32(0);
+			door.reply(header, door.out.finish(header, 0), undefined);
+		},
+	);
+}
+
+interface LaterWrite {
+	readonly handle: number;
+	readonly offset: number;
+	readonly data: Uint8Array;
+	readonly dropsRights: boolean;
+}
+
+async function writeLater(
+	door: Door,
+	header: RequestHeader,
+	ino: number,
+	{ handle, offset, data, dropsRights }: LaterWrite,
+): Promise<number> {
 	const { written, attributes } = await door.volume.write(handle, offset, data);
-	door.recentWrites.set(ino, door.clock.monotonicMs());
-	door.bytesWritten += written;
-	if ((writeFlags & writeKillSuidGid) !== 0 && door.negotiated?.killPriv === true) {
-		const drop = modeWithoutSetId(attributes) !== undefined;
-		if (drop) noted(door, await door.volume.setAttributes(callerOf(door, header), node(door, ino), { dropRights: true }, handle));
-	}
-	door.out.reset().u32(written).u32(0);
-	door.reply(header, door.out.finish(header, 0), undefined);
+	if (dropsRights && modeWithoutSetId(attributes) !== undefined)
+		noted(door, await door.volume.setAttributes(callerOf(door, header), node(door, ino), { dropRights: true }, handle));
+	return written;
 }
 
 const allocateModes: ReadonlyMap<number, AllocateMode> = new Map<number, AllocateMode>([
@@ -617,24 +715,31 @@ async function withoutHoles(door: Door, header: RequestHeader, handle: number, o
 	return what === "data" ? offset : size;
 }
 
-async function handleFlush(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleFlush(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const { handle, owner } = decodeFlush(r);
 	const { ino } = openFile(door, handle);
 	const { locks } = door.volume;
 	const request = requestNameOf(header);
 	if (!(isResent(header) && locks.isDone(request))) locks.dropOwner(ino, ownerOf(owner), request);
-	await door.volume.flush(handle);
+	if (door.now === undefined) return door.volume.flush(handle).then(() => done(door, header));
+	door.now.flush(handle);
 	done(door, header);
+	return undefined;
 }
 
-async function handleRelease(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
+function handleRelease(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const handle = decodeFh(r);
-	// Carried out already by a process that did not come to answer.
-	if (isResent(header) && !door.handles.has(handle)) return done(door, header);
+	if (isResent(header) && !door.handles.has(handle)) {
+		// Carried out already by a process that did not come to answer.
+		done(door, header);
+		return undefined;
+	}
 	openFile(door, handle);
 	dropHandle(door, handle);
-	await door.volume.close(handle);
+	if (door.now === undefined) return door.volume.close(handle).then(() => done(door, header));
+	door.now.close(handle);
 	done(door, header);
+	return undefined;
 }
 
 function handleGetlk(door: Door, header: RequestHeader, r: RequestReader): undefined {

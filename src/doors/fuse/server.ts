@@ -70,6 +70,8 @@ export interface FuseServerOptions {
 	readonly onFatal?: (error: unknown) => void;
 	/** Locks of files are the volume's (default), or the kernel's own, for this mount alone. */
 	readonly locks?: "volume" | "kernel";
+	/** Requests that the volume can answer at once are answered before anything else happens (default); otherwise each waits for a promise. */
+	readonly answerNow?: boolean;
 	/** The connection may be taken over by another process. */
 	readonly session?: FuseSession;
 }
@@ -192,6 +194,7 @@ class Server implements FuseServer {
 		for (const ms of [attributeMs, entryMs, negativeMs]) assert(Number.isSafeInteger(ms) && ms >= 0, `time-out of the FUSE door: ${ms}`);
 		return {
 			volume: modules.volume,
+			now: options.answerNow === false ? undefined : modules.volume.now,
 			clock: modules.platform.clock,
 			readOnly: options.readOnly === true,
 			keepCache: options.keepCache !== false,

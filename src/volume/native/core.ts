@@ -11,8 +11,8 @@ import { KeyedMutex, Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { DiskSet } from "../../log/interface.ts";
-import type { Engine } from "../../kv/interface.ts";
-import { transact } from "../../kv/transact.ts";
+import type { Engine, Transaction, TransactOptions } from "../../kv/interface.ts";
+import { glance, transact, transactNow } from "../../kv/transact.ts";
 import type { AdmissionTable } from "../../locks/admission.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { Ino, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
@@ -55,7 +55,7 @@ export class Core {
 	readonly flow = new KeyedMutex<Ino>();
 	readonly proofs: ProofBook;
 	readonly #numbers: NumberBlocks;
-	readonly #headKey = headKey(0);
+	readonly #options: TransactOptions;
 	/** Segments that somebody may still add chunks to: C2. */
 	readonly #packing = new Map<number, number>();
 	/** What fallocate has promised: nobody else may be given that space. */
@@ -75,6 +75,7 @@ export class Core {
 		this.options = options;
 		this.platform = modules.platform;
 		this.logger = modules.logger;
+		this.#options = { logger: modules.logger, head: { key: headKey(0), epoch: 1 } };
 		this.disks = modules.disks;
 		this.engine = modules.engine;
 		this.store = modules.store;
@@ -84,15 +85,45 @@ export class Core {
 		this.proofs = new ProofBook(this);
 	}
 
+	/**
+	 * `transact` in one synchronous step. Undefined, and nothing happened: something is not in memory, or there is no room, or numbers have to be fetched; then `transact` does it. @throws FsError whatever `fn` throws.
+	 */
+	transactNow<T>(fn: Operation<T>, onCommitted?: () => void): { result: T; position: number } | undefined {
+		if (this.#numbers.low) return undefined;
+		let effects: StorageEffects = { freed: [], reservedDelta: 0, deadBytes: 0 };
+		const run = (tx: Transaction): T => {
+			effects = { freed: [], reservedDelta: 0, deadBytes: 0 };
+			const records = new Records(tx);
+			const result = fn(records, this.#context(), effects);
+			countReserved(records, effects.reservedDelta);
+			return result;
+		};
+		try {
+			const outcome = transactNow(this.engine, this.platform, run, this.#transactOptions(onCommitted));
+			if (outcome !== undefined) this.#handOn(effects, outcome.position);
+			return outcome;
+		} catch (error) {
+			if (isNumbersOut(error)) return undefined;
+			throw error;
+		}
+	}
+
+	/** `view` in one synchronous step. Undefined: something is not in memory. */
+	viewNow<T>(fn: (tx: RecordTransaction) => T): { readonly result: T } | undefined {
+		return glance(this.engine, (tx) => fn(new Records(tx)));
+	}
+
 	/** One transaction: `fn` is a pure function of its reads, run until it commits. `onCommitted` is called in the step of the commit: nothing else sees what is between the two. */
 	async transact<T>(fn: Operation<T>, onCommitted?: () => void): Promise<{ result: T; position: number }> {
+		const now = this.transactNow(fn, onCommitted);
+		if (now !== undefined) return now;
 		for (;;) {
 			await this.ensureNumbers();
 			try {
 				return await this.#transactOnce(fn, onCommitted);
 			} catch (error) {
 				// Other operations used the numbers up while this one waited: get more and run it again.
-				if (!(error instanceof FsError) || error.site !== "records.numbers-out") throw error;
+				if (!isNumbersOut(error)) throw error;
 			}
 		}
 	}
@@ -111,11 +142,16 @@ export class Core {
 			countReserved(records, effects.reservedDelta);
 			return result;
 		}, onCommitted);
+		this.#handOn(effects, outcome.position);
+		return outcome;
+	}
+
+	/** C1. */
+	#handOn(effects: StorageEffects, position: number): void {
 		this.reservedBytes += effects.reservedDelta;
-		for (const segment of effects.freed) this.#freed.push({ segment, position: outcome.position });
+		for (const segment of effects.freed) this.#freed.push({ segment, position });
 		if (effects.freed.length > 0) this.#startRelease();
 		this.deadBytes += effects.deadBytes;
-		return outcome;
 	}
 
 	/** Once, before the first transaction. */
@@ -124,8 +160,11 @@ export class Core {
 	}
 
 	#raw<T>(fn: Parameters<typeof transact<T>>[2], onCommitted?: () => void): Promise<{ result: T; position: number }> {
-		const options = { logger: this.logger, head: { key: this.#headKey, epoch: 1 }, ...(onCommitted && { onCommitted }) };
-		return transact(this.engine, this.platform, fn, options);
+		return transact(this.engine, this.platform, fn, this.#transactOptions(onCommitted));
+	}
+
+	#transactOptions(onCommitted: (() => void) | undefined): TransactOptions {
+		return onCommitted === undefined ? this.#options : { ...this.#options, onCommitted };
 	}
 
 	#context(): OperationContext {
@@ -134,6 +173,8 @@ export class Core {
 
 	/** Reads only; commits nothing. */
 	async view<T>(fn: (tx: RecordTransaction) => T): Promise<T> {
+		const now = this.viewNow(fn);
+		if (now !== undefined) return now.result;
 		return (await this.#raw((tx) => fn(new Records(tx)))).result;
 	}
 
@@ -152,7 +193,7 @@ export class Core {
 			try {
 				return Array.from({ length: count }, () => this.#numbers.chunk());
 			} catch (error) {
-				if (!(error instanceof FsError) || error.site !== "records.numbers-out") throw error;
+				if (!isNumbersOut(error)) throw error;
 			}
 		}
 	}
@@ -287,6 +328,10 @@ export class Core {
 		this.proofs.stop();
 		await this.#releaseDone;
 	}
+}
+
+function isNumbersOut(error: unknown): boolean {
+	return error instanceof FsError && error.site === "records.numbers-out";
 }
 
 function countReserved(tx: RecordTransaction, delta: number): void {

@@ -133,8 +133,8 @@ export class FileData {
 
 	/** Acknowledged when it resolves (V1). `bytes` are copied before the first await. `offset` undefined = append. */
 	async write(ino: Ino, offset: number | undefined, bytes: Uint8Array): Promise<void> {
-		if (this.#mayWriteNow(ino, bytes.length) && offset !== undefined) {
-			this.#core.dirty.write(ino, offset, bytes, this.#core.platform.clock.realtime());
+		if (offset !== undefined && this.mayWriteNow(ino, bytes.length)) {
+			this.writeNow(ino, offset, bytes);
 			return;
 		}
 		const copy = bytes.slice();
@@ -174,7 +174,17 @@ export class FileData {
 		await this.#core.dirty.room();
 	}
 
-	#mayWriteNow(ino: Ino, lengthBytes: number): boolean {
+	/** In the same step as `mayWriteNow`. */
+	writeNow(ino: Ino, offset: number, bytes: Uint8Array): void {
+		this.#core.dirty.write(ino, offset, bytes, this.#core.platform.clock.realtime());
+	}
+
+	/** Nobody works on its map, holds it, or has left something undone there: who removes it now may take it apart in the same step. */
+	isQuiet(ino: Ino): boolean {
+		return !this.#core.flow.held(ino) && !this.#frozen.has(ino) && !this.#unfinished.has(ino);
+	}
+
+	mayWriteNow(ino: Ino, lengthBytes: number): boolean {
 		const hindered = this.#frozen.has(ino) || this.#unfinished.has(ino) || this.#refusal !== undefined;
 		return !hindered && this.#core.dirty.hasRoom(lengthBytes);
 	}

@@ -31,7 +31,7 @@ import {
 } from "../../namespace/access.ts";
 import { guardedFlags, isAppendOnly, refuseGuarded, refuseImmutable } from "../../namespace/flags.ts";
 import type { NewNode } from "../../namespace/interface.ts";
-import { accessList, dropCapability, hasCapability } from "../../namespace/xattrs.ts";
+import { accessList, capabilityName, dropCapability, hasCapability } from "../../namespace/xattrs.ts";
 import type { Inode, OperationContext, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, orphanRecord, requestRecord } from "../../records/kinds.ts";
 import type {
@@ -54,6 +54,7 @@ import type {
 	RequestMarks,
 	ResumedSession,
 	SetAttributes,
+	VolumeNow,
 	VolumeSpace,
 } from "../interface.ts";
 import { requestSlots } from "../interface.ts";
@@ -61,6 +62,7 @@ import { Balancer } from "./balancer.ts";
 import { Care } from "./care.ts";
 import { Compactor } from "./compactor.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
+import type { StorageEffects } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
@@ -90,7 +92,7 @@ import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
 import { FileRanges } from "./ranges.ts";
 import { Protector } from "./protector.ts";
-import { Reaper } from "./reaper.ts";
+import { gone, Reaper, takeApartStep } from "./reaper.ts";
 import { ClientLockBook } from "./client-locks.ts";
 import type { LockWitness } from "./lock-witness.ts";
 import { LedgerBook, segmentsLedger } from "./ledger.ts";
@@ -167,6 +169,21 @@ export class LocalVolume implements NativeVolume {
 	#claimedBytes = 0;
 	#closing = false;
 	resumed: ResumedSession = { handles: [], requests: [] };
+	readonly now: VolumeNow = {
+		lookup: (caller, parent, name) => this.#lookupNow(caller, parent, name),
+		makeDirectory: (caller, parent, name, mode) => this.#makeDirectoryNow(caller, parent, name, mode),
+		unlink: (caller, parent, name) => this.#removeNow(caller, parent, name, names.unlink),
+		removeDirectory: (caller, parent, name) => this.#removeNow(caller, parent, name, names.rmdir),
+		rename: (caller, parent, name, newParent, newName, flags) => this.#renameNow(caller, parent, name, newParent, newName, flags),
+		readDirectory: (caller, node, after, limit, attributes) => this.#readDirectoryNow(caller, node, after, limit, attributes),
+		getAttributes: (_caller, node) => this.#getAttributesNow(node),
+		setAttributes: (caller, node, change) => this.#setAttributesNow(caller, node, change),
+		getXattr: (caller, node, name) => this.#getXattrNow(caller, node, name),
+		open: (caller, at, intent) => this.#openNow(caller, at, intent),
+		write: (id, offset, bytes) => this.#writeNow(id, offset, bytes),
+		flush: (id) => this.#flush(id),
+		close: (id) => this.#close(id),
+	};
 
 	constructor(options: NativeOptions, modules: NativeModules) {
 		this.#options = options;
@@ -302,6 +319,12 @@ export class LocalVolume implements NativeVolume {
 		}
 	}
 
+	/** For what is done in one step: false where it may have to wait, or be refused. */
+	#passes(node: NodeRef, access: Access): boolean {
+		const isLive = node.volume === this.#options.id && node.snapshot === 0;
+		return isLive && !this.#closing && this.#core.admissions.passes(node.ino, access);
+	}
+
 	#closingError(cause?: unknown): FsError {
 		return new FsError("ENOTCONN", "volume.closing", `volume ${this.name} is being unmounted`, {}, cause);
 	}
@@ -358,6 +381,16 @@ export class LocalVolume implements NativeVolume {
 		);
 	}
 
+	#lookupNow(caller: Caller, parent: NodeRef, name: string): Attributes | null | undefined {
+		if (!this.#passes(parent, "names")) return undefined;
+		return this.#core.viewNow((tx) => {
+			this.#searchableDirectory(tx, caller, parent.ino);
+			// Each creation begins with a name that is not there: usual enough to be no error.
+			const found = names.find(tx, parent.ino, name);
+			return found === undefined ? null : this.#attributes(found);
+		})?.result;
+	}
+
 	makeDirectory(caller: Caller, parent: NodeRef, name: string, mode: number): Promise<ChangedName> {
 		return this.#make(caller, parent, name, { type: "directory", mode, ...makerOf(caller) });
 	}
@@ -374,16 +407,23 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	#make(caller: Caller, parent: NodeRef, name: string, node: NewNode): Promise<ChangedName> {
-		return this.#changeNames(caller, parent, (tx, context, before) => {
-			const directory = this.#writableDirectory(tx, caller, parent.ino);
-			const mode = caller.trusted ? node.mode : creationMode(directory, caller, node.type, node.mode);
-			const made = names.create(tx, context, parent.ino, name, { ...node, mode });
-			return {
-				attributes: this.#attributes(made.inode),
-				parentBefore: this.#attributes(before),
-				parentAfter: this.#attributes(made.parentAfter),
-			};
-		});
+		return this.#changeNames(caller, parent, (tx, context, before) => this.#create(tx, context, caller, before, name, node));
+	}
+
+	#makeDirectoryNow(caller: Caller, parent: NodeRef, name: string, mode: number): ChangedName | undefined {
+		const node: NewNode = { type: "directory", mode, ...makerOf(caller) };
+		return this.#changeNamesNow(caller, parent, (tx, context, before) => this.#create(tx, context, caller, before, name, node));
+	}
+
+	#create(tx: RecordTransaction, context: OperationContext, caller: Caller, parent: Inode, name: string, node: NewNode): NamesChange {
+		const directory = this.#writableDirectory(tx, caller, parent.ino);
+		const mode = caller.trusted ? node.mode : creationMode(directory, caller, node.type, node.mode);
+		const made = names.create(tx, context, parent.ino, name, { ...node, mode });
+		return {
+			attributes: this.#attributes(made.inode),
+			parentBefore: this.#attributes(parent),
+			parentAfter: this.#attributes(made.parentAfter),
+		};
 	}
 
 	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName> {
@@ -400,20 +440,30 @@ export class LocalVolume implements NativeVolume {
 		});
 	}
 
-	async #changeNames(
-		caller: Caller,
-		parent: NodeRef,
-		fn: (tx: RecordTransaction, context: OperationContext, before: Inode) => Omit<ChangedName, "position">,
-	): Promise<ChangedName> {
+	async #changeNames(caller: Caller, parent: NodeRef, fn: NamesOperation): Promise<ChangedName> {
 		return this.#admitted(parent, "names", async (admission) => {
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
-				const changed = fn(tx, context, names.inode(tx, parent.ino));
-				this.#note(tx, context, caller, changed.attributes.ino);
-				return changed;
+				return this.#changedNames(tx, context, caller, parent, fn);
 			});
 			return { ...result, position };
 		});
+	}
+
+	#changeNamesNow(caller: Caller, parent: NodeRef, fn: NamesOperation, onCommitted?: () => void): ChangedName | undefined {
+		if (!this.#passes(parent, "names")) return undefined;
+		const done = this.#core.transactNow(
+			(tx, context, effects) =>
+				this.#changedNames(tx, context, caller, parent, (_tx, _context, before) => fn(tx, context, before, effects)),
+			onCommitted,
+		);
+		return done && { ...done.result, position: done.position };
+	}
+
+	#changedNames(tx: RecordTransaction, context: OperationContext, caller: Caller, parent: NodeRef, fn: NamesOperation): NamesChange {
+		const changed = fn(tx, context, names.inode(tx, parent.ino));
+		this.#note(tx, context, caller, changed.attributes.ino);
+		return changed;
 	}
 
 	unlink(caller: Caller, parent: NodeRef, name: string): Promise<ChangedName> {
@@ -427,17 +477,54 @@ export class LocalVolume implements NativeVolume {
 	async #remove(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink): Promise<ChangedName> {
 		let removed: Inode | undefined;
 		const changed = await this.#changeNames(caller, parent, (tx, context, before) => {
-			if (!caller.trusted) checkDelete(tx, before, names.lookup(tx, parent.ino, name), caller);
-			const done = verb(tx, context, parent.ino, name);
+			const done = this.#loseName(tx, context, caller, before, name, verb);
 			removed = done.inode;
-			return {
-				attributes: this.#attributes(done.inode),
-				parentBefore: this.#attributes(before),
-				parentAfter: this.#attributes(done.parentAfter),
-			};
+			return done.changed;
 		});
 		if (removed !== undefined) this.#afterNameLost(removed);
 		return changed;
+	}
+
+	/** What nobody has open is taken apart in the same transaction, if that is enough for it; else it is left to the reaper. */
+	#removeNow(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink): ChangedName | undefined {
+		return this.#removeStep(caller, parent, name, verb, true) ?? this.#removeStep(caller, parent, name, verb, false);
+	}
+
+	#removeStep(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink, whole: boolean): ChangedName | undefined {
+		let removed: Inode | undefined;
+		let left = true;
+		const change: NamesOperation = (tx, context, before, effects) => {
+			const done = this.#loseName(tx, context, caller, before, name, verb);
+			removed = done.inode;
+			const { ino, nlink } = done.inode;
+			const isNobodys = nlink === 0 && this.#handles.openCount(ino) === 0 && this.#data.isQuiet(ino) && !this.#reaper.reaping(ino);
+			left = !(whole && isNobodys && effects !== undefined && takeApartStep(tx, effects, ino, 0) === gone);
+			return done.changed;
+		};
+		// D6: what was written to it is superfluous with the commit.
+		const changed = this.#changeNamesNow(caller, parent, change, () => {
+			if (!left && removed !== undefined) this.#core.dirty.drop(removed.ino);
+		});
+		if (changed !== undefined && left && removed !== undefined) this.#afterNameLost(removed);
+		return changed;
+	}
+
+	#loseName(
+		tx: RecordTransaction,
+		context: OperationContext,
+		caller: Caller,
+		parent: Inode,
+		name: string,
+		verb: typeof names.unlink,
+	): { readonly inode: Inode; readonly changed: NamesChange } {
+		if (!caller.trusted) checkDelete(tx, parent, names.lookup(tx, parent.ino, name), caller);
+		const done = verb(tx, context, parent.ino, name);
+		const changed = {
+			attributes: this.#attributes(done.inode),
+			parentBefore: this.#attributes(parent),
+			parentAfter: this.#attributes(done.parentAfter),
+		};
+		return { inode: done.inode, changed };
 	}
 
 	#afterNameLost(inode: Inode): void {
@@ -451,25 +538,49 @@ export class LocalVolume implements NativeVolume {
 				const { result, position } = await this.#core.transact((tx, context) => {
 					first.check();
 					second.check();
-					if (!caller.trusted) this.#checkRename(tx, caller, parent.ino, name, newParent.ino, newName);
-					const before = [names.inode(tx, parent.ino), names.inode(tx, newParent.ino)] as const;
-					const renamed = names.rename(tx, context, parent.ino, name, newParent.ino, newName, flags, caller);
-					this.#note(tx, context, caller, renamed.source.ino);
-					return { ...renamed, before, after: [names.inode(tx, parent.ino), names.inode(tx, newParent.ino)] as const };
+					return this.#move(tx, context, caller, parent.ino, name, newParent.ino, newName, flags);
 				});
-				const { source, replaced, before, after } = result;
-				if (replaced !== undefined) this.#afterNameLost(replaced);
-				return {
-					attributes: this.#attributes(source),
-					replaced: replaced === undefined ? undefined : this.#attributes(replaced),
-					parentBefore: this.#attributes(before[0]),
-					parentAfter: this.#attributes(after[0]),
-					newParentBefore: this.#attributes(before[1]),
-					newParentAfter: this.#attributes(after[1]),
-					position,
-				};
+				return this.#moved(result, position);
 			}),
 		);
+	}
+
+	#renameNow(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): ChangedRename | undefined {
+		if (!this.#passes(parent, "names") || !this.#passes(newParent, "names")) return undefined;
+		const source = this.#core.viewNow((tx) => this.#sealedBeforeReplace(tx, parent.ino, name, newParent.ino, newName));
+		if (source === undefined || (source.result !== undefined && this.#core.dirty.has(source.result))) return undefined;
+		const done = this.#core.transactNow((tx, context) => this.#move(tx, context, caller, parent.ino, name, newParent.ino, newName, flags));
+		return done && this.#moved(done.result, done.position);
+	}
+
+	#move(
+		tx: RecordTransaction,
+		context: OperationContext,
+		caller: Caller,
+		parent: Ino,
+		name: string,
+		newParent: Ino,
+		newName: string,
+		flags: number,
+	): Moved {
+		if (!caller.trusted) this.#checkRename(tx, caller, parent, name, newParent, newName);
+		const before = [names.inode(tx, parent), names.inode(tx, newParent)] as const;
+		const renamed = names.rename(tx, context, parent, name, newParent, newName, flags, caller);
+		this.#note(tx, context, caller, renamed.source.ino);
+		return { ...renamed, before, after: [names.inode(tx, parent), names.inode(tx, newParent)] as const };
+	}
+
+	#moved({ source, replaced, before, after }: Moved, position: number): ChangedRename {
+		if (replaced !== undefined) this.#afterNameLost(replaced);
+		return {
+			attributes: this.#attributes(source),
+			replaced: replaced === undefined ? undefined : this.#attributes(replaced),
+			parentBefore: this.#attributes(before[0]),
+			parentAfter: this.#attributes(after[0]),
+			newParentBefore: this.#attributes(before[1]),
+			newParentAfter: this.#attributes(after[1]),
+			position,
+		};
 	}
 
 	#checkRename(tx: RecordTransaction, caller: Caller, parent: Ino, name: string, newParent: Ino, newName: string): void {
@@ -483,10 +594,15 @@ export class LocalVolume implements NativeVolume {
 
 	/** Replacing a name by rename is how programs save files: the new contents must not reach the disks after the new name. */
 	async #sealBeforeReplace(parent: Ino, name: string, newParent: Ino, newName: string): Promise<void> {
-		const source = await this.#core.view((tx) =>
-			names.entry(tx, newParent, newName) === undefined ? undefined : names.entry(tx, parent, name),
-		);
-		if (source !== undefined && source.type === "file") await this.#data.seal(source.ino);
+		const source = await this.#core.view((tx) => this.#sealedBeforeReplace(tx, parent, name, newParent, newName));
+		if (source !== undefined) await this.#data.seal(source);
+	}
+
+	/** The file that is to be sealed before it takes the name. */
+	#sealedBeforeReplace(tx: RecordTransaction, parent: Ino, name: string, newParent: Ino, newName: string): Ino | undefined {
+		if (names.entry(tx, newParent, newName) === undefined) return undefined;
+		const source = names.entry(tx, parent, name);
+		return source?.type === "file" ? source.ino : undefined;
 	}
 
 	readSymlink(_caller: Caller, node: NodeRef): Promise<string> {
@@ -501,29 +617,39 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): Promise<readonly DirectoryItem[]> {
-		return this.#admitted(node, "names", () =>
-			this.#core.view((tx) => {
-				const directory = names.inode(tx, node.ino);
-				if (directory.type !== "directory") throw new FsError("ENOTDIR", "volume.readdir", `inode ${node.ino} is no directory`);
-				this.#requireAccess(tx, caller, directory, "read");
-				const items: DirectoryItem[] = [];
-				const add = (name: string, ino: Ino, type: FileType, cookie: number): void => {
-					const inode = attributes ? tx.get(inodeRecord, ino) : undefined;
-					items.push({ name, ino, type, cookie, attributes: inode === undefined ? undefined : this.#attributes(inode) });
-				};
-				if (after < 1 && items.length < limit) add(".", directory.ino, "directory", 1);
-				if (after < 2 && items.length < limit) add("..", directory.parent, "directory", 2);
-				for (const entry of names.readdir(tx, node.ino, Math.max(2, after), limit - items.length))
-					add(entry.name, entry.ino, entry.type, entry.cookie);
-				return items;
-			}),
-		);
+		return this.#admitted(node, "names", () => this.#core.view((tx) => this.#items(tx, caller, node.ino, after, limit, attributes)));
+	}
+
+	#readDirectoryNow(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): DirectoryItem[] | undefined {
+		if (!this.#passes(node, "names")) return undefined;
+		return this.#core.viewNow((tx) => this.#items(tx, caller, node.ino, after, limit, attributes))?.result;
+	}
+
+	#items(tx: RecordTransaction, caller: Caller, ino: Ino, after: number, limit: number, attributes: boolean): DirectoryItem[] {
+		const directory = names.inode(tx, ino);
+		if (directory.type !== "directory") throw new FsError("ENOTDIR", "volume.readdir", `inode ${ino} is no directory`);
+		this.#requireAccess(tx, caller, directory, "read");
+		const items: DirectoryItem[] = [];
+		const add = (name: string, of: Ino, type: FileType, cookie: number): void => {
+			const inode = attributes ? tx.get(inodeRecord, of) : undefined;
+			items.push({ name, ino: of, type, cookie, attributes: inode === undefined ? undefined : this.#attributes(inode) });
+		};
+		if (after < 1 && items.length < limit) add(".", directory.ino, "directory", 1);
+		if (after < 2 && items.length < limit) add("..", directory.parent, "directory", 2);
+		for (const entry of names.readdir(tx, ino, Math.max(2, after), limit - items.length))
+			add(entry.name, entry.ino, entry.type, entry.cookie);
+		return items;
 	}
 
 	// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────
 
 	getAttributes(_caller: Caller, node: NodeRef): Promise<Attributes> {
 		return this.#admitted(node, "attributes", () => this.#core.view((tx) => this.#attributes(names.inode(tx, node.ino))));
+	}
+
+	#getAttributesNow(node: NodeRef): Attributes | undefined {
+		if (!this.#passes(node, "attributes")) return undefined;
+		return this.#core.viewNow((tx) => this.#attributes(names.inode(tx, node.ino)))?.result;
 	}
 
 	permissions(caller: Caller, node: NodeRef): Promise<Permissions> {
@@ -551,23 +677,46 @@ export class LocalVolume implements NativeVolume {
 				names.changedAttributes(inode, permitted, inode.ctime);
 				return inode;
 			});
-			let beforeAttributes = this.#attributes(before);
+			const beforeCut = this.#attributes(before);
 			if (size !== undefined) await this.#changeSize(caller, before, size, rest.dropRights === true);
-			// In the step of the commit: a seal in between would put the time of the write back.
-			const clearTime = rest.mtime === undefined ? undefined : () => this.#core.dirty.clearTime(node.ino);
-			const { result, position } = await this.#core.transact((tx, context) => {
-				admission.check();
-				const inode = names.inode(tx, node.ino);
-				if (size === undefined) {
-					this.#requireCtime(inode, onlyIfCtime);
-					beforeAttributes = this.#attributes(inode);
-				}
-				const permitted = caller.trusted ? rest : permittedChange(tx, inode, caller, rest);
-				return Object.keys(rest).length === 0 ? inode : names.setAttributes(tx, context, node.ino, permitted);
-			}, clearTime);
-			if (rest.flags !== undefined) this.#handles.restrict(node.ino, result.flags & guardedFlags);
-			return { before: beforeAttributes, after: this.#attributes(result), position };
+			const { result, position } = await this.#core.transact(
+				(tx, context) => {
+					admission.check();
+					// The cut has changed the time.
+					return this.#changeAttributes(tx, context, caller, node.ino, size === undefined ? change : rest);
+				},
+				this.#timeSetter(node.ino, rest),
+			);
+			return this.#attributesChanged(node.ino, rest, size === undefined ? result : { ...result, before: beforeCut }, position);
 		});
+	}
+
+	#setAttributesNow(caller: Caller, node: NodeRef, change: SetAttributes): ChangedNode | undefined {
+		if (change.size !== undefined || !this.#passes(node, "attributes")) return undefined;
+		const done = this.#core.transactNow(
+			(tx, context) => this.#changeAttributes(tx, context, caller, node.ino, change),
+			this.#timeSetter(node.ino, change),
+		);
+		return done && this.#attributesChanged(node.ino, change, done.result, done.position);
+	}
+
+	/** In the step of the commit: a seal in between would put the time of the write back. */
+	#timeSetter(ino: Ino, { mtime }: SetAttributes): (() => void) | undefined {
+		return mtime === undefined ? undefined : () => this.#core.dirty.clearTime(ino);
+	}
+
+	#changeAttributes(tx: RecordTransaction, context: OperationContext, caller: Caller, ino: Ino, change: SetAttributes): AttributesChange {
+		const { size: _size, onlyIfCtime, ...rest } = change;
+		const inode = names.inode(tx, ino);
+		this.#requireCtime(inode, onlyIfCtime);
+		const before = this.#attributes(inode);
+		const permitted = caller.trusted ? rest : permittedChange(tx, inode, caller, rest);
+		return { before, inode: Object.keys(rest).length === 0 ? inode : names.setAttributes(tx, context, ino, permitted) };
+	}
+
+	#attributesChanged(ino: Ino, { flags }: SetAttributes, { before, inode }: AttributesChange, position: number): ChangedNode {
+		if (flags !== undefined) this.#handles.restrict(ino, inode.flags & guardedFlags);
+		return { before, after: this.#attributes(inode), position };
 	}
 
 	#requireCtime(inode: Inode, ctime: Timestamp | undefined): void {
@@ -602,14 +751,23 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array> {
-		return this.#admitted(node, "attributes", () =>
-			this.#core.view((tx) => {
-				const inode = names.inode(tx, node.ino);
-				if (name === redundancyXattr) return latin1ToBytes(formatRedundancy(this.#core.redundancyOf(inode.protection)));
-				if (!caller.trusted) checkXattr(tx, inode, caller, name, "read");
-				return names.getXattr(tx, node.ino, name);
-			}),
-		);
+		return this.#admitted(node, "attributes", () => this.#core.view((tx) => this.#xattr(tx, caller, names.inode(tx, node.ino), name)));
+	}
+
+	#getXattrNow(caller: Caller, node: NodeRef, name: string): Uint8Array | null | undefined {
+		if (!this.#passes(node, "attributes")) return undefined;
+		return this.#core.viewNow((tx) => {
+			const inode = names.inode(tx, node.ino);
+			// The kernel asks for the rights of a program before each first write and change of owner.
+			const isAbsent = caller.trusted && name === capabilityName && inode.xattrCount === 0;
+			return isAbsent ? null : this.#xattr(tx, caller, inode, name);
+		})?.result;
+	}
+
+	#xattr(tx: RecordTransaction, caller: Caller, inode: Inode, name: string): Uint8Array {
+		if (name === redundancyXattr) return latin1ToBytes(formatRedundancy(this.#core.redundancyOf(inode.protection)));
+		if (!caller.trusted) checkXattr(tx, inode, caller, name, "read");
+		return names.getXattr(tx, inode.ino, name);
 	}
 
 	setXattr(
@@ -678,31 +836,53 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(where, "lifecycle", async (admission) => {
 			const { result, position } = await this.#core.transact((tx, context) => {
 				admission.check();
-				const found = this.#findOrCreate(tx, context, caller, at, intent);
-				// One without a name is made anew when the request comes again: nobody saw the first.
-				if (found.created && intent.unnamed !== true) this.#note(tx, context, caller, found.inode.ino);
-				return found;
+				return this.#openOrCreate(tx, context, caller, at, intent);
 			});
-			const { inode, created, parentBefore, parentAfter } = result;
-			if (this.#reaper.reaping(inode.ino)) throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
-			const handle = this.#addHandle(caller, inode, intent);
+			const handle = this.#handleOf(caller, result.inode, intent);
 			try {
-				const after = created ? inode : await this.#prepareOpened(caller, handle, inode, intent);
-				// Only the kernel's mount is resumed with its handles; other doors' clients know none.
-				if (caller.door === "fuse" || caller.door === "test") this.#handles.keep(handle, caller.request);
-				return {
-					handle: handle.id,
-					attributes: this.#attributes(after),
-					created,
-					parentBefore: parentBefore === undefined ? undefined : this.#attributes(parentBefore),
-					parentAfter: parentAfter === undefined ? undefined : this.#attributes(parentAfter),
-					position,
-				};
+				const inode = result.created ? result.inode : await this.#prepareOpened(caller, handle, result.inode, intent);
+				return this.#opened(caller, handle, { ...result, inode }, position);
 			} catch (error) {
 				this.#forgetHandle(handle);
 				throw error;
 			}
 		});
+	}
+
+	#openNow(caller: Caller, at: At, intent: OpenIntent): Opened | undefined {
+		refuseUnsupported(intent);
+		if (!this.#passes("node" in at ? at.node : at.parent, "lifecycle")) return undefined;
+		const done = this.#core.transactNow((tx, context) => this.#openOrCreate(tx, context, caller, at, intent));
+		// Contents that are cut take longer; so far nothing was changed.
+		if (done === undefined || (!done.result.created && intent.disposition.startsWith("overwrite"))) return undefined;
+		return this.#opened(caller, this.#handleOf(caller, done.result.inode, intent), done.result, done.position);
+	}
+
+	#openOrCreate(tx: RecordTransaction, context: OperationContext, caller: Caller, at: At, intent: OpenIntent): FoundOrCreated {
+		const found = this.#findOrCreate(tx, context, caller, at, intent);
+		// One without a name is made anew when the request comes again: nobody saw the first.
+		if (found.created && intent.unnamed !== true) this.#note(tx, context, caller, found.inode.ino);
+		return found;
+	}
+
+	/** @throws FsError ESTALE: it was removed since it was found. */
+	#handleOf(caller: Caller, inode: Inode, intent: OpenIntent): Handle {
+		if (this.#reaper.reaping(inode.ino) || this.#core.engine.peek(inodeRecord.key(inode.ino)) === null)
+			throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
+		return this.#addHandle(caller, inode, intent);
+	}
+
+	#opened(caller: Caller, handle: Handle, { inode, created, parentBefore, parentAfter }: FoundOrCreated, position: number): Opened {
+		// Only the kernel's mount is resumed with its handles; other doors' clients know none.
+		if (caller.door === "fuse" || caller.door === "test") this.#handles.keep(handle, caller.request);
+		return {
+			handle: handle.id,
+			attributes: this.#attributes(inode),
+			created,
+			parentBefore: parentBefore === undefined ? undefined : this.#attributes(parentBefore),
+			parentAfter: parentAfter === undefined ? undefined : this.#attributes(parentAfter),
+			position,
+		};
 	}
 
 	#addHandle(caller: Caller, inode: Inode, intent: OpenIntent): Handle {
@@ -811,6 +991,21 @@ export class LocalVolume implements NativeVolume {
 			return this.#write(handle, offset, copy);
 		}
 		return this.#write(handle, offset, bytes);
+	}
+
+	/** What needs no more than a place in the ring. */
+	#writeNow(id: HandleId, offset: number, bytes: Uint8Array): number | undefined {
+		const handle = this.#handles.get(id);
+		const { ino, caller } = handle;
+		const isPlain = handle.write && !handle.append && !handle.sync && handle.restriction === 0 && caller.trusted;
+		if (!isPlain || bytes.length === 0 || bytes.length > limits.chunkBytes) return undefined;
+		if (!Number.isSafeInteger(offset) || offset < 0 || offset + bytes.length > limits.maximumFileBytes) return undefined;
+		if (!this.#passes(this.node(ino), "write") || !this.#data.mayWriteNow(ino, bytes.length)) return undefined;
+		const exists = this.#core.engine.peek(inodeRecord.key(ino));
+		if (exists === undefined || exists === null || !this.#takeSpace(bytes.length * this.#weightOf(ino))) return undefined;
+		this.#data.writeNow(ino, offset, bytes);
+		this.#sealer.afterWrite(ino);
+		return bytes.length;
 	}
 
 	#write(handle: Handle, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
@@ -1064,6 +1259,10 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async flush(id: HandleId): Promise<void> {
+		this.now.flush(id);
+	}
+
+	#flush(id: HandleId): void {
 		const handle = this.#handles.get(id);
 		if (handle.error !== undefined) throw handle.error;
 	}
@@ -1084,20 +1283,30 @@ export class LocalVolume implements NativeVolume {
 		if (handle.error !== undefined) throw handle.error;
 	}
 
-	/** Locks go first: if this process dies in between, the close comes again, and finds the handle. */
 	async close(id: HandleId): Promise<void> {
+		this.now.close(id);
+	}
+
+	/** Locks go first: if this process dies in between, the close comes again, and finds the handle. */
+	#close(id: HandleId): void {
 		const handle = this.#handles.get(id);
 		this.locks.dropHandle(handle.ino, id);
 		this.#forgetHandle(handle);
 	}
 
 	#forgetHandle(handle: Handle): void {
+		const { ino } = handle;
 		this.#handles.remove(handle.id);
-		if (this.#handles.openCount(handle.ino) > 0 || this.#closing) return;
+		if (this.#handles.openCount(ino) > 0 || this.#closing) return;
+		const orphan = this.#core.viewNow((tx) => tx.get(orphanRecord, ino));
+		if (orphan !== undefined) {
+			if (orphan.result !== undefined) this.#reaper.reap(ino);
+			return;
+		}
 		void this.#core
-			.view((tx) => tx.get(orphanRecord, handle.ino))
-			.then((orphan) => {
-				if (orphan !== undefined && this.#handles.openCount(handle.ino) === 0) this.#reaper.reap(handle.ino);
+			.view((tx) => tx.get(orphanRecord, ino))
+			.then((found) => {
+				if (found !== undefined && this.#handles.openCount(ino) === 0) this.#reaper.reap(ino);
 			})
 			.catch((error: unknown) =>
 				this.#core.logger.warn("a closed file could not be looked at", { error: toFsError(error, "volume.close").message }),
@@ -1252,6 +1461,20 @@ function makerOf(caller: Caller): Pick<NewNode, "uid" | "gid" | "umask"> {
 function newFile(caller: Caller, intent: OpenIntent): NewNode {
 	const { mode = 0o600, uid = caller.uid, gid = caller.gid } = intent.attributes ?? {};
 	return { type: "file", mode, uid, gid, umask: caller.umask ?? 0 };
+}
+
+type NamesChange = Omit<ChangedName, "position">;
+/** With effects where it may take something apart. */
+type NamesOperation = (tx: RecordTransaction, context: OperationContext, before: Inode, effects?: StorageEffects) => NamesChange;
+
+interface AttributesChange {
+	readonly before: Attributes;
+	readonly inode: Inode;
+}
+
+interface Moved extends ReturnType<typeof names.rename> {
+	readonly before: readonly [Inode, Inode];
+	readonly after: readonly [Inode, Inode];
 }
 
 interface FoundOrCreated {

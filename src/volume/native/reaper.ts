@@ -5,11 +5,40 @@
 import { Semaphore } from "../../base/async.ts";
 import { toFsError } from "../../base/errors.ts";
 import { forget, reapStep } from "../../namespace/verbs.ts";
-import type { Ino } from "../../records/interface.ts";
+import type { Ino, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord, orphanRecord, pendingRecord } from "../../records/kinds.ts";
 import { truncate as truncateExtents } from "../../storage/extents.ts";
+import type { StorageEffects } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
 import { limits } from "./limits.ts";
+
+/** What `takeApartStep` answers when nothing is left. */
+export const gone = Number.POSITIVE_INFINITY;
+
+/** As much of it as fits the transaction, from byte `start` of the file on; answers where to go on. The caller holds `flow`, and drops what is dirty. */
+export function takeApartStep(tx: RecordTransaction, effects: StorageEffects, ino: Ino, start: number): number {
+	const inode = tx.get(inodeRecord, ino);
+	if (inode === undefined) {
+		tx.delete(orphanRecord, ino);
+		return gone;
+	}
+	let doneTo = start;
+	if (inode.inline === undefined) {
+		const cut = truncateExtents(tx, effects, ino, 0, limits.transactionChanges - 8 - tx.changeCount, start);
+		doneTo = cut.doneTo;
+		if (!cut.done) {
+			tx.put(inodeRecord, { ...inode, storedBytes: inode.storedBytes + cut.storedDelta }, ino);
+			return doneTo;
+		}
+	}
+	const pendings = tx.scan(pendingRecord, pendingRecord.prefix(ino), { limit: 16 });
+	if (tx.changeCount + pendings.length + 4 > limits.transactionChanges) return doneTo;
+	for (const { value } of pendings) tx.delete(pendingRecord, ino, value.id);
+	if (pendings.length === 16) return doneTo;
+	if (!reapStep(tx, ino, limits.transactionChanges - 4 - tx.changeCount)) return doneTo;
+	forget(tx, ino);
+	return gone;
+}
 
 export class Reaper {
 	readonly #core: Core;
@@ -73,31 +102,9 @@ export class Reaper {
 		let from = 0;
 		for (let done = false; !done && !this.#stopped; ) {
 			const start = from;
-			const step = await this.#core.transact((tx, _context, effects) => {
-				const inode = tx.get(inodeRecord, ino);
-				if (inode === undefined) {
-					tx.delete(orphanRecord, ino);
-					return Number.POSITIVE_INFINITY;
-				}
-				let doneTo = start;
-				if (inode.inline === undefined) {
-					const cut = truncateExtents(tx, effects, ino, 0, limits.transactionChanges - 8, start);
-					doneTo = cut.doneTo;
-					if (!cut.done) {
-						tx.put(inodeRecord, { ...inode, storedBytes: inode.storedBytes + cut.storedDelta }, ino);
-						return doneTo;
-					}
-				}
-				const pendings = tx.scan(pendingRecord, pendingRecord.prefix(ino), { limit: 16 });
-				if (tx.changeCount + pendings.length + 4 > limits.transactionChanges) return doneTo;
-				for (const { value } of pendings) tx.delete(pendingRecord, ino, value.id);
-				if (pendings.length === 16) return doneTo;
-				if (!reapStep(tx, ino, limits.transactionChanges - 4 - tx.changeCount)) return doneTo;
-				forget(tx, ino);
-				return Number.POSITIVE_INFINITY;
-			});
+			const step = await this.#core.transact((tx, _context, effects) => takeApartStep(tx, effects, ino, start));
 			from = step.result;
-			done = from === Number.POSITIVE_INFINITY;
+			done = from === gone;
 			if (done) await this.#finished(ino);
 		}
 	}
