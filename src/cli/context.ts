@@ -32,6 +32,8 @@ export interface Processes {
 	/** Who has files or working directories below a path: `bash (1234)`. */
 	holders(path: string): Promise<string[]>;
 	alive(pid: number): boolean;
+	/** Its main thread has ended, and others are kept by the kernel. */
+	lingers(pid: number): boolean;
 	/** Absolute and without symbolic links as far as the path exists. */
 	canonical(path: string): Promise<string>;
 	/** The same, the last part taken as it is: a mount point must not be asked whether it answers. */

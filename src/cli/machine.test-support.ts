@@ -163,6 +163,7 @@ export class Machine {
 			},
 			holders: async () => (this.busy ? ["bash (4711)"] : []),
 			alive: (pid) => this.#pids.has(pid),
+			lingers: () => false,
 			canonical: async (path) => absolute(path),
 			canonicalParent: async (path) => absolute(path),
 			uid: 0,

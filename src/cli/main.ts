@@ -3,6 +3,8 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { resolve } from "node:path";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
 import type { Logger } from "../base/telemetry.ts";
 import { Home } from "../daemon/home.ts";
 import { createFuseHost } from "../platform/real/fuse.ts";
@@ -11,6 +13,7 @@ import { destroyVolume, inspectVolume } from "../volume/native/offline.ts";
 import { createVolume } from "../volume/native/open.ts";
 import type { Context } from "./context.ts";
 import { coloured, plain } from "./format.ts";
+import { answerOffline, offlineByProcess, offlineWord } from "./offline-process.ts";
 import { createProcesses } from "./processes.ts";
 import { runCommand } from "./program.ts";
 import { createProgress } from "./progress.ts";
@@ -46,14 +49,23 @@ const context: Context = {
 	platform,
 	home: new Home(homePath(), { files: platform.files }),
 	logger: createLogger(),
-	offline: { createVolume, inspectVolume, destroyVolume },
+	offline: offlineByProcess([process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)]),
 	processes: createProcesses(),
 	paint: process.stdout.isTTY === true && !process.env["NO_COLOR"] ? coloured : plain,
-	note: (text) => void process.stderr.write(text),
-	progress: (title) => createProgress({ title, tty, write: (text) => void process.stderr.write(text) }),
+	note: (words) => void process.stderr.write(words),
+	progress: (title) => createProgress({ title, tty, write: (words) => void process.stderr.write(words) }),
 };
-const output = { out: (text: string) => void process.stdout.write(text), err: (text: string) => void process.stderr.write(text) };
-const code = await runCommand(process.argv.slice(2), context, output, version());
+const output = { out: (words: string) => void process.stdout.write(words), err: (words: string) => void process.stderr.write(words) };
+
+/** See offline-process.ts: this process is the child. */
+async function beOffline(): Promise<number> {
+	const { logger } = context;
+	output.out(await answerOffline(await text(process.stdin), { createVolume, inspectVolume, destroyVolume }, { platform, logger }));
+	return 0;
+}
+
+const words = process.argv.slice(2);
+const code = words[0] === offlineWord ? await beOffline() : await runCommand(words, context, output, version());
 await drain(process.stdout);
 await drain(process.stderr);
 clearInterval(alive);

@@ -1,6 +1,6 @@
 /** Starting daemons, and asking this machine who uses a path. Only here does the command touch processes and the file system around it. */
 import { spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { mkdir, readdir, readlink, realpath } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -27,6 +27,7 @@ export function createProcesses(): Processes {
 		runForeground: runDaemon,
 		holders,
 		alive,
+		lingers,
 		canonical,
 		canonicalParent,
 		uid: process.getuid?.() ?? 0,
@@ -88,6 +89,16 @@ function alive(pid: number): boolean {
 		return true;
 	} catch (error) {
 		return (error as { code?: unknown }).code === "EPERM";
+	}
+}
+
+/** proc_pid_stat(5): the main thread is a zombie while others are in uninterruptible calls. */
+function lingers(pid: number): boolean {
+	try {
+		const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+		return stat.charAt(stat.lastIndexOf(")") + 2) === "Z";
+	} catch {
+		return false;
 	}
 }
 

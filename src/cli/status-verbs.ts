@@ -88,7 +88,7 @@ async function stoppedStatus(context: Context, name: string): Promise<StoppedSta
 	if (volume.sameDevice) warnings.push(sameDeviceWarning);
 	if (!volume.clean) warnings.push("it was not unmounted cleanly: the next mount recovers what was acknowledged");
 	const missing = volume.disks.filter((disk) => disk.state === "missing");
-	for (const disk of missing) warnings.push(`disk ${disk.id} (${disk.path}) is missing`);
+	for (const disk of missing) warnings.push(`disk ${disk.id} (${disk.path}) is missing: ${disk.reason}`);
 	return { ...nothingKnown(name), id: volume.id, redundancy: volume.redundancy, disks: volume.disks.map(stoppedDisk), warnings };
 }
 

@@ -223,12 +223,14 @@ export async function umount(context: Context, directory: string): Promise<Outco
 		const hello = (await client.call("hello")) as { pid: number; mountpoint: string | null };
 		// A daemon of the same name that has its mount elsewhere (or none yet): this one is another's.
 		if (hello.mountpoint !== mount.mountpoint) return await umountDead(context, fuse, mount);
-		await client.call("umount").catch((error: unknown) => explainBusy(context, mount.mountpoint, error));
-		await untilGone(context, hello.pid);
+		const end = await client.call("umount").catch((error: unknown) => explainBusy(context, mount.mountpoint, error));
+		const { hangingDisks = [] } = end as { hangingDisks?: readonly string[] };
+		await untilGone(context, hello.pid, hangingDisks);
+		const warnings = context.processes.alive(hello.pid) ? hangingDisks.map((path) => lingering(path, hello.pid)) : [];
+		return { ...done(mount, `unmounted ${mount.mountpoint}\n`), warnings };
 	} finally {
 		client.close();
 	}
-	return done(mount, `unmounted ${mount.mountpoint}\n`);
 }
 
 /** A mount that hangs while nobody answers has lost its daemon a moment ago, and its keeper starts another. */
@@ -302,11 +304,15 @@ async function explainBusy(context: Context, mountpoint: string, error: unknown)
 	throw new FsError("REFUSED", "cli.umount-busy", `${error.message}${who}`, error.data);
 }
 
-/** Its disks are free and its log is closed only when the process is gone. */
-async function untilGone(context: Context, pid: number): Promise<void> {
+const lingering = (path: string, pid: number): string =>
+	`the disk ${path} does not answer: everything is on the others, and what is left of the daemon (pid ${pid}) lasts, and keeps that disk, until it does`;
+
+/** Its disks are free and its log is closed only when the process is gone; all but those that hang when nothing of it is left but the threads in them. */
+async function untilGone(context: Context, pid: number, hangingDisks: readonly string[]): Promise<void> {
 	const { clock } = context.platform;
 	const endMs = clock.monotonicMs() + goneWithinMs;
 	while (context.processes.alive(pid)) {
+		if (hangingDisks.length > 0 && context.processes.lingers(pid)) return;
 		if (clock.monotonicMs() > endMs) {
 			throw new FsError(
 				"ETIMEDOUT",

@@ -65,12 +65,16 @@ export interface DaemonModules {
 	readonly keepers?: Keepers;
 	/** The program is in a state that must not be: end the process at once. Nothing acknowledged is lost by that. */
 	readonly crash: (error: unknown) => void;
+	/** Paths of disks in which a thread of this process is stuck. */
+	readonly stuckDisks?: () => readonly string[];
 }
 
 export interface DaemonEnd {
 	readonly clean: boolean;
 	readonly exitCode: number;
 	readonly message: string;
+	/** Disks that did not answer to the end: the kernel keeps what is left of the process until they do. */
+	readonly hangingDisks: readonly string[];
 }
 
 export class Daemon {
@@ -453,7 +457,7 @@ export class Daemon {
 		}
 		if (!(await keeping.handOver(program))) logger.error("the keeper has ended in this moment: the mount ends with this daemon");
 		logger.info("handing over", { program: program.at(-1) });
-		const end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "" };
+		const end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "", hangingDisks: this.#hangingDisks };
 		void this.#closeControl(end);
 		return end;
 	}
@@ -463,9 +467,13 @@ export class Daemon {
 		return this.#shutdown;
 	}
 
+	get #hangingDisks(): readonly string[] {
+		return [...new Set(this.#modules.stuckDisks?.() ?? [])];
+	}
+
 	async #shutDown(): Promise<DaemonEnd> {
 		const { logger } = this.#modules;
-		let end: DaemonEnd = { clean: true, exitCode: exitCodes.done, message: "" };
+		let end: Omit<DaemonEnd, "hangingDisks"> = { clean: true, exitCode: exitCodes.done, message: "" };
 		await this.#stopMonitor();
 		await this.#stopExporter();
 		try {
@@ -476,8 +484,9 @@ export class Daemon {
 			logger.error("the volume did not shut down cleanly", { error: end.message });
 		}
 		await this.#keeping?.end();
-		void this.#closeControl(end);
-		return end;
+		const whole = { ...end, hangingDisks: this.#hangingDisks };
+		void this.#closeControl(whole);
+		return whole;
 	}
 
 	/** Not awaited by `#shutDown`: the answer to `umount` is among those that have to be delivered first. */

@@ -111,7 +111,7 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 				privileged: process.getuid?.() === 0,
 				script: options.keepers === undefined ? undefined : fileURLToPath(import.meta.url),
 			},
-			{ platform, home, logger, openVolume, serveFuse, crash, ...keepers },
+			{ platform, home, logger, openVolume, serveFuse, crash, stuckDisks: () => platform.stuckDisks(), ...keepers },
 		);
 		options.onReady({ ready: true, pid: process.pid, warnings: await daemon.warnings() });
 		void stop.then((signal) => daemon.stop(signal));

@@ -41,6 +41,7 @@ import { HangWatch } from "./hang-watch.ts";
 import { readSmart } from "./smart.ts";
 import {
 	diskCallMs,
+	inspectCallMs,
 	latencyWindowMs,
 	smartConfirmMs,
 	smartFirstMs,
@@ -1205,8 +1206,13 @@ export async function markClean(disks: DiskSet, manifestGeneration = disks.roste
 export async function inspectDisks(
 	paths: readonly string[],
 	modules: FinderModules,
-): Promise<{ readonly roster: Roster; readonly found: readonly { readonly id: DiskId; readonly path: string }[] }> {
-	const { candidates, absent } = await findDisks(paths, diskCallMs, modules);
+): Promise<{
+	readonly roster: Roster;
+	readonly found: readonly { readonly id: DiskId; readonly path: string }[];
+	/** Places without a usable disk, and why. */
+	readonly absent: ReadonlyMap<string, string>;
+}> {
+	const { candidates, absent } = await findDisks(paths, inspectCallMs, modules);
 	try {
 		const mine = ofOneVolume(candidates, paths, absent);
 		const roster = newestRoster(mine);
@@ -1214,7 +1220,7 @@ export async function inspectDisks(
 			const entry = roster.disks.find((disk) => disk.uuid === superblock.diskUuid);
 			return entry ? [{ id: entry.id, path }] : [];
 		});
-		return { roster, found };
+		return { roster, found, absent };
 	} finally {
 		await closeAll(candidates);
 	}

@@ -56,6 +56,8 @@ export const returnMaximumMs = 600_000;
 export const returnCalmMs = 3_600_000;
 /** A call that waits longer in the disk means that it hangs. Milliseconds. */
 export const diskCallMs = 10_000;
+/** The same for a command that only looks: somebody waits for it, and nothing comes of it. */
+export const inspectCallMs = 5_000;
 /**
  * Disks that stand still together, more than the volume can lose, are waited for so many times as long: two minutes are enough for a controller that is reset (the kernel gives a command 30 s, and tries again), and giving up ends the
  * volume.

@@ -136,4 +136,35 @@ describe("a disk that hangs", { skip: cannotMount() ?? false, concurrency: true 
 			await volume.close();
 		}
 	});
+
+	test("umount and the status of a stopped volume end, and say which disk does not answer", async () => {
+		let hanging: HangingDisk | undefined;
+		const volume = await TestVolume.start({
+			disks: 3,
+			redundancy: "rs:2+1",
+			onFirstDisk: async (path) => {
+				const disk = await HangingDisk.on(path);
+				hanging = disk;
+				return () => disk.close();
+			},
+		});
+		try {
+			assert.ok(hanging);
+			writeFileSync(join(volume.mountpoint, "file"), Buffer.alloc(300_000, "file"));
+			await hanging.hang("everything");
+			const unmounted = await volume.try("umount", volume.mountpoint);
+			assert.deepEqual([unmounted.code, unmounted.stdout], [0, `unmounted ${volume.mountpoint}\n`], `${unmounted.stderr}\n${volume.log()}`);
+			assert.match(unmounted.stderr, /disk1 does not answer: everything is on the others/);
+			const stopped = await volume.try("status", volume.name);
+			assert.equal(stopped.code, 0, stopped.stderr);
+			assert.match(stopped.stdout, /disk d1 \(.*disk1\) is missing: .*the disk hangs/);
+			await hanging.answer();
+			await volume.mount();
+			await untilStates(volume, ["healthy", "healthy", "healthy"]);
+			assert.deepEqual(readFileSync(join(volume.mountpoint, "file")), Buffer.alloc(300_000, "file"));
+		} finally {
+			await hanging?.answer();
+			await volume.close();
+		}
+	});
 });

@@ -1,15 +1,19 @@
 /** What can be said of, and done with, a volume that no daemon serves. */
+import { latin1ToUtf8 } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import { clearDisk, diskFolders } from "../../log/disk-format.ts";
 import { inspectDisks } from "../../log/disk-set.ts";
+import { inspectCallMs } from "../../log/limits.ts";
 import { currentLogEpoch, wasReplaced } from "../../log/roster.ts";
+import { reasonText } from "../../log/superblock.ts";
+import { openDiskWithDeadlines } from "../../platform/deadline.ts";
 import type { Disk } from "../../platform/interface.ts";
 import type { OfflineDisk, OfflineVolume, VolumeModules } from "./interface.ts";
 import { memoryNames } from "./memory-names.ts";
 
 /** From superblocks alone, without locks and changing nothing. @throws FsError NOTFOUND when no disk of a volume is at these paths. */
 export async function inspectVolume(options: { readonly diskPaths: readonly string[] }, modules: VolumeModules): Promise<OfflineVolume> {
-	const { roster, found } = await inspectDisks(options.diskPaths, modules);
+	const { roster, found, absent } = await inspectDisks(options.diskPaths, modules);
 	const metadata = new Set([...roster.manifestDisks, ...(currentLogEpoch(roster)?.members ?? [])]);
 	const disks: OfflineDisk[] = [];
 	for (const entry of roster.disks) {
@@ -20,7 +24,7 @@ export async function inspectVolume(options: { readonly diskPaths: readonly stri
 			id: `d${entry.id}`,
 			path: path ?? entry.path,
 			state: path === undefined ? "missing" : entry.membership === "out" ? "failed" : entry.duty === "use" ? "healthy" : "draining",
-			reason: path === undefined ? "not found" : entry.reason,
+			reason: path === undefined ? reasonText(absent.get(latin1ToUtf8(entry.path)) ?? "not found") : entry.reason,
 			capacityBytes: space?.capacityBytes ?? 0,
 			freeBytes: space?.freeBytes ?? 0,
 			metadata: metadata.has(entry.id),
@@ -31,12 +35,12 @@ export async function inspectVolume(options: { readonly diskPaths: readonly stri
 }
 
 async function spaceOf(path: string, modules: VolumeModules): Promise<{ capacityBytes: number; freeBytes: number } | undefined> {
-	const disk = await modules.platform.openDisk(path).catch(() => undefined);
+	const disk = await openDiskWithDeadlines(modules.platform, path, { callMs: inspectCallMs }).catch(() => undefined);
 	if (disk === undefined) return undefined;
 	try {
-		return await disk.space();
+		return await disk.space().catch(() => undefined);
 	} finally {
-		await disk.close();
+		await disk.close().catch(() => undefined);
 	}
 }
 
@@ -60,7 +64,7 @@ export async function destroyVolume(
 	const disks: Disk[] = [];
 	try {
 		for (const { path } of found) {
-			const disk = await modules.platform.openDisk(path);
+			const disk = await openDiskWithDeadlines(modules.platform, path);
 			disks.push(disk);
 			await disk.lock();
 		}
