@@ -413,6 +413,72 @@ test("a disk without space gets a smaller ring, or no part of the log at all", a
 	assert.deepEqual((await at.world.run(mount(at))).history, mounted.history);
 });
 
+test("disks that others have filled since the mount take the log after a power cut all the same", async () => {
+	for (let seed = 30; seed < 38; seed++) {
+		const at = machine(seed, 3);
+		await createVolume(at);
+		at.node.powerCut();
+		await at.world.run(mount(at));
+		for (const path of at.paths) at.world.full(path);
+		at.node.powerCut();
+		const mounted = await at.world.run(mount(at));
+		assert.deepEqual(mounted.log.members, [1, 2, 3], `seed ${seed}`);
+		await at.world.run(append(mounted, "while full").then((sequence) => mounted.log.durable(sequence)));
+		at.node.powerCut();
+		assert.deepEqual((await at.world.run(mount(at))).history, ["while full"]);
+	}
+});
+
+test("disks that are full before they ever took the log are named", async () => {
+	const at = machine(39, 3);
+	await createVolume(at);
+	for (const path of at.paths) at.world.full(path);
+	await assert.rejects(at.world.run(mount(at)), (error) => {
+		assert.ok(isFsError(error, "ENOSPC"), String(error));
+		assert.equal(error.site, "log.no-space");
+		assert.match(error.message, /no space for the log on d1 \(\/d1\), d2 .*free space there, and mount again/);
+		return true;
+	});
+	at.node.kill();
+	for (const path of at.paths) at.world.full(path, false);
+	await at.world.run(mount(at));
+});
+
+test("with all disks full the log takes what fits, and the loss of a mirror keeps nothing from becoming durable", async () => {
+	const fill = async (mounted: Mounted, most: number): Promise<number> => {
+		const { log } = mounted;
+		for (let count = 0; count < most; count++) {
+			if (!log.hasRoom(3_000)) await log.durable(log.lastSequence);
+			if (!log.hasRoom(3_000)) return count;
+			await append(mounted, "z".repeat(3_000));
+		}
+		return most;
+	};
+	const filled = async (seed: number, most: number): Promise<{ at: TestMachine; mounted: Mounted; count: number }> => {
+		const at = machine(seed, 4);
+		await createVolume(at, { logSegmentCount: 8 });
+		const mounted = await at.world.run(mount(at));
+		for (const path of at.paths) at.world.full(path);
+		return { at, mounted, count: await at.world.run(fill(mounted, most)) };
+	};
+	const { at: whole, mounted: before, count: most } = await filled(40, 1_000);
+	assert.ok(most > 10 && most < 1_000, `${most} records fit`);
+	await whole.world.run(checkpoint(before));
+	assert.ok((await whole.world.run(fill(before, 1_000))) > 10, "a checkpoint makes room");
+	for (let count = 1; count <= most; count += 3) {
+		const { at, mounted } = await filled(40, count);
+		const { log } = mounted;
+		at.world.vanish(`/d${log.members[1]}`);
+		const isDurable = log.durable(log.lastSequence).then(() => true);
+		assert.ok(await at.world.run(Promise.race([isDurable, at.world.sleep(60_000)])), `after ${count} records`);
+		assert.equal(log.members.length, 2);
+		await at.world.run(checkpoint(mounted));
+		await at.world.run(append(mounted, "after all").then((sequence) => log.durable(sequence)));
+		at.node.powerCut();
+		assert.deepEqual((await at.world.run(mount(at))).history, mounted.history);
+	}
+});
+
 test("a mirror that was left out for want of space is taken again at a checkpoint after space came back", async () => {
 	const at = machine(23, 3);
 	await createVolume(at);
@@ -505,6 +571,8 @@ test("every sync site of this floor matters", async () => {
 					for (let i = 1; i <= 5; i++) await mounted.log.durable(await append(mounted, payloadOf(at, i)));
 				});
 				at.node.powerCut();
+				// Then a log needs what was allocated before.
+				for (const path of at.paths) at.world.full(path);
 				const again = await at.world.run(mount(at));
 				if (again.history.length < 5) lost++;
 			} catch {

@@ -16,6 +16,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { Deferred, Signal } from "../base/async.ts";
+import { latin1ToUtf8 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import { chooseMembers } from "./disk-set.ts";
 import type { DiskFile } from "../platform/interface.ts";
@@ -98,7 +99,7 @@ export function maximumRecordPayload(segmentBytes: number): number {
 /**
  * Starts a new log epoch: durable in the roster when it resolves. The earlier epochs drop out of the roster and the memory tail is
  * emptied, so everything before `firstSequence` must be in the engine's durable checkpoint.
- * @throws FsError EIO when no disk can mirror the log or the roster change does not count.
+ * @throws FsError ENOSPC when the disks that could mirror the log are full, EIO when there is none or the roster change does not count.
  */
 export async function startLog(options: StartOptions, modules: LogModules): Promise<Log> {
 	const log = new MirroredLog(options, modules);
@@ -375,12 +376,12 @@ class MirroredLog implements Log {
 		for (const [id, { number }] of places) this.#mirrors.get(id)?.release(number);
 	}
 
-	/** So that going on into the next segment does not wait for its allocation. */
+	/** So that going on into the next segment does not wait for its allocation, and a disk that fills up has what an ejection needs (L6). */
 	#prepareAhead(members: readonly DiskId[]): void {
 		for (const id of members) {
 			const mirror = this.#mirrors.get(id);
 			if (!mirror || mirror.available === 0) continue;
-			mirror.prepare(1).catch((error: unknown) => this.#memberFailed(id, error, "write"));
+			mirror.prepare(this.#reserve + 1).catch((error: unknown) => this.#memberFailed(id, error, "write"));
 		}
 	}
 
@@ -499,28 +500,36 @@ class MirroredLog implements Log {
 			if (!first) for (const listener of this.#memberListeners) listener(members);
 			return;
 		}
-		throw new FsError(
-			"EIO",
-			"log.no-mirror",
-			"no disk is left that can mirror the log: nothing more is acknowledged; unmount, bring disks back, mount again",
-		);
+		throw this.#noMirror();
+	}
+
+	#noMirror(): FsError {
+		const { disks } = this.#modules;
+		const full = [...this.#unfit].filter((id) => disks.writable(id) !== undefined).sort((a, b) => a - b);
+		if (full.length === 0) {
+			const message = "no disk is left that can mirror the log: nothing more is acknowledged; unmount, bring disks back, mount again";
+			return new FsError("EIO", "log.no-mirror", message);
+		}
+		const where = full.map((id) => `d${id} (${latin1ToUtf8(disks.slot(id)?.path ?? "")})`).join(", ");
+		const message = `there is no space for the log on ${where}: nothing more is acknowledged; free space there, and mount again`;
+		return new FsError("ENOSPC", "log.no-space", message, { disks: full });
 	}
 
 	async #openMirrors(members: readonly DiskId[]): Promise<Map<DiskId, SegmentFile> | undefined> {
 		await Promise.all(members.map((id) => this.#openMirror(id)));
 		const places = await this.#acquireOnAll(members, true);
-		if (places === undefined || (await this.#syncHeaders(places))) return places;
+		if (places === undefined || (await this.#settle(places))) return places;
 		this.#giveBack(places);
 		return undefined;
 	}
 
-	/** Before the roster names the epoch: a mirror of it on which nothing is found has then lost it. */
-	async #syncHeaders(places: ReadonlyMap<DiskId, SegmentFile>): Promise<boolean> {
+	/** Before the roster names the epoch: a mirror of it on which nothing is found has then lost it. What else is allocated stays over a power cut, too, whoever fills the disk meanwhile. */
+	async #settle(places: ReadonlyMap<DiskId, SegmentFile>): Promise<boolean> {
 		let done = 0;
 		await Promise.all(
-			[...places].map(async ([id, { file }]) => {
+			[...places.keys()].map(async (id) => {
 				try {
-					await file.sync("log.segment-header");
+					await this.#mirror(id).settle();
 					done++;
 				} catch (error) {
 					this.#memberFailed(id, error, "sync");

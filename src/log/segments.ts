@@ -6,6 +6,7 @@
  *  G2 A file is handed out to one use at a time; `release` ends it.
  *  G3 At most `logSegmentCount` files are in use, or fewer where the disk had no space for more; only ejections go beyond, by
  *     `emergencySegments`.
+ *  G4 After `settle` a power cut leaves what is allocated: whoever fills the disk afterwards cannot keep the log from being started again.
  */
 import { assert } from "../base/assert.ts";
 import { FsError, isFsError } from "../base/errors.ts";
@@ -36,6 +37,8 @@ export class MirrorFiles {
 	readonly #ready: number[] = [];
 	/** Names in `log/` that are known to be durable. */
 	readonly #named = new Set<number>();
+	/** Allocated for good, header included. */
+	readonly #settled = new Set<number>();
 	/** Files that were there already: looked at when they are needed. */
 	#unchecked: number[] = [];
 	#count: number;
@@ -108,11 +111,11 @@ export class MirrorFiles {
 		while (this.#ready.length < wanted && !this.#closed) {
 			const limit = emergency ? this.#options.count + emergencySegments : this.#count;
 			if (this.#inUse.size + this.#ready.length >= limit) return;
-			await this.#prepareOne();
+			await this.#prepareOne(emergency);
 		}
 	}
 
-	async #prepareOne(): Promise<void> {
+	async #prepareOne(emergency: boolean): Promise<void> {
 		let number = this.#unchecked.pop();
 		if (number === undefined) {
 			number = 0;
@@ -125,7 +128,7 @@ export class MirrorFiles {
 			this.#ready.push(number);
 		} catch (error) {
 			if (!isFsError(error, "ENOSPC")) throw error;
-			await this.#shrink(number, error);
+			await this.#shrink(number, error, emergency);
 		}
 	}
 
@@ -150,14 +153,30 @@ export class MirrorFiles {
 		await file.write(0, [encodeSegmentHeader({ volume: this.#options.volume, diskUuid: this.#options.diskUuid, number })]);
 	}
 
-	async #shrink(number: number, error: unknown): Promise<void> {
+	async #shrink(number: number, error: unknown, emergency: boolean): Promise<void> {
 		await this.#open.get(number)?.close();
 		this.#open.delete(number);
 		await this.disk.remove(segmentName(number));
-		const left = this.#inUse.size + this.#ready.length;
+		// Should it be made again, its name is a new one.
+		this.#named.delete(number);
+		this.#settled.delete(number);
+		// Files that nobody has looked at yet may be whole: they need no space.
+		const left = this.#inUse.size + this.#ready.length + this.#unchecked.length;
 		// With a smaller ring the log could not go on after an ejection.
 		if (left < minimumSegments) throw error;
+		// Beyond the ring there is no end to what could be tried.
+		if (emergency && this.#ready.length + this.#unchecked.length === 0) throw error;
 		this.#count = Math.min(this.#count, left);
+	}
+
+	/** G4, and the headers of what is in use. */
+	async settle(): Promise<void> {
+		for (const number of [...this.#inUse, ...this.#ready]) {
+			const file = this.#open.get(number);
+			if (file === undefined || this.#settled.has(number)) continue;
+			await file.sync("log.segment-header");
+			this.#settled.add(number);
+		}
 	}
 
 	async #makeNamesDurable(number: number): Promise<void> {

@@ -95,7 +95,7 @@ export async function openLocalEngine(options: LocalEngineOptions, modules: Loca
 	} catch (error) {
 		store.stop();
 		await store.close().catch(() => {});
-		throw isFsError(error, "ENOSPC") ? store.mountSpace(error) : error;
+		throw isFsError(error, "ENOSPC") && error.site !== "log.no-space" ? store.mountSpace(error) : error;
 	}
 }
 
