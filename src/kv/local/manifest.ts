@@ -1,7 +1,7 @@
 /**
  * The manifest: which runs exist, in order of age, and the log sequence that they cover. A file `kv/manifest` with two slots on every manifest disk.
  *
- * A slot: magic 8 bytes, format version u16, feature flags u16, length of the rest u32, CRC32C of the rest u32; the rest: volume uuid 16 bytes, generation u64,
+ * A slot: magic 8 bytes, format version u16, feature flags u16, length of the rest u32, CRC32C of all of it u32 (itself as 0); the rest: volume uuid 16 bytes, generation u64,
  * incarnation u64, covered u64, next run id u32, number of runs u16, runs newest first.
  */
 import { parseUuid } from "../../base/bytes.ts";
@@ -36,6 +36,7 @@ export interface Manifest {
 
 const magic = "CAIRNKVM";
 const formatVersion = 1;
+const checksumAt = 16;
 const headerBytes = 20;
 
 export function encodeManifest(manifest: Manifest, volume: string): Uint8Array {
@@ -49,7 +50,7 @@ export function encodeManifest(manifest: Manifest, volume: string): Uint8Array {
 		writer.text(run.firstKey).text(run.lastKey);
 	}
 	writer.patchU32(12, writer.length - headerBytes);
-	writer.patchU32(16, crc32c(writer.view().subarray(headerBytes)));
+	writer.patchU32(checksumAt, crc32c(writer.view()));
 	return writer.finish();
 }
 
@@ -62,7 +63,10 @@ export function decodeManifest(slot: Uint8Array, volume: string, what: string): 
 	const length = reader.u32();
 	const checksum = reader.u32();
 	const rest = reader.raw(length);
-	if (crc32c(rest) !== checksum) throw reader.corrupt("checksum does not match");
+	const checked = slot.slice(0, headerBytes + length);
+	checked.fill(0, checksumAt, headerBytes);
+	// The version as well: a damaged slot must not pass for one of a newer format, which no mount goes on without.
+	if (crc32c(checked) !== checksum) throw reader.corrupt("checksum does not match");
 	if (version !== formatVersion || flags !== 0) {
 		throw new FsError(
 			"REFUSED",
