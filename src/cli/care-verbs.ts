@@ -1,9 +1,10 @@
 /** heal, verify: what makes a volume whole again. */
 import { FsError } from "../base/errors.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
-import type { HealingStatus, HealResult, VerifyResult } from "../volume/native/interface.ts";
+import type { GarbageItem, GarbageReport, HealingStatus, HealResult, VerifyResult } from "../volume/native/interface.ts";
+import { printableDeep } from "../daemon/text.ts";
 import { callDaemon, callWithBar, type Context, type Outcome } from "./context.ts";
-import { formatBytes } from "./format.ts";
+import { counted, formatBytes, formatDuration, formatTable } from "./format.ts";
 
 export interface HealFlags {
 	readonly wait?: boolean;
@@ -68,9 +69,11 @@ export interface VerifyFlags {
 	readonly dryRun?: boolean;
 	readonly lost?: boolean;
 	readonly resume?: boolean;
+	readonly garbage?: boolean;
 }
 
 export async function verify(context: Context, name: string, flags: VerifyFlags): Promise<Outcome> {
+	if (flags.garbage === true) return garbage(context, name, flags);
 	const given = { dryRun: flags.dryRun === true, lost: flags.lost === true, resume: flags.resume === true };
 	const result = await callWithBar<VerifyResult & { readonly lostPathsTotal: number }>(context, name, "verify", given, "verifying");
 	const whole = result.unrecoverable === 0 && result.miscounted === 0 && result.repaired >= result.corrupt + result.missing;
@@ -113,4 +116,39 @@ function verifyAdvice(name: string, result: VerifyResult, { dryRun, lost }: { dr
 		advice.push("wrong counts leak space or give it back too early: copy what matters to another volume before you delete anything here");
 	if (result.unrecoverable > 0 && !lost) advice.push(`cairn verify ${name} --lost names the files with lost contents`);
 	return advice;
+}
+
+async function garbage(context: Context, name: string, { dryRun = false, lost, resume }: VerifyFlags): Promise<Outcome> {
+	if (lost === true || resume === true) throw new FsError("EINVAL", "cli.verify-garbage", "--garbage goes with --dry-run alone");
+	const report = printableDeep(await callDaemon<GarbageReport>(context, name, "garbage", { dryRun }));
+	const warnings: string[] = [];
+	if (report.unaccountedBytes > 0)
+		warnings.push(
+			`${formatBytes(report.unaccountedBytes)} are taken and explained by nothing, a fault of CairnFS: the next mount gives them back; please report it with the daemon's log`,
+		);
+	if (report.foreign > 0)
+		warnings.push(
+			`${counted(report.foreign, "name")} on the disks ${report.foreign === 1 ? "is" : "are"} none of CairnFS; they are left alone`,
+		);
+	if (report.away.length > 0) warnings.push(`not looked at, because they are away: ${report.away.join(", ")}`);
+	return { exitCode: exitCodes.done, json: report, text: garbageText(report), warnings };
+}
+
+function garbageText(report: GarbageReport): string {
+	const { dryRun, foundBytes, youngBytes, agedBytes, removedBytes, clearedBytes, items, itemsTotal } = report;
+	const age = formatDuration(report.ageSeconds);
+	const what = dryRun ? `${formatBytes(agedBytes)} would be given back` : `${formatBytes(removedBytes)} given back`;
+	const lines = [
+		foundBytes === 0
+			? "nothing lies on the disks that no record names"
+			: `${formatBytes(foundBytes)} that no record names: ${what}, ${formatBytes(youngBytes)} found for less than ${age} and left alone`,
+	];
+	if (clearedBytes > 0) lines.push(`${formatBytes(clearedBytes)} that earlier daemons left were given back since the mount`);
+	if (items.length > 0) lines.push(formatTable(["DISK", "WHAT", "SIZE", "FOUND FOR", "STATE", "NAME"], items.map(row), [2]).trimEnd());
+	if (itemsTotal > items.length) lines.push(`and ${itemsTotal - items.length} more`);
+	return `${lines.join("\n")}\n`;
+}
+
+function row({ disk, kind, bytes, ageSeconds, state, name }: GarbageItem): string[] {
+	return [disk, kind, formatBytes(bytes), formatDuration(ageSeconds), state, name];
 }

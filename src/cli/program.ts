@@ -255,10 +255,12 @@ function addCareVerbs(program: Command, verb: AddVerb, context: Context, run: Ru
 		"cairn verify demo",
 		"cairn verify demo --dry-run --json",
 		"cairn verify demo --lost",
+		"cairn verify demo --garbage --dry-run       # what lies on the disks and nothing names",
 	])
 		.argument("<name>")
 		.option("--dry-run", "repair nothing")
 		.option("--lost", "name the files that have lost contents")
+		.option("--garbage", "instead look for what lies on the disks and no record names; what was found so for a day is given back")
 		.option("--resume", "go on with a verify that was interrupted: what was proven since it began is not read again")
 		.action(async (name: string, flags: VerifyFlags) => run.print(await verify(context, name, flags)));
 	verb(program, "ledger", "Show what is protected: asked for, proven by reading, only recorded, under-protected and why", [

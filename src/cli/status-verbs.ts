@@ -139,6 +139,10 @@ function statusText(context: Context, one: AnyStatus): string {
 		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
 	}
 	if ("balancing" in one && one.balancing.active) lines.push(`  balance     ${balancingText(one.balancing)}`);
+	if ("garbage" in one && one.garbage.bytes + one.garbage.unaccountedBytes > 0)
+		lines.push(
+			`  garbage     ${formatBytes(one.garbage.bytes + one.garbage.unaccountedBytes)} that nothing names (cairn verify ${one.volume} --garbage)`,
+		);
 	if ("scrub" in one) lines.push(`  scrub       ${scrubLine(context, one.scrub)}`);
 	if ("doors" in one && one.doors.nfs !== null && one.doors.nfs.exports > 0) lines.push(`  NFS         ${nfsText(context, one.doors.nfs)}`);
 	if ("metadataCopies" in one) lines.push(`  metadata    ${metadataText(context, one)}`);

@@ -123,6 +123,13 @@ const metrics: readonly Metric[] = [
 	counter("cairn_compaction_freed_bytes_total", "Dead bytes that compaction has given back since the mount.", ({ compaction }) =>
 		one(compaction.freedBytes),
 	),
+	gauge("cairn_garbage_bytes", "Raw bytes on the disks that no record names, as of the last look.", ({ garbage }) => one(garbage.bytes)),
+	gauge("cairn_garbage_unaccounted_bytes", "Raw bytes that are taken and explained by nothing: a fault.", ({ garbage }) =>
+		one(garbage.unaccountedBytes),
+	),
+	counter("cairn_garbage_removed_bytes_total", "Raw bytes given back that no record named, since the mount.", ({ garbage }) =>
+		one(garbage.removedBytes),
+	),
 	gauge("cairn_locks", "Ranges and files that are locked, and requests that wait for one.", ({ locks: { held, waiting } }) =>
 		each("state", { held, waiting }),
 	),

@@ -26,6 +26,7 @@ const status = {
 	metadataProvenAt: "2026-11-20T00:00:00.000Z",
 	disks: [{ id: "d1", state: "suspect", capacityBytes: 5, usedBytes: 2, errorKinds }],
 	healing: { active: true, remainingBytes: 8, etaSeconds: null, paused: false, tranquility: 0 },
+	garbage: { lookedAt: null, bytes: 1, unaccountedBytes: 0, foreign: 0, removedBytes: 2, clearedBytes: 3 },
 	balancing: { active: true, startedAt: null, movedBytes: 1, remainingBytes: 9, etaSeconds: null, waitingFor: "" },
 	scrub: { active: false, lastPass: { ...pass, startedAt: "2026-11-20T00:00:00.000Z", endedAt: "2026-11-20T01:00:00.000Z" } },
 	compaction: { active: false, movedBytes: 11, freedBytes: 12 },

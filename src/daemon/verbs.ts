@@ -46,6 +46,7 @@ const verbs: Readonly<Record<string, Verb>> = {
 	heal: (given, progress, state) => heal(given, progress, state),
 	balance: (given, progress, state) => balance(given, progress, state),
 	scrub: (given, _progress, state) => scrub(given, state),
+	garbage: (given, _progress, state) => need(state).collectGarbage(flag(given, "dryRun")),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
 	locks: (given, _progress, state) => need(state).listLocks(utf8ToLatin1(text(given, "path"))),

@@ -24,7 +24,7 @@ export async function clearDisk(disk: Disk): Promise<void> {
 }
 
 /** Made by locking a place before anything of a volume is in it; made by mkfs.ext4. */
-const harmless: readonly string[] = ["lock", "lost+found/"];
+export const harmlessNames: readonly string[] = ["lock", "lost+found/"];
 
 export function newUuid(platform: Platform): string {
 	const bytes = platform.random.bytes(16);
@@ -52,7 +52,7 @@ export async function refuseUnlessBlank(disk: Disk, force = false): Promise<stri
 	if (found.kind === "valid" && abandoned === undefined) throw alreadyDisk(disk.path, found.superblock.roster);
 	const hasFile = abandoned !== undefined || (found.kind === "absent" && found.hasFile);
 	const ours = abandoned === undefined ? [] : diskFolders.map((folder) => `${folder}/`);
-	const stranger = await findStranger(disk, [...harmless, ...ours, ...(hasFile ? [superblockName] : [])]);
+	const stranger = await findStranger(disk, [...harmlessNames, ...ours, ...(hasFile ? [superblockName] : [])]);
 	if (stranger === undefined) return abandoned;
 	throw new FsError(
 		"REFUSED",

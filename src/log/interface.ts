@@ -240,6 +240,10 @@ export interface Log {
 	cut(sequence: number): Promise<void>;
 	/** Segments on disks that mirror the log no more are removed. What fails is reported, and left for the next mount. */
 	removeOrphans(): Promise<void>;
+	/** Segments that lie on disks that do not mirror the log, and are in no epoch of the roster. Disks that fail just now are left out. */
+	strays(): Promise<readonly { readonly disk: DiskId; readonly name: string }[]>;
+	/** False: it is needed, or its disk is away. @throws FsError what the disk said. */
+	removeStray(file: { readonly disk: DiskId; readonly name: string }): Promise<boolean>;
 	/** Disks that mirror the log now. */
 	readonly members: readonly DiskId[];
 	/** Tells that members changed (the engine then checkpoints onto the new members at once). */

@@ -628,10 +628,34 @@ class MirroredLog implements Log {
 		await disks.changeRoster("log cut", (roster) => ({ ...roster, logEpochs: roster.logEpochs.slice(Math.max(0, covered(roster))) }));
 	}
 
+	/** Segments on disks that mirror the log no more: an ejected mirror keeps them until it is a mirror again, or somebody removes them. Disks that fail just now are left out. */
+	async strays(): Promise<{ readonly disk: DiskId; readonly name: string }[]> {
+		const { disks } = this.#modules;
+		const found: { disk: DiskId; name: string }[] = [];
+		for (const { id } of disks.slots()) {
+			const disk = this.#isMirror(id) ? undefined : disks.clearable(id);
+			for (const name of disk === undefined ? [] : await disk.list("log").catch(() => []))
+				if (segmentNumber(name) !== undefined) found.push({ disk: id, name: `log/${name}` });
+		}
+		return found;
+	}
+
+	/** False: the disk mirrors the log again, or is away. In order on the disk: a mirror that is chosen meanwhile lists its folder after the removal. */
+	async removeStray({ disk: id, name }: { readonly disk: DiskId; readonly name: string }): Promise<boolean> {
+		const disk = this.#modules.disks.clearable(id);
+		if (disk === undefined || this.#isMirror(id)) return false;
+		await disk.remove(name);
+		return true;
+	}
+
+	#isMirror(id: DiskId): boolean {
+		return this.#mirrors.has(id) || this.#modules.disks.roster.logEpochs.some((epoch) => epoch.members.includes(id));
+	}
+
 	/** In order on each disk: a mirror that is chosen meanwhile lists its folder after what is removed here. */
 	async removeOrphans(): Promise<void> {
 		const { disks } = this.#modules;
-		const isMirror = (id: DiskId): boolean => this.#mirrors.has(id) || disks.roster.logEpochs.some((epoch) => epoch.members.includes(id));
+		const isMirror = (id: DiskId): boolean => this.#isMirror(id);
 		for (const { id } of disks.slots()) {
 			const disk = disks.clearable(id);
 			if (!disk || isMirror(id)) continue;

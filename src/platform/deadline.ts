@@ -316,6 +316,10 @@ class TimedFile implements DiskFile {
 		return this.#line.call(`size ${this.name}`, () => this.#file.size());
 	}
 
+	held(): Promise<number> {
+		return this.#line.call(`held ${this.name}`, () => this.#file.held());
+	}
+
 	truncate(sizeBytes: number): Promise<void> {
 		return this.#line.call(`truncate ${this.name}`, () => this.#file.truncate(sizeBytes));
 	}

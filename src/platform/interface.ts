@@ -75,7 +75,8 @@ export type PlantedBug =
 	| "wrong-fragment-accepted"
 	| "failed-seal-on-top"
 	| "tombstone-dropped-early"
-	| "set-time-lost";
+	| "set-time-lost"
+	| "young-garbage";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,6 +183,8 @@ export interface DiskFile {
 	 */
 	uncache(offset: number, lengthBytes: number): Promise<void>;
 	size(): Promise<number>;
+	/** What it takes of the disk, in bytes: holes do not count, what is written in part counts whole. A measure, not exact (stat(2), st_blocks). */
+	held(): Promise<number>;
 	truncate(sizeBytes: number): Promise<void>;
 	close(): Promise<void>;
 }

@@ -125,7 +125,7 @@ export class FragmentWriter {
 		}
 		let position: { readonly pack: number; readonly offset: number } | undefined;
 		try {
-			position = packs.allocate(length);
+			position = packs.allocate(length, set.segment);
 			const { dataShards, parityShards } = set.shape;
 			const header = encodeHeader(
 				{

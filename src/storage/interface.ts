@@ -9,6 +9,7 @@
  */
 import type { Timestamp } from "../base/time.ts";
 import type { DiskTarget } from "./balance.ts";
+import type { PlaceInHand } from "./pack.ts";
 import type { Chunk, FragmentPlace, Ino, OperationContext, Pending, RecordTransaction, Segment } from "../records/interface.ts";
 
 /** storage/redundancy.ts: parseRedundancy("rs:4+2" | "replicate:3"), formatRedundancy, tolerance, feasible(target, disks), smallSeal(target). */
@@ -78,6 +79,27 @@ export interface BalancePreview {
 	readonly space: StorageSpace;
 }
 
+/** What no record names. pack: a file without anything of anybody in it; space: bytes in free parts of a pack; place: a fragment that nobody has committed or given back. */
+export interface FoundGarbage {
+	readonly kind: "pack" | "space" | "place";
+	readonly disk: number;
+	readonly pack: number;
+	/** What its removal gives back, about. */
+	readonly bytes: number;
+	/** Of a place. */
+	readonly place?: PlaceInHand;
+}
+
+export interface StoreGarbage {
+	readonly found: readonly FoundGarbage[];
+	/** Taken in packs (`packKey`), neither named by a record nor in hand: for a moment of what is being given back, else a fault of this program. The next mount gives it back. */
+	readonly unaccounted: ReadonlyMap<string, number>;
+	/** Names in the folder of packs that are none of ours. */
+	readonly strange: readonly { readonly disk: number; readonly name: string }[];
+	/** Disks that could not be looked at. */
+	readonly away: readonly number[];
+}
+
 export interface SegmentStore {
 	/** Before anything else: every live segment record, to know what space is used. */
 	load(segments: Iterable<Segment>): void;
@@ -130,6 +152,16 @@ export interface SegmentStore {
 	): Promise<
 		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
 	>;
+	/** A committed record names them now. What is never settled nor given back is found as garbage. */
+	settle(places: readonly FragmentPlace[]): void;
+	/** What lies in the packs of all disks that can be read. `namedBytes`: what committed records name in a pack (`packKey`). */
+	garbage(namedBytes: ReadonlyMap<string, number>): Promise<StoreGarbage>;
+	/** Removes or punches it if it is still nobody's; answers the bytes given back, undefined when it is somebody's now or its disk is away. Of places the caller knows that no record names them. @throws FsError what the disk said. */
+	collect(found: FoundGarbage): Promise<number | undefined>;
+	/** What was cleared since this process began, of earlier ones: packs removed, bytes punched. */
+	readonly cleared: { readonly packs: number; readonly bytes: number };
+	/** Somebody reads it or makes it anew. */
+	isPinned(segmentId: number): boolean;
 	/** Gives back what a rebuild wrote when its transaction was not committed. */
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
 	/** The shape that a segment for `target` would get on the disks that can be written now; undefined: none can be. */

@@ -9,7 +9,8 @@
  *  P3 After a failed sync of a file nothing that was written before is reported as durable in it any more. Lack of space is no fault of the disk: what is written
  *     later goes through another opening of the file, or, where a name could not be made durable, into another file.
  *  P4 A range is punched before it is free, never after: nobody else's bytes are in it.
- *  P5 The place of a write that timed out stays taken until the next mount: the write may still land.
+ *  P5 The place of a write that timed out stays taken: the write may still land. It is given back when the disk has answered again since (`reclaim`), or by the next mount.
+ *  P6 A place is in hand from `allocate` until it is given back, or a committed record names it (`settle`).
  */
 import { assert } from "../base/assert.ts";
 import { allSettledOrThrow } from "../base/async.ts";
@@ -74,6 +75,29 @@ export class SyncGate {
 	}
 }
 
+/** A place that is taken, and named by no committed record that this process has made. */
+export interface PlaceInHand extends Position {
+	readonly disk: number;
+	readonly lengthBytes: number;
+	readonly segment: number;
+	/** When it was taken, of the monotonic clock. */
+	readonly sinceMs: number;
+}
+
+/** A pack as it lies on the disk. */
+export interface PackFile {
+	readonly pack: number;
+	/** What its file takes. */
+	readonly heldBytes: number;
+	/** Of its bytes taken, and of those in hand. */
+	readonly takenBytes: number;
+	readonly inHandBytes: number;
+	/** Taken, and what around it is too small to be punched, rounded up: a file that takes more holds what nobody needs. */
+	readonly mostBytes: number;
+	/** Fragments are being placed in it just now. */
+	readonly isCurrent: boolean;
+}
+
 interface Handle {
 	readonly file: Promise<DiskFile>;
 	/** Opened so that an absent file is made. */
@@ -122,6 +146,10 @@ export class DiskPacks {
 	#latencyMs = 1;
 	#firstOpening = true;
 	#background = new Set<Promise<void>>();
+	/** P6. */
+	readonly #inHand = new Map<string, PlaceInHand>();
+	/** What mounts found that no record names. */
+	readonly cleared = { packs: 0, bytes: 0 };
 
 	constructor(id: number, packBytes: number, modules: PackModules) {
 		this.id = id;
@@ -181,6 +209,7 @@ export class DiskPacks {
 			// Written by an incarnation that died before its transaction, or emptied: nothing in it counts.
 			this.allocator.forget(pack);
 			await this.#reporting("write", () => opening.disk.remove(packName(pack)));
+			this.cleared.packs++;
 		}
 		await this.refresh(opening.disk, sharers);
 		opening.prepared = true;
@@ -194,12 +223,17 @@ export class DiskPacks {
 		for (const pack of [...opening.named]) {
 			const gaps = this.allocator.gaps(pack, limits.sweepGapBytes);
 			if (gaps.length === 0 || !current()) continue;
-			const size = await this.#use(opening.disk, pack, false, (file) => file.size());
-			for (const gap of gaps) {
-				if (gap.offset < size && current()) await this.#punchGap(opening.disk, pack, gap);
-			}
+			const held = (): Promise<number> => this.#use(opening.disk, pack, false, (file) => file.held());
+			const before = await held();
+			await this.#punchGaps(opening.disk, pack, gaps, current);
+			this.cleared.bytes += Math.max(0, before - (await held()));
 		}
 		if (current()) await this.refresh(opening.disk, sharers);
+	}
+
+	async #punchGaps(disk: Disk, pack: number, gaps: readonly Gap[], current: () => boolean): Promise<void> {
+		const size = await this.#use(disk, pack, false, (file) => file.size());
+		for (const gap of gaps) if (gap.offset < size && current()) await this.#punchGap(disk, pack, gap);
 	}
 
 	/**
@@ -216,11 +250,24 @@ export class DiskPacks {
 
 	// ── places ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-	allocate(lengthBytes: number): Position {
+	allocate(lengthBytes: number, segment: number): Position {
 		assert(this.prepared, "the disk was prepared");
 		const position = this.allocator.allocate(lengthBytes);
 		this.#pending += lengthBytes;
+		const sinceMs = this.#modules.platform.clock.monotonicMs();
+		// Beyond the bound it can be given back by its owner alone, and by the next mount.
+		if (this.#inHand.size < limits.placesInHand)
+			this.#inHand.set(nameOf(position), { ...position, disk: this.id, lengthBytes, segment, sinceMs });
 		return position;
+	}
+
+	/** A committed record names it. */
+	settle(position: Position): void {
+		this.#inHand.delete(nameOf(position));
+	}
+
+	inHand(): Iterable<PlaceInHand> {
+		return this.#inHand.values();
 	}
 
 	/**
@@ -277,11 +324,13 @@ export class DiskPacks {
 	/** Gives up a place that was allocated and never written. */
 	unallocate(position: Position, lengthBytes: number): void {
 		this.#pending -= lengthBytes;
+		this.#inHand.delete(nameOf(position));
 		this.allocator.free(position, lengthBytes);
 	}
 
 	/** Punches a place and makes it free. On a disk where that cannot be done now it is only made free: nobody writes there. */
 	async release(position: Position, lengthBytes: number): Promise<void> {
+		this.#inHand.delete(nameOf(position));
 		const disk = this.#modules.disks.clearable(this.id);
 		if (this.allocator.contested(position, lengthBytes)) {
 			this.#modules.logger.warn("a place that two segment records claim stays taken until the next mount", { disk: this.id, ...position });
@@ -321,6 +370,82 @@ export class DiskPacks {
 		opening.named.delete(pack);
 		if (handle) await closeHandle(handle);
 		await this.#reporting("write", () => disk.remove(packName(pack)));
+	}
+
+	// ── garbage ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** The packs that lie on the disk, and names in their folder that are none of ours. */
+	async packFiles(disk: Disk): Promise<{ readonly packs: readonly PackFile[]; readonly strange: readonly string[] }> {
+		const packs: PackFile[] = [];
+		const strange: string[] = [];
+		for (const name of await disk.list(folder)) {
+			if (!/^\d{8}$/.test(name)) {
+				strange.push(`${folder}/${name}`);
+				continue;
+			}
+			const pack = Number(name);
+			try {
+				const heldBytes = await this.#use(disk, pack, false, (file) => file.held());
+				packs.push(this.#packFile(pack, heldBytes));
+			} catch (error) {
+				if (!isFsError(error, "ENOENT")) throw error;
+			}
+		}
+		return { packs, strange };
+	}
+
+	#packFile(pack: number, heldBytes: number): PackFile {
+		const takenBytes = this.allocator.usedIn(pack);
+		let inHandBytes = 0;
+		for (const place of this.#inHand.values()) if (place.pack === pack) inHandBytes += place.lengthBytes;
+		const all = this.allocator.gaps(pack, 0);
+		const small = all.filter(({ length }) => length < limits.sweepGapBytes).reduce((sum, { length }) => sum + length, 0);
+		// A file system rounds up at both ends of what is punched, and keeps a map of it.
+		const mostBytes = takenBytes + small + 2 * limits.sweepGapBytes * (1 + all.length) + Math.floor(takenBytes / 64);
+		return { pack, heldBytes, takenBytes, inHandBytes, mostBytes, isCurrent: pack === this.allocator.current };
+	}
+
+	/** False: something lies in it, or may come to lie there. */
+	async removeUnused(disk: Disk, pack: number): Promise<boolean> {
+		if (this.allocator.usedIn(pack) > 0 || pack === this.allocator.current) return false;
+		// From now on nothing is placed in it: numbers of packs are not given again (A4).
+		this.allocator.seen(pack);
+		this.allocator.forget(pack);
+		const opening = this.#open(disk);
+		const handle = opening.handles.get(pack);
+		opening.handles.delete(pack);
+		opening.named.delete(pack);
+		if (handle) await closeHandle(handle);
+		await this.#reporting("write", () => disk.remove(packName(pack)));
+		return true;
+	}
+
+	/** Punches what is free in a pack and may still hold bytes. Answers what its file takes less by that, about. */
+	async punchFree(disk: Disk, pack: number): Promise<number> {
+		const current = (): boolean => this.#modules.disks.clearable(this.id) === disk;
+		const held = (): Promise<number> => this.#use(disk, pack, false, (file) => file.held());
+		const before = await held();
+		await this.#punchGaps(disk, pack, this.allocator.gaps(pack, limits.sweepGapBytes), current);
+		return Math.max(0, before - (await held()));
+	}
+
+	/** Gives a place back whose owner is gone; the caller knows that no record names it. False: its owner gave it back meanwhile. @throws FsError when the disk does not take the punch: it stays taken. */
+	async reclaim(disk: Disk, place: PlaceInHand): Promise<boolean> {
+		const name = nameOf(place);
+		const isPlanted = this.#modules.platform.simulation?.planted("young-garbage") === true;
+		if (this.#inHand.get(name) !== place && !isPlanted) return false;
+		this.#inHand.delete(name);
+		try {
+			await this.#use(disk, place.pack, false, (file) => file.discard(place.offset, place.lengthBytes));
+		} catch (error) {
+			if (!isFsError(error, "ENOENT")) {
+				this.#inHand.set(name, place);
+				throw error;
+			}
+		}
+		this.#returned += place.lengthBytes;
+		this.#give(place, place.lengthBytes);
+		return true;
 	}
 
 	// ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -454,6 +579,10 @@ export class DiskPacks {
 		this.drop();
 		while (this.#background.size > 0) await Promise.all(this.#background);
 	}
+}
+
+function nameOf({ pack, offset }: Position): string {
+	return `${pack}.${offset}`;
 }
 
 function during(error: unknown, kind: keyof DiskErrors): keyof DiskErrors {

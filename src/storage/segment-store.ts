@@ -25,6 +25,8 @@ import { Healer } from "./healer.ts";
 import type { Rebuilt } from "./healer.ts";
 import type {
 	BalancePreview,
+	FoundGarbage,
+	StoreGarbage,
 	HealOutlook,
 	ReadPattern,
 	Redundancy,
@@ -232,14 +234,76 @@ export class NativeSegmentStore implements SegmentStore {
 	}
 
 	abandon(segment: Segment): void {
+		this.settle(segment.fragments);
 		this.#reader.forget(segment);
 		this.#inBackground(this.release(segment.fragments, segment));
+	}
+
+	settle(places: readonly FragmentPlace[]): void {
+		for (const place of places) this.#packsOf(place.disk).settle(place);
+	}
+
+	isPinned(segmentId: number): boolean {
+		return this.#pins.has(segmentId);
+	}
+
+	get cleared(): { readonly packs: number; readonly bytes: number } {
+		const sum = { packs: 0, bytes: 0 };
+		for (const { cleared } of this.#packs.values()) {
+			sum.packs += cleared.packs;
+			sum.bytes += cleared.bytes;
+		}
+		return sum;
+	}
+
+	async garbage(namedBytes: ReadonlyMap<string, number>): Promise<StoreGarbage> {
+		const found: FoundGarbage[] = [];
+		const unaccounted = new Map<string, number>();
+		const strange: { disk: number; name: string }[] = [];
+		const away: number[] = [];
+		for (const { id } of this.#modules.disks.slots()) {
+			const disk = this.#modules.disks.clearable(id);
+			const packs = this.#packsOf(id);
+			if (disk === undefined) {
+				away.push(id);
+				continue;
+			}
+			for (const place of packs.inHand()) found.push({ kind: "place", disk: id, pack: place.pack, bytes: place.lengthBytes, place });
+			const lying = await packs.packFiles(disk).catch((error: unknown) => {
+				if (!(error instanceof FsError)) throw error;
+				return undefined;
+			});
+			if (lying === undefined) {
+				away.push(id);
+				continue;
+			}
+			for (const name of lying.strange) strange.push({ disk: id, name });
+			for (const file of lying.packs) {
+				const { pack, heldBytes, takenBytes, inHandBytes, mostBytes, isCurrent } = file;
+				const named = namedBytes.get(packKey(id, pack)) ?? 0;
+				if (takenBytes > named + inHandBytes) unaccounted.set(packKey(id, pack), takenBytes - named - inHandBytes);
+				if (takenBytes === 0 && named === 0 && !isCurrent) found.push({ kind: "pack", disk: id, pack, bytes: heldBytes });
+				else if (heldBytes > mostBytes) found.push({ kind: "space", disk: id, pack, bytes: heldBytes - takenBytes });
+			}
+		}
+		return { found, unaccounted, strange, away };
+	}
+
+	async collect({ kind, disk: id, pack, bytes, place }: FoundGarbage): Promise<number | undefined> {
+		const disk = this.#modules.disks.clearable(id);
+		const packs = this.#packsOf(id);
+		if (disk === undefined) return undefined;
+		if (kind === "pack") return (await packs.removeUnused(disk, pack)) ? bytes : undefined;
+		if (place !== undefined) return (await packs.reclaim(disk, place)) ? bytes : undefined;
+		const punched = await packs.punchFree(disk, pack);
+		return punched > 0 ? punched : undefined;
 	}
 
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void {
 		for (const place of places) {
 			const length = this.#lengths.get(place);
 			assert(length !== undefined, `place ${placeKey(place)} of segment ${segmentId} comes from a rebuild`);
+			this.settle([place]);
 			this.#inBackground(this.#giveBack(place, length));
 		}
 	}
@@ -467,6 +531,11 @@ export class NativeSegmentStore implements SegmentStore {
 		while (this.#background.size > 0) await Promise.all(this.#background);
 		await Promise.all([...this.#packs.values()].map((packs) => packs.close()));
 	}
+}
+
+/** A pack among those of all disks. */
+export function packKey(disk: number, pack: number): string {
+	return `${disk}/${pack}`;
 }
 
 function placeKey(place: FragmentPlace): string {

@@ -154,6 +154,7 @@ function guard(disk: Disk, clock: Clock): Disk {
 		discard: (offset, length) => call(() => file.discard(offset, length)),
 		uncache: (offset, length) => call(() => file.uncache(offset, length)),
 		size: () => call(() => file.size()),
+		held: () => call(() => file.held()),
 		truncate: (size) => call(() => file.truncate(size)),
 		close: () => call(() => file.close()),
 	});

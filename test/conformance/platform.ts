@@ -165,6 +165,20 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			assert.deepEqual(all, expected);
 		});
 
+		diskTest("tells what a file takes: all that was written, and no longer what was discarded", async (disk) => {
+			const file = await disk.open("f", { create: true });
+			assert.equal(await file.held(), 0);
+			await file.write(0, [pattern(1 << 20, 1)]);
+			await file.write(4 << 20, [pattern(1 << 20, 2)]);
+			await file.sync("test.file");
+			const full = await file.held();
+			assert.ok(full >= 2 << 20 && full < 3 << 20, `${full} bytes`);
+			await file.discard(0, 1 << 20);
+			await file.sync("test.file");
+			const less = await file.held();
+			assert.ok(less <= full && less >= 1 << 20, `${less} bytes of ${full}`);
+		});
+
 		diskTest("forgets what the host remembers, not what was written", async (disk) => {
 			const file = await disk.open("f", { create: true });
 			await file.write(0, [pattern(40_000, 1)]);

@@ -15,7 +15,7 @@ import type { DiskSnapshot } from "../../src/platform/sim/device.ts";
 import type { SimNode } from "../../src/platform/sim/node.ts";
 import { SimWorld } from "../../src/platform/sim/world.ts";
 import type { Volume } from "../../src/volume/interface.ts";
-import type { NativeVolume, VolumeStatus } from "../../src/volume/native/interface.ts";
+import type { GarbageTimes, NativeVolume, VolumeStatus } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
 import { caller, diskPaths, hash, pattern, readTree } from "./scenario.ts";
 
@@ -61,6 +61,8 @@ export class BadWorld {
 	/** What the newest acknowledged version holds. */
 	readonly contents = new Map<string, Uint8Array>();
 	node: SimNode;
+	/** For the next mount; default: as usual. */
+	garbage: GarbageTimes | undefined;
 	#volume: NativeVolume | undefined;
 	#seed: number;
 
@@ -124,7 +126,10 @@ export class BadWorld {
 
 	open(platform: Platform, paths: readonly string[] = diskPaths, acceptLoss = false): Promise<NativeVolume> {
 		const memory = { logTailBytes: 4 * MiB, dirtyRingBytes: 4 * MiB };
-		return openVolume({ name: "sim", diskPaths: paths, acceptLoss, memory }, { platform, logger: this.logger() });
+		return openVolume(
+			{ name: "sim", diskPaths: paths, acceptLoss, memory, ...(this.garbage && { garbage: this.garbage }) },
+			{ platform, logger: this.logger() },
+		);
 	}
 
 	async mount(paths: readonly string[] = diskPaths): Promise<NativeVolume> {

@@ -10,6 +10,7 @@ canaryTests([
 	{ canary: "seal-after-truncate", seeds: 60, steps },
 	{ canary: "log-cut-before-run", seeds: 60, steps },
 	{ canary: "df-drift", seeds: 60, steps },
+	{ canary: "young-garbage", seeds: 60, steps },
 ]);
 
 test("a failure is made smaller, and repeats by what it says", async () => {

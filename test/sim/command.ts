@@ -13,12 +13,13 @@ import type { Request } from "./worker.ts";
 
 const usage = `Usage: npm run sim -- --seed N [--steps 2000] [--replay]
        npm run sim -- --seed N --steps S --only NAMES [--replay]
-       npm run sim -- --seeds A..B [--steps 300] [--jobs J] [--reach]
+       npm run sim -- --seeds A..B [--steps 300] [--jobs J] [--reach] [--always NAMES]
 
   --seed N      one simulation; prints what it did and its digest
   --seeds A..B  all of them, on all cores; stops at the first failure, looks for the least that fails so, reports what was covered and a digest over those of all seeds
   --steps S     operations of all clients together in one simulation
   --only NAMES  of what the seed wants only this happens: as a failure that was made smaller says it
+  --always NAMES  rare ways (points of \`buggify\`) that are taken each time, whatever the seed says
   --replay      prints every line of the trace
   --jobs J      processes; default: one for each core
   --reach       tells which errors and messages of the product never came up in a range; a fifth slower
@@ -41,9 +42,9 @@ export async function simCommand(words: readonly string[], say: (line: string) =
 		say(usage);
 		return 0;
 	}
-	const { first, last, steps, jobs, replay, reach, only } = options;
-	if (first === last) return await one({ seed: first, steps: steps ?? 2000, ...only, ...(replay ? { onLine: say } : {}) }, say);
-	return await many({ first, last, steps: steps ?? 300, jobs, reach }, say);
+	const { first, last, steps, jobs, replay, reach, only, always } = options;
+	if (first === last) return await one({ seed: first, steps: steps ?? 2000, ...only, ...always, ...(replay ? { onLine: say } : {}) }, say);
+	return await many({ first, last, steps: steps ?? 300, jobs, reach, ...always }, say);
 }
 
 interface Options {
@@ -55,6 +56,12 @@ interface Options {
 	readonly replay: boolean;
 	readonly reach: boolean;
 	readonly only: { readonly only?: ReadonlySet<string> };
+	readonly always: Always;
+}
+
+/** Rare ways that are taken each time. */
+interface Always {
+	readonly always?: ReadonlySet<string>;
 }
 
 function parse(words: readonly string[]): Options | undefined {
@@ -63,11 +70,12 @@ function parse(words: readonly string[]): Options | undefined {
 	try {
 		const { values } = parseArgs({
 			args: [...words],
-			options: { seed: text, seeds: text, steps: text, jobs: text, only: text, replay: flag, reach: flag, help: flag },
+			options: { seed: text, seeds: text, steps: text, jobs: text, only: text, always: text, replay: flag, reach: flag, help: flag },
 		});
 		const { help, replay, reach } = values;
 		const only = values.only === undefined ? {} : { only: new Set(values.only.split(",")) };
-		if (help) return { help, first: 0, last: 0, steps: undefined, jobs: 1, replay, reach, only };
+		const always = values.always === undefined ? {} : { always: new Set(values.always.split(",")) };
+		if (help) return { help, first: 0, last: 0, steps: undefined, jobs: 1, replay, reach, only, always };
 		const range = /^(\d+)(?:\.\.(\d+))?$/.exec(values.seed ?? values.seeds ?? "");
 		if (range === null || (values.seed === undefined) === (values.seeds === undefined)) return undefined;
 		const first = Number(range[1]);
@@ -76,7 +84,7 @@ function parse(words: readonly string[]): Options | undefined {
 		const jobs = Number(values.jobs ?? availableParallelism());
 		const sane =
 			[first, last, steps ?? 1, jobs].every((number) => Number.isSafeInteger(number)) && first <= last && jobs > 0 && (steps ?? 1) > 0;
-		return sane ? { help, first, last, steps, jobs, replay, reach, only } : undefined;
+		return sane ? { help, first, last, steps, jobs, replay, reach, only, always } : undefined;
 	} catch {
 		return undefined;
 	}
@@ -89,7 +97,7 @@ async function one(options: SimulationOptions, say: (line: string) => void): Pro
 	return outcome.failure === undefined ? 0 : 1;
 }
 
-interface Range {
+interface Range extends Always {
 	readonly first: number;
 	readonly last: number;
 	readonly steps: number;
@@ -97,7 +105,7 @@ interface Range {
 	readonly reach: boolean;
 }
 
-async function many({ first, last, steps, jobs, reach }: Range, say: (line: string) => void): Promise<number> {
+async function many({ first, last, steps, jobs, reach, ...always }: Range, say: (line: string) => void): Promise<number> {
 	const started = performance.now();
 	const seconds = (): number => Math.round((performance.now() - started) / 1000);
 	const total = new Statistics();
@@ -112,7 +120,7 @@ async function many({ first, last, steps, jobs, reach }: Range, say: (line: stri
 		try {
 			if (reach) await ask(child, { kind: "watch" });
 			while (next <= last && failures.length === 0) {
-				const outcome = await simulated(child, next++, steps);
+				const outcome = await simulated(child, next++, { steps, ...always });
 				total.add(outcome.statistics);
 				done++;
 				if (outcome.failure !== undefined) failures.push(outcome);
@@ -143,13 +151,13 @@ async function many({ first, last, steps, jobs, reach }: Range, say: (line: stri
 	}
 	say(`\nseed ${failure.seed} failed after ${done} seeds; looking for the least that fails so`);
 	const limits = { runs: shrinkRuns, limitMs: shrinkMs, nowMs: () => performance.now() };
-	const least = await shrink({ seed: failure.seed, steps }, failure, limits);
+	const least = await shrink({ seed: failure.seed, steps, ...always }, failure, limits);
 	say(`${least.happened.length} events are left of ${failure.happened.length}\n${least.failure}`);
 	return 1;
 }
 
-async function simulated(child: ChildProcess, seed: number, steps: number): Promise<Outcome> {
-	const answer = await ask(child, { kind: "seed", seed, steps });
+async function simulated(child: ChildProcess, seed: number, { steps, always }: Always & { readonly steps: number }): Promise<Outcome> {
+	const answer = await ask(child, { kind: "seed", seed, steps, always: always && [...always] });
 	if (answer === undefined)
 		return { seed, digest: undefined, failure: `seed ${seed}: the process died\n`, statistics: new Statistics(), happened: [] };
 	const outcome = answer as Outcome & { statistics: object };

@@ -41,15 +41,19 @@ export const canaries: readonly Canary[] = [
 	"tombstone-dropped-early",
 	"set-time-lost",
 	"failed-seal-on-top",
+	"young-garbage",
 ];
 
 export class Hooks implements SimulationHooks {
 	readonly #seed: number;
 	readonly #statistics: Statistics;
 	readonly #canary: Canary | undefined;
+	readonly #always: ReadonlySet<string>;
 	readonly #points = new Map<string, { readonly chance: number; readonly random: Prng }>();
 
-	constructor(seed: number, statistics: Statistics, canary: Canary | undefined) {
+	/** `always`: rare ways that are taken each time, whatever the seed says. */
+	constructor(seed: number, statistics: Statistics, canary: Canary | undefined, always: ReadonlySet<string> = new Set()) {
+		this.#always = always;
 		this.#seed = seed;
 		this.#statistics = statistics;
 		this.#canary = canary;
@@ -61,6 +65,10 @@ export class Hooks implements SimulationHooks {
 			const random = new Prng(this.#seed, `point:${name}`);
 			point = { chance: random.chance(0.25) ? random.pick([0.01, 0.05, 0.2]) : 0, random };
 			this.#points.set(name, point);
+		}
+		if (this.#always.has(name)) {
+			this.#statistics.count("points", name);
+			return true;
 		}
 		if (point.chance === 0 || !point.random.chance(point.chance)) return false;
 		this.#statistics.count("points", name);
@@ -114,6 +122,7 @@ function lateFile(file: DiskFile, late: LateSync, path: string, world: SimWorld)
 		discard: (offset, lengthBytes) => file.discard(offset, lengthBytes),
 		uncache: (offset, lengthBytes) => file.uncache(offset, lengthBytes),
 		size: () => file.size(),
+		held: () => file.held(),
 		truncate: (sizeBytes) => file.truncate(sizeBytes),
 		close: () => file.close(),
 	};

@@ -39,6 +39,8 @@ export interface SimulationOptions {
 	readonly canary?: Canary;
 	/** What may happen of that which the seed wants, by the names in `Simulation.happened`; default: everything. */
 	readonly only?: ReadonlySet<string>;
+	/** Rare ways that are taken each time. */
+	readonly always?: ReadonlySet<string>;
 	/** Lines of the trace that a failure shows. */
 	readonly lines?: number;
 	/** Every line of the trace, as it comes. */
@@ -127,6 +129,7 @@ export class Simulation {
 	/** Operations, faults, deaths, repairs that happened, by name (life.client.number, life.fault3, …). What is drawn for one depends on its name alone: without the others it is the same. */
 	readonly happened: string[] = [];
 	readonly #only: ReadonlySet<string> | undefined;
+	readonly #always: ReadonlySet<string> | undefined;
 	readonly #linesShown: number;
 	readonly #onLine: ((line: string) => void) | undefined;
 	readonly #lines: string[] = [];
@@ -161,7 +164,8 @@ export class Simulation {
 		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
 		for (const path of this.paths) this.world.latency(path, 0.05, this.plan.diskMs);
 		this.node = this.world.node({ clockRate: this.plan.clockRate });
-		this.#hooks = new Hooks(options.seed, this.stats, options.canary);
+		this.#hooks = new Hooks(options.seed, this.stats, options.canary, options.always);
+		this.#always = options.always;
 		this.#faults = new Faults(this);
 		const entries = new Map<string, number>();
 		const attributes = { type: "directory", mode: 0o755, uid: 0, gid: 0, rdev: 0, target: undefined, nlink: 2 } as const;
@@ -254,7 +258,8 @@ export class Simulation {
 			error instanceof FsError ? `${error.code} ${error.site}: ${error.message}` : error instanceof Error ? error.message : String(error);
 		const { seed, steps } = this.plan;
 		const only = this.#only === undefined ? "" : ` --only ${this.happened.join()}`;
-		const text = `seed ${seed}, step ${this.#step} of ${steps}: ${what}\n${this.#lines.slice(-this.#linesShown).join("\n")}\nagain: npm run sim -- --seed ${seed} --steps ${steps} --replay${only}`;
+		const always = this.#always === undefined ? "" : ` --always ${[...this.#always].join()}`;
+		const text = `seed ${seed}, step ${this.#step} of ${steps}: ${what}\n${this.#lines.slice(-this.#linesShown).join("\n")}\nagain: npm run sim -- --seed ${seed} --steps ${steps} --replay${only}${always}`;
 		return new Failure(text, { cause: error });
 	}
 
@@ -431,6 +436,8 @@ export class Simulation {
 			["heal slowly", () => volume.setHealing({ tranquility: random.below(10) })],
 			["balance", () => volume.balance.begin()],
 			["balance", () => volume.balance.begin()],
+			["garbage", () => volume.collectGarbage(random.chance(0.3))],
+			["garbage", () => volume.collectGarbage(false)],
 			["balance plan", () => volume.balance.plan()],
 			["balance cancel", () => volume.balance.cancel()],
 			["heal pause", () => volume.setHealing({ paused: random.chance(0.5) })],
@@ -716,6 +723,7 @@ export class Simulation {
 		await this.#look(life, ending);
 		await this.#repair(life);
 		await this.#settle(life);
+		await this.#tidy(life);
 		await this.#noteDisks(life);
 		const status = await life.volume.status();
 		const ledger = await life.volume.ledger();
@@ -730,6 +738,18 @@ export class Simulation {
 		this.#ended(last.life, "clean");
 		this.stats.virtualMs = this.world.nowMs;
 		return (this.#hash >>> 0).toString(16).padStart(8, "0");
+	}
+
+	/** Whatever no record names is found, and given back when it has been so for a while; then nothing is left, and nothing is taken without a reason. */
+	async #tidy(life: Life): Promise<void> {
+		for (let round = 0; round < 3; round++) {
+			const { removedBytes } = await life.volume.collectGarbage(false);
+			if (removedBytes > 0) this.stats.count("outcomes", "garbage given back");
+			await this.world.sleep(1_500);
+		}
+		const left = await life.volume.collectGarbage(true);
+		const odd = left.items.filter(({ kind }) => kind !== "foreign");
+		if (odd.length > 0) this.fail(`garbage is left: ${JSON.stringify(odd)}`);
 	}
 
 	/** Nothing is left to be done in the background. */

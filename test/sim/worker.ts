@@ -4,7 +4,7 @@ import { simulate } from "./run.ts";
 
 export type Request =
 	| { readonly kind: "watch" }
-	| { readonly kind: "seed"; readonly seed: number; readonly steps: number }
+	| { readonly kind: "seed"; readonly seed: number; readonly steps: number; readonly always?: readonly string[] | undefined }
 	| { readonly kind: "end" };
 
 const reach = new Reach();
@@ -12,7 +12,7 @@ const reach = new Reach();
 async function answer(request: Request): Promise<unknown> {
 	if (request.kind === "watch") return await reach.begin();
 	if (request.kind === "end") return await reach.end();
-	const outcome = await simulate({ seed: request.seed, steps: request.steps });
+	const outcome = await simulate({ seed: request.seed, steps: request.steps, ...(request.always && { always: new Set(request.always) }) });
 	return { ...outcome, statistics: outcome.statistics.toJSON() };
 }
 

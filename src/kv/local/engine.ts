@@ -28,7 +28,7 @@ import { mergeRuns, pickMerge } from "./merge.ts";
 import type { MemTable, View, Wanted } from "./read-view.ts";
 import { collectRange, lookup } from "./read-view.ts";
 import type { Run, RunWriter } from "./run.ts";
-import { RunStore, type VerifyProgress, type VerifyReport } from "./store.ts";
+import { RunStore, type StrayFile, type VerifyProgress, type VerifyReport } from "./store.ts";
 
 export interface LocalEngineOptions {
 	/** Go on where the log has lost records (default: what the mount was told). */
@@ -600,6 +600,18 @@ export class LocalEngine implements Engine {
 		if (await this.#checkpoint()) await this.#cut();
 		const left = (await this.#log.check()).corrupt;
 		return { ...found, repaired: Math.max(0, found.corrupt - left), unrecoverable: 0 };
+	}
+
+	/** Files of metadata on the disks that nobody needs: what could not be removed when its time came. Disks that fail just now are left out. */
+	async strays(): Promise<readonly StrayFile[]> {
+		this.#throwIfClosed();
+		return [...(await this.#store.strays()), ...(await this.#log.strays())];
+	}
+
+	/** False: it is needed now, or its disk is away. @throws FsError what the disk said. */
+	removeStray(file: StrayFile): Promise<boolean> {
+		this.#throwIfClosed();
+		return file.name.startsWith("log/") ? this.#log.removeStray(file) : this.#store.removeStray(file);
 	}
 
 	/** Bytes of runs, manifest and log on a disk; the log counts as large as it may get. */

@@ -59,6 +59,12 @@ export interface Edit {
 	readonly onDone: () => void;
 }
 
+/** A file on a disk of the volume, as `Disk.open` names it. */
+export interface StrayFile {
+	readonly disk: DiskId;
+	readonly name: string;
+}
+
 export class RunStore {
 	readonly #modules: StoreModules;
 	readonly #files: RunFiles;
@@ -83,6 +89,8 @@ export class RunStore {
 	#mending: Promise<void> = Promise.resolve();
 	#stopping = false;
 	readonly #retiring = new Set<Promise<void>>();
+	/** Runs that are being written and not installed yet, or are retired and not removed: no manifest names them. */
+	readonly #inHand = new Set<number>();
 	/** Set when no manifest can be written any more. */
 	broken: FsError | undefined;
 
@@ -308,7 +316,15 @@ export class RunStore {
 		this.#throwIfBroken();
 		const targets = this.#writableHomes();
 		if (targets.length === 0) throw this.#break(noHomes(undefined));
-		return this.#files.write({ id: this.#nextRunId++, level, volume: this.#volume, expectedEntries }, targets, fill);
+		const id = this.#nextRunId++;
+		this.#inHand.add(id);
+		let run: Run | undefined;
+		try {
+			run = await this.#files.write({ id, level, volume: this.#volume, expectedEntries }, targets, fill);
+			return run;
+		} finally {
+			if (run === undefined) this.#inHand.delete(id);
+		}
 	}
 
 	/** While mounting: the run stands in memory, and `establish` will name it. */
@@ -335,13 +351,17 @@ export class RunStore {
 			try {
 				if (edit.add) await this.#ensureCopies([edit.add], this.#writableHomes());
 			} catch (error) {
-				if (edit.add) await this.#files.remove(edit.add, [...this.#homes, ...this.#incoming]);
+				if (edit.add) {
+					await this.#files.remove(edit.add, [...this.#homes, ...this.#incoming]);
+					this.#inHand.delete(edit.add.info.id);
+				}
 				throw error;
 			}
 			// S7: when this fails, some disk's newest manifest may name the run all the same.
 			if (edit.add) this.#doubtful.push(edit.add);
 			await this.#writeManifest(runs, edit.covered ?? this.#covered, false);
 			this.#runs = runs;
+			if (edit.add) this.#inHand.delete(edit.add.info.id);
 			edit.onDone();
 			for (const run of edit.remove) this.#retire(run);
 		});
@@ -563,14 +583,53 @@ export class RunStore {
 
 	#retire(run: Run): void {
 		run.retired = true;
+		this.#inHand.add(run.info.id);
 		this.#removeWhenUnused(run);
 	}
 
 	#removeWhenUnused(run: Run): void {
 		if (!run.retired || run.removed || run.users > 0) return;
 		run.removed = true;
-		const work = this.#files.remove(run, [...run.copies, ...this.#homes, ...this.#incoming]).finally(() => this.#retiring.delete(work));
+		const work = this.#files.remove(run, [...run.copies, ...this.#homes, ...this.#incoming]).finally(() => {
+			this.#retiring.delete(work);
+			this.#inHand.delete(run.info.id);
+		});
 		this.#retiring.add(work);
+	}
+
+	// ── what nobody names ────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Files of ours that neither a manifest names nor somebody has in hand: what could not be removed when its time came. Disks that fail just now are left out. */
+	async strays(): Promise<StrayFile[]> {
+		const found: StrayFile[] = [];
+		for (const { id } of this.#modules.disks.slots()) {
+			const disk = this.#modules.disks.clearable(id);
+			for (const name of disk === undefined ? [] : await disk.list("kv").catch(() => []))
+				if (this.#isStray(id, name)) found.push({ disk: id, name: `kv/${name}` });
+		}
+		return found;
+	}
+
+	/** False: it is needed now, or its disk is away. */
+	removeStray({ disk: id, name: path }: StrayFile): Promise<boolean> {
+		return this.#edits.run(async () => {
+			const disk = this.#modules.disks.clearable(id);
+			const name = path.slice("kv/".length);
+			if (disk === undefined || !this.#isStray(id, name)) return false;
+			const runId = runIdOf(name);
+			if (runId === undefined) await disk.remove(path);
+			else await this.#files.removeFile(runId, id, disk);
+			return true;
+		});
+	}
+
+	#isStray(disk: DiskId, name: string): boolean {
+		const isHome = [this.#homes, this.#incoming, this.#holders].some((ids) => ids.includes(disk));
+		const runId = runIdOf(name);
+		if (runId === undefined) return !isHome && `kv/${name}` === manifestFileName && !this.#manifests.has(disk);
+		if (this.#inHand.has(runId) || this.#doubtful.some((run) => run.info.id === runId)) return false;
+		const run = this.#runs.find((one) => one.info.id === runId);
+		return run === undefined || (!isHome && !run.copies.has(disk));
 	}
 
 	#mendSoon(run: Run, id: DiskId): void {

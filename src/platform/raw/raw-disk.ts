@@ -333,6 +333,13 @@ class RawDisk implements Disk {
 		});
 	}
 
+	held(file: RawFile): Promise<number> {
+		return this.#order(async () => {
+			this.#checkFile(file);
+			return file.extents.reduce((sum, extent) => sum + extent.count * unitBytes, 0);
+		});
+	}
+
 	read(file: RawFile, offset: number, lengthBytes: number): Promise<Uint8Array> {
 		return this.#order(() => {
 			this.#checkFile(file);
@@ -600,6 +607,11 @@ class RawDiskFile implements DiskFile {
 	async size(): Promise<number> {
 		this.#checkOpen();
 		return this.#disk.size(this.#file);
+	}
+
+	async held(): Promise<number> {
+		this.#checkOpen();
+		return this.#disk.held(this.#file);
 	}
 
 	async truncate(sizeBytes: number): Promise<void> {

@@ -17,7 +17,7 @@ export type DiskRequest =
 	| { readonly kind: "write"; readonly handle: number; readonly offset: number; readonly parts: readonly Uint8Array[] }
 	| { readonly kind: "discard" | "uncache"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
 	| { readonly kind: "truncate"; readonly handle: number; readonly sizeBytes: number }
-	| { readonly kind: "sync" | "size" | "closeFile"; readonly handle: number };
+	| { readonly kind: "sync" | "size" | "held" | "closeFile"; readonly handle: number };
 
 export interface DiskCallMessage {
 	readonly id: number;

@@ -94,6 +94,8 @@ export class DiskServer {
 				return forget(file.fd, request.offset, request.lengthBytes);
 			case "size":
 				return fs.fstatSync(file.fd).size;
+			case "held":
+				return fs.fstatSync(file.fd).blocks * 512;
 			case "truncate":
 				return fs.ftruncateSync(this.#writable(file).fd, request.sizeBytes);
 			case "closeFile":

@@ -138,6 +138,10 @@ class RealDiskFile implements DiskFile {
 		return await this.#open().call({ kind: "size", handle: this.#handle });
 	}
 
+	async held(): Promise<number> {
+		return await this.#open().call({ kind: "held", handle: this.#handle });
+	}
+
 	async truncate(sizeBytes: number): Promise<void> {
 		checkRange(this.name, sizeBytes, 0);
 		await this.#open().call({ kind: "truncate", handle: this.#handle, sizeBytes });

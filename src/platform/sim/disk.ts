@@ -347,6 +347,10 @@ class SimDiskFile implements DiskFile {
 		return await this.#call("size", { execute: () => this.#file.size });
 	}
 
+	async held(): Promise<number> {
+		return await this.#call("size", { execute: () => this.#file.allocatedPages * pageBytes });
+	}
+
 	async truncate(sizeBytes: number): Promise<void> {
 		checkRange(this.name, sizeBytes, 0);
 		await this.#change("truncate", () => this.#file.truncate(sizeBytes));

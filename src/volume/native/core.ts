@@ -15,7 +15,7 @@ import type { Engine, Transaction, TransactOptions } from "../../kv/interface.ts
 import { glance, transact, transactNow } from "../../kv/transact.ts";
 import type { AdmissionTable } from "../../locks/admission.ts";
 import type { Platform } from "../../platform/interface.ts";
-import type { Ino, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
+import type { FragmentPlace, Ino, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
 import { headKey, segmentRecord, volumeRecord } from "../../records/kinds.ts";
 import type { NumberBlocks } from "../../records/numbers.ts";
 import { Records } from "../../records/transaction.ts";
@@ -40,6 +40,12 @@ export interface CoreOptions {
 	readonly epoch: number;
 }
 
+interface Retired {
+	readonly places: readonly FragmentPlace[];
+	readonly segment: Segment;
+	readonly position: number;
+}
+
 export type Operation<T> = (tx: RecordTransaction, context: OperationContext, effects: StorageEffects) => T;
 
 export class Core {
@@ -61,6 +67,8 @@ export class Core {
 	/** What fallocate has promised: nobody else may be given that space. */
 	reservedBytes = 0;
 	#freed: { segment: Segment; position: number }[] = [];
+	/** Places that records named until that transaction. */
+	readonly #retired = new Set<Retired>();
 	/** One release at a time: a segment that died again during it still waits in #freed then. */
 	readonly #releases = new Mutex();
 	#releasing = false;
@@ -226,7 +234,7 @@ export class Core {
 	}
 
 	async #releaseLoop(): Promise<void> {
-		while (this.#freed.length > 0 && !this.#stopped) {
+		while (this.#freed.length + this.#retired.size > 0 && !this.#stopped) {
 			await this.platform.clock.sleep(limits.releaseDelayMs);
 			try {
 				await this.releaseFreed();
@@ -243,6 +251,7 @@ export class Core {
 	}
 
 	async #releaseReady(): Promise<void> {
+		await this.#releaseRetired();
 		const ready = this.#freed.filter((item) => !this.#packing.has(item.segment.id));
 		if (ready.length === 0) return;
 		this.#freed = this.#freed.filter((item) => this.#packing.has(item.segment.id));
@@ -263,6 +272,32 @@ export class Core {
 		for (const [i, segment] of last.entries()) {
 			if (records[i] === undefined && !again.has(segment.id)) await this.store.release(segment.fragments, segment);
 		}
+	}
+
+	/** Gives places back that no record names since that transaction: when it is durable, however often that has to be tried. Nobody may hold a pin of his own. */
+	async retire(places: readonly FragmentPlace[], segment: Segment, position: number): Promise<void> {
+		if (places.length === 0) return;
+		const one = { places, segment, position };
+		this.#retired.add(one);
+		try {
+			await this.engine.durable(position);
+		} catch (error) {
+			this.#startRelease();
+			throw error;
+		}
+		if (this.#retired.delete(one)) await this.store.release(places, segment);
+	}
+
+	async #releaseRetired(): Promise<void> {
+		const all = [...this.#retired];
+		if (all.length === 0) return;
+		await this.engine.durable(all.reduce((most, one) => Math.max(most, one.position), 0));
+		for (const one of all) if (this.#retired.delete(one)) await this.store.release(one.places, one.segment);
+	}
+
+	/** Freed and waiting for its release. */
+	isFreed(id: number): boolean {
+		return this.#freed.some((item) => item.segment.id === id);
 	}
 
 	protectionChanged(): void {

@@ -354,7 +354,7 @@ export class Healer {
 		const { segment } = health;
 		await this.#core.packed(segment.id);
 		const unpin = this.#core.store.pin(segment.id);
-		let retired: readonly FragmentPlace[] = [];
+		let retired: { readonly places: readonly FragmentPlace[]; readonly position: number } | undefined;
 		try {
 			if (!(await isCurrent(this.#core, segment))) return;
 			const rebuilt = await this.#core.store.rebuild(health);
@@ -362,13 +362,10 @@ export class Healer {
 				this.#count(health, totals);
 				return;
 			}
-			const position = await commitPlaces(this.#core, segment, rebuilt.segment);
-			if (position === undefined) {
-				this.#core.store.abandonPlaces(segment.id, rebuilt.written);
-				return;
-			}
+			const position = await commitRebuilt(this.#core, segment, rebuilt);
+			if (position === undefined) return;
+			retired = { places: rebuilt.retired, position };
 			await this.#core.engine.durable(position);
-			retired = rebuilt.retired;
 			totals.rebuiltSegments++;
 			totals.rebuiltBytes += segment.liveBytes;
 			const after = this.#core.store.assess(rebuilt.segment);
@@ -380,7 +377,7 @@ export class Healer {
 		} finally {
 			unpin();
 		}
-		if (retired.length > 0) await this.#core.store.release(retired, segment);
+		if (retired !== undefined) await this.#core.retire(retired.places, segment, retired.position);
 	}
 
 	#foundLost(health: SegmentHealth, totals: Totals): void {
@@ -446,23 +443,43 @@ export async function isCurrent(core: Core, segment: Segment): Promise<boolean> 
 export async function replaceFragments(core: Core, segment: Segment, work: () => ReturnType<SegmentStore["move"]>): Promise<boolean> {
 	await core.packed(segment.id);
 	const unpin = core.store.pin(segment.id);
-	let retired: readonly FragmentPlace[];
+	let retired: { readonly places: readonly FragmentPlace[]; readonly position: number };
 	try {
 		if (!(await isCurrent(core, segment))) return false;
 		const made = await work();
 		if (made === undefined) return false;
-		const position = await commitPlaces(core, segment, made.segment);
-		if (position === undefined) {
-			core.store.abandonPlaces(segment.id, made.written);
-			return false;
-		}
-		await core.engine.durable(position);
-		retired = made.retired;
+		const position = await commitRebuilt(core, segment, made);
+		if (position === undefined) return false;
+		retired = { places: made.retired, position };
 	} finally {
 		unpin();
 	}
-	await core.store.release(retired, segment);
+	await core.retire(retired.places, segment, retired.position);
 	return true;
+}
+
+type Position = Pick<FragmentPlace, "disk" | "pack" | "offset">;
+type Made = Awaited<ReturnType<SegmentStore["move"]>> & object;
+
+/** As `commitPlaces`; what was written belongs to the record then, or is given back. @throws FsError why it could not be committed. */
+async function commitRebuilt(core: Core, before: Segment, made: Made): Promise<number | undefined> {
+	let position: number | undefined;
+	try {
+		position = await commitPlaces(core, before, made.segment);
+	} catch (error) {
+		// A transaction whose outcome nobody told may have been made all the same. What cannot be told now is told when garbage is looked for.
+		const now = await core.view((tx) => tx.get(segmentRecord, before.id)).catch(() => made.segment);
+		if (!made.written.some((place) => now?.fragments.some((one) => isSamePlace(one, place))))
+			core.store.abandonPlaces(before.id, made.written);
+		throw error;
+	}
+	if (position === undefined) core.store.abandonPlaces(before.id, made.written);
+	else core.store.settle(made.written);
+	return position;
+}
+
+export function isSamePlace(a: Position, b: Position): boolean {
+	return a.disk === b.disk && a.pack === b.pack && a.offset === b.offset;
 }
 
 /** The position of the commit, or undefined when the record changed its fragments or went away meanwhile. */

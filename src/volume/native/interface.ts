@@ -38,6 +38,13 @@ export interface SessionOptions {
 	readonly resume: boolean;
 }
 
+/** How long something must have been found garbage before it is given back; when it is first looked for by itself, and how often then. Milliseconds. */
+export interface GarbageTimes {
+	readonly ageMs: number;
+	readonly firstMs: number;
+	readonly everyMs: number;
+}
+
 export interface OpenOptions {
 	readonly name: string;
 	readonly diskPaths: readonly string[];
@@ -47,6 +54,8 @@ export interface OpenOptions {
 	readonly skipLocked?: boolean;
 	/** Other sizes of the memory files than limits.ts has: for tests. A volume must always be opened with the same. */
 	readonly memory?: { readonly logTailBytes: number; readonly dirtyRingBytes: number };
+	/** Other times than limits.ts has: for tests. */
+	readonly garbage?: GarbageTimes;
 	/** Without one, open handles and outcomes of requests end with this process. */
 	readonly session?: SessionOptions;
 }
@@ -96,6 +105,57 @@ export interface BalancingStatus {
 	readonly etaSeconds: number | null;
 	/** Why nothing moves just now; "" when nothing keeps it. */
 	readonly waitingFor: string;
+}
+
+/** As of the last look. Raw bytes. */
+export interface GarbageStatus {
+	/** ISO 8601; null: nobody has looked since the mount. */
+	readonly lookedAt: string | null;
+	/** Named by no record, and not removed yet. */
+	readonly bytes: number;
+	/** Taken, and explained by nothing: a fault. */
+	readonly unaccountedBytes: number;
+	/** Names on the disks that are none of ours. */
+	readonly foreign: number;
+	/** Given back since the mount: by looks, and of what processes before this one left. */
+	readonly removedBytes: number;
+	readonly clearedBytes: number;
+}
+
+export interface GarbageItem {
+	/**
+	 * pack, run, log: files that nothing needs; space: bytes in free parts of a pack; place: a fragment whose writer ended without committing or giving it back; unaccounted: taken and explained by nothing;
+	 * foreign: none of ours.
+	 */
+	readonly kind: "pack" | "space" | "place" | "run" | "log" | "unaccounted" | "foreign";
+	readonly disk: string;
+	readonly name: string;
+	readonly bytes: number;
+	/** Since it was first found so. */
+	readonly ageSeconds: number;
+	/** kept: it is somebody's after all, or never touched; failed: its disk did not let it go. */
+	readonly state: "young" | "aged" | "removed" | "kept" | "failed";
+}
+
+/** `verify --garbage --json`. */
+export interface GarbageReport {
+	readonly dryRun: boolean;
+	/** So long it must have been found before it is removed. */
+	readonly ageSeconds: number;
+	/** The sum of the next three. */
+	readonly foundBytes: number;
+	readonly youngBytes: number;
+	readonly agedBytes: number;
+	readonly removedBytes: number;
+	readonly unaccountedBytes: number;
+	readonly foreign: number;
+	/** Disks that could not be looked at. */
+	readonly away: readonly string[];
+	/** Given back since the mount of what processes before this one left. */
+	readonly clearedBytes: number;
+	/** The largest. */
+	readonly items: readonly GarbageItem[];
+	readonly itemsTotal: number;
 }
 
 /** Data being rewritten because another protection was asked for. */
@@ -194,6 +254,7 @@ export interface VolumeStatus {
 	readonly disks: readonly DiskStatus[];
 	readonly healing: HealingStatus;
 	readonly balancing: BalancingStatus;
+	readonly garbage: GarbageStatus;
 	readonly scrub: ScrubStatus;
 	readonly compaction: CompactionStatus;
 	readonly locks: LockStatus;
@@ -615,6 +676,8 @@ export interface NativeVolume extends Volume {
 	readonly balance: BalanceVerbs;
 	/** Reads every fragment and every metadata block; repairs unless dryRun. */
 	verify(options: VerifyOptions, onProgress: (progress: Progress) => void): Promise<VerifyResult>;
+	/** Looks for what lies on the disks and no record names; removes what was found so for long enough. */
+	collectGarbage(dryRun: boolean): Promise<GarbageReport>;
 	/** Path as in `explain`; "" = the volume's default. @throws FsError EINVAL, REFUSED, ENOENT. */
 	setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet>;
 	/** Path relative to the root, byte string, "" = the root. */

@@ -147,6 +147,11 @@ export const limits = {
 	balanceAimMs: 1000,
 	balanceRetryMs: 60_000,
 	balanceRetries: 5,
+	/** What no record names is given back when it was found so over this time; looked for first some time after a mount, then this often. Simulations have no such patience. Milliseconds. */
+	garbage: { ageMs: 24 * 3_600_000, firstMs: 3_600_000, everyMs: 6 * 3_600_000 },
+	garbageSimulatedMs: 1000,
+	/** The largest are told one by one. */
+	garbageItems: 1000,
 	/** Whoever waits for a disk to be empty looks this often, and gives up when nothing has changed for the second time. Milliseconds. */
 	drainPollMs: 200,
 	drainPatienceMs: 60_000,

@@ -12,6 +12,7 @@ import { assert } from "../../base/assert.ts";
 import { bytesToLatin1, latin1ToBytes } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
+import type { StrayFile } from "../../kv/local/store.ts";
 import type { Access, Admission } from "../../locks/admission.ts";
 import { FileLocks } from "../../locks/file-locks.ts";
 import type { LockMemory } from "../../locks/memory.ts";
@@ -67,12 +68,15 @@ import type { Core } from "./core.ts";
 import { FileData, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
 import { ExportBook } from "./exports.ts";
+import { Garbage } from "./garbage.ts";
 import type { HandleMemory } from "./handle-memory.ts";
 import type { RequestMemory } from "./request-memory.ts";
 import { type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type {
 	Explanation,
+	GarbageReport,
+	GarbageTimes,
 	HealingStatus,
 	HealOptions,
 	HealResult,
@@ -102,6 +106,7 @@ import { type StatusModules, volumeLedger, volumeStatus } from "./status.ts";
 import { effectiveProtection, explainPath, type MetadataCheck, resolvePath, verifyVolume } from "./verify.ts";
 
 export interface NativeOptions {
+	readonly garbage?: GarbageTimes;
 	readonly id: string;
 	readonly name: string;
 }
@@ -111,6 +116,9 @@ export interface NativeModules {
 	readonly core: Core;
 	readonly verifyMetadata: (repair: boolean) => Promise<MetadataCheck>;
 	readonly metadataBytes: (disk: number) => number;
+	/** Files of metadata on the disks that nobody needs. */
+	readonly strays: () => Promise<readonly StrayFile[]>;
+	readonly removeStray: (file: StrayFile) => Promise<boolean>;
 	readonly release: (clean: boolean) => Promise<void>;
 	readonly failed: Promise<Error>;
 	readonly metadataMembers: () => readonly number[];
@@ -156,6 +164,7 @@ export class LocalVolume implements NativeVolume {
 	readonly #compactor: Compactor;
 	readonly #leveller: Leveller;
 	readonly balance: Balancer;
+	readonly #garbage: Garbage;
 	readonly disks: DiskWork;
 	readonly exports: ExportBook;
 	readonly locks: FileLocks;
@@ -215,6 +224,11 @@ export class LocalVolume implements NativeVolume {
 		this.scrub = new Scrubber({ core: this.#core, healer: this.#healer, care: this.#care, verifyMetadata });
 		this.#compactor = new Compactor(this.#core);
 		this.#leveller = new Leveller(this.#core);
+		this.#garbage = new Garbage(options.garbage ?? limits.garbage, {
+			core: this.#core,
+			strays: modules.strays,
+			removeStray: modules.removeStray,
+		});
 		this.balance = new Balancer(this.#core, this.#care, this.#healer);
 		this.disks = new DiskWork(this.#core, this.#healer, this.balance);
 		this.exports = new ExportBook(this.#core);
@@ -237,6 +251,7 @@ export class LocalVolume implements NativeVolume {
 		this.#compactor.start();
 		this.#leveller.start();
 		this.balance.start();
+		this.#garbage.start();
 		await this.disks.begin();
 		await this.#protector.start();
 	}
@@ -1358,6 +1373,7 @@ export class LocalVolume implements NativeVolume {
 			compactor: this.#compactor,
 			protector: this.#protector,
 			balancer: this.balance,
+			garbage: this.#garbage,
 			locks: this.locks,
 		};
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
@@ -1380,6 +1396,10 @@ export class LocalVolume implements NativeVolume {
 			// It ends wherever the first thing that it needs is closed. What it has proven until then is known to `resume`.
 			throw this.#closing ? this.#closingError(error) : error;
 		}
+	}
+
+	collectGarbage(dryRun: boolean): Promise<GarbageReport> {
+		return this.#garbage.look(!dryRun);
 	}
 
 	async setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet> {
@@ -1427,6 +1447,7 @@ export class LocalVolume implements NativeVolume {
 		await this.#compactor.stop();
 		await this.#leveller.stop();
 		await this.balance.stop();
+		await this.#garbage.stop();
 		await this.scrub.stop();
 		await this.#healer.stop();
 		await this.disks.stop();

@@ -133,7 +133,7 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 			);
 		}
 		const volume = new LocalVolume(
-			{ id: disks.roster.volume, name: options.name },
+			{ id: disks.roster.volume, name: options.name, ...(options.garbage && { garbage: options.garbage }) },
 			{
 				core,
 				failed: floors.failed,
@@ -141,6 +141,8 @@ export async function openVolume(options: OpenOptions, modules: VolumeModules): 
 				metadataBytes: (disk) => engine.metadataBytes(disk),
 				metadataMembers: () => engine.members,
 				metadataCopies: () => engine.copies,
+				strays: () => engine.strays(),
+				removeStray: (file) => engine.removeStray(file),
 				verifyMetadata: async (repair) =>
 					[await disks.verifySuperblocks(repair), await engine.verifyLog({ repair }), await engine.verifyRuns({ repair })].reduce(sum),
 				session: floors.session,

@@ -189,6 +189,7 @@ export class Packer {
 					settled = true;
 					used ||= committed;
 					if (--open > 0) return;
+					if (used) this.#core.store.settle(segment.fragments);
 					letGo();
 					if (!used) this.#core.store.abandon(segment);
 				},

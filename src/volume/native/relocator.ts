@@ -64,8 +64,9 @@ export async function relocate(core: Core, moves: readonly Move[], target: Redun
 		});
 		return bytes;
 	} finally {
-		letGo();
+		if (segment !== undefined && isUsed) core.store.settle(segment.fragments);
 		if (segment !== undefined && !isUsed) await abandonUnused(core, segment);
+		letGo();
 	}
 }
 

@@ -10,6 +10,7 @@ import type { Balancer } from "./balancer.ts";
 import type { Care } from "./care.ts";
 import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
+import type { Garbage } from "./garbage.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
 import type { Scrubber } from "./scrubber.ts";
@@ -30,6 +31,7 @@ export interface StatusModules {
 	readonly compactor: Compactor;
 	readonly protector: Protector;
 	readonly balancer: Balancer;
+	readonly garbage: Garbage;
 	readonly locks: FileLocks;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
@@ -76,6 +78,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		disks,
 		healing,
 		balancing: modules.balancer.status,
+		garbage: modules.garbage.status,
 		scrub: modules.scrubber.status(),
 		compaction: modules.compactor.status,
 		locks: lockStatus(modules.locks.figures()),
