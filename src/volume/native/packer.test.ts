@@ -28,6 +28,8 @@ class Writes {
 		return { id } as Segment;
 	}
 
+	settle(): void {}
+
 	abandon(): void {
 		this.abandoned++;
 	}
