@@ -157,9 +157,19 @@ export class Exporter {
 			grace: null,
 			clients: [],
 			waiting: 0,
+			grants: { taken: 0, refused: 0, unheard: 0 },
 			untold: 0,
 		};
-		const nothing: NfsStatus = { port: 0, wide: false, portMapper: "none", connections: [], mounts: [], openFiles: 0, locks };
+		const nothing: NfsStatus = {
+			port: 0,
+			wide: false,
+			portMapper: "none",
+			takenByOthers: [],
+			connections: [],
+			mounts: [],
+			openFiles: 0,
+			locks,
+		};
 		return { ...(this.#server?.status() ?? nothing), exports: entries.length, trouble: this.#trouble };
 	}
 

@@ -36,22 +36,28 @@ export interface GuestOptions {
 	readonly memoryMiB: number;
 	/** Folders of this machine that it sees too, `NAME=FOLDER[:ro]` as /host/NAME. */
 	readonly shares?: readonly string[];
+	/** The last number of its address, 10.77.0.N: the same after a reboot. Default: the first that is free. */
+	readonly address?: number;
 }
 
 export class Guest {
 	/** On this machine; guests see it as /host/base, and what they write there with O_SYNC outlives them. */
 	readonly base: string;
 	readonly #options: GuestOptions;
+	/** Of the machine, in the lab and to itself. */
+	readonly #name: string;
 	readonly #environment: Readonly<Record<string, string>>;
 	readonly #network: string;
 	#server: ChildProcessWithoutNullStreams | undefined;
 	readonly #answers: ((results: CutResult[]) => void)[] = [];
 	#told = "";
 
-	private constructor(options: GuestOptions) {
+	/** `beside`: a further machine in the network of that one, without disks of its own. */
+	private constructor(options: GuestOptions, name = "guest", beside?: Guest) {
 		this.#options = options;
+		this.#name = name;
 		// Journals that guests write with O_SYNC: memory is fast.
-		this.base = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "cairn-lab-"));
+		this.base = beside?.base ?? mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "cairn-lab-"));
 		this.#network = basename(this.base);
 		this.#environment = { LAB_RUN: join(this.base, "run"), LAB_NETNS: this.#network, LAB_OUT: image };
 	}
@@ -59,6 +65,11 @@ export class Guest {
 	/** The network namespace of this machine that it lives in; this machine is 10.77.0.1 there. */
 	get network(): string {
 		return this.#network;
+	}
+
+	/** Another machine in the same network, with the same shares, not yet started. It is gone with this one. */
+	another(name: string, address: number): Guest {
+		return new Guest({ ...this.#options, disks: 0, address }, name, this);
 	}
 
 	/** With its disks, not yet started. */
@@ -114,9 +125,10 @@ export class Guest {
 		const shares = [`repository=${repository}:ro`, `base=${this.base}`, ...further].flatMap((share) => ["--share", share]);
 		// Guests on networks of their own have the same address, by which the lab would give all of them the same processor.
 		const words = ["--engine", "uml", "--mem", String(this.#options.memoryMiB), "--pin", String(process.pid % cpus().length)];
-		const { code, stderr } = await this.#machine("start", "guest", ...words, ...shares);
+		if (this.#options.address !== undefined) words.push("--ip", String(this.#options.address));
+		const { code, stderr } = await this.#machine("start", this.#name, ...words, ...shares);
 		assert.equal(code, 0, `the guest did not start:\n${stderr}`);
-		await this.must(`modprobe -a nbd fuse loop ext4 xfs; ${this.attaching(this.allDisks)}`);
+		await this.must(`modprobe -a nbd fuse loop ext4 xfs; ${this.attaching(this.allDisks) || "true"}`);
 	}
 
 	get allDisks(): number[] {
@@ -131,7 +143,7 @@ export class Guest {
 	/** A shell command in the guest, whatever its end. */
 	run(command: string, limits: RunLimits = {}): Promise<Outcome> {
 		const timeoutMs = limits.timeoutMs ?? 300_000;
-		const words = ["exec", "guest", "--timeout", String(Math.ceil(timeoutMs / 1000)), "--", command];
+		const words = ["exec", this.#name, "--timeout", String(Math.ceil(timeoutMs / 1000)), "--", command];
 		return execute(machines, words, { env: this.#environment, timeoutMs: timeoutMs + 10_000 });
 	}
 
@@ -150,16 +162,21 @@ export class Guest {
 	/** Power cut of everything. */
 	async cut(command: Omit<CutCommand, "cut">): Promise<CutResult[]> {
 		const results = await this.cutDisks({ ...command, cut: this.allDisks });
-		await this.#machine("kill", "guest");
+		await this.kill();
 		return results;
 	}
 
+	/** Its power goes. What it had in memory is gone; `start` boots it again. */
+	async kill(): Promise<void> {
+		await this.#machine("kill", this.#name);
+	}
+
 	async console(): Promise<string> {
-		return (await this.#machine("console", "guest")).stdout.slice(-3000);
+		return (await this.#machine("console", this.#name)).stdout.slice(-3000);
 	}
 
 	async close(): Promise<void> {
-		await this.#machine("kill", "guest");
+		await this.kill();
 		this.#server?.stdin.end();
 		await this.#machine("net", "down");
 		for (const folder of [this.base, this.#diskFolder]) if (folder !== undefined) rmSync(folder, { recursive: true, force: true });

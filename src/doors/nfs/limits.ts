@@ -80,6 +80,9 @@ export const fullLogs = 20;
 export const maxLockNameBytes = 1024;
 export const maxLockObjectBytes = 1024;
 
+/** How long a program of this machine may take to say that it is there. */
+export const pingMs = 2000;
+
 /** Requests of one client that wait: each of its processes waits for one. */
 export const maxWaitingOfClient = 1000;
 

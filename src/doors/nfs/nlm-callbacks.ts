@@ -45,6 +45,8 @@ const keyOf = ({ ino, client, owner, exclusive, range }: RemoteLock): string =>
 export class NlmCallbacks {
 	readonly #modules: CallbackModules;
 	readonly #entries = new Map<string, Entry>();
+	/** Grants that clients took, refused, or could not be told of. */
+	readonly counters = { taken: 0, refused: 0, unheard: 0 };
 	#stopped = false;
 
 	constructor(modules: CallbackModules) {
@@ -92,15 +94,23 @@ export class NlmCallbacks {
 			const outcome = await this.#call(entry.client);
 			if (entry.over || this.#stopped) return;
 			if (outcome.kind === "answered" && outcome.value !== nlmStatus.grace) {
-				// The answer to a second call may be about the first: then the client has it.
-				if (outcome.value !== nlmStatus.granted && !mayKnow) await this.#giveBack(entry);
+				await this.#answered(entry, outcome.value === nlmStatus.granted, mayKnow);
 				return;
 			}
 			if (outcome.kind === "failed" && outcome.sent) mayKnow = true;
 			if (pauseMs !== undefined) await clock.sleep(pauseMs);
-			else logger.warn("a client cannot be told that it has a lock", { client: entry.client.address, kept: mayKnow });
 		}
-		if (!mayKnow && !entry.over && !this.#stopped) await this.#giveBack(entry);
+		if (entry.over || this.#stopped) return;
+		this.counters.unheard++;
+		logger.warn("a client cannot be told that it has a lock", { client: entry.client.address, kept: mayKnow });
+		if (!mayKnow) await this.#giveBack(entry);
+	}
+
+	/** The answer to a second call may be about the first: then the client has it, whatever it says now. */
+	async #answered(entry: Entry, taken: boolean, mayKnow: boolean): Promise<void> {
+		if (taken) this.counters.taken++;
+		else this.counters.refused++;
+		if (!taken && !mayKnow) await this.#giveBack(entry);
 	}
 
 	#call({ address, version, transport, asked }: WaitingClient) {

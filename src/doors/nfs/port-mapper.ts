@@ -26,6 +26,12 @@ export function universalAddress(address: string, port: number): string {
 	return `${address}.${port >> 8}.${port & 255}`;
 }
 
+/** RFC 5665: the last two numbers of a universal address; 0 for none. */
+export function portOfUniversal(address: string): number {
+	const [, high, low] = /\.(\d{1,3})\.(\d{1,3})$/.exec(address) ?? [];
+	return high === undefined || low === undefined ? 0 : Number(high) * 256 + Number(low);
+}
+
 export function createPortMapper(registrations: () => readonly Registration[]): Program {
 	const find = (program: number, version: number, protocol: number | string): number => {
 		const ofProgram = registrations().filter((one) => one.program === program);

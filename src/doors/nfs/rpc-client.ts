@@ -4,7 +4,7 @@ import { FsError, toFsError } from "../../base/errors.ts";
 import type { XdrReader, XdrWriter } from "../../codec/xdr.ts";
 import type { Clock, DatagramSocket, Network, Peer, TcpConnection } from "../../platform/interface.ts";
 import { datagramAgainMs, maxAuthBytes } from "./limits.ts";
-import { portMapperPort, portMapperProgram, protocolNumbers } from "./port-mapper.ts";
+import { portMapperPort, portMapperProgram, portOfUniversal, protocolNumbers } from "./port-mapper.ts";
 import { RecordReader, recordMark } from "./record-marking.ts";
 import { beginCall, decodeReply, requireSuccess } from "./rpc.ts";
 
@@ -60,6 +60,16 @@ export class RpcClient {
 			return { kind: "answered", value: call.read(requireSuccess(decodeReply(reply), to.address)) };
 		} catch (error) {
 			return { kind: "failed", sent: exchange?.sent ?? false, error: toFsError(error, "nfs.rpc-client") };
+		}
+	}
+
+	/** Whether a program answers its procedure 0 on a port. */
+	async answers(peer: Peer, { program, version, transport }: Omit<RemoteProgram, "address">, timeoutMs: number): Promise<boolean> {
+		const exchange = this.#begin(program, version, { procedure: 0, write: () => {}, read: () => {} });
+		try {
+			return decodeReply(await this.#exchange(exchange, peer, transport, timeoutMs)).status !== undefined;
+		} catch {
+			return false;
 		}
 	}
 
@@ -176,10 +186,4 @@ function askAddress(program: number, version: number, transport: Transport): Rem
 		write: (writer) => void writer.u32(program).u32(version).text(`${transport}6`).text("").text(""),
 		read: (reader) => portOfUniversal(reader.text(maxAuthBytes)),
 	};
-}
-
-/** RFC 5665: the last two numbers of a universal address; 0 for none. */
-function portOfUniversal(address: string): number {
-	const [, high, low] = /\.(\d{1,3})\.(\d{1,3})$/.exec(address) ?? [];
-	return high === undefined || low === undefined ? 0 : Number(high) * 256 + Number(low);
 }

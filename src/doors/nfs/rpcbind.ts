@@ -1,41 +1,63 @@
 /** Telling the rpcbind of this machine what is served where (RFC 1833, RPCBPROC_SET and UNSET of version 4), over its UNIX socket: it believes only who is root there. */
 import { Deferred } from "../../base/async.ts";
 import { FsError } from "../../base/errors.ts";
-import type { XdrWriter } from "../../codec/xdr.ts";
+import type { XdrReader, XdrWriter } from "../../codec/xdr.ts";
 import type { Connection, Sockets } from "../../platform/interface.ts";
-import { portMapperProgram, type Registration, universalAddress } from "./port-mapper.ts";
+import { maxAuthBytes } from "./limits.ts";
+import { portMapperProgram, portOfUniversal, type Registration, universalAddress } from "./port-mapper.ts";
 import { RecordReader, recordMark } from "./record-marking.ts";
 import { beginCall, decodeReply, requireSuccess } from "./rpc.ts";
 
 const socketPath = "/run/rpcbind.sock";
 const version = 4;
-const procedures = { set: 1, unset: 2 } as const;
+const procedures = { set: 1, unset: 2, dump: 4 } as const;
 const owner = "superuser";
 
-/** @throws FsError ENOENT, ENOTCONN (no rpcbind), REFUSED (somebody else is registered there). */
-export function register(registrations: readonly Registration[], sockets: Sockets): Promise<void> {
-	return tell(registrations, sockets, "set");
+export interface Registered {
+	readonly registered: readonly Registration[];
+	/** Somebody else on this machine serves these, and answers. */
+	readonly taken: readonly Registration[];
 }
 
-export function unregister(registrations: readonly Registration[], sockets: Sockets): Promise<void> {
-	return tell(registrations, sockets, "unset");
+export interface RegistrationModules {
+	readonly sockets: Sockets;
+	/** Whether a program answers on a port of this machine. */
+	readonly answers: (registration: Registration) => Promise<boolean>;
 }
 
-async function tell(registrations: readonly Registration[], sockets: Sockets, what: "set" | "unset"): Promise<void> {
+/**
+ * Each by itself: what this machine serves already (the lock manager and the status monitor of its own NFS client) stays as it is; what only a server that was killed has left there is taken over.
+ * @throws FsError ENOENT, ENOTCONN: no rpcbind.
+ */
+export async function register(registrations: readonly Registration[], { sockets, answers }: RegistrationModules): Promise<Registered> {
+	const registered: Registration[] = [];
+	const taken: Registration[] = [];
+	await inSession(sockets, async (session) => {
+		const ports = await session.ports();
+		for (const one of registrations) {
+			const port = ports.get(nameOf(one)) ?? 0;
+			const isOthers = port !== 0 && port !== one.port && (await answers({ ...one, port }));
+			if (!isOthers && port !== 0) await session.unset(one);
+			if (!isOthers && (await session.set(one))) registered.push(one);
+			else taken.push(one);
+		}
+	});
+	return { registered, taken };
+}
+
+/** @throws FsError ENOENT, ENOTCONN (no rpcbind). */
+export async function unregister(registrations: readonly Registration[], sockets: Sockets): Promise<void> {
+	await inSession(sockets, async (session) => {
+		const ports = await session.ports();
+		// Somebody else may have come meanwhile.
+		for (const one of registrations) if (ports.get(nameOf(one)) === one.port) await session.unset(one);
+	});
+}
+
+async function inSession(sockets: Sockets, work: (session: Session) => Promise<void>): Promise<void> {
 	const connection = await sockets.connect(socketPath);
 	try {
-		const session = new Session(connection);
-		for (const one of registrations) {
-			// What a server that was killed has left there is taken away first.
-			if (what === "set") await session.call(procedures.unset, one);
-			const done = await session.call(procedures[what], one);
-			if (!done && what === "set")
-				throw new FsError(
-					"REFUSED",
-					"nfs.rpcbind",
-					`rpcbind does not register program ${one.program} version ${one.version} (${one.transport})`,
-				);
-		}
+		await work(new Session(connection));
 	} finally {
 		connection.close();
 	}
@@ -60,17 +82,42 @@ class Session {
 		connection.onClose(() => this.#waiting?.reject(new FsError("ENOTCONN", "nfs.rpcbind-closed", "rpcbind has closed the connection")));
 	}
 
-	async call(procedure: number, { program, version: ofProgram, transport, port }: Registration): Promise<boolean> {
+	async set(registration: Registration): Promise<boolean> {
+		return (await this.#call(procedures.set, (writer) => describe(writer, registration))).bool();
+	}
+
+	async unset(registration: Registration): Promise<boolean> {
+		return (await this.#call(procedures.unset, (writer) => describe(writer, registration))).bool();
+	}
+
+	/** Everything that is registered. (GETADDR answers for the transport that it is asked over, which is none of ours.) */
+	async ports(): Promise<ReadonlyMap<string, number>> {
+		const reader = await this.#call(procedures.dump, () => {});
+		const ports = new Map<string, number>();
+		while (reader.bool()) {
+			const [program, ofVersion] = [reader.u32(), reader.u32()];
+			const netid = reader.text(maxAuthBytes);
+			ports.set(`${program} ${ofVersion} ${netid}`, portOfUniversal(reader.text(maxAuthBytes)));
+			reader.text(maxAuthBytes);
+		}
+		return ports;
+	}
+
+	async #call(procedure: number, write: (writer: XdrWriter) => void): Promise<XdrReader> {
 		const header = { xid: ++this.#xid, program: portMapperProgram, version, procedure, credential: { flavor: "none" } } as const;
-		const message = describe(beginCall(header), program, ofProgram, transport, port).finish();
+		const writer = beginCall(header);
+		write(writer);
+		const message = writer.finish();
 		const answer = new Deferred<Uint8Array>();
 		this.#waiting = answer;
 		await this.#connection.write(recordMark(message.length));
 		await this.#connection.write(message);
-		return requireSuccess(decodeReply(await answer.promise), "rpcbind").bool();
+		return requireSuccess(decodeReply(await answer.promise), "rpcbind");
 	}
 }
 
-function describe(writer: XdrWriter, program: number, version: number, netid: string, port: number): XdrWriter {
-	return writer.u32(program).u32(version).text(netid).text(universalAddress("0.0.0.0", port)).text(owner);
+const nameOf = ({ program, version: ofProgram, transport }: Registration): string => `${program} ${ofProgram} ${transport}`;
+
+function describe(writer: XdrWriter, { program, version: ofProgram, transport, port }: Registration): void {
+	writer.u32(program).u32(ofProgram).text(transport).text(universalAddress("0.0.0.0", port)).text(owner);
 }

@@ -5,12 +5,13 @@ import type { Logger } from "../../base/telemetry.ts";
 import type { Listener, Platform } from "../../platform/interface.ts";
 import type { ClientLocks, GraceStatus, Volume } from "../../volume/interface.ts";
 import type { LiveExport } from "./exports.ts";
-import { stopMs } from "./limits.ts";
-import { createMountProgram, MountList } from "./mount-program.ts";
+import { pingMs, stopMs } from "./limits.ts";
+import { createMountProgram, MountList, mountProgram } from "./mount-program.ts";
 import { nfsProgram } from "./nfs3.ts";
 import { NlmCallbacks } from "./nlm-callbacks.ts";
+import { nlmProgram } from "./nlm.ts";
 import { createNlmProgram } from "./nlm-program.ts";
-import { createNsmProgram, NsmNotices } from "./nsm.ts";
+import { createNsmProgram, NsmNotices, nsmProgram } from "./nsm.ts";
 import { NfsProcedures } from "./nfs-procedures.ts";
 import { type Change, type NfsOptions, NfsState } from "./nfs-server.ts";
 import { createPortMapper, portMapperPort, portMapperProgram, type Registration, registrationsOf } from "./port-mapper.ts";
@@ -48,6 +49,8 @@ export interface NfsStatus {
 	readonly port: number;
 	readonly wide: boolean;
 	readonly portMapper: PortMapperKind;
+	/** What rpcbind has from other programs of this machine, so that clients do not find ours: nfs, mount, nlm (locks), nsm. */
+	readonly takenByOthers: readonly string[];
 	readonly connections: readonly ConnectionStatus[];
 	readonly mounts: readonly { readonly address: string; readonly path: string }[];
 	readonly openFiles: number;
@@ -63,11 +66,20 @@ export interface LockServiceStatus {
 	readonly clients: readonly { readonly name: string; readonly address: string }[];
 	/** Requests of clients that wait, and grants that clients are being told of. */
 	readonly waiting: number;
+	/** Grants to those who waited: that clients took, refused, could not be told of. */
+	readonly grants: { readonly taken: number; readonly refused: number; readonly unheard: number };
 	/** Clients that were not told yet that their locks were forgotten. */
 	readonly untold: number;
 }
 
 const loopback = "127.0.0.1";
+const programNames: ReadonlyMap<number, string> = new Map([
+	[nfsProgram, "nfs"],
+	[mountProgram, "mount"],
+	[nlmProgram, "nlm"],
+	[nsmProgram, "nsm"],
+]);
+const programName = (program: number): string => programNames.get(program) ?? String(program);
 /** Both kinds of addresses where there are two. */
 const everywhere: readonly string[] = ["::", "0.0.0.0"];
 
@@ -79,9 +91,11 @@ export class NfsServer {
 	readonly #served: readonly Program[];
 	readonly #callbacks: NlmCallbacks;
 	readonly #notices: NsmNotices;
+	readonly #caller: RpcClient;
 	#listeners: Listener[] = [];
 	#listening: ListenOptions | undefined;
 	#registered: readonly Registration[] = [];
+	#taken: readonly string[] = [];
 
 	constructor(options: NfsOptions, modules: NfsServerModules) {
 		this.#modules = modules;
@@ -95,6 +109,7 @@ export class NfsServer {
 		const { clock, network } = platform;
 		const firstXid = new DataView(platform.random.bytes(4).buffer).getUint32(0);
 		const caller = new RpcClient({ network, clock }, firstXid);
+		this.#caller = caller;
 		this.#callbacks = new NlmCallbacks({ locks, caller, clock, logger });
 		this.#notices = new NsmNotices({ locks, caller, clock, logger, serverName: () => this.#listening?.serverName ?? "" });
 		const nlm = createNlmProgram({ state: this.#state, locks, callbacks: this.#callbacks, caller });
@@ -161,8 +176,15 @@ export class NfsServer {
 		const { platform, logger } = this.#modules;
 		const registrations = registrationsOf(this.#served, port);
 		try {
-			await register(registrations, platform.sockets);
-			this.#registered = registrations;
+			const answers = ({ port, ...program }: Registration): Promise<boolean> =>
+				this.#caller.answers({ address: loopback, port }, program, pingMs);
+			const { registered, taken } = await register(registrations, { sockets: platform.sockets, answers });
+			this.#registered = registered;
+			this.#taken = [...new Set(taken.map(({ program }) => programName(program)))];
+			if (taken.length > 0)
+				logger.warn("other programs of this machine have registered these with rpcbind: clients do not find ours", {
+					programs: this.#taken.join(", "),
+				});
 		} catch (error) {
 			logger.warn("rpcbind does not take the registration: clients must be given the port", {
 				port,
@@ -175,6 +197,7 @@ export class NfsServer {
 	async #close(): Promise<void> {
 		const registered = this.#registered;
 		this.#registered = [];
+		this.#taken = [];
 		if (registered.length > 0)
 			await unregister(registered, this.#modules.platform.sockets).catch((error: unknown) =>
 				this.#modules.logger.warn("rpcbind keeps the registration", { error: toFsError(error, "nfs.unregister").message }),
@@ -190,6 +213,7 @@ export class NfsServer {
 			port,
 			wide,
 			portMapper,
+			takenByOthers: this.#taken,
 			connections,
 			mounts: this.#mounts.all(),
 			openFiles: this.#state.files.size,
@@ -201,7 +225,8 @@ export class NfsServer {
 		const { clientLocks } = this.#modules;
 		const clients = clientLocks.clients().map(({ name, address }) => ({ name: latin1ToUtf8(name), address }));
 		const { stateNumber, grace = null } = clientLocks;
-		return { stateNumber, grace, clients, waiting: this.#callbacks.size, untold: clientLocks.untold().length };
+		const { size: waiting, counters } = this.#callbacks;
+		return { stateNumber, grace, clients, waiting, grants: { ...counters }, untold: clientLocks.untold().length };
 	}
 
 	counters(): RpcCounters {
