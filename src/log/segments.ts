@@ -74,7 +74,8 @@ export class MirrorFiles {
 	 * @throws FsError ENOSPC (the ring is used up or the disk full), and what the disk throws.
 	 */
 	async acquire(emergency: boolean): Promise<SegmentFile> {
-		await this.prepare(1, emergency);
+		// Not behind one that is just being made for later.
+		if (this.#ready.length === 0) await this.prepare(1, emergency);
 		const number = this.#ready.shift();
 		if (number === undefined) {
 			throw new FsError(
