@@ -2,7 +2,7 @@
  * XDR (RFC 4506): big-endian words, everything padded to four bytes. Strings are byte strings. A hyper beyond 2^53 is read as 2^53: that is no safe integer, so whoever uses it must refuse it by its own rules (an
  * offset is too large for a file, not garbage).
  */
-import { assert } from "../base/assert.ts";
+import { assert, failed } from "../base/assert.ts";
 import { bytesToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 
@@ -39,14 +39,14 @@ export class XdrWriter {
 	}
 
 	u32(value: number): this {
-		assert(Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff, `xdr u32 out of range: ${value}`);
+		if (value >>> 0 !== value) failed(`xdr u32 out of range: ${value}`);
 		const at = this.#reserve(4);
 		this.#view.setUint32(at, value);
 		return this;
 	}
 
 	i32(value: number): this {
-		assert(Number.isInteger(value) && value >= -0x8000_0000 && value <= 0x7fff_ffff, `xdr i32 out of range: ${value}`);
+		if ((value | 0) !== value) failed(`xdr i32 out of range: ${value}`);
 		const at = this.#reserve(4);
 		this.#view.setInt32(at, value);
 		return this;
@@ -54,7 +54,7 @@ export class XdrWriter {
 
 	/** A non-negative safe integer. */
 	u64(value: number): this {
-		assert(Number.isSafeInteger(value) && value >= 0, `xdr u64 out of range: ${value}`);
+		if (!Number.isSafeInteger(value) || value < 0) failed(`xdr u64 out of range: ${value}`);
 		const at = this.#reserve(8);
 		this.#view.setUint32(at, Math.floor(value / 0x1_0000_0000));
 		this.#view.setUint32(at + 4, value % 0x1_0000_0000);

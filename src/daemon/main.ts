@@ -8,6 +8,7 @@ import { closeSync, openSync, realpathSync, renameSync, statSync, writeSync } fr
 import { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { setFlagsFromString } from "node:v8";
 import { toFsError } from "../base/errors.ts";
 import { type Logger, silentLogger } from "../base/telemetry.ts";
 import { serveFuse } from "../doors/fuse/server.ts";
@@ -22,7 +23,7 @@ import { exitCodeOf } from "./exit-codes.ts";
 import { Home } from "./home.ts";
 import { type DaemonsLink, KeeperLink, keptDescriptors, type ResumeState, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
 import type { Keepers } from "./keeping.ts";
-import { keeperHeapMiB, logFileBytes } from "./limits.ts";
+import { compileBudget, keeperHeapMiB, logFileBytes } from "./limits.ts";
 import { formatJsonLine, formatLogLine, type LogData, type LogLevel, callerOf } from "./log-line.ts";
 import { parseMountOptions } from "./mountpoint.ts";
 import { printable } from "./text.ts";
@@ -86,6 +87,8 @@ function createLogger(sink: LogSink, platform: Platform, { name, mountOptions }:
 
 /** Serves until unmounted. Answers the exit code; the caller ends the process with it. */
 export async function runDaemon(options: RunOptions): Promise<number> {
+	// A runtime that does not know it goes on as it is; given on the command line it would refuse to start.
+	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
 	const platform = createRealPlatform({ fuse: createFuseHost(), requests: options.mountOptions.logFormat === "json" });
 	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {

@@ -1,5 +1,5 @@
 /** The head of a shard: fence, order of the feed, and the answer to "did it happen?" after an unknown outcome. */
-import { assert } from "../base/assert.ts";
+import { assert, failed } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
 import { keyU16 } from "../base/bytes.ts";
 import { kvLimits } from "./limits.ts";
@@ -59,7 +59,7 @@ export function decodeHead(bytes: Uint8Array): Head {
 }
 
 function writeU64(bytes: Uint8Array, at: number, value: number): void {
-	assert(Number.isSafeInteger(value) && value >= 0, `u64 out of range: ${value}`);
+	if (!Number.isSafeInteger(value) || value < 0) failed(`u64 out of range: ${value}`);
 	writeU32(bytes, at, value % 0x1_0000_0000);
 	writeU32(bytes, at + 4, Math.floor(value / 0x1_0000_0000));
 }

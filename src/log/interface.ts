@@ -225,6 +225,8 @@ export interface Log {
 	 * True when a record of that size can be appended now: memory tail, queue and segments have room. Otherwise wait for `room()`. Bounds memory and disk.
 	 */
 	hasRoom(payloadBytes: number): boolean;
+	/** Less than a quarter of the room is left until the next checkpoint: time for one. Lone small records take a sector of 4 KiB each, so this cannot be told from payloads. */
+	readonly scarce: boolean;
 	room(): Promise<void>;
 	/**
 	 * Synchronous: the record gets the next sequence and is in the memory tail (survives the death of the process) when this returns. It is written to the

@@ -75,6 +75,8 @@ export const gatherMs = 20;
 export const gatherBytes = 256 * 1024;
 /** One write to the mirrors: large enough for the disk's speed, small enough that a waiter behind it does not notice. */
 export const maximumBatchBytes = 1024 * 1024;
+/** Memory of batches that is kept for the next ones: those of small syncs, and a few large ones. */
+export const keptBatchBytes = 2 * 1024 * 1024;
 /** Writes under way; more would only wait in the disk's own queue. */
 export const maximumBatchesInFlight = 4;
 /** Records that are kept in memory until all mirrors have synced them; also what has to be written again when a mirror is ejected. */

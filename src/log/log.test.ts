@@ -368,6 +368,26 @@ test("without checkpoints room ends, before the ring does; a checkpoint gives it
 	assert.deepEqual((await at.world.run(mount(at))).history, mounted.history);
 });
 
+test("it is said that room is short while there still is some, whatever the records' sizes", async () => {
+	const at = machine(22, 5);
+	await createVolume(at, { logSegmentCount: 8 });
+	const mounted = await at.world.run(mount(at));
+	await at.world.run(async () => {
+		for (let round = 0; round < 3; round++) {
+			assert.equal(mounted.log.scarce, false);
+			// Each alone in its batch, and so in a sector of its own.
+			let count = 0;
+			for (; !mounted.log.scarce; count++) await mounted.log.durable(await append(mounted, "x".repeat(10)));
+			assert.ok(count > 10, `${count} fit before`);
+			for (let left = 4; left > 0; left--) {
+				assert.ok(mounted.log.hasRoom(3000), "there is room until the checkpoint is made");
+				await mounted.log.durable(await append(mounted, "z".repeat(3000)));
+			}
+			await checkpoint(mounted);
+		}
+	});
+});
+
 test("a full ring survives ejections one after the other, until no disk is left", async () => {
 	const at = machine(19, 6);
 	await createVolume(at, { tolerance: 4 });

@@ -16,7 +16,8 @@
  */
 import { assert } from "../base/assert.ts";
 import { Deferred, Signal } from "../base/async.ts";
-import { latin1ToUtf8 } from "../base/bytes.ts";
+import { BufferPool, type Lent } from "../base/buffer-pool.ts";
+import { alignUp, latin1ToUtf8 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import { chooseMembers } from "./disk-set.ts";
 import type { DiskFile } from "../platform/interface.ts";
@@ -25,6 +26,7 @@ import {
 	initialSegments,
 	gatherBytes,
 	gatherMs,
+	keptBatchBytes,
 	maximumBatchBytes,
 	maximumBatchesInFlight,
 	maximumLogEpochs,
@@ -39,10 +41,12 @@ import { MemoryTail } from "./memory-tail.ts";
 import {
 	type ChainedRecord,
 	chainChecksum,
-	encodeBatch,
+	batchBytes,
+	encodeBatchInto,
 	loneRecordBytes,
 	recordBytes,
 	scanRecords,
+	sectorBytes,
 	segmentHeaderBytes,
 	segmentName,
 	segmentNumber,
@@ -123,6 +127,8 @@ class MirroredLog implements Log {
 	readonly #wake = new Signal();
 	readonly #roomSignal = new Signal();
 	readonly #mirrors = new Map<DiskId, MirrorFiles>();
+	/** Memory that all mirrors' threads write from. */
+	readonly #batches = new BufferPool({ fromBytes: 1, keptBytes: keptBatchBytes, shared: true });
 	/** Disks that cannot be mirrors although they are healthy: no space. */
 	readonly #unfit = new Set<DiskId>();
 	readonly #memberListeners: ((members: readonly DiskId[]) => void)[] = [];
@@ -135,6 +141,8 @@ class MirroredLog implements Log {
 	#queueBytes = 0;
 	/** Room that the records take which are not in a segment of this epoch yet. */
 	#unplacedBytes = 0;
+	/** The same records without what they may waste. */
+	#waitingBytes = 0;
 	#chain: number;
 	#lastSequence: number;
 	#durableSequence: number;
@@ -215,6 +223,11 @@ class MirroredLog implements Log {
 		return current + Math.max(0, free - this.#reserve) * this.#usableBytes;
 	}
 
+	get scarce(): boolean {
+		const { logSegmentCount } = this.#modules.disks.roster.config;
+		return this.#placeableBytes() - this.#waitingBytes < (Math.max(1, logSegmentCount - this.#reserve) * this.#usableBytes) / 4;
+	}
+
 	async room(): Promise<void> {
 		if (this.#broken) throw this.#broken;
 		this.#wantSync(this.#lastSequence);
@@ -238,6 +251,7 @@ class MirroredLog implements Log {
 		this.#queue.push(record);
 		this.#queueBytes += recordBytes(payload.length);
 		this.#unplacedBytes += loneRecordBytes(payload.length);
+		this.#waitingBytes += recordBytes(payload.length);
 		if (this.#queueBytes > this.#queueBytesLimit / 2 || this.#queue.length > maximumQueueRecords / 2) this.#wantedSync = this.#lastSequence;
 		if (this.#mustWrite(this.#epoch)) this.#wake.notifyAll();
 		else this.#gather();
@@ -275,7 +289,7 @@ class MirroredLog implements Log {
 	/** Records that nobody waits for gather for a moment: they are in the memory tail, and a call to three disks costs as much as a hundred records. */
 	#mustWrite(epoch: Epoch): boolean {
 		if (epoch.submitted >= this.#lastSequence || epoch.batchesInFlight >= maximumBatchesInFlight) return false;
-		return this.#wantedSync > epoch.submitted || this.#gathered || this.#unplacedBytes >= gatherBytes;
+		return this.#wantedSync > epoch.submitted || this.#gathered || this.#waitingBytes >= gatherBytes;
 	}
 
 	#gather(): void {
@@ -297,7 +311,8 @@ class MirroredLog implements Log {
 			if (epoch.ended) return;
 		}
 		const records = this.#takeBatch(epoch);
-		const bytes = encodeBatch(records, this.#volume, epoch.number, this.#durableSequence);
+		const { bytes, release } = this.#batches.take(batchBytes(records)) as Lent;
+		encodeBatchInto(bytes, records, this.#volume, epoch.number, this.#durableSequence);
 		const { segment, offset } = epoch;
 		const last = (records.at(-1) as ChainedRecord).sequence;
 		epoch.offset += bytes.length;
@@ -305,13 +320,16 @@ class MirroredLog implements Log {
 		segment.usedBytes = epoch.offset;
 		if (last === this.#lastSequence) this.#gathered = false;
 		segment.unsynced = true;
-		for (const record of records) this.#unplacedBytes -= loneRecordBytes(record.payload.length);
+		for (const { payload } of records) {
+			this.#unplacedBytes -= loneRecordBytes(payload.length);
+			this.#waitingBytes -= recordBytes(payload.length);
+		}
 		epoch.batchesInFlight++;
 		const writes = epoch.members.map((id) =>
 			this.#onMirror(epoch, id, "write", (segment.places.get(id) as SegmentFile).file.write(offset, [bytes])),
 		);
 		epoch.writes = Promise.all([epoch.writes, ...writes])
-			.then(() => this.#batchWritten(epoch, last))
+			.then(() => this.#batchWritten(epoch, last, release))
 			.catch((error: unknown) => {
 				this.#break(error);
 			});
@@ -325,7 +343,7 @@ class MirroredLog implements Log {
 		let bytes = 0;
 		while (end < this.#queue.length) {
 			const more = recordBytes((this.#queue[end] as ChainedRecord).payload.length);
-			if (Math.ceil((bytes + more) / 512) * 512 > space) break;
+			if (alignUp(bytes + more, sectorBytes) > space) break;
 			bytes += more;
 			end++;
 		}
@@ -333,9 +351,11 @@ class MirroredLog implements Log {
 		return this.#queue.slice(start, end);
 	}
 
-	#batchWritten(epoch: Epoch, last: number): void {
+	#batchWritten(epoch: Epoch, last: number, release: () => void): void {
 		epoch.batchesInFlight--;
+		// A mirror that did not answer in time may still be writing from the buffer.
 		if (epoch.ended || this.#broken) return;
+		release();
 		this.#memory.release(last);
 		this.#roomSignal.notifyAll();
 		this.#wake.notifyAll();
@@ -584,6 +604,7 @@ class MirroredLog implements Log {
 		};
 		this.#unplacedBytes = 0;
 		for (const record of this.#queue) this.#unplacedBytes += loneRecordBytes(record.payload.length);
+		this.#waitingBytes = this.#queueBytes;
 		for (const id of this.#mirrors.keys()) if (!members.includes(id)) this.#dropMirror(id);
 		this.#prepareAhead(members);
 		// Whoever waits has waited for the old mirrors.

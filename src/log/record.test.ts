@@ -58,7 +58,7 @@ test("batches are whole sectors, and their records are found with all their fiel
 	for (let bytes = 0; bytes < 2000; bytes += 37) {
 		const one = [{ sequence: 1, payload: new Uint8Array(bytes), previous: 0 }];
 		assert.equal(batchBytes(one), loneRecordBytes(bytes));
-		assert.equal(encodeBatch(one, volume, 1, 0).length % 512, 0);
+		assert.equal(encodeBatch(one, volume, 1, 0).length % 4096, 0);
 		assert.equal(recordAt(encodeBatch(one, volume, 1, 0), 0, volume)?.payload.length, bytes);
 	}
 });

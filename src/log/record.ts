@@ -7,8 +7,8 @@
  *   16 sequence u64           24 payload length u32       28 chain u32: `chainChecksum` of the record before
  *   32 highest sequence acknowledged as durable when it was written, u64
  *   40 first 8 bytes of the volume's uuid                 48 payload
- * A batch is records one after the other, from a 512-byte boundary, padded with zeros to 512: a sector that was synced is never written
- * again.
+ * A batch is records one after the other, from a 4 KiB boundary, padded with zeros to 4 KiB: a sector that was synced is never written again, not by a drive whose real sectors have 4 KiB and not by a page cache,
+ * which writes whole pages; and no page has to be read from the disk before a part of it is written.
  *
  * The chain covers sequences and payloads, not the epoch, so that a record written again in a later epoch has the same place in it.
  */
@@ -18,7 +18,7 @@ import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 
 export const recordHeaderBytes = 48;
-export const sectorBytes = 512;
+export const sectorBytes = 4096;
 /** The first sector of a segment names it; batches follow. */
 export const segmentHeaderBytes = sectorBytes;
 const recordMagic = 0x31524c43;
@@ -69,6 +69,20 @@ export function batchBytes(records: readonly ChainedRecord[]): number {
 
 export function encodeBatch(records: readonly ChainedRecord[], volume: string, epoch: number, acknowledged: number): Uint8Array {
 	const bytes = new Uint8Array(batchBytes(records));
+	encodeBatchInto(bytes, records, volume, epoch, acknowledged);
+	return bytes;
+}
+
+/** Fills `bytes`, which are `batchBytes` long. */
+export function encodeBatchInto(
+	bytes: Uint8Array,
+	records: readonly ChainedRecord[],
+	volume: string,
+	epoch: number,
+	acknowledged: number,
+): void {
+	bytes.fill(0);
+	const view = new DataView(bytes.buffer, bytes.byteOffset);
 	const prefix = parseUuid(volume).subarray(0, volumePrefixBytes);
 	let at = 0;
 	for (const record of records) {
@@ -77,10 +91,9 @@ export function encodeBatch(records: readonly ChainedRecord[], volume: string, e
 		bytes.set(header.view(), at);
 		bytes.set(record.payload, at + recordHeaderBytes);
 		const checksum = crc32c(bytes.subarray(at + 8, at + recordHeaderBytes + record.payload.length));
-		new DataView(bytes.buffer).setUint32(at + 4, checksum, true);
+		view.setUint32(at + 4, checksum, true);
 		at += recordBytes(record.payload.length);
 	}
-	return bytes;
 }
 
 /**

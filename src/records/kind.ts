@@ -4,7 +4,7 @@
  * Value: kind u8 (the tag), version u8, feature flags u16, birth epoch u64, origin site u16 (0), hybrid time u64 (0), then the kind's own fields;
  * little-endian. Encodings are canonical: bytes that decode are exactly what encoding the value gives.
  */
-import { assert } from "../base/assert.ts";
+import { failed } from "../base/assert.ts";
 import { keyU64, latin1ToBytes, latin1ToUtf8, prefixEnd, readKeyU64, toHex } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
@@ -45,11 +45,11 @@ export function defineKind<Key extends readonly unknown[], Value>(description: D
 		name,
 		tag,
 		key(...key) {
-			assert(key.length === parts.length, `${name}: key of ${key.length} parts`);
+			if (key.length !== parts.length) failed(`${name}: key of ${key.length} parts`);
 			return tag + joinParts(parts, key);
 		},
 		prefix(...key) {
-			assert(key.length <= parts.length, `${name}: prefix of ${key.length} parts`);
+			if (key.length > parts.length) failed(`${name}: prefix of ${key.length} parts`);
 			return tag + joinParts(parts, key);
 		},
 		encode: (value) => encode(description, value),

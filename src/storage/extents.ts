@@ -21,7 +21,7 @@
  * transaction would grow beyond `extentLimits.transactionBytes`. A call that got nowhere wants a transaction of its own, with at least
  * `extentLimits.minimumBudget`.
  */
-import { assert } from "../base/assert.ts";
+import { assert, failed } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
 import type { Chunk, Extent, ExtentBlock, Ino, OperationContext, RecordTransaction, Segment } from "../records/interface.ts";
 import { reservedChunk } from "../records/interface.ts";
@@ -544,7 +544,7 @@ function partOf(content: Content, from: number, to: number): Extent | undefined 
 }
 
 function assertRange(from: number, to: number): void {
-	assert(Number.isSafeInteger(from) && Number.isSafeInteger(to) && from >= 0 && to >= from, `a range of a file: [${from}, ${to})`);
+	if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 0 || to < from) failed(`a range of a file: [${from}, ${to})`);
 }
 
 function assertPiece(piece: ExtentPiece, segment: Segment, doneTo: number): void {
@@ -552,8 +552,8 @@ function assertPiece(piece: ExtentPiece, segment: Segment, doneTo: number): void
 	assertRange(offset, offset + length);
 	assert(length > 0 && offset >= doneTo, "pieces are not empty, and in file order");
 	assert(offset + length <= extentLimits.maximumFileBytes, `a file ends below ${extentLimits.maximumFileBytes}`);
-	assert(chunkOffset >= 0 && chunkOffset + length <= chunk.length, `a piece lies inside chunk ${chunk.id}`);
-	assert(chunk.segment === segment.id, `chunk ${chunk.id} is part of segment ${segment.id}`);
-	assert(chunk.offset + chunk.length <= segment.payloadBytes, `chunk ${chunk.id} lies inside its segment`);
-	assert(chunk.references > 0 || chunk.referencedBytes === 0, `new chunk ${chunk.id} is not referenced`);
+	if (chunkOffset < 0 || chunkOffset + length > chunk.length) failed(`a piece lies outside of chunk ${chunk.id}`);
+	if (chunk.segment !== segment.id) failed(`chunk ${chunk.id} is no part of segment ${segment.id}`);
+	if (chunk.offset + chunk.length > segment.payloadBytes) failed(`chunk ${chunk.id} lies outside of its segment`);
+	if (chunk.references === 0 && chunk.referencedBytes !== 0) failed(`new chunk ${chunk.id} is referenced`);
 }

@@ -76,9 +76,9 @@ function hurtLog(bad: BadWorld, path: string, place: LogPlace, seed: number): nu
 		const bytes = bad.world.disk(path).peek(file);
 		let end = bytes.length;
 		while (end > 0 && bytes[end - 1] === 0) end--;
-		if (end <= 512) continue;
+		if (end <= 4096) continue;
 		hurt++;
-		const at = { header: 0, "first record": 512, middle: Math.floor(end / 2), "last record": end - 200 }[place];
+		const at = { header: 0, "first record": 4096, middle: Math.floor(end / 2), "last record": end - 200 }[place];
 		bad.world.corrupt(path, file, Math.max(0, at), 200 + (seed % 3) * 600, pattern(seed, 97));
 	}
 	return hurt;

@@ -536,13 +536,15 @@ describe("requests that are sent again", () => {
 	});
 
 	test("many requests at once, of which any may have been carried out", async () => {
+		let killed = 0;
 		for (let seed = 1; seed <= 8; seed++) {
 			const { connection, before } = await prepared(100 + seed);
 			const { world } = connection;
 			const requests = Array.from({ length: 300 }, (_, i) => connection.prepare(opcodes.MKDIR, (w) => name(w.u32(0o755).u32(0), `d${i}`)));
-			const ended = world.killAt(world.steps + 1 + world.random.below(40));
+			const ended = world.killAt(world.steps + 1 + world.random.below(8));
 			for (const bytes of requests) connection.channel.post(bytes);
-			await Promise.race([ended, world.run(() => world.sleep(2000))]);
+			await world.run(() => Promise.race([ended, world.sleep(2000)]));
+			if (world.wasCut) killed++;
 			world.forgetEnd();
 			const answered = new Set(connection.channel.replies.map(({ unique }) => unique));
 			await world.run(async () => {
@@ -553,5 +555,6 @@ describe("requests that are sent again", () => {
 				assert.equal(Object.keys(await connection.tree()).length, Object.keys(before).length + 300, `seed ${seed}`);
 			});
 		}
+		assert.ok(killed > 1, `killed ${killed} times`);
 	});
 });

@@ -368,7 +368,7 @@ export class LocalEngine implements Engine {
 		const puts = commit.puts.map(([key], i) => [key, values[i] as Uint8Array] as const);
 		this.#activeBytes += payloadBytes + applyRecord(this.#active, { puts, deletes: commit.deletes }, position, this.#limits);
 		this.#feed.add(position, payload);
-		const full = this.#activeBytes >= this.#rotateBytes || this.#parts.simulation?.buggify("kv.flush-early");
+		const full = this.#activeBytes >= this.#rotateBytes || this.#log.scarce || this.#parts.simulation?.buggify("kv.flush-early");
 		if (full && !this.#frozen) this.#freeze();
 		return { outcome: "committed", position };
 	}

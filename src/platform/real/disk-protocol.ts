@@ -33,9 +33,12 @@ export type DiskReply =
 
 export interface DiskWorkerData {
 	readonly path: string;
-	/** What the thread is at, for whoever must not wait for its answer: see `vitals`. */
+	/** What the thread is at, for whoever must not wait for its answer, and what it sleeps on: see `vitals`. */
 	readonly vitals: Int32Array<SharedArrayBuffer>;
 }
 
-/** Places in `DiskWorkerData.vitals`: calls begun and finished (modulo 2^32), and the kernel's number of the thread, 0 before it runs. */
-export const vitals = { begun: 0, finished: 1, thread: 2, count: 3 } as const;
+/**
+ * Places in `DiskWorkerData.vitals`: calls begun and finished (modulo 2^32), the kernel's number of the thread, 0 before it runs, and messages to it. It sleeps on that last one: to be woken by its event loop would
+ * take twice as long.
+ */
+export const vitals = { begun: 0, finished: 1, thread: 2, messages: 3, count: 4 } as const;

@@ -11,12 +11,13 @@
  */
 import fs from "node:fs";
 import { dirname } from "node:path";
+import { receiveMessageOnPort } from "node:worker_threads";
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
 import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
-import { forget, punch, tryLock, readExactly } from "./libc.ts";
+import { forget, prefetch, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 
 /** The file that tells one disk from another that is mounted in its place. */
@@ -76,6 +77,12 @@ export class DiskServer {
 			default:
 				return this.#onFile(request, this.#file(request.handle));
 		}
+	}
+
+	/** Reads that came together are asked of the device together; answered they are one after the other. */
+	expect({ handle, offset, lengthBytes }: Extract<DiskRequest, { readonly kind: "read" }>): void {
+		const file = this.#files.get(handle);
+		if (file !== undefined && lengthBytes <= realLimits.expectedReadBytes) prefetch(file.fd, offset, lengthBytes);
 	}
 
 	#onFile(request: Extract<DiskRequest, { readonly handle: number }>, file: OpenFile): unknown {
@@ -358,47 +365,94 @@ export class DiskServer {
 	}
 }
 
-/** Runs a disk on a thread's port. `before` sees every request first: tests make it wait. */
-export function serveDisk(
-	port: MessagePort,
-	{ path, vitals: told }: DiskWorkerData,
-	before: (request: DiskRequest) => void = () => {},
-): void {
-	let server: DiskServer | DeviceServer | undefined;
+/**
+ * Runs a disk on a thread's port until it is closed. `before` sees every request first: tests make it wait.
+ *
+ * The thread sleeps on its count of messages, not in its event loop, which gets its turn when the disk has been idle for a moment: the runtime tidies up in it.
+ */
+export function serveDisk(port: MessagePort, data: DiskWorkerData, before: (request: DiskRequest) => void = () => {}): void {
+	const service = new Service(port, data, before);
+	const told = data.vitals;
 	Atomics.store(told, vitals.thread, threadNumber());
-	port.on("message", (calls: readonly DiskCallMessage[]) => {
+	let rests = true;
+	const turn = (): void => {
+		for (;;) {
+			// Looked at first: what comes after the last message that was found rings again.
+			const seen = Atomics.load(told, vitals.messages);
+			if (service.drain()) rests = false;
+			if (service.closed) return;
+			if (Atomics.wait(told, vitals.messages, seen, rests ? undefined : realLimits.diskIdleMs) !== "timed-out") continue;
+			rests = true;
+			setImmediate(turn);
+			return;
+		}
+	};
+	setImmediate(turn);
+}
+
+/** Executes what comes through the port. */
+class Service {
+	closed = false;
+	readonly #port: MessagePort;
+	readonly #path: string;
+	readonly #told: Int32Array;
+	readonly #before: (request: DiskRequest) => void;
+	#server: DiskServer | DeviceServer | undefined;
+
+	constructor(port: MessagePort, data: DiskWorkerData, before: (request: DiskRequest) => void) {
+		this.#port = port;
+		this.#path = data.path;
+		this.#told = data.vitals;
+		this.#before = before;
+	}
+
+	/** True when there was something. */
+	drain(): boolean {
+		let found = false;
+		while (!this.closed) {
+			const next = receiveMessageOnPort(this.#port) as { readonly message: readonly DiskCallMessage[] } | undefined;
+			if (next === undefined) break;
+			found = true;
+			this.#executeAll(next.message);
+		}
+		return found;
+	}
+
+	#executeAll(calls: readonly DiskCallMessage[]): void {
 		let replies: DiskReply[] = [];
 		for (const [index, { id, request }] of calls.entries()) {
-			Atomics.add(told, vitals.begun, 1);
-			before(request);
-			const reply = answer(
-				() => {
-					server ??= serverOf(path);
-					return server.execute(request);
-				},
-				path,
-				id,
-				request,
-			);
-			Atomics.add(told, vitals.finished, 1);
+			Atomics.add(this.#told, vitals.begun, 1);
+			if (index === 0) this.#expect(calls);
+			this.#before(request);
+			const reply = answer(() => this.#execute(request), this.#path, id, request);
+			Atomics.add(this.#told, vitals.finished, 1);
 			replies.push(reply);
 			// Who writes and then syncs waits for the sync: one message is enough.
 			if (request.kind === "write" && calls[index + 1]?.request.kind === "sync") continue;
 			const moved = "value" in reply && reply.value instanceof Uint8Array ? [reply.value.buffer as ArrayBuffer] : [];
-			port.postMessage(replies, moved);
+			this.#port.postMessage(replies, moved);
 			replies = [];
-			if (request.kind === "close") port.close();
+			if (request.kind === "close") this.closed = true;
 		}
-	});
+		if (this.closed) this.#port.close();
+	}
+
+	/** The first read is begun at once by itself. A device is read past the page cache, where nothing could be kept. */
+	#expect(calls: readonly DiskCallMessage[]): void {
+		const server = this.#server;
+		if (!(server instanceof DiskServer)) return;
+		for (const { request } of calls.slice(1)) if (request.kind === "read") server.expect(request);
+	}
+
+	#execute(request: DiskRequest): unknown {
+		this.#server ??= isRawDevice(this.#path) ? new DeviceServer(this.#path) : new DiskServer(this.#path);
+		return this.#server.execute(request);
+	}
 }
 
 /** Of the calling thread, as /proc/self/task has it. */
 function threadNumber(): number {
 	return Number(fs.readlinkSync("/proc/thread-self").split("/").at(-1));
-}
-
-function serverOf(path: string): DiskServer | DeviceServer {
-	return isRawDevice(path) ? new DeviceServer(path) : new DiskServer(path);
 }
 
 function answer(execute: () => unknown, path: string, id: number, request: DiskRequest): DiskReply {

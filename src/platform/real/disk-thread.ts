@@ -124,6 +124,8 @@ export class DiskThread {
 		if (taken === 0) return;
 		this.#waiting = this.#waiting.slice(taken);
 		this.#worker.postMessage(messages, moved);
+		Atomics.add(this.#vitals, vitals.messages, 1);
+		Atomics.notify(this.#vitals, vitals.messages);
 	}
 
 	#settle(reply: DiskReply): void {

@@ -15,6 +15,7 @@ interface Libc {
 const lockExclusive = 2;
 const lockNonBlocking = 4;
 const adviceRandom = 1;
+const adviceWillNeed = 3;
 const adviceDontNeed = 4;
 const keepSize = 1;
 const punchHole = 2;
@@ -68,6 +69,11 @@ export function tryLock(fd: number, what: string): boolean {
  */
 export function readExactly(fd: number): void {
 	libc().posix_fadvise(fd, 0, 0, adviceRandom);
+}
+
+/** The device is asked for the range, and not waited for (POSIX_FADV_WILLNEED). What goes wrong is said by the read that follows. */
+export function prefetch(fd: number, offset: number, lengthBytes: number): void {
+	libc().posix_fadvise(fd, offset, lengthBytes, adviceWillNeed);
 }
 
 /** Clean pages of the range leave the page cache; whole pages only, and not those that somebody has mapped. What cannot leave stays. */

@@ -5,7 +5,7 @@ export const realLimits = {
 	/** Bytes handed to a disk's thread at once; the rest waits as references in the caller's memory. */
 	diskWindowBytes: 16 << 20,
 	/** Below this a buffer of its own costs less than the bookkeeping. */
-	lentFromBytes: 32 << 10,
+	lentFromBytes: 4 << 10,
 	/** Free buffers that are kept for reads: two windows of read-ahead of a few readers. */
 	lentKeptBytes: 16 << 20,
 	/** From here on calls are handed over at once, not at the end of the turn. */
@@ -14,6 +14,10 @@ export const realLimits = {
 	diskQueuedCalls: 16_384,
 	/** After this long, closing gives up on a disk that hangs: its thread is abandoned, its calls fail. */
 	diskCloseMs: 2_000,
+	/** Larger reads keep a device busy by themselves. */
+	expectedReadBytes: 128 * 1024,
+	/** A disk's thread that had nothing to do for so long gives its event loop a turn, then sleeps until it is called. */
+	diskIdleMs: 1_000,
 	/** Heap of a disk's thread: it keeps no data beside the call in hand (buffers are outside of the heap). */
 	diskHeapMb: 64,
 	diskYoungHeapMb: 8,

@@ -405,8 +405,8 @@ export class FileData {
 		const bytes = stays.reduce((sum, piece) => sum + piece.bytes.length, 0);
 		return (
 			bytes > limits.logFsyncBytes ||
-			stays.length > limits.pendingsPerInode ||
-			this.#core.dirty.pendings(ino).length > limits.pendingsPerInode
+			// One transaction deletes the ones and puts the others.
+			stays.length + this.#core.dirty.pendings(ino).length > limits.pendingsPerInode
 		);
 	}
 

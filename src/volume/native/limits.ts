@@ -21,8 +21,8 @@ export const limits = {
 	chunkBytes: 1 * MiB,
 	/** Dirty bytes of one fsync that go into the log rather than into a segment: one parallel sync of three mirrors instead of six. */
 	logFsyncBytes: 128 * 1024,
-	/** Pending records one inode may have: they are deleted in one transaction with the seal that replaces them. */
-	pendingsPerInode: 24,
+	/** Pending records one inode may have: they are deleted in one transaction with the seal that replaces them, which needs `extentLimits.minimumBudget` changes besides. */
+	pendingsPerInode: 48,
 	/** Memory of acknowledged and unsealed data (architecture: 96 MiB), as a ring. */
 	dirtyRingBytes: 96 * MiB,
 	logTailBytes: 16 * MiB,

@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { createRealPlatform } from "./platform.ts";
+
+const folder = await mkdtemp(join(tmpdir(), "cairn-thread-"));
+after(() => rm(folder, { recursive: true }));
+
+const blockBytes = 4096;
+
+function block(number: number): Uint8Array {
+	return new Uint8Array(blockBytes).fill(number % 251);
+}
+
+test("reads that come together are answered with what each asked for, whatever else is asked among them", async () => {
+	const disk = await createRealPlatform().openDisk(folder);
+	const file = await disk.open("file", { create: true });
+	const other = await disk.open("other", { create: true });
+	for (let number = 0; number < 100; number++) await file.write(number * blockBytes, [block(number)]);
+	await file.sync("test.file");
+	await file.uncache(0, 100 * blockBytes);
+	const wanted = Array.from({ length: 200 }, (_, i) => (i * 37) % 100);
+	const answers = await Promise.all(
+		wanted.map(async (number, i) => {
+			if (i % 10 === 0) void other.write(i, [block(i)]);
+			const lent = await file.borrow(number * blockBytes, i % 2 === 0 ? blockBytes : 3 * blockBytes);
+			const first = lent.bytes.slice(0, blockBytes);
+			lent.release();
+			return first;
+		}),
+	);
+	for (const [i, number] of wanted.entries()) assert.deepEqual(answers[i], block(number));
+	assert.equal((await file.read(100 * blockBytes, 10)).length, 0);
+	await disk.close();
+});
+
+test("a disk that nobody asks takes no processor time, and answers who asks then", async () => {
+	const disk = await createRealPlatform().openDisk(folder);
+	const file = await disk.open("idle", { create: true });
+	for (let round = 0; round < 2; round++) {
+		for (let i = 0; i < 200; i++) await file.write(i, [block(i)]);
+		const before = process.cpuUsage();
+		// Longer than it takes until the thread's event loop has had its turn.
+		await setTimeout(1_500);
+		const { user, system } = process.cpuUsage(before);
+		assert.ok(user + system < 700_000, `${user + system} microseconds`);
+	}
+	assert.equal(await file.size(), 199 + blockBytes);
+	await disk.close();
+});
