@@ -76,7 +76,8 @@ export type PlantedBug =
 	| "failed-seal-on-top"
 	| "tombstone-dropped-early"
 	| "set-time-lost"
-	| "young-garbage";
+	| "young-garbage"
+	| "reserve-shown-free";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -490,7 +490,8 @@ export class NativeSegmentStore implements SegmentStore {
 		return disks.slots().map(({ id }) => {
 			const packs = this.#packsOf(id);
 			const writable = disks.writable(id) !== undefined;
-			const freeBytes = writable ? Math.max(0, packs.freeBytes - this.#reserveOf(id)) : 0;
+			const isPlanted = this.#modules.platform.simulation?.planted("reserve-shown-free") === true;
+			const freeBytes = writable ? Math.max(0, packs.freeBytes - (isPlanted ? 0 : this.#reserveOf(id))) : 0;
 			const { capacityBytes, allocator } = packs;
 			return { id, domain: this.#domainOf(id), writable, capacityBytes, usedBytes: allocator.usedBytes, freeBytes };
 		});

@@ -51,8 +51,9 @@ import {
 } from "../../src/records/kinds.ts";
 import { decodeHeader, fragmentLength, headerLength } from "../../src/storage/fragment.ts";
 import { blockBytes } from "../../src/storage/limits.ts";
-import { parseRedundancy, tolerance, wantedShape } from "../../src/storage/redundancy.ts";
+import { feasibleShape, parseRedundancy, tolerance, wantedShape } from "../../src/storage/redundancy.ts";
 import { storageSpace } from "../../src/storage/space.ts";
+import type { VolumeSpace } from "../../src/volume/interface.ts";
 import type { Ledger, VolumeModules, VolumeStatus } from "../../src/volume/native/interface.ts";
 import { memoryNames } from "../../src/volume/native/memory-names.ts";
 
@@ -64,6 +65,35 @@ export interface AuditOptions {
 	/** What the volume said of itself before it was shut down. */
 	readonly status: VolumeStatus;
 	readonly ledger: Ledger;
+	/** What statfs showed at that moment, and what lay on the disks then. */
+	readonly shown: VolumeSpace;
+	readonly lying: readonly LyingOn[];
+}
+
+/** One disk, counted page by page. */
+export interface LyingOn {
+	readonly path: string;
+	readonly capacityBytes: number;
+	readonly packBytes: number;
+	readonly runBytes: number;
+	readonly otherBytes: number;
+}
+
+export function lyingOn(world: SimWorld, paths: readonly string[]): LyingOn[] {
+	return paths.map((path) => {
+		const disk = world.disk(path);
+		const bytesOf = (isOne: (name: string) => boolean): number =>
+			disk.files().reduce((sum, name) => sum + (isOne(name) ? disk.pagesOf(name).length * pageBytes : 0), 0);
+		const isPack = (name: string): boolean => name.startsWith("pack/");
+		const isRun = (name: string): boolean => name.startsWith("kv/run-");
+		return {
+			path,
+			capacityBytes: disk.capacityBytes,
+			packBytes: bytesOf(isPack),
+			runBytes: bytesOf(isRun),
+			otherBytes: bytesOf((name) => !isPack(name) && !isRun(name)),
+		};
+	});
 }
 
 /** Of a volume that was shut down cleanly and is whole. @returns everything that is wrong. */
@@ -129,7 +159,7 @@ class Audit {
 		this.#world = world;
 	}
 
-	run({ status, ledger }: AuditOptions): string[] {
+	run({ status, ledger, shown, lying }: AuditOptions): string[] {
 		this.#nothingUnknown();
 		for (const [key, inode] of this.#all(inodeRecord)) this.#inodes.set(keyNumber(key), inode);
 		this.#names();
@@ -139,6 +169,7 @@ class Audit {
 		this.#proofs();
 		this.#numbers();
 		this.#space(status);
+		this.#df(status, shown, lying);
 		this.#ledger(ledger);
 		return this.#wrong;
 	}
@@ -458,6 +489,28 @@ class Audit {
 		this.#same("used bytes", usedBytes, storageSpace(this.#disks.roster.config.redundancy, members).usedBytes);
 	}
 
+	/** df adds up: used, free and reserved are all there is, and what is free is what would fit, to one part in a hundred. */
+	#df(status: VolumeStatus, shown: VolumeSpace, lying: readonly LyingOn[]): void {
+		const { capacityBytes, usedBytes, freeBytes, reservedBytes, dirtyBytes } = status;
+		const near = (what: string, told: number, counted: number, of: number): void => {
+			if (Math.abs(told - counted) > of / 100) this.#say(`${what}: ${told} is told, ${Math.round(counted)} counted, of ${of}`);
+		};
+		this.#same("bytes that are dirty after everything was sealed", dirtyBytes, 0);
+		this.#same("reserved bytes in the status", reservedBytes, this.#reservedBytes);
+		this.#same("capacity in df", shown.capacityBytes, capacityBytes);
+		near("free space in df and status", shown.freeBytes, freeBytes, capacityBytes);
+		const free = fitting(status.redundancy, lying);
+		near("free and reserved space", freeBytes + reservedBytes, Math.max(free, reservedBytes), usedBytes + free);
+		near("capacity", capacityBytes, usedBytes + free, usedBytes + free);
+		const taken = new Map<string, number>();
+		for (const [, segment] of this.#all(segmentRecord))
+			for (const { disk } of segment.fragments) {
+				const path = this.#disks.slot(disk)?.path ?? "";
+				taken.set(path, (taken.get(path) ?? 0) + fragmentLength(segment.shardBytes));
+			}
+		for (const { path, capacityBytes: size, packBytes } of lying) near(`bytes in packs on ${path}`, packBytes, taken.get(path) ?? 0, size);
+	}
+
 	/** The ledger, reckoned from what the extents of files name: its own counts were held against them before. Everything is whole. */
 	#ledger(ledger: Ledger): void {
 		const proven = new Map<number, Set<string>>();
@@ -492,6 +545,27 @@ class Audit {
 		this.#same("survival in the ledger", survivalTold.sort().join(), [...survival].map(text).sort().join());
 		this.#same("shortages of the ledger", ledger.shortages.length, 0);
 		this.#same("degraded and lost bytes of the ledger", ledger.degradedBytes + ledger.lostBytes, 0);
+	}
+}
+
+/** User bytes that would fit: segments of the usual size, one fragment on a disk, as long as enough disks have room beside what is kept for metadata. Tried, not reckoned. */
+function fitting(redundancy: string, lying: readonly LyingOn[]): number {
+	const shape = feasibleShape(parseRedundancy(redundancy), lying.length);
+	if (shape === undefined) return 0;
+	const payloadBytes = 2 * 1024 * 1024;
+	const fragment = fragmentLength(Math.ceil(payloadBytes / shape.dataShards / blockBytes) * blockBytes);
+	const free = lying.map(({ capacityBytes, packBytes, runBytes, otherBytes }) => {
+		const kept = Math.max(runBytes, Math.min(256 * 1024 * 1024, capacityBytes / 16));
+		return capacityBytes - packBytes - runBytes - otherBytes - kept;
+	});
+	let segments = 0;
+	for (;;) {
+		free.sort((a, b) => b - a);
+		const last = free[shape.dataShards + shape.parityShards - 1] as number;
+		// The last one fits in part.
+		if (last < fragment) return (segments + Math.max(0, last) / fragment) * payloadBytes;
+		for (let at = 0; at < shape.dataShards + shape.parityShards; at++) free[at] = (free[at] as number) - fragment;
+		segments++;
 	}
 }
 

@@ -11,6 +11,7 @@ canaryTests([
 	{ canary: "log-cut-before-run", seeds: 60, steps },
 	{ canary: "df-drift", seeds: 60, steps },
 	{ canary: "young-garbage", seeds: 60, steps },
+	{ canary: "reserve-shown-free", seeds: 5, steps: 20 },
 ]);
 
 test("a failure is made smaller, and repeats by what it says", async () => {

@@ -42,6 +42,7 @@ export const canaries: readonly Canary[] = [
 	"set-time-lost",
 	"failed-seal-on-top",
 	"young-garbage",
+	"reserve-shown-free",
 ];
 
 export class Hooks implements SimulationHooks {

@@ -16,7 +16,7 @@ import type { Caller } from "../../src/volume/interface.ts";
 import type { NativeVolume, VolumeModules } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
 import { nowFirst } from "../support/now-first.ts";
-import { audit } from "./audit.ts";
+import { audit, lyingOn } from "./audit.ts";
 import { Client } from "./client.ts";
 import { Content, Ink } from "./content.ts";
 import { Faults } from "./faults.ts";
@@ -727,9 +727,15 @@ export class Simulation {
 		await this.#noteDisks(life);
 		const status = await life.volume.status();
 		const ledger = await life.volume.ledger();
+		const shown = await life.volume.space();
+		const lying = lyingOn(
+			this.world,
+			status.disks.map((disk) => disk.path),
+		);
 		await life.volume.shutdown();
 		this.#ended(life, "clean");
-		const wrong = await audit({ world: this.world, paths: this.paths, modules: this.#modules(), memory: this.plan.memory, status, ledger });
+		const told = { status, ledger, shown, lying };
+		const wrong = await audit({ world: this.world, paths: this.paths, modules: this.#modules(), memory: this.plan.memory, ...told });
 		if (wrong.length > 0) this.fail(`what lies on the disks is wrong:\n  ${wrong.slice(0, 20).join("\n  ")}`);
 		this.node.kill();
 		const last = await this.#mount("clean", 0);
