@@ -106,3 +106,13 @@ export function toFsError(error: unknown, site: string, fallback: ErrorCode = "E
 	const message = error instanceof Error ? error.message : String(error);
 	return new FsError(typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? (code as ErrorCode) : fallback, site, message, {}, error);
 }
+
+/** What a newer Cairn has written is no damage: nothing is repaired there, and nothing written over it. `format`: as it stands there. */
+export function newerFormat(site: string, what: string, format: string): FsError {
+	const message = `${what} was written by a newer Cairn (format ${format}): install that one, or a later one, and use it`;
+	return new FsError("REFUSED", site, message, { newerFormat: true });
+}
+
+export function isNewerFormat(error: unknown): error is FsError {
+	return error instanceof FsError && error.data["newerFormat"] === true;
+}

@@ -3,7 +3,7 @@
  * finds the others. Nothing is written and nothing is locked here.
  */
 import { latin1ToUtf8 } from "../base/bytes.ts";
-import { FsError, isFsError, toFsError } from "../base/errors.ts";
+import { FsError, isFsError, toFsError, isNewerFormat } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { openDiskWithDeadlines } from "../platform/deadline.ts";
 import type { Disk, Platform } from "../platform/interface.ts";
@@ -78,7 +78,7 @@ async function tryPath(
 			return { path, given, disk, superblock: found.superblock, slot: found.slot, damagedSlots: found.damagedSlots };
 		absent.set(path, found.kind === "damaged" ? `its superblock is damaged: ${found.reason}` : (disk.foreign ?? "no CairnFS disk there"));
 	} catch (error) {
-		if (given && isFsError(error, "REFUSED")) {
+		if (isNewerFormat(error) || (given && isFsError(error, "REFUSED"))) {
 			if (disk) closeQuietly(disk, modules.logger);
 			throw error;
 		}

@@ -96,6 +96,8 @@ export interface OpenOptions {
 	readonly skipLocked?: boolean;
 	/** The volume that is just being made: it alone, and no other one, is opened although its creation is unfinished. */
 	readonly creating?: string;
+	/** Looks at what is on the disks before anything is written to them; what it throws refuses the mount. */
+	readonly beforeMount?: (disks: DiskSet) => Promise<void>;
 	/** Milliseconds until a disk counts as hung; default limits.diskCallMs. */
 	readonly callMs?: number;
 }
@@ -1105,6 +1107,7 @@ async function mountCandidates(
 		}
 		set.attach(id, { path: candidate.path, disk: candidate.disk, superblock: candidate.file });
 	}
+	await options.beforeMount?.(set);
 	set.explainMissing(absent);
 	set.awaitReturn(awaited(roster, chosen, inUse, { absent, hanging }));
 	const found = new Map(

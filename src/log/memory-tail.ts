@@ -16,7 +16,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { bytesToLatin1, formatUuid, latin1ToBytes, parseUuid } from "../base/bytes.ts";
-import { FsError } from "../base/errors.ts";
+import { FsError, newerFormat } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 import type { Memory } from "../platform/interface.ts";
@@ -185,6 +185,19 @@ function decodeHeader(slot: Uint8Array): Header | undefined {
 export function readReleased(memory: Memory, identity: TailIdentity): number | undefined {
 	const header = memory.bytes.length < minimumBytes ? undefined : newestHeader(memory.bytes);
 	return header?.volume === identity.volume && header.incarnation === identity.incarnation ? header.released : undefined;
+}
+
+/** @throws FsError REFUSED: what a newer Cairn has left there. */
+export function refuseNewerTail(head: Uint8Array, what: string): void {
+	for (const at of [0, slotBytes]) {
+		const slot = head.slice(at, at + slotBytes);
+		if (slot.length < slotBytes || bytesToLatin1(slot.subarray(0, 8)) !== magic) continue;
+		const view = new DataView(slot.buffer);
+		const found = view.getUint32(8, true);
+		const checksum = view.getUint32(slotChecksumAt, true);
+		view.setUint32(slotChecksumAt, 0, true);
+		if (found > version && crc32c(slot) === checksum) throw newerFormat("log.memory-newer", what, `${found}`);
+	}
 }
 
 /**

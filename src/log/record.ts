@@ -13,7 +13,7 @@
  * The chain covers sequences and payloads, not the epoch, so that a record written again in a later epoch has the same place in it.
  */
 import { bytesToLatin1, formatUuid, latin1ToBytes, parseUuid } from "../base/bytes.ts";
-import { FsError } from "../base/errors.ts";
+import { newerFormat } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 
@@ -204,13 +204,7 @@ export function decodeSegmentHeader(bytes: Uint8Array, what: string): SegmentHea
 	const checked = bytes.slice(0, sectorBytes);
 	checked.fill(0, segmentChecksumAt, segmentChecksumAt + 4);
 	if (crc32c(checked) !== checksum) throw input.corrupt("checksum differs");
-	if (version > segmentVersion || features !== 0) {
-		throw new FsError(
-			"REFUSED",
-			"log.segment-newer",
-			`${what} was written by a newer CairnFS (format ${version}, features ${features}): use that one`,
-		);
-	}
+	if (version > segmentVersion || features !== 0) throw newerFormat("log.segment-newer", what, `${version}.${features}`);
 	if (version !== segmentVersion) throw input.corrupt(`format ${version}`);
 	return header;
 }

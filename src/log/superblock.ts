@@ -12,7 +12,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { bytesToLatin1, formatUuid, isZeros, latin1ToBytes, parseUuid, utf8ToLatin1 } from "../base/bytes.ts";
-import { FsError, isFsError } from "../base/errors.ts";
+import { FsError, isFsError, newerFormat } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 import type { Disk, DiskFile } from "../platform/interface.ts";
@@ -75,7 +75,7 @@ export function encodeSuperblock(superblock: Superblock): Uint8Array {
 
 /**
  * `bytes` is one slot. Undefined = never written (all zeros).
- * @throws FsError CORRUPT, REFUSED `log.superblock-newer` (written by a newer CairnFS).
+ * @throws FsError CORRUPT, REFUSED `log.superblock-newer` (written by a newer Cairn).
  */
 export function decodeSuperblock(bytes: Uint8Array, what: string): Superblock | undefined {
 	if (isZeros(bytes)) return undefined;
@@ -89,13 +89,7 @@ export function decodeSuperblock(bytes: Uint8Array, what: string): Superblock | 
 	const checked = bytes.slice(0, length);
 	checked.fill(0, checksumAt, headBytes);
 	if (crc32c(checked) !== checksum) throw input.corrupt("checksum differs");
-	if (formatVersion > version || features !== 0) {
-		throw new FsError(
-			"REFUSED",
-			"log.superblock-newer",
-			`${what} was written by a newer CairnFS (format ${formatVersion}, features ${features}): use that one`,
-		);
-	}
+	if (formatVersion > version || features !== 0) throw newerFormat("log.superblock-newer", what, `${formatVersion}.${features}`);
 	if (formatVersion !== version) throw input.corrupt(`format ${formatVersion}`);
 	const body = new ByteReader(bytes.subarray(headBytes, length), what);
 	const diskUuid = formatUuid(body.raw(16));

@@ -19,10 +19,12 @@ export interface Platform {
 	openDisk(path: string, onOpening?: (activity: () => DiskActivity) => void): Promise<Disk>;
 	/**
 	 * Shared memory that outlives the death of the process but not a power cut (real: a file in /dev/shm, mapped).
-	 * An existing one of the same size is opened with its contents; otherwise it is made, zero-filled.
+	 * An existing one of the same size is opened with its contents; otherwise it is made, zero-filled, in the place of one of another size.
 	 */
 	openMemory(name: string, sizeBytes: number): Promise<Memory>;
 	removeMemory(name: string): Promise<void>;
+	/** The first bytes, `lengthBytes` at most, and the size of one that is there; it is left as it is. Undefined: there is none. */
+	memoryHead(name: string, lengthBytes: number): Promise<{ readonly bytes: Uint8Array; readonly sizeBytes: number } | undefined>;
 	/** Small host files outside any disk (`$CAIRN_HOME`). */
 	readonly files: HostFiles;
 	readonly sockets: Sockets;

@@ -14,7 +14,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { alignUp, latin1ToBytes } from "../base/bytes.ts";
-import { FsError } from "../base/errors.ts";
+import { FsError, newerFormat } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
 import type { Segment } from "../records/interface.ts";
@@ -89,12 +89,13 @@ export function decodeHeader(bytes: Uint8Array): FragmentHeader {
 	for (const byte of magic) if (reader.u8() !== byte) throw reader.corrupt("is not a fragment header");
 	const found = reader.u16();
 	const flags = reader.u16();
-	if (found !== version || flags !== 0) throw reader.corrupt(`version ${found} with feature flags ${flags} is not known here`);
 	const length = reader.u32();
 	if (length !== bytes.length || length % blockBytes !== 0) throw reader.corrupt(`has ${bytes.length} bytes and says ${length}`);
 	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 	const checksum = view.getUint32(length - checksumBytes, true);
 	if (crc32c(bytes.subarray(0, length - checksumBytes)) !== checksum) throw reader.corrupt("does not match its checksum");
+	if (found > version || flags !== 0) throw newerFormat("storage.fragment-newer", "a fragment", `${found}.${flags}`);
+	if (found !== version) throw reader.corrupt(`format ${found}`);
 	return decodeBody(reader, length, checksum);
 }
 

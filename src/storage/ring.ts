@@ -19,7 +19,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { alignDown, alignUp, equalBytes, parseUuid } from "../base/bytes.ts";
-import { FsError } from "../base/errors.ts";
+import { FsError, newerFormat } from "../base/errors.ts";
 import { Signal } from "../base/async.ts";
 import type { Timestamp } from "../base/time.ts";
 import { ByteWriter } from "../codec/binary.ts";
@@ -368,6 +368,18 @@ export class Ring {
 	/** Wakes everybody who waits for `moved`. */
 	wake(): void {
 		this.#freed.notifyAll();
+	}
+}
+
+/** @throws FsError REFUSED: what a newer Cairn has left there. */
+export function refuseNewerRing(head: Uint8Array, what: string): void {
+	for (const index of [0, 1]) {
+		const bytes = head.slice(index * slotBytes, index * slotBytes + slotLength);
+		if (bytes.length < slotLength) return;
+		const view = new DataView(bytes.buffer);
+		const [version, flags] = [view.getUint32(4, true), view.getUint32(8, true)];
+		const isRing = view.getUint32(0, true) === headerMagic && view.getUint32(48, true) === crc32c(bytes.subarray(0, 48));
+		if (isRing && (version > formatVersion || flags !== 0)) throw newerFormat("storage.memory-newer", what, `${version}.${flags}`);
 	}
 }
 

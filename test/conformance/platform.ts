@@ -370,6 +370,9 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			const again = await other.openMemory(memoryName, 1 << 20);
 			assert.equal(again.existed, true);
 			assert.deepEqual(again.bytes.slice(5000, 6000), pattern(1000, 1));
+			const head = await other.memoryHead(memoryName, 5010);
+			assert.deepEqual([head?.sizeBytes, head?.bytes.slice(5000)], [1 << 20, pattern(1000, 1).slice(0, 10)]);
+			assert.equal((await other.memoryHead(memoryName, 2 << 20))?.bytes.length, 1 << 20);
 			await again.close();
 			await again.close();
 			const other2 = await platform.openMemory(memoryName, 1 << 19);
@@ -377,6 +380,7 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			assert.ok(other2.bytes.length === 1 << 19 && other2.bytes.every((byte) => byte === 0));
 			await other2.close();
 			await platform.removeMemory(memoryName);
+			assert.equal(await platform.memoryHead(memoryName, 10), undefined);
 			await platform.removeMemory(memoryName);
 			assert.equal((await platform.openMemory(memoryName, 4096)).existed, false);
 			await platform.removeMemory(memoryName);

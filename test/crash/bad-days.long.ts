@@ -12,7 +12,7 @@ import {
 	threeLostMounted,
 	threeLostUnmounted,
 } from "./bad-loss.ts";
-import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, secondDaemon } from "./bad-mounts.ts";
+import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, newerKinds, secondDaemon } from "./bad-mounts.ts";
 import {
 	type FragmentPart,
 	fragmentRot,
@@ -103,7 +103,7 @@ days("others at the disks", () => [
 	() => secondDaemon(seed()),
 	() => foreignDisk(seed()),
 	() => emptyDirectory(seed()),
-	...diskPaths.map((path) => () => newerFormat(seed(), [path])),
+	...newerKinds.flatMap((kind) => [diskPaths, ["/d1"], ["/d2"], ["/d3"]].map((paths) => () => newerFormat(seed(), kind, paths))),
 ]);
 for (const how of ["kill", "cut"] as const) {
 	test(`${how} at every step of a mount`, async () => {

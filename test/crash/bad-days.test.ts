@@ -12,7 +12,7 @@ import {
 	threeLostMounted,
 	threeLostUnmounted,
 } from "./bad-loss.ts";
-import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, secondDaemon } from "./bad-mounts.ts";
+import { deathsDuringMount, emptyDirectory, foreignDisk, newerFormat, newerKinds, otherMemorySize, secondDaemon } from "./bad-mounts.ts";
 import {
 	fragmentRot,
 	fragmentRotOnThree,
@@ -26,6 +26,7 @@ import {
 } from "./bad-rot.ts";
 import { diskFull, healedWhenFull, metadataDiskFull, oneDiskFull } from "./bad-space.ts";
 import { pairs } from "./bad-world.ts";
+import { diskPaths } from "./scenario.ts";
 
 test("all fifteen pairs of disks are lost at once, mounted or not, and replaced", async () => {
 	for (const [i, pair] of pairs().entries()) {
@@ -66,8 +67,11 @@ test("disks in use, foreign disks, empty directories and formats to come are ref
 	await secondDaemon(700);
 	await foreignDisk(701);
 	await emptyDirectory(702);
-	await newerFormat(703, ["/d5"]);
-	await newerFormat(704, ["/d1", "/d2", "/d3", "/d4", "/d5", "/d6"]);
+	for (const [i, kind] of newerKinds.entries()) {
+		await newerFormat(710 + i, kind, kind === "superblock" ? ["/d5"] : diskPaths);
+		if (kind !== "fragment") await newerFormat(730 + i, kind, ["/d1", "/d2"]);
+	}
+	await otherMemorySize(750);
 });
 
 test("the daemon dies, or the power fails, half-way through mounts with dirty data in memory", async () => {

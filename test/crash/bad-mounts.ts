@@ -1,5 +1,6 @@
 /** Bad days at mount: others have the disks, the disks are others', the daemon dies half-way, the format is from the future. */
 import assert from "node:assert/strict";
+import { FsError } from "../../src/base/errors.ts";
 import { crc32c } from "../../src/codec/checksum.ts";
 import { silentLogger } from "../../src/base/telemetry.ts";
 import { createVolume } from "../../src/volume/native/open.ts";
@@ -68,35 +69,202 @@ export async function emptyDirectory(seed: number): Promise<void> {
 	});
 }
 
-/** Superblocks of a format to come: nothing is touched. */
-export async function newerFormat(seed: number, paths: readonly string[]): Promise<void> {
-	const bad = await BadWorld.make(seed);
-	for (const path of paths) raiseVersion(bad, path);
-	await bad.run(async () => {
-		const steps = bad.world.steps;
-		const error = await fails(`seed ${seed}`, bad.mount(), "REFUSED", "log.superblock-newer", /newer CairnFS.*use that one/);
-		assert(
-			paths.some((path) => error.message.includes(path)),
-			`seed ${seed}: the disk is named: ${error.message}`,
-		);
-		assert.equal(bad.world.steps, steps, `seed ${seed}: nothing was written`);
+/** Where a format says what version it is. */
+interface Versioned {
+	readonly magic: string;
+	readonly at: number;
+	readonly bytes: 2 | 4;
+	readonly checksumAt: number;
+	/** The right checksum of the bytes, whatever stands in its place. */
+	checksum(slot: Uint8Array): number;
+}
+
+const u32 = (bytes: Uint8Array, at: number): number => new DataView(bytes.buffer, bytes.byteOffset).getUint32(at, true);
+
+/** Of so many bytes, the field itself being zero. */
+function zeroed(slot: Uint8Array, lengthBytes: number, checksumAt: number): number {
+	const copy = slot.slice(0, lengthBytes);
+	copy.fill(0, checksumAt, checksumAt + 4);
+	return crc32c(copy);
+}
+
+const superblock: Versioned = { magic: "CAIRNSB1", at: 8, bytes: 4, checksumAt: 20, checksum: (slot) => zeroed(slot, u32(slot, 16), 20) };
+const rawHeader: Versioned = { ...superblock, magic: "CAIRNDV1" };
+const logSegment: Versioned = { magic: "CAIRNLG1", at: 8, bytes: 4, checksumAt: 16, checksum: (slot) => zeroed(slot, 512, 16) };
+const manifest: Versioned = {
+	magic: "CAIRNKVM",
+	at: 8,
+	bytes: 2,
+	checksumAt: 16,
+	checksum: (slot) => zeroed(slot, 20 + u32(slot, 12), 16),
+};
+const run: Versioned = { magic: "CAIRNRUN", at: 8, bytes: 2, checksumAt: 32, checksum: (slot) => crc32c(slot.subarray(0, 32)) };
+const logTail: Versioned = { magic: "CAIRNMT1", at: 8, bytes: 4, checksumAt: 12, checksum: (slot) => zeroed(slot, 64, 12) };
+const ring: Versioned = { magic: "CDR1", at: 4, bytes: 4, checksumAt: 48, checksum: (slot) => crc32c(slot.subarray(0, 48)) };
+/** Its checksum is at its end: set by `raiseFragment`. */
+const fragmentMagic = "CAIRNFR1";
+
+/** Raises the version in place. Answers whether there was something of this format. */
+function raise(slot: Uint8Array, kind: Versioned): boolean {
+	if (String.fromCharCode(...slot.subarray(0, kind.magic.length)) !== kind.magic) return false;
+	const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
+	if (kind.bytes === 2) view.setUint16(kind.at, view.getUint16(kind.at, true) + 1, true);
+	else view.setUint32(kind.at, view.getUint32(kind.at, true) + 1, true);
+	view.setUint32(kind.checksumAt, kind.checksum(slot), true);
+	return true;
+}
+
+/** Everything of that kind on a disk, at these places of its files. Answers how many there were. */
+function raiseOn(bad: BadWorld, path: string, folder: string, places: readonly number[], kind: Versioned): number {
+	let raised = 0;
+	for (const name of bad.world
+		.disk(path)
+		.files()
+		.filter((one) => one.startsWith(folder))) {
+		for (const at of places) if (change(bad, path, name, at, (slot) => raise(slot, kind))) raised++;
+	}
+	return raised;
+}
+
+function change(bad: BadWorld, path: string, name: string, at: number, edit: (slot: Uint8Array) => boolean): boolean {
+	const before = bad.world.disk(path).peek(name).slice(at);
+	const after = before.slice();
+	if (after.length < 64 || !edit(after)) return false;
+	const last = after.findLastIndex((byte, i) => byte !== before[i]);
+	bad.world.corrupt(
+		path,
+		name,
+		at,
+		last + 1,
+		after.subarray(0, last + 1).map((byte, i) => byte ^ (before[i] as number)),
+	);
+	return true;
+}
+
+function raiseFragment(slot: Uint8Array): boolean {
+	const lengthBytes = u32(slot, 12);
+	return raise(slot, {
+		magic: fragmentMagic,
+		at: 8,
+		bytes: 2,
+		checksumAt: lengthBytes - 4,
+		checksum: (whole) => crc32c(whole.subarray(0, lengthBytes - 4)),
 	});
 }
 
-/** Makes both slots say format 2, with a right checksum. */
-function raiseVersion(bad: BadWorld, path: string): void {
-	const bytes = bad.world.disk(path).peek("superblock");
-	for (const at of [0, 64 * 1024]) {
-		const view = new DataView(bytes.buffer, bytes.byteOffset + at, 64 * 1024);
-		const length = view.getUint32(16, true);
-		if (length === 0) continue;
-		const before = bytes.slice(at, at + 24);
-		view.setUint32(8, 2, true);
-		view.setUint32(20, 0, true);
-		view.setUint32(20, crc32c(bytes.subarray(at, at + length)), true);
-		const change = before.map((byte, i) => byte ^ (bytes[at + i] as number));
-		bad.world.corrupt(path, "superblock", at, 24, change);
-	}
+export type NewerKind = "superblock" | "log" | "manifest" | "run" | "fragment" | "raw header" | "memory of the log" | "memory of writes";
+export const newerKinds: readonly NewerKind[] = [
+	"superblock",
+	"log",
+	"manifest",
+	"run",
+	"fragment",
+	"raw header",
+	"memory of the log",
+	"memory of writes",
+];
+
+const raisers: Readonly<Record<NewerKind, (bad: BadWorld, path: string) => number>> = {
+	superblock: (bad, path) => raiseOn(bad, path, "superblock", [0, 65_536], superblock),
+	log: (bad, path) => raiseOn(bad, path, "log/", [0], logSegment),
+	manifest: (bad, path) => raiseOn(bad, path, "kv/manifest", [0, 262_144], manifest),
+	run: (bad, path) => raiseOn(bad, path, "kv/run-", [0], run),
+	fragment: (bad, path) =>
+		bad.world
+			.disk(path)
+			.files()
+			.filter((one) => one.startsWith("pack/") && change(bad, path, one, 0, raiseFragment)).length,
+	"raw header": (bad, path) => {
+		const [image] = bad.world.disk(path).files();
+		const size = bad.world.disk(path).peek(image as string).length;
+		return raiseOn(bad, path, image as string, [0, size - 65_536], rawHeader);
+	},
+	"memory of the log": (bad) => raiseMemory(bad, ".log", [0, 64], logTail),
+	"memory of writes": (bad) => raiseMemory(bad, ".dirty", [0, 512], ring),
+};
+
+function raiseMemory(bad: BadWorld, ending: string, places: readonly number[], kind: Versioned): number {
+	let raised = 0;
+	for (const name of bad.node.memoryNames.filter((one) => one.endsWith(ending)))
+		bad.node.tamper(name, (bytes) => {
+			for (const at of places) if (raise(bytes.subarray(at), kind)) raised++;
+			return bytes;
+		});
+	return raised;
+}
+
+/** Steps so far, and a checksum of every file. */
+function print({ world }: BadWorld): (string | number)[] {
+	const files = diskPaths.flatMap((path) =>
+		world
+			.disk(path)
+			.files()
+			.map((name) => `${path}/${name} ${crc32c(world.disk(path).peek(name))}`),
+	);
+	return [world.steps, ...files];
+}
+
+/** Something of a format to come, on these disks: the mount is refused with words, whichever disks it is given, and nothing is written. */
+export async function newerFormat(seed: number, kind: NewerKind, paths: readonly string[]): Promise<void> {
+	const bad = await BadWorld.make(seed, undefined, kind === "raw header");
+	const label = `seed ${seed}, newer ${kind} on ${paths.join(" ")}`;
+	await bad.run(async () => {
+		await bad.mount();
+		await bad.put("before", 30_000);
+		await bad.write("before", 500, 100);
+		bad.kill();
+		const raised = paths.map((path) => raisers[kind](bad, path));
+		assert(
+			raised.some((count) => count > 0),
+			`${label}: there is something of it`,
+		);
+		const before = print(bad);
+		for (const given of [diskPaths, ["/d1"]]) {
+			const site = /^(log\.(superblock|segment|memory)|kv\.(manifest|run)|storage\.(fragment|memory)|platform\.raw)-newer$/;
+			const error = await bad.mount(given).then(
+				() => assert.fail(`${label}: it went through`),
+				(caught: unknown) => caught as FsError,
+			);
+			bad.kill();
+			assert(error instanceof FsError && error.code === "REFUSED" && site.test(error.site), `${label}: ${String(error)}`);
+			assert.match(error.message, /was written by a newer Cairn \(format .*install that one/, label);
+			if (!kind.startsWith("memory"))
+				assert(
+					paths.some((path) => error.message.includes(path)),
+					`${label}: ${error.message}`,
+				);
+			const after = print(bad);
+			assert.deepEqual(after, before, `${label}: nothing was written`);
+		}
+		if (!kind.startsWith("memory")) return;
+		await bad.mount(diskPaths, true);
+		await bad.check(label, "durable");
+		await bad.unmount();
+	});
+}
+
+/** A memory file of another size belongs to another version of the program: it is not replaced by an empty one. */
+export async function otherMemorySize(seed: number): Promise<void> {
+	const bad = await BadWorld.make(seed);
+	await bad.run(async () => {
+		await bad.mount();
+		await bad.write("acknowledged", 30_000);
+		bad.kill();
+		const [name] = bad.node.memoryNames.filter((one) => one.endsWith(".dirty"));
+		bad.node.tamper(name as string, (bytes) => {
+			const larger = new Uint8Array(2 * bytes.length);
+			larger.set(bytes);
+			return larger;
+		});
+		const steps = bad.world.steps;
+		await fails(`seed ${seed}`, bad.mount(), "REFUSED", "volume.memory-size", /another version of Cairn.*Mount with that version/);
+		assert.equal(bad.world.steps, steps, `seed ${seed}: nothing was written`);
+		bad.kill();
+		bad.node.tamper(name as string, (bytes) => bytes.slice(0, bytes.length / 2));
+		await bad.mount();
+		await bad.check("that version again");
+		await bad.unmount();
+	});
 }
 
 /**

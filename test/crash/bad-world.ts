@@ -132,8 +132,8 @@ export class BadWorld {
 		);
 	}
 
-	async mount(paths: readonly string[] = diskPaths): Promise<NativeVolume> {
-		const volume = await this.open(this.node.boot(), paths);
+	async mount(paths: readonly string[] = diskPaths, acceptLoss = false): Promise<NativeVolume> {
+		const volume = await this.open(this.node.boot(), paths, acceptLoss);
 		this.#volume = volume;
 		return volume;
 	}

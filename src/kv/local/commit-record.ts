@@ -4,7 +4,7 @@
  */
 import { assert } from "../../base/assert.ts";
 import { ByteReader } from "../../codec/binary.ts";
-import { FsError } from "../../base/errors.ts";
+import { newerFormat } from "../../base/errors.ts";
 import type { Commit } from "../interface.ts";
 import { writeU16, writeU32 } from "./block.ts";
 
@@ -61,13 +61,8 @@ function writeKey(payload: Uint8Array, at: number, key: string): number {
 export function decodeCommit(payload: Uint8Array, what: string): CommitRecord {
 	const reader = new ByteReader(payload, what);
 	const version = reader.u8();
-	if (version !== formatVersion) {
-		throw new FsError(
-			"CORRUPT",
-			"kv.commit-version",
-			`${what} has format ${version}; this version of cairn reads ${formatVersion}: use a newer cairn`,
-		);
-	}
+	if (version > formatVersion) throw newerFormat("kv.commit-newer", what, `${version}`);
+	if (version !== formatVersion) throw reader.corrupt(`format ${version}`);
 	reader.u8();
 	const putCount = reader.u16();
 	const deleteCount = reader.u16();

@@ -92,7 +92,7 @@ test("manifests: damage of any bit is damage, and no newer format; a newer forma
 	writeU32(newer, 16, crc32c(newer));
 	assert.throws(
 		() => decodeManifest(newer, volume, "test"),
-		(error) => isFsError(error, "REFUSED") && error.site === "kv.manifest-version",
+		(error) => isFsError(error, "REFUSED") && error.site === "kv.manifest-newer",
 	);
 });
 

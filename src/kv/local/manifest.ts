@@ -5,7 +5,7 @@
  * incarnation u64, covered u64, next run id u32, number of runs u16, runs newest first.
  */
 import { parseUuid } from "../../base/bytes.ts";
-import { FsError } from "../../base/errors.ts";
+import { newerFormat } from "../../base/errors.ts";
 import { ByteReader, ByteWriter } from "../../codec/binary.ts";
 import { crc32c } from "../../codec/checksum.ts";
 
@@ -67,13 +67,8 @@ export function decodeManifest(slot: Uint8Array, volume: string, what: string): 
 	checked.fill(0, checksumAt, headerBytes);
 	// The version as well: a damaged slot must not pass for one of a newer format, which no mount goes on without.
 	if (crc32c(checked) !== checksum) throw reader.corrupt("checksum does not match");
-	if (version !== formatVersion || flags !== 0) {
-		throw new FsError(
-			"REFUSED",
-			"kv.manifest-version",
-			`${what} has format ${version}.${flags}; this version of cairn reads ${formatVersion}.0: use a newer cairn`,
-		);
-	}
+	if (version > formatVersion || flags !== 0) throw newerFormat("kv.manifest-newer", what, `${version}.${flags}`);
+	if (version !== formatVersion) throw reader.corrupt(`format ${version}`);
 	return decodeBody(new ByteReader(rest, what), volume);
 }
 

@@ -12,7 +12,7 @@
  */
 import { assert } from "../../base/assert.ts";
 import { equalBytes, parseUuid } from "../../base/bytes.ts";
-import { FsError } from "../../base/errors.ts";
+import { FsError, newerFormat } from "../../base/errors.ts";
 import { ByteReader, ByteWriter } from "../../codec/binary.ts";
 import { crc32c } from "../../codec/checksum.ts";
 import type { DiskId } from "../../log/interface.ts";
@@ -64,6 +64,17 @@ function encodeHeader(id: number, volume: string): Uint8Array {
 	return writer.zeros(runHeaderBytes - writer.length).finish();
 }
 
+/** Of any run. What else is wrong with it is not looked at. @throws FsError REFUSED (a newer format). */
+export function refuseNewerRun(header: Uint8Array, what: string): void {
+	const reader = new ByteReader(header, what);
+	for (let i = 0; i < headerMagic.length; i++) if (reader.u8() !== headerMagic.charCodeAt(i)) return;
+	const version = reader.u16();
+	const flags = reader.u16();
+	const checked = headerMagic.length + 24;
+	if (crc32c(header.subarray(0, checked)) !== new DataView(header.buffer, header.byteOffset).getUint32(checked, true)) return;
+	if (version > formatVersion || flags !== 0) throw newerFormat("kv.run-newer", what, `${version}.${flags}`);
+}
+
 interface Footer {
 	readonly index: Piece;
 	readonly bloom: Piece;
@@ -86,13 +97,8 @@ function decodeFooter(bytes: Uint8Array, info: RunInfo, what: string): Footer {
 	reader.skip(footerMagic.length);
 	const version = reader.u16();
 	const flags = reader.u16();
-	if (version !== formatVersion || flags !== 0) {
-		throw new FsError(
-			"REFUSED",
-			"kv.run-version",
-			`${what} has format ${version}.${flags}; this version of cairn reads ${formatVersion}.0: use a newer cairn`,
-		);
-	}
+	if (version > formatVersion || flags !== 0) throw newerFormat("kv.run-newer", what, `${version}.${flags}`);
+	if (version !== formatVersion) throw reader.corrupt(`format ${version}`);
 	if (reader.u32() !== info.id || reader.u64() !== info.entries) throw reader.corrupt("the footer is of another run");
 	const piece = (): Piece => ({ offset: reader.u64(), length: reader.u32(), skip: 4, checksum: reader.u32() });
 	return { index: piece(), bloom: piece() };

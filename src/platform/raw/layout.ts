@@ -7,7 +7,7 @@
  * unit u32 · journal u32 · table u32. It never changes after the format; the copy at the end serves when the first is damaged.
  */
 import { bytesToLatin1, latin1ToBytes } from "../../base/bytes.ts";
-import { FsError } from "../../base/errors.ts";
+import { FsError, newerFormat } from "../../base/errors.ts";
 import { ByteReader, ByteWriter } from "../../codec/binary.ts";
 import { crc32c } from "../../codec/checksum.ts";
 import { rawLimits } from "./limits.ts";
@@ -84,13 +84,7 @@ export function decodeHeader(page: Uint8Array, what: string): RawLayout | undefi
 	const checked = page.slice(0, length);
 	checked.fill(0, checksumAt, checksumAt + 4);
 	if (crc32c(checked) !== checksum) return undefined;
-	if (format > version || features !== 0) {
-		throw new FsError(
-			"REFUSED",
-			"platform.raw-newer",
-			`${what} was formatted by a newer CairnFS (format ${format}, features ${features}): use that one`,
-		);
-	}
+	if (format > version || features !== 0) throw newerFormat("platform.raw-newer", what, `${format}.${features}`);
 	const identity = input.raw(16).slice();
 	const sizeBytes = input.u64();
 	const unitBytes = input.u32();

@@ -10,7 +10,7 @@ import type { Memory } from "../interface.ts";
 import { checkMemoryName } from "../names.ts";
 import { mapShare, reserve } from "./libc.ts";
 
-const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
+const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
 
 export class RealMemories {
 	readonly #folder: string;
@@ -43,6 +43,25 @@ export class RealMemories {
 	remove(name: string): void {
 		checkMemoryName(name, 1);
 		fs.rmSync(`${this.#folder}/${name}`, { force: true });
+	}
+
+	/** @throws FsError EACCES. */
+	head(name: string, lengthBytes: number): { readonly bytes: Uint8Array; readonly sizeBytes: number } | undefined {
+		checkMemoryName(name, lengthBytes);
+		let fd: number;
+		try {
+			fd = fs.openSync(`${this.#folder}/${name}`, O_RDONLY | O_NOFOLLOW);
+		} catch (error) {
+			if ((error as { code?: unknown }).code === "ENOENT") return undefined;
+			throw toFsError(error, "platform.memory-head");
+		}
+		try {
+			const bytes = new Uint8Array(lengthBytes);
+			const count = fs.readSync(fd, bytes, 0, lengthBytes, 0);
+			return { bytes: bytes.subarray(0, count), sizeBytes: fs.fstatSync(fd).size };
+		} finally {
+			fs.closeSync(fd);
+		}
 	}
 
 	#openOld(path: string, sizeBytes: number): number | undefined {

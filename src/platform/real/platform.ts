@@ -46,6 +46,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		openDisk: (path: string, onOpening?: OnOpening) => openDisk(path, onOpening, { workerUrl, threads, buffers, random }),
 		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
 		removeMemory: async (name: string) => memories.remove(name),
+		memoryHead: async (name: string, lengthBytes: number) => memories.head(name, lengthBytes),
 		files: new RealHostFiles(),
 		sockets: new RealSockets(),
 		devices: new RealDeviceReports(),

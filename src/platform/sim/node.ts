@@ -91,6 +91,7 @@ export class SimNode {
 			openDisk: (path, onOpening) => this.#openDisk(path, incarnation, onOpening),
 			openMemory: (name, sizeBytes) => this.#openMemory(name, sizeBytes, incarnation),
 			removeMemory: (name) => this.#removeMemory(name, incarnation),
+			memoryHead: (name, lengthBytes) => this.#memoryHead(name, lengthBytes, incarnation),
 			files: new SimHostFiles(this.host, scheduler, incarnation),
 			sockets: incarnation.sockets,
 			network: incarnation.network,
@@ -112,6 +113,12 @@ export class SimNode {
 		const style = this.#world.freshRandom("power-cut").chance(0.3) ? "none" : undefined;
 		for (const device of this.#devices) device.powerCut(this.#world.freshRandom(`power-cut:${device.path}`), style);
 		this.#devices.clear();
+	}
+
+	/** Changes a memory file behind its owner's back. */
+	tamper(name: string, change: (bytes: Uint8Array) => Uint8Array): void {
+		const bytes = this.#memories.get(name);
+		if (bytes !== undefined) this.#memories.set(name, change(bytes));
 	}
 
 	/** Memory files that are there, for tests. */
@@ -176,6 +183,13 @@ export class SimNode {
 		const bytes = existed ? old : new Uint8Array(sizeBytes);
 		this.#memories.set(name, bytes);
 		return { bytes, existed, close: () => this.#world.scheduler.delay(simLimits.hostLatencyMs, owner) };
+	}
+
+	async #memoryHead(name: string, lengthBytes: number, owner: Owner): ReturnType<Platform["memoryHead"]> {
+		checkMemoryName(name, lengthBytes);
+		await this.#world.scheduler.delay(simLimits.hostLatencyMs, owner);
+		const bytes = this.#memories.get(name);
+		return bytes && { bytes: bytes.slice(0, lengthBytes), sizeBytes: bytes.length };
 	}
 
 	async #removeMemory(name: string, owner: Owner): Promise<void> {

@@ -28,6 +28,7 @@ import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, SessionOp
 import { limits } from "./limits.ts";
 import { LockWitness, lockWitnessBytes } from "./lock-witness.ts";
 import { memoryNames } from "./memory-names.ts";
+import { memorySizes, refuseNewer } from "./newer.ts";
 import { RequestMemory, requestMemoryBytes } from "./request-memory.ts";
 import { destroyVolume, removeMemories } from "./offline.ts";
 import type { MetadataCheck } from "./verify.ts";
@@ -184,7 +185,8 @@ async function openFloors(options: OpenOptions, modules: VolumeModules, creating
 	const undo: (() => Promise<void>)[] = [];
 	try {
 		const { diskPaths, acceptLoss, skipLocked = false } = options;
-		const disks = await openDiskSet({ paths: diskPaths, acceptLoss, skipLocked, ...(creating && { creating }) }, modules);
+		const beforeMount = (found: DiskSet): Promise<void> => refuseNewer(found, platform, memorySizes(options.memory), acceptLoss);
+		const disks = await openDiskSet({ paths: diskPaths, acceptLoss, skipLocked, beforeMount, ...(creating && { creating }) }, modules);
 		undo.push(() => disks.close());
 		const { roster } = disks;
 		if (roster.name !== options.name) {
@@ -239,7 +241,7 @@ async function openMemories(
 	options: OpenOptions,
 ): Promise<{ readonly log: Memory; readonly dirty: Memory }> {
 	const names = memoryNames(volume);
-	const { logTailBytes, dirtyRingBytes } = { ...limits, ...options.memory };
+	const { logTailBytes, dirtyRingBytes } = memorySizes(options.memory);
 	return { log: await platform.openMemory(names.log, logTailBytes), dirty: await platform.openMemory(names.dirty, dirtyRingBytes) };
 }
 
