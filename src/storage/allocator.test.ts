@@ -43,6 +43,20 @@ function mapOf(allocator: PackAllocator): string {
 		.join("\n");
 }
 
+function checkAround(
+	allocator: PackAllocator,
+	blocks: Blocks,
+	{ position, blocks: size }: { readonly position: Position; readonly blocks: number },
+	what: string,
+): void {
+	const first = position.offset / block;
+	let before = 0;
+	let after = 0;
+	while (first - before > 0 && blocks.isFree(position.pack, first - before - 1)) before++;
+	while (first + size + after < packBlocks && blocks.isFree(position.pack, first + size + after)) after++;
+	assert.deepEqual(allocator.freeAround(position, size * block), { before: before * block, after: after * block }, what);
+}
+
 describe("pack allocator", () => {
 	for (let seed = 1; seed <= 8; seed++) {
 		it(`never hands out a block twice and is rebuilt from its places (seed ${seed})`, () => {
@@ -67,6 +81,7 @@ describe("pack allocator", () => {
 				const pack = random.pick(allocator.packs());
 				if (allocator.usedIn(pack) === 0 && random.chance(0.5)) allocator.forget(pack);
 				if (step % 100 === 0) checkGaps(allocator, blocks, what);
+				if (live.length > 0) checkAround(allocator, blocks, random.pick(live), what);
 			}
 			const again = new PackAllocator(packBlocks * block);
 			for (const { position, blocks: size } of shuffled(live, random)) assert.equal(again.take(position, size * block), true);

@@ -243,6 +243,18 @@ export class PackAllocator {
 		if (this.#current === pack) this.#current = undefined;
 	}
 
+	/** Free bytes right before and right behind a range. */
+	freeAround(position: Position, lengthBytes: number): { readonly before: number; readonly after: number } {
+		const space = this.#packs.get(position.pack);
+		if (!space) return { before: 0, after: 0 };
+		const start = position.offset / blockBytes;
+		const end = start + lengthBytes / blockBytes;
+		const i = space.locate(start);
+		const before = i > 0 && space.ends[i - 1] === start ? start - (space.starts[i - 1] as number) : 0;
+		const after = i < space.starts.length && space.starts[i] === end ? (space.ends[i] as number) - end : 0;
+		return { before: before * blockBytes, after: after * blockBytes };
+	}
+
 	/** Free ranges of at least that length. */
 	gaps(pack: number, minBytes: number): Gap[] {
 		const space = this.#packs.get(pack);

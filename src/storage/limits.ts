@@ -61,6 +61,8 @@ export const limits = {
 	openPacksPerDisk: 24,
 	/** Gaps smaller than this are not punched when a disk is opened: they are reused, and there may be many. */
 	sweepGapBytes: 64 * 1024,
+	/** What a raw disk gives back at once (rawLimits.unitBytes), aligned. */
+	discardUnitBytes: 64 * 1024,
 	/** Places of a disk that are being written, or whose writer is gone: a hundred bytes each. */
 	placesInHand: 65_536,
 	/** Segments and fragments remembered as damaged. Beyond it a scrub has to find them again. */

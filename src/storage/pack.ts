@@ -336,9 +336,27 @@ export class DiskPacks {
 			this.#modules.logger.warn("a place that two segment records claim stays taken until the next mount", { disk: this.id, ...position });
 			return;
 		}
-		if (disk) await this.#discardQuietly(disk, position, lengthBytes);
+		if (disk) await this.#discardWidely(disk, position, lengthBytes);
 		this.#returned += lengthBytes;
 		this.#give(position, lengthBytes);
+	}
+
+	/** A raw disk takes back whole units: what is free beside the range, up to the next ones, goes with it. That is taken meanwhile (P4). */
+	async #discardWidely(disk: Disk, position: Position, lengthBytes: number): Promise<void> {
+		const { pack, offset } = position;
+		const unit = limits.discardUnitBytes;
+		const free = this.allocator.freeAround(position, lengthBytes);
+		const head = offset % unit;
+		const tail = (unit - ((offset + lengthBytes) % unit)) % unit;
+		const before = free.before >= head ? head : 0;
+		const after = free.after >= tail ? tail : 0;
+		const beside = [
+			{ pack, offset: offset - before, length: before },
+			{ pack, offset: offset + lengthBytes, length: after },
+		].filter(({ length }) => length > 0);
+		for (const one of beside) assert(this.allocator.take(one, one.length), "what was found free can be taken");
+		await this.#discardQuietly(disk, { pack, offset: offset - before }, before + lengthBytes + after);
+		for (const one of beside) this.allocator.free(one, one.length);
 	}
 
 	async #discardQuietly(disk: Disk, position: Position, lengthBytes: number): Promise<void> {
