@@ -2,6 +2,7 @@
  * Counts everything anew, from the records and the bytes on the simulated disks alone: what is named exists, what exists is named, counts are right, no disk space is taken
  * twice or leaked, and every fragment is what its record says. Reads the metadata through the engine, nothing through the volume.
  */
+import { isFsError } from "../../src/base/errors.ts";
 import { silentLogger } from "../../src/base/telemetry.ts";
 import { readKeyU64 } from "../../src/base/bytes.ts";
 import { crc32c } from "../../src/codec/checksum.ts";
@@ -12,6 +13,8 @@ import { runFileName } from "../../src/kv/local/run.ts";
 import { markClean, openDiskSet, type OpenDiskSet } from "../../src/log/disk-set.ts";
 import { wasReplaced } from "../../src/log/roster.ts";
 import { pageBytes } from "../../src/platform/sim/limits.ts";
+import { rawLimits } from "../../src/platform/raw/limits.ts";
+import type { Disk } from "../../src/platform/interface.ts";
 import type { SimWorld } from "../../src/platform/sim/world.ts";
 import { reservedChunk } from "../../src/records/interface.ts";
 import type {
@@ -109,8 +112,9 @@ export async function audit(options: AuditOptions): Promise<string[]> {
 		if (batch.length < 500) break;
 		start = `${batch.at(-1)?.key}\0`;
 	}
-	const wrong = new Audit(records, disks, world).run(options);
+	// It tidies up in the background.
 	await engine.close();
+	const wrong = await new Audit(records, disks, world).run(options);
 	wrong.push(...(await strangeFiles(disks, world)));
 	await markClean(disks, engine.statistics.generation);
 	await memory.close();
@@ -123,7 +127,7 @@ export async function audit(options: AuditOptions): Promise<string[]> {
 async function strangeFiles(disks: OpenDiskSet, world: SimWorld): Promise<string[]> {
 	const { roster } = disks;
 	const strange: string[] = [];
-	for (const { id, disk, path } of disks.slots()) {
+	for (const { id, disk } of disks.slots()) {
 		if (disk === undefined) continue;
 		const known = new Set(["superblock"]);
 		if (roster.manifestDisks.includes(id)) {
@@ -136,11 +140,26 @@ async function strangeFiles(disks: OpenDiskSet, world: SimWorld): Promise<string
 			for (const run of newest?.runs ?? []) known.add(runFileName(run.id));
 		}
 		const logs = roster.logEpochs.some((epoch) => epoch.members.includes(id));
-		for (const name of world.disk(path).files())
+		for (const name of await filesOn(disk, world))
 			if (!known.has(name) && !name.startsWith("pack/") && !(logs && name.startsWith("log/")))
 				strange.push(`${name} on d${id}, of which nothing knows`);
 	}
 	return strange;
+}
+
+/** Names of all files, as they lie there; of a raw device as the disk that is made of it tells them. */
+async function filesOn(disk: Disk, world: SimWorld): Promise<string[]> {
+	const device = world.disk(disk.path);
+	if (!device.raw) return device.files();
+	const files: string[] = [];
+	const folders = [""];
+	for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+		for (const name of await disk.list(folder)) {
+			if (name.endsWith("/")) folders.push(folder + name.slice(0, -1));
+			else files.push(folder === "" ? name : `${folder}/${name}`);
+		}
+	}
+	return files;
 }
 
 class Audit {
@@ -159,13 +178,13 @@ class Audit {
 		this.#world = world;
 	}
 
-	run({ status, ledger, shown, lying }: AuditOptions): string[] {
+	async run({ status, ledger, shown, lying }: AuditOptions): Promise<string[]> {
 		this.#nothingUnknown();
 		for (const [key, inode] of this.#all(inodeRecord)) this.#inodes.set(keyNumber(key), inode);
 		this.#names();
 		this.#leftovers();
 		const chunks = this.#extents();
-		this.#segments(chunks);
+		await this.#segments(chunks);
 		this.#proofs();
 		this.#numbers();
 		this.#space(status);
@@ -353,7 +372,7 @@ class Audit {
 		return value === undefined ? undefined : chunkRecord.decode(value, key);
 	}
 
-	#segments(counted: ReadonlyMap<number, { readonly references: number; readonly bytes: number }>): void {
+	async #segments(counted: ReadonlyMap<number, { readonly references: number; readonly bytes: number }>): Promise<void> {
 		const live = this.#live;
 		const unknown = new Set<number>();
 		const inSegment = new Map<number, Chunk[]>();
@@ -375,7 +394,7 @@ class Audit {
 			unknown.delete(segment.id);
 			this.#protection(segment);
 			for (const place of segment.fragments) {
-				this.#fragment(segment, place);
+				await this.#fragment(segment, place);
 				const key = `${place.disk}/${place.pack}`;
 				const places = taken.get(key) ?? [];
 				taken.set(key, places);
@@ -383,7 +402,7 @@ class Audit {
 			}
 		}
 		for (const id of unknown) this.#say(`chunks of segment ${id}, which does not exist`);
-		this.#packs(taken);
+		await this.#packs(taken);
 	}
 
 	/** All of them can be read, and none vouches for a place twice. What they vouch for was looked at already. */
@@ -411,15 +430,14 @@ class Audit {
 	}
 
 	/** The bytes that lie there, checked without the code that reads them in the product. */
-	#fragment(segment: Segment, place: Segment["fragments"][number]): void {
+	async #fragment(segment: Segment, place: Segment["fragments"][number]): Promise<void> {
 		const what = `fragment ${place.index} of segment ${segment.id} on d${place.disk}`;
-		const path = this.#disks.slot(place.disk)?.path;
 		const name = `pack/${String(place.pack).padStart(8, "0")}`;
-		if (path === undefined || !this.#world.disk(path).files().includes(name)) {
+		const bytes = await this.#bytesOf(this.#disks.slot(place.disk)?.disk, name, place.offset, fragmentLength(segment.shardBytes));
+		if (bytes === undefined) {
 			this.#say(`${what}: there is no ${name}`);
 			return;
 		}
-		const bytes = this.#world.disk(path).peekRange(name, place.offset, fragmentLength(segment.shardBytes));
 		const headerBytes = headerLength(segment.shardBytes);
 		try {
 			const header = decodeHeader(bytes.subarray(0, headerBytes));
@@ -435,8 +453,21 @@ class Audit {
 		}
 	}
 
+	/** Undefined: no such file. */
+	async #bytesOf(disk: Disk | undefined, name: string, offset: number, lengthBytes: number): Promise<Uint8Array | undefined> {
+		if (disk === undefined) return undefined;
+		const device = this.#world.disk(disk.path);
+		if (!device.raw) return device.files().includes(name) ? device.peekRange(name, offset, lengthBytes) : undefined;
+		const file = await disk.open(name).catch((error: unknown) => {
+			if (!isFsError(error, "ENOENT")) throw error;
+		});
+		const bytes = await file?.read(offset, lengthBytes);
+		await file?.close();
+		return bytes;
+	}
+
 	/** No place is taken twice, and no more is allocated on the disks than records name. */
-	#packs(taken: ReadonlyMap<string, { from: number; to: number; segment: number }[]>): void {
+	async #packs(taken: ReadonlyMap<string, { from: number; to: number; segment: number }[]>): Promise<void> {
 		for (const [pack, places] of taken) {
 			places.sort((a, b) => a.from - b.from);
 			for (const [i, place] of places.entries()) {
@@ -448,16 +479,38 @@ class Audit {
 		for (const slot of this.#disks.slots()) {
 			if (slot.disk === undefined) continue;
 			const device = this.#world.disk(slot.path);
-			for (const name of device.files()) {
-				if (!name.startsWith("pack/")) continue;
-				const places = taken.get(`${slot.id}/${Number(name.slice(5))}`) ?? [];
-				const pages = device
-					.pagesOf(name)
-					.filter((page) => !places.some(({ from, to }) => page * pageBytes >= from && page * pageBytes < to));
-				// What a dead daemon wrote and never committed is given back at the next mount, but for small gaps.
-				if (pages.length * pageBytes > leakBytes) this.#say(`${pages.length} pages of ${name} on d${slot.id} belong to nobody`);
-			}
+			if (device.raw) await this.#units(slot.id, slot.disk, taken);
+			else
+				for (const name of device.files()) {
+					if (!name.startsWith("pack/")) continue;
+					const places = taken.get(`${slot.id}/${Number(name.slice(5))}`) ?? [];
+					const pages = device
+						.pagesOf(name)
+						.filter((page) => !places.some(({ from, to }) => page * pageBytes >= from && page * pageBytes < to));
+					// What a dead daemon wrote and never committed is given back at the next mount, but for small gaps.
+					if (pages.length * pageBytes > leakBytes) this.#say(`${pages.length} pages of ${name} on d${slot.id} belong to nobody`);
+				}
 		}
+	}
+
+	/** A raw device gives space in units; all that is given out is wanted. */
+	async #units(id: number, disk: Disk, taken: ReadonlyMap<string, readonly { from: number; to: number }[]>): Promise<void> {
+		const { capacityBytes, freeBytes } = await disk.space();
+		const units = new Set<string>();
+		for (const [pack, places] of taken) {
+			if (!pack.startsWith(`${id}/`)) continue;
+			for (const { from, to } of places)
+				for (let unit = Math.floor(from / unitBytes); unit * unitBytes < to; unit++) units.add(`${pack}/${unit}`);
+		}
+		let wantedBytes = units.size * unitBytes;
+		for (const name of await filesOn(disk, this.#world)) {
+			if (name.startsWith("pack/")) continue;
+			const file = await disk.open(name);
+			wantedBytes += Math.ceil((await file.size()) / unitBytes) * unitBytes;
+			await file.close();
+		}
+		if (capacityBytes - freeBytes > wantedBytes + leakBytes)
+			this.#say(`${capacityBytes - freeBytes} bytes of d${id} are given out, ${wantedBytes} are wanted`);
 	}
 
 	#numbers(): void {
@@ -569,4 +622,5 @@ function fitting(redundancy: string, lying: readonly LyingOn[]): number {
 	}
 }
 
+const { unitBytes } = rawLimits;
 const leakBytes = 4 * 1024 * 1024;

@@ -58,32 +58,38 @@ export const faultTable: readonly Fault[] = [
 		name: "rot",
 		weight: 3,
 		hurts: true,
-		strike: ({ world }, path, random) =>
-			void world.rot(path, random.pick([0.001, 0.05, 1]), random.pick([inPacks, inPacks, inLog, inRuns, anywhere])),
+		strike: (faults, path, random) =>
+			void faults.world.rot(
+				path,
+				random.pick([0.001, 0.05, 1]),
+				faults.places(path, random.pick([inPacks, inPacks, inLog, inRuns, anywhere])),
+			),
 	},
 	{
 		name: "write-lost",
 		weight: 1,
 		hurts: true,
-		strike: ({ world }, path, random) => world.lieNextWrite(path, "lost", random.pick([inPacks, inLog, inRuns])),
+		strike: (faults, path, random) => faults.world.lieNextWrite(path, "lost", faults.places(path, random.pick([inPacks, inLog, inRuns]))),
 	},
 	{
 		name: "write-misdirected",
 		weight: 1,
 		hurts: true,
-		strike: ({ world }, path, random) => world.lieNextWrite(path, "misplaced", random.pick([inPacks, inLog, inRuns])),
+		strike: (faults, path, random) =>
+			faults.world.lieNextWrite(path, "misplaced", faults.places(path, random.pick([inPacks, inLog, inRuns]))),
 	},
 	{
 		name: "read-stale",
 		weight: 2,
 		hurts: true,
-		strike: ({ world }, path, random) => world.disk(path).lieNextReads("stale", 1 + random.below(4), inPacks),
+		strike: (faults, path, random) => faults.world.disk(path).lieNextReads("stale", 1 + random.below(4), faults.places(path, inPacks)),
 	},
 	{
 		name: "read-misdirected",
 		weight: 2,
 		hurts: true,
-		strike: ({ world }, path, random) => world.disk(path).lieNextReads("misdirected", 1 + random.below(4), random.pick([inPacks, inRuns])),
+		strike: (faults, path, random) =>
+			faults.world.disk(path).lieNextReads("misdirected", 1 + random.below(4), faults.places(path, random.pick([inPacks, inRuns]))),
 	},
 	{
 		name: "slow",
@@ -148,10 +154,21 @@ export class Faults {
 		this.#later(forMs, () => this.world.unhang(path));
 	}
 
+	/** A device has all its bytes: the disk that is made of it has no room for more, where it is not overwritten. */
 	fill(path: string, forMs: number): void {
-		this.world.full(path);
+		const device = this.world.disk(path);
+		if (device.raw) device.starve((name) => inPacks(name) || inRuns(name));
+		else device.full();
 		this.#sim.spaceIsTight();
-		this.#later(forMs, () => this.world.full(path, false));
+		this.#later(forMs, () => {
+			device.full(false);
+			device.starve(undefined);
+		});
+	}
+
+	/** Files of these names; a device has none, and is hit anywhere. */
+	places(path: string, matches: (name: string) => boolean): (name: string) => boolean {
+		return this.world.disk(path).raw ? anywhere : matches;
 	}
 
 	/** No disk has room: what is dirty stays so, seals fail and are tried again. */

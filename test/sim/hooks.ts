@@ -97,6 +97,10 @@ function lateDisk(disk: Disk, late: LateSync, world: SimWorld): Disk {
 	return {
 		path,
 		domain,
+		get foreign() {
+			return disk.foreign;
+		},
+		disregard: () => disk.disregard?.(),
 		lock: () => disk.lock(),
 		open: async (name, options) => lateFile(await disk.open(name, options), late, path, world),
 		list: (folder) => disk.list(folder),

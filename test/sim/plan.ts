@@ -12,6 +12,8 @@ export interface Plan {
 	/** Disks that may be lost at once. */
 	readonly tolerance: number;
 	readonly diskBytes: number;
+	/** Which disks, spare ones included, are raw devices. */
+	readonly raw: readonly boolean[];
 	/** Milliseconds that a disk takes for anything, at the most. Slow ones make long seals: much comes meanwhile. */
 	readonly diskMs: number;
 	readonly logSegmentBytes: number;
@@ -35,6 +37,9 @@ export interface Plan {
 	weight(name: string): number;
 }
 
+/** Spare ones included. */
+const mostDisks = 16;
+
 interface Shape {
 	readonly redundancy: string;
 	readonly tolerance: number;
@@ -52,6 +57,12 @@ const shapes: readonly Shape[] = [
 	{ redundancy: "replicate:3", tolerance: 2, disks: [5, 6] },
 ];
 
+/** None of them in most runs, all in some, some in others. */
+function rawDisks(random: Prng): readonly boolean[] {
+	const share = random.pick([0, 0, 0, 0, 1, 0.5]);
+	return Array.from({ length: mostDisks }, () => random.chance(share));
+}
+
 export function planOf(seed: number, steps: number): Plan {
 	const random = new Prng(seed, "plan");
 	const shape = random.pick(shapes);
@@ -64,6 +75,7 @@ export function planOf(seed: number, steps: number): Plan {
 		diskCount: random.pick(shape.disks),
 		redundancy: shape.redundancy,
 		tolerance: shape.tolerance,
+		raw: rawDisks(new Prng(seed, "raw disks")),
 		diskBytes: random.pick([256, 256, 128]) * MiB,
 		logSegmentBytes: random.pick([1, 1, 1, 1, 2.5]) * MiB,
 		logSegmentCount: random.pick([4, 4, 6]),

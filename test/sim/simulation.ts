@@ -161,7 +161,8 @@ export class Simulation {
 		this.world = new SimWorld({ seed: options.seed });
 		this.paths = Array.from({ length: this.plan.diskCount + spareDisks }, (_, i) => `/d${i + 1}`);
 		this.inUse = this.paths.slice(0, this.plan.diskCount);
-		for (const path of this.paths) this.world.addDisk(path, { capacityBytes: this.plan.diskBytes });
+		for (const [i, path] of this.paths.entries())
+			this.world.addDisk(path, { capacityBytes: this.plan.diskBytes, raw: this.plan.raw[i] === true });
 		for (const path of this.paths) this.world.latency(path, 0.05, this.plan.diskMs);
 		this.node = this.world.node({ clockRate: this.plan.clockRate });
 		this.#hooks = new Hooks(options.seed, this.stats, options.canary, options.always);
@@ -285,7 +286,8 @@ export class Simulation {
 
 	async #create(): Promise<void> {
 		const { redundancy, logSegmentBytes, logSegmentCount, diskCount, tolerance, clients } = this.plan;
-		this.note(`${redundancy} on ${diskCount} disks, ${tolerance} may be lost, ${clients} clients`);
+		const raw = this.inUse.filter((path) => this.world.disk(path).raw).length;
+		this.note(`${redundancy} on ${diskCount} disks${raw > 0 ? `, ${raw} of them raw` : ""}, ${tolerance} may be lost, ${clients} clients`);
 		const shape = { redundancy, logSegmentBytes, logSegmentCount, sameDevice: false, allowDegraded: false, uid: 0, gid: 0 };
 		await createVolume({ name: "sim", diskPaths: this.inUse, memory: this.plan.memory, ...shape }, this.#modules());
 	}

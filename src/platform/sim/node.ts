@@ -17,7 +17,7 @@ import { SimNetwork } from "./network.ts";
 import { simLimits, simStartSeconds } from "./limits.ts";
 import { openRawDisk } from "../raw/raw-disk.ts";
 import { Prng } from "./prng.ts";
-import { SimRawDevice } from "./raw.ts";
+import { SimRawDevice, starvingDisk } from "./raw.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
 
 /** What a node needs of its world. */
@@ -172,7 +172,7 @@ export class SimNode {
 		await disk.opened();
 		if (!device.raw) return disk;
 		const boot = this.#boots;
-		return openRawDisk(await SimRawDevice.open(disk), new Prng(this.#world.seed, `raw:${path}:${boot}`));
+		return starvingDisk(await openRawDisk(await SimRawDevice.open(disk), new Prng(this.#world.seed, `raw:${path}:${boot}`)), device);
 	}
 
 	async #openMemory(name: string, sizeBytes: number, owner: Owner): Promise<Memory> {

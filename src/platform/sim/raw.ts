@@ -1,7 +1,8 @@
 /** A simulated raw device: one file of a simulated disk, as long as the disk. */
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed, DiskActivity, DiskFile } from "../interface.ts";
+import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import type { RawDevice } from "../raw/interface.ts";
+import type { SimDevice } from "./device.ts";
 import type { SimDisk } from "./disk.ts";
 import { pageBytes } from "./limits.ts";
 
@@ -88,4 +89,45 @@ export class SimRawDevice implements RawDevice {
 		if (offset >= 0 && offset + lengthBytes <= this.sizeBytes) return;
 		throw new FsError("EINVAL", "platform.sim-raw-range", `${this.path}: ${lengthBytes} bytes at ${offset} of ${this.sizeBytes}`);
 	}
+}
+
+/** The disk that is made of a device, with the writes refused that the device is told to refuse (`SimDevice.starve`): the device itself knows no names. */
+export function starvingDisk(disk: Disk, device: SimDevice): Disk {
+	const { path, domain } = disk;
+	return {
+		path,
+		domain,
+		get foreign() {
+			return disk.foreign;
+		},
+		disregard: () => disk.disregard?.(),
+		lock: () => disk.lock(),
+		open: async (name, options) => starvingFile(await disk.open(name, options), device),
+		list: (folder) => disk.list(folder),
+		remove: (name) => disk.remove(name),
+		syncNames: (folder, site) => disk.syncNames(folder, site),
+		space: () => disk.space(),
+		probe: () => disk.probe(),
+		...(disk.activity === undefined ? {} : { activity: () => disk.activity?.() as DiskActivity }),
+		close: () => disk.close(),
+	};
+}
+
+function starvingFile(file: DiskFile, device: SimDevice): DiskFile {
+	const { name } = file;
+	return {
+		name,
+		read: (offset, lengthBytes) => file.read(offset, lengthBytes),
+		borrow: (offset, lengthBytes) => file.borrow(offset, lengthBytes),
+		write: async (offset, parts) => {
+			device.checkStarved(name);
+			await file.write(offset, parts);
+		},
+		sync: (site) => file.sync(site),
+		discard: (offset, lengthBytes) => file.discard(offset, lengthBytes),
+		uncache: (offset, lengthBytes) => file.uncache(offset, lengthBytes),
+		size: () => file.size(),
+		truncate: (sizeBytes) => file.truncate(sizeBytes),
+		close: () => file.close(),
+	};
 }
