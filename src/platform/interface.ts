@@ -79,7 +79,8 @@ export type PlantedBug =
 	| "tombstone-dropped-early"
 	| "set-time-lost"
 	| "young-garbage"
-	| "reserve-shown-free";
+	| "reserve-shown-free"
+	| "locks-not-kept";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

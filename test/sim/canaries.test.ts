@@ -12,6 +12,7 @@ canaryTests([
 	{ canary: "df-drift", seeds: 60, steps },
 	{ canary: "young-garbage", seeds: 60, steps },
 	{ canary: "reserve-shown-free", seeds: 5, steps: 20 },
+	{ canary: "locks-not-kept", seeds: 60, steps },
 ]);
 
 test("a failure is made smaller, and repeats by what it says", async () => {

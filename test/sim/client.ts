@@ -31,7 +31,9 @@ export class Client {
 	readonly life: Life;
 	readonly open: OpenFile[] = [];
 
-	constructor(sim: Simulation, life: Life, number: number) {
+	/** `open`: what the session of an earlier life has left it. */
+	constructor(sim: Simulation, life: Life, number: number, open: readonly OpenFile[]) {
+		this.open.push(...open);
 		this.sim = sim;
 		this.life = life;
 		this.number = number;
@@ -297,6 +299,8 @@ export class Client {
 
 	async close(open: OpenFile): Promise<void> {
 		this.open.splice(this.open.indexOf(open), 1);
+		const owner = lockOwner(open.handle);
+		this.sim.locks.keepOwners((one) => one !== owner);
 		const result = await this.answer(this.volume.close(open.handle));
 		if ("error" in result) this.complain(`close: ${result.error.code} ${result.error.message}`);
 		this.sim.note(`${this.number} close inode ${open.file.ino}`);
@@ -306,6 +310,11 @@ export class Client {
 	newSource(base: number): Source {
 		return { id: this.sim.nextNumber(), base };
 	}
+}
+
+/** Of the locks that are taken through an open file. */
+export function lockOwner(handle: HandleId): string {
+	return handle.toString(16).padStart(16, "0");
 }
 
 /** What a look at a name answers. */

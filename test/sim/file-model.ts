@@ -128,6 +128,16 @@ export class FileModel {
 		this.#configs = [{ content, applied: new Set() }];
 		if (durable) this.#window.clear();
 		this.#watches.clear();
+		this.pins = 0;
+		this.#changed();
+	}
+
+	/** Nobody is left who changes or reads it; what was under way took effect or not. For a file that cannot be looked at now. */
+	interrupted(): void {
+		this.#configs = distinct(this.#closure.map(({ content }) => ({ content, applied: new Set() })));
+		this.#open = [];
+		this.#watches.clear();
+		this.pins = 0;
 		this.#changed();
 	}
 

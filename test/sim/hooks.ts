@@ -43,6 +43,7 @@ export const canaries: readonly Canary[] = [
 	"failed-seal-on-top",
 	"young-garbage",
 	"reserve-shown-free",
+	"locks-not-kept",
 ];
 
 export class Hooks implements SimulationHooks {

@@ -4,8 +4,11 @@
  */
 import type { Prng } from "../../src/platform/sim/prng.ts";
 import type { Attributes } from "../../src/volume/interface.ts";
-import { type Client, lookupAnswer, type OpenFile } from "./client.ts";
+import type { FsError } from "../../src/base/errors.ts";
+import type { NativeVolume } from "../../src/volume/native/interface.ts";
+import { type Client, lockOwner, lookupAnswer, type OpenFile } from "./client.ts";
 import { Content, timeText } from "./content.ts";
+import { endFrom, endOf, lockText, type ModelLock } from "./lock-model.ts";
 import { accessList, describeNode, inheritedList, listBytes, maybe, type Tree, type TreeNode } from "./tree.ts";
 
 export interface Operation {
@@ -15,6 +18,7 @@ export interface Operation {
 }
 
 const handlesPerClient = 4;
+const mostLocks = 10_000;
 const fileNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
 // ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -501,6 +505,98 @@ const unnamed: Operation = {
 	},
 };
 
+// ── locks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function someLock(client: Client, open: OpenFile): ModelLock {
+	const { random } = client;
+	const family = random.chance(0.3) ? "flock" : "fcntl";
+	const start = family === "flock" ? 0 : random.below(40);
+	const end = family === "flock" || random.chance(0.1) ? Number.POSITIVE_INFINITY : start + random.below(20);
+	return { ino: open.file.ino, family, owner: lockOwner(open.handle), exclusive: random.chance(0.5), start, end };
+}
+
+const lock: Operation = {
+	name: "lock",
+	weight: 8,
+	async run(client) {
+		const open = await ensureOpen(client);
+		if (open === undefined) return;
+		const wanted = someLock(client, open);
+		if (client.random.chance(0.3)) unlock(client, wanted);
+		else await takeLock(client, open, wanted, client.random.chance(0.4));
+		await client.sim.nextEvent(client.life);
+		checkLocks(client);
+	},
+};
+
+function unlock(client: Client, place: ModelLock): void {
+	const { ino, family, owner, start, end } = place;
+	const number = client.sim.nextNumber();
+	const range = { start, end: endOf(end) };
+	client.volume.locks.unlock({ ino, family, owner: { id: owner, pid: client.number }, range }, { low: number, high: 1 });
+	client.sim.locks.clear(place);
+	client.sim.note(`${client.number} unlock ${lockText([place])}`);
+}
+
+async function takeLock(client: Client, { handle }: OpenFile, wanted: ModelLock, wait: boolean): Promise<void> {
+	const { sim, volume } = client;
+	const { ino, family, owner, exclusive, start, end } = wanted;
+	const request = { low: sim.nextNumber(), high: 1 };
+	// flock(2): the old lock is given up first.
+	if (family === "flock" && sim.locks.holdsAnother(wanted)) sim.locks.clear(wanted);
+	const mayWait = sim.locks.mayWait(wanted);
+	const othersWait = sim.locks.waiting.size > 0;
+	sim.locks.waiting.add(wanted);
+	const asked = volume.locks.lock(
+		{ ino, handle, family, owner: { id: owner, pid: client.number }, exclusive, range: { start, end: endOf(end) } },
+		{ wait, victim: true, request },
+	);
+	const answered = asked.then(
+		() => {
+			sim.locks.waiting.delete(wanted);
+			const other = client.life.alive ? sim.locks.conflict(wanted) : undefined;
+			if (client.life.alive) sim.locks.set(wanted);
+			return other === undefined ? "granted" : `granted beside ${lockText([other])}`;
+		},
+		(error: FsError) => {
+			sim.locks.waiting.delete(wanted);
+			return error.code;
+		},
+	);
+	let answer: string | undefined = await Promise.race([answered, sim.world.sleep(client.random.below(3_000)).then(() => undefined)]);
+	if (!client.life.alive) return new Promise(() => {});
+	if (answer === undefined) {
+		volume.locks.cancel(request);
+		answer = await answered;
+	}
+	const what = `lock ${lockText([wanted])}${wait ? ", waiting" : ""}`;
+	sim.note(`${client.number} ${what} → ${answer}`);
+	sim.stats.count("outcomes", `lock ${answer.split(" ")[0]}`);
+	const possible = ["granted", ...(mayWait ? [wait ? "ECANCELED" : "EAGAIN"] : []), ...(wait && othersWait ? ["EDEADLK"] : [])];
+	if (!possible.includes(answer)) client.complain(`${what}: ${answer}; possible: ${possible.join(", ")}`);
+}
+
+/** What the table says is what was granted and not given up. */
+function checkLocks(client: Client): void {
+	const told = heldLocks(client.volume);
+	const known = client.sim.locks.text();
+	if (told !== known) client.complain(`locks are ${told || "none"}; they must be ${known || "none"}`);
+}
+
+export function heldLocks(volume: NativeVolume): string {
+	const { held } = volume.locks.list(mostLocks);
+	return lockText(
+		held.map(({ ino, family, exclusive, range, owner }) => ({
+			ino,
+			family: family === "flock" ? "flock" : "fcntl",
+			exclusive,
+			owner: owner.id.slice(-16),
+			start: Number(range.start),
+			end: endFrom(range.end),
+		})),
+	);
+}
+
 // ── making durable ───────────────────────────────────────────────────────────────────────────────────────────────
 
 const fsync: Operation = {
@@ -632,6 +728,7 @@ export const operations: readonly Operation[] = [
 	copy,
 	seek,
 	unnamed,
+	lock,
 	fsync,
 	syncAll,
 	durable,

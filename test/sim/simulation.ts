@@ -17,14 +17,15 @@ import type { NativeVolume, VolumeModules } from "../../src/volume/native/interf
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
 import { nowFirst } from "../support/now-first.ts";
 import { audit, lyingOn } from "./audit.ts";
-import { Client } from "./client.ts";
+import { Client, lockOwner, type OpenFile } from "./client.ts";
 import { Content, Ink } from "./content.ts";
 import { Faults } from "./faults.ts";
 import { FileModel } from "./file-model.ts";
 import { type Canary, Hooks } from "./hooks.ts";
 import { allowedAfter, type Found, readContents, readNames } from "./inspect.ts";
+import { LockModel } from "./lock-model.ts";
 import { NamesModel } from "./names-model.ts";
-import { operations } from "./operations.ts";
+import { heldLocks, operations } from "./operations.ts";
 import { pickWeighted, type Plan, planOf } from "./plan.ts";
 import { Statistics } from "./statistics.ts";
 import { Tree } from "./tree.ts";
@@ -65,6 +66,8 @@ interface Death {
 	/** Of a shutdown: what comes in between. */
 	readonly interruption: "kill" | "cut" | undefined;
 	readonly atStep: boolean;
+	/** A shutdown that makes room for another daemon of the same mount. */
+	readonly keepsSession: boolean;
 	/** In steps of the disks, or so many milliseconds at the most. */
 	readonly delay: number;
 	readonly delayMs: number;
@@ -98,6 +101,8 @@ function probeOf(message: string): string {
 }
 
 const spareDisks = 2;
+/** Small, as all of it is copied at each death. */
+const sessionMemory = { handles: 256, lockRecords: 1024 };
 const linesShown = 60;
 /** What an operator asks for may not be possible now: nothing to pause, the disk is out. */
 const careRefusals: readonly string[] = ["REFUSED", "NOTFOUND"];
@@ -122,6 +127,12 @@ export class Simulation {
 	readonly paths: readonly string[];
 	/** Disks of the volume. */
 	inUse: readonly string[];
+	readonly locks = new LockModel();
+	/** The clients' connection to the volume: their open files outlive a killed daemon, and one that makes room for its successor. */
+	#session = { id: 1, resume: false };
+	/** What they have open, while no daemon serves. */
+	#carried: (readonly OpenFile[])[] = [];
+	#clients: readonly Client[] = [];
 	readonly #faults: Faults;
 	readonly #hooks: Hooks;
 	readonly #random: Prng;
@@ -309,7 +320,8 @@ export class Simulation {
 		let left = quota;
 		const over = new Deferred<void>();
 		const death = this.#chooseDeath();
-		const clients = Array.from({ length: plan.clients }, (_, i) => new Client(this, life, i));
+		const clients = Array.from({ length: plan.clients }, (_, i) => new Client(this, life, i, this.#carried[i] ?? []));
+		this.#clients = clients;
 		const work = clients.map((client) =>
 			this.#work(client, () => {
 				if (left-- <= 0) over.resolve();
@@ -474,8 +486,10 @@ export class Simulation {
 		const delayMs = random.float() * delay;
 		const isInterrupted = random.chance(0.3);
 		const interruption = isInterrupted ? random.pick(["kill", "cut"] as const) : undefined;
-		if ((how !== "clean" || isInterrupted) && !this.happens(name)) return { how: "clean", interruption: undefined, atStep, delay, delayMs };
-		return { how, interruption, atStep, delay, delayMs };
+		const keepsSession = how === "clean" && random.chance(0.4);
+		const rest = { keepsSession, atStep, delay, delayMs };
+		if ((how !== "clean" || isInterrupted) && !this.happens(name)) return { how: "clean", interruption: undefined, ...rest };
+		return { how, interruption, ...rest };
 	}
 
 	/** Ends a life when its operations are used up, in the middle of whatever goes on then. */
@@ -488,10 +502,10 @@ export class Simulation {
 			await Promise.all(work);
 			life.closing = true;
 			while (this.#repairing || this.#operating) await world.sleep(100);
-			shuttingDown = this.#shutdown(life);
+			shuttingDown = this.#shutdown(life, death.keepsSession);
 			if (death.interruption === undefined) {
 				how = (await shuttingDown) ? "clean" : "kill";
-				this.#ended(life, how);
+				this.#ended(life, how, death.keepsSession);
 				return how;
 			}
 			how = death.interruption;
@@ -501,14 +515,14 @@ export class Simulation {
 			const cut = how === "cut" ? world.cutAt(step) : world.killAt(step);
 			await Promise.race([cut, world.sleep(5_000)]);
 		} else await world.sleep(death.delayMs);
-		this.#ended(life, how);
+		this.#ended(life, how, death.how === "clean" ? death.keepsSession : how === "kill");
 		return how;
 	}
 
 	/** False: it could not seal everything, and says so. */
-	async #shutdown(life: Life): Promise<boolean> {
+	async #shutdown(life: Life, keepSession: boolean): Promise<boolean> {
 		try {
-			await life.volume.shutdown();
+			await life.volume.shutdown({ keepSession });
 			return true;
 		} catch (error) {
 			if (!(error instanceof FsError) || !life.alive) throw error;
@@ -518,8 +532,13 @@ export class Simulation {
 		}
 	}
 
-	#ended(life: Life, how: Ending): void {
+	#ended(life: Life, how: Ending, keepsSession: boolean): void {
 		life.alive = false;
+		if (keepsSession && how !== "cut") {
+			this.#carried = this.#clients.map(({ open }) => [...open]);
+			this.#session = { id: this.#session.id, resume: true };
+		} else this.#endSession();
+		this.#clients = [];
 		this.#life = undefined;
 		this.#repairing = false;
 		this.#operating = false;
@@ -531,6 +550,41 @@ export class Simulation {
 		this.stats.count("deaths", how);
 	}
 
+	/** Nothing is open any more. */
+	#endSession(): void {
+		this.#carried = [];
+		this.#session = { id: this.#session.id + 1, resume: false };
+		this.locks.waiting.clear();
+		this.locks.keepOwners(() => false);
+	}
+
+	/** What clients have open is open still, with its locks; what they do not know of is closed: an open or a close of it was under way. */
+	async #resume(life: Life): Promise<void> {
+		const { volume } = life;
+		const found = new Map((volume.resumed?.handles ?? []).map((one) => [one.handle, one]));
+		const known = this.#carried.flat();
+		for (const { handle, file } of known) {
+			const one = found.get(handle);
+			if (one === undefined) this.fail(`inode ${file.ino} was open as ${handle} and is not any more`);
+			if (one.ino !== file.ino || !one.read || !one.write) this.fail(`handle ${handle} of inode ${file.ino} is now ${JSON.stringify(one)}`);
+			found.delete(handle);
+		}
+		for (const handle of found.keys()) await volume.close(handle);
+		// Who waited asks again, or does not: what it got meanwhile goes.
+		const waited = new Set([...this.locks.waiting].map(({ owner }) => owner));
+		this.locks.waiting.clear();
+		for (const { handle, file } of known) if (waited.has(lockOwner(handle))) volume.locks.dropHandle(file.ino, handle);
+		const owners = new Set(known.map(({ handle }) => lockOwner(handle)));
+		this.locks.keepOwners((owner) => owners.has(owner) && !waited.has(owner));
+		volume.locks.endPast();
+		const told = heldLocks(volume);
+		if (told !== this.locks.text())
+			this.fail(`after a change of daemons locks are ${told || "none"}; they must be ${this.locks.text() || "none"}`);
+		if (known.length > 0) this.note(`${known.length} open files were carried over, locks ${told || "none"}`);
+		this.stats.count("outcomes", "open files carried over", known.length);
+		this.stats.count("outcomes", "locks carried over", told === "" ? 0 : told.split(", ").length);
+	}
+
 	// ── mounting and looking ─────────────────────────────────────────────────────────────────────────────────────
 
 	/** Mounts; some mounts die on the way. */
@@ -540,11 +594,21 @@ export class Simulation {
 			const name = `${this.#lives}.mount${count}`;
 			const random = this.randomOf(name);
 			const dies = random.chance(deathChance) && this.happens(name);
-			const opening = openVolume({ name: "sim", diskPaths: this.paths, acceptLoss: false, memory: this.plan.memory }, this.#modules());
+			const opening = openVolume(
+				{
+					name: "sim",
+					diskPaths: this.paths,
+					acceptLoss: false,
+					memory: { ...this.plan.memory, ...sessionMemory },
+					session: this.#session,
+				},
+				this.#modules(),
+			);
 			this.stats.mounts++;
 			if (!dies) {
 				const volume = await this.#opened(opening);
 				if (volume !== undefined) return { life: this.#born(volume), ending };
+				if (!this.#session.resume) this.#endSession();
 				continue;
 			}
 			const how = random.pick(["kill", "cut"] as const);
@@ -552,7 +616,10 @@ export class Simulation {
 			const ended = how === "cut" ? this.world.cutAt(step) : this.world.killAt(step);
 			const volume = await Promise.race([this.#opened(opening), ended.then(() => "dead" as const)]);
 			this.world.forgetEnd();
-			if (volume === undefined) continue;
+			if (volume === undefined) {
+				if (!this.#session.resume) this.#endSession();
+				continue;
+			}
 			if (volume !== "dead") return { life: this.#born(volume), ending };
 			this.note(`${how} during the mount`);
 			this.stats.count("deaths", `mount ${how}`);
@@ -560,6 +627,7 @@ export class Simulation {
 			else this.node.kill();
 			// A clean volume stays so; what was only acknowledged is gone with the power.
 			if (how === "cut" && ending === "kill") ending = "cut";
+			if (how === "cut" || !this.#session.resume) this.#endSession();
 		}
 	}
 
@@ -593,6 +661,7 @@ export class Simulation {
 	/** Everything that is there, held against what may be there. */
 	async #look(life: Life, ending: Ending): Promise<void> {
 		const { volume } = life;
+		await this.#resume(life);
 		const found = await readNames(volume, root);
 		const result = this.names.recovered(found.tree, ending === "cut");
 		if ("wrong" in result) this.fail(`after ${ending}: ${result.wrong}`);
@@ -605,7 +674,12 @@ export class Simulation {
 			const time = found.times.get(ino) as string;
 			await this.#lookAtFile(volume, { ino, size, time }, ending, barriers);
 		}
-		for (const ino of this.#files.keys()) if (!found.sizes.has(ino)) this.#files.delete(ino);
+		const carried = new Set(this.#carried.flat().map(({ file }) => file.ino));
+		for (const [ino, file] of this.#files) {
+			if (found.sizes.has(ino)) continue;
+			if (carried.has(ino)) file.interrupted();
+			else this.#files.delete(ino);
+		}
 		this.names.mounted(0);
 		this.#noteState(found);
 		await this.#noteDisks(life);
@@ -723,6 +797,7 @@ export class Simulation {
 	async #end(before: Ending): Promise<string> {
 		const { life, ending } = await this.#mount(before, 0);
 		await this.#look(life, ending);
+		for (const { handle } of this.#carried.flat()) await life.volume.close(handle);
 		await this.#repair(life);
 		await this.#settle(life);
 		await this.#tidy(life);
@@ -735,7 +810,7 @@ export class Simulation {
 			status.disks.map((disk) => disk.path),
 		);
 		await life.volume.shutdown();
-		this.#ended(life, "clean");
+		this.#ended(life, "clean", false);
 		const told = { status, ledger, shown, lying };
 		const wrong = await audit({ world: this.world, paths: this.paths, modules: this.#modules(), memory: this.plan.memory, ...told });
 		if (wrong.length > 0) this.fail(`what lies on the disks is wrong:\n  ${wrong.slice(0, 20).join("\n  ")}`);
@@ -743,7 +818,7 @@ export class Simulation {
 		const last = await this.#mount("clean", 0);
 		await this.#look(last.life, "clean");
 		await last.life.volume.shutdown();
-		this.#ended(last.life, "clean");
+		this.#ended(last.life, "clean", false);
 		this.stats.virtualMs = this.world.nowMs;
 		return (this.#hash >>> 0).toString(16).padStart(8, "0");
 	}

@@ -53,7 +53,13 @@ export interface OpenOptions {
 	/** A disk that another process has is missing for now, where enough others are there. */
 	readonly skipLocked?: boolean;
 	/** Other sizes of the memory files than limits.ts has: for tests. A volume must always be opened with the same. */
-	readonly memory?: { readonly logTailBytes: number; readonly dirtyRingBytes: number };
+	readonly memory?: {
+		readonly logTailBytes: number;
+		readonly dirtyRingBytes: number;
+		/** Of a session: places for open handles, and records of locks. */
+		readonly handles?: number;
+		readonly lockRecords?: number;
+	};
 	/** Other times than limits.ts has: for tests. */
 	readonly garbage?: GarbageTimes;
 	/** Without one, open handles and outcomes of requests end with this process. */

@@ -199,7 +199,8 @@ export class LocalVolume implements NativeVolume {
 		this.#modules = modules;
 		this.#core = modules.core;
 		this.#handles = new HandleTable(modules.session?.handles);
-		this.locks = new FileLocks({ clock: this.#core.platform.clock, memory: modules.session?.locks });
+		const { clock, simulation } = this.#core.platform;
+		this.locks = new FileLocks({ clock, memory: simulation?.planted("locks-not-kept") ? undefined : modules.session?.locks });
 		this.clientLocks = new ClientLockBook({ core: this.#core, locks: this.locks, ...modules.clientLocks });
 		this.id = options.id;
 		this.name = options.name;

@@ -24,7 +24,7 @@ import { defaultRedundancy, formatRedundancy, parseRedundancy, tolerance, width 
 import { createSegmentStore } from "../../storage/segment-store.ts";
 import { Core } from "./core.ts";
 import { HandleMemory, handleMemoryBytes } from "./handle-memory.ts";
-import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "./interface.ts";
+import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { LockWitness, lockWitnessBytes } from "./lock-witness.ts";
 import { memoryNames } from "./memory-names.ts";
@@ -216,7 +216,7 @@ async function openFloors(options: OpenOptions, modules: VolumeModules, creating
 		if (kept) witness.write(disks.roster.incarnation);
 		else witness.clear();
 		await disks.memoryTaken();
-		const session = await openSession(options.session, roster.volume, platform);
+		const session = await openSession(options, roster.volume, platform);
 		return {
 			core,
 			engine,
@@ -250,25 +250,25 @@ interface OpenSession extends VolumeSession {
 	readonly memories: readonly Memory[];
 }
 
-async function openSession(options: SessionOptions | undefined, volume: string, platform: Platform): Promise<OpenSession | undefined> {
-	if (options === undefined) return undefined;
+async function openSession({ session, memory: sizes }: OpenOptions, volume: string, platform: Platform): Promise<OpenSession | undefined> {
+	if (session === undefined) return undefined;
 	const names = memoryNames(volume);
-	if (!options.resume) {
+	if (!session.resume) {
 		await platform.removeMemory(names.handles);
 		await platform.removeMemory(names.locks);
 	}
-	const handleBytes = handleMemoryBytes(limits.handles);
+	const handleBytes = handleMemoryBytes(sizes?.handles ?? limits.handles);
 	const memory = await platform.openMemory(names.handles, handleBytes + requestMemoryBytes);
-	const lockMemory = await platform.openMemory(names.locks, lockMemoryBytes(fileLockLimits.records));
+	const lockMemory = await platform.openMemory(names.locks, lockMemoryBytes(sizes?.lockRecords ?? fileLockLimits.records));
 	// A process that was killed while it opened has left the session as it was.
 	let ends = false;
 	const endWithVolume = (end: boolean): void => {
 		ends = end;
 	};
-	const handles = new HandleMemory({ volume, session: options }, memory.bytes.subarray(0, handleBytes));
+	const handles = new HandleMemory({ volume, session }, memory.bytes.subarray(0, handleBytes));
 	const requests = new RequestMemory(memory.bytes.subarray(handleBytes, handleBytes + requestMemoryBytes));
-	const locks = new LockMemory({ volume, session: options }, lockMemory.bytes);
-	return { id: options.id, handles, requests, locks, endWithVolume, ends: () => ends, memories: [memory, lockMemory] };
+	const locks = new LockMemory({ volume, session }, lockMemory.bytes);
+	return { id: session.id, handles, requests, locks, endWithVolume, ends: () => ends, memories: [memory, lockMemory] };
 }
 
 /**
