@@ -30,6 +30,8 @@ export interface Plan {
 	readonly nodes: number;
 	/** Milliseconds between faults, on average; 0 = none. */
 	readonly faultEveryMs: number;
+	/** Share of the operations that are asked for at once first. */
+	readonly quickness: number;
 	readonly clockRate: number;
 	/** Chance of a death while the volume is being mounted. */
 	readonly mountDeaths: number;
@@ -87,6 +89,7 @@ export function planOf(seed: number, steps: number): Plan {
 		nodes: random.pick([8, 20, 60]),
 		faultEveryMs: random.pick([0, 300, 1_000, 5_000]),
 		diskMs: new Prng(seed, "disk speed").pick([0.5, 0.5, 5, 40]),
+		quickness: new Prng(seed, "quickness").pick([0, 0.5, 1]),
 		clockRate: random.pick([1, 1, 0.99, 1.01]),
 		mountDeaths: random.pick([0, 0.2, 0.6]),
 		weight(name) {

@@ -348,6 +348,7 @@ export class Simulation {
 			if (!next()) return;
 			const name = `${this.#lives}.${client.number}.${count}`;
 			client.random = this.randomOf(name);
+			client.isQuick = client.random.chance(plan.quickness);
 			const operation = this.pickWeighted(operations, client.random);
 			if (operation === undefined) return;
 			const thinkMs = client.random.float() * plan.thinkMs;
