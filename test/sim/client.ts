@@ -17,6 +17,8 @@ export interface OpenFile {
 	readonly file: FileModel;
 	readonly append: boolean;
 	readonly sync: boolean;
+	/** Under a daemon that is gone something may have failed for want of space, and it is told still. */
+	readonly mayHaveFailed?: boolean;
 }
 
 /** Changes of one file side by side: enough for races, few enough that every order can be followed. */
@@ -86,6 +88,7 @@ export class Client {
 
 	/** An error that the state of the world explains. */
 	tolerated(error: FsError): boolean {
+		if (error.site === "volume.handle-failed-before") return this.open.some((open) => open.mayHaveFailed);
 		return error.code === "ENOSPC" && this.life.spaceTight;
 	}
 

@@ -536,7 +536,9 @@ export class Simulation {
 	#ended(life: Life, how: Ending, keepsSession: boolean): void {
 		life.alive = false;
 		if (keepsSession && how !== "cut") {
-			this.#carried = this.#clients.map(({ open }) => [...open]);
+			this.#carried = this.#clients.map(({ open }) =>
+				open.map((one) => ({ ...one, mayHaveFailed: one.mayHaveFailed === true || life.spaceTight })),
+			);
 			this.#session = { id: this.#session.id, resume: true };
 		} else this.#endSession();
 		this.#clients = [];

@@ -127,6 +127,7 @@ function starvingFile(file: DiskFile, device: SimDevice): DiskFile {
 		discard: (offset, lengthBytes) => file.discard(offset, lengthBytes),
 		uncache: (offset, lengthBytes) => file.uncache(offset, lengthBytes),
 		size: () => file.size(),
+		held: () => file.held(),
 		truncate: (sizeBytes) => file.truncate(sizeBytes),
 		close: () => file.close(),
 	};
