@@ -18,7 +18,7 @@ import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { judgedBy, openDiskWithDeadlines, takeLatency, withDeadlines } from "../platform/deadline.ts";
-import type { DeviceReports, Disk, Platform } from "../platform/interface.ts";
+import type { DeviceReports, Disk, TableCheck, Platform } from "../platform/interface.ts";
 import { type Candidate, closeAll, closeQuietly, type FinderModules, type Findings, findDisks, newestRoster } from "./disk-finder.ts";
 import { clearDisk, lockDisk, newUuid, refuseSharedDomain, refuseUnlessBlank, rosterEntry } from "./disk-format.ts";
 import type {
@@ -386,11 +386,39 @@ class ManagedDisks implements OpenDiskSet {
 			}
 			return { checked, corrupt, unchecked };
 		};
+		const tables = await this.#verifyTables(repair);
 		const before = await damaged();
-		if (!repair || before.corrupt === 0) return { ...before, repaired: 0, unrecoverable: 0 };
+		const found = {
+			checked: before.checked + tables.checked,
+			corrupt: before.corrupt + tables.corrupt,
+			unchecked: before.unchecked + tables.unchecked,
+			unrecoverable: 0,
+		};
+		if (!repair || before.corrupt === 0) return { ...found, repaired: tables.repaired };
 		// The slots are written in turn: two rosters mend both.
 		for (const slot of ["first", "second"]) await this.changeRoster(`superblocks mended, ${slot} slot`, (roster) => roster);
-		return { ...before, repaired: before.corrupt - (await damaged()).corrupt, unrecoverable: 0 };
+		return { ...found, repaired: tables.repaired + before.corrupt - (await damaged()).corrupt };
+	}
+
+	/** Where disks that have no file system keep what lies where. */
+	async #verifyTables(repair: boolean): Promise<TableCheck & { readonly unchecked: number }> {
+		const sum = { checked: 0, corrupt: 0, repaired: 0, unchecked: 0 };
+		for (const { id, disk, path } of this.#slots.values()) {
+			if (disk?.verifyTable === undefined) continue;
+			const found = await disk.verifyTable(repair).catch((error: unknown) => {
+				this.report(id, error, "read");
+				return undefined;
+			});
+			if (found === undefined) {
+				sum.unchecked++;
+				continue;
+			}
+			if (found.corrupt > 0) this.#logger.warn("what a raw disk finds its files by is damaged on the device", { path, ...found });
+			sum.checked += found.checked;
+			sum.corrupt += found.corrupt;
+			sum.repaired += found.repaired;
+		}
+		return sum;
 	}
 
 	// ── roster changes ───────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@
  */
 import type { ErrorCode } from "../base/errors.ts";
 import { FsError } from "../base/errors.ts";
-import type { Borrowed, Clock, Disk, DiskActivity, DiskFile, Platform } from "./interface.ts";
+import type { Borrowed, Clock, Disk, DiskActivity, DiskFile, Platform, TableCheck } from "./interface.ts";
 import { deadlineLimits } from "./limits.ts";
 
 export interface DeadlineOptions {
@@ -257,6 +257,14 @@ class TimedDisk implements Disk {
 
 	probe(): Promise<void> {
 		return this.#line.call("probe", () => this.#disk.probe());
+	}
+
+	async verifyTable(repair: boolean): Promise<TableCheck> {
+		if (this.#disk.verifyTable === undefined) return { checked: 0, corrupt: 0, repaired: 0 };
+		return this.#line.call(
+			"verify table",
+			() => this.#disk.verifyTable?.(repair) ?? Promise.resolve({ checked: 0, corrupt: 0, repaired: 0 }),
+		);
 	}
 
 	activity(): DiskActivity {

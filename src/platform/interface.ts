@@ -153,10 +153,21 @@ export interface Disk {
 	 * are still open may go on working on unlinked files, which protects nothing. `sync` and `syncNames` check it too.
 	 */
 	probe(): Promise<void>;
+	/**
+	 * Reads again what the disk keeps to find its files by, and writes it anew where that is damaged and `repair` says so. Directories leave that to their file system: absent.
+	 */
+	verifyTable?(repair: boolean): Promise<TableCheck>;
 	/** Answers at once, whatever the disk does: tells one that hangs from a machine that is too busy to let it work. Absent only in fakes. */
 	activity?(): DiskActivity;
 	/** Closes every handle and gives the lock back. */
 	close(): Promise<void>;
+}
+
+export interface TableCheck {
+	/** Parts: headers, table with journal. */
+	readonly checked: number;
+	readonly corrupt: number;
+	readonly repaired: number;
 }
 
 /** Bytes that are lent: they are the borrower's until `release`, which is called once at most. Who forgets it wastes a buffer, no more. */

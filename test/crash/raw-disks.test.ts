@@ -2,8 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { pairLostMounted, pairLostUnmounted } from "./bad-loss.ts";
+import { journalAt } from "../../src/platform/raw/layout.ts";
+import { rawFileName } from "../../src/platform/sim/raw.ts";
+import { SimWorld } from "../../src/platform/sim/world.ts";
 import { drainOverRestarts } from "./disk-changes.ts";
 import { describe, play, type Run } from "./power-cut.ts";
+import { caller, diskPaths, makeWorldVolume, openSim } from "./scenario.ts";
 
 const seed = 20_261_122;
 const whole = { seed, endAt: undefined, how: "cut", ignored: [], lost: [], raw: true } as const;
@@ -30,4 +34,28 @@ test("raw devices are lost, replaced, drained over a power cut", async () => {
 	await pairLostUnmounted(3001, ["/d2", "/d3"], "wipe", true);
 	await drainOverRestarts(3002, "cut", true);
 	await drainOverRestarts(3003, "kill", true);
+});
+
+test("verify finds and mends what a raw disk finds its files by: more disks than may be lost are damaged, one after the other", async () => {
+	const world = new SimWorld({ seed });
+	await makeWorldVolume(world, undefined, true);
+	const node = world.node();
+	await world.run(async () => {
+		const volume = await openSim(node.boot());
+		await volume.makeDirectory(caller, volume.root, "kept", 0o755);
+		await volume.syncAll();
+		const verify = () => volume.verify({ dryRun: false, lost: true }, () => {});
+		assert.equal((await verify()).corrupt, 0);
+		for (const path of diskPaths.slice(0, 4)) {
+			for (const at of [0, journalAt]) assert(world.corrupt(path, rawFileName, at, 4096) > 0, "something was there");
+			const { corrupt, repaired, unrecoverable } = await verify();
+			assert.deepEqual([corrupt, repaired, unrecoverable], [2, 2, 0], path);
+			assert.equal((await verify()).corrupt, 0, `${path} is whole again`);
+		}
+		node.powerCut();
+		const again = await openSim(node.boot());
+		await again.lookup(caller, again.root, "kept");
+		assert.deepEqual([...new Set((await again.status()).disks.map(({ state }) => state))], ["healthy"]);
+		await again.shutdown();
+	});
 });

@@ -109,6 +109,7 @@ function lateDisk(disk: Disk, late: LateSync, world: SimWorld): Disk {
 		syncNames: (folder, site) => disk.syncNames(folder, site),
 		space: () => disk.space(),
 		probe: () => disk.probe(),
+		verifyTable: async (repair) => (await disk.verifyTable?.(repair)) ?? { checked: 0, corrupt: 0, repaired: 0 },
 		activity: () => disk.activity?.() ?? { finished: 0, state: "idle" },
 		close: () => disk.close(),
 	};

@@ -46,17 +46,18 @@ function encodeBlock(layout: RawLayout, generation: number, sequence: number, bo
 /** The block at the start of `bytes`, if there is a whole one of this format. */
 function decodeBlock(layout: RawLayout, bytes: Uint8Array): Block | undefined {
 	if (bytes.length < headBytes || bytesToLatin1(bytes.subarray(0, 8)) !== magic) return undefined;
+	// The checksum first: damaged numbers may be none at all, and the other copy is as good.
+	const view = new DataView(bytes.buffer, bytes.byteOffset, headBytes);
+	const length = view.getUint32(lengthAt, true);
+	if (headBytes + length > bytes.length) return undefined;
+	const checked = bytes.slice(0, headBytes + length);
+	checked.fill(0, checksumAt, headBytes);
+	if (crc32c(checked) !== view.getUint32(checksumAt, true)) return undefined;
 	const input = new ByteReader(bytes, "a block of the table");
 	input.raw(8);
 	if (bytesToLatin1(input.raw(16)) !== bytesToLatin1(layout.identity)) return undefined;
 	const generation = input.u64();
 	const sequence = input.u64();
-	const length = input.u32();
-	const checksum = input.u32();
-	if (headBytes + length > bytes.length) return undefined;
-	const checked = bytes.slice(0, headBytes + length);
-	checked.fill(0, checksumAt, headBytes);
-	if (crc32c(checked) !== checksum) return undefined;
 	const padded = Math.ceil((headBytes + length) / rawLimits.pageBytes) * rawLimits.pageBytes;
 	return { generation, sequence, body: bytes.subarray(headBytes, headBytes + length), bytes: padded };
 }
@@ -119,18 +120,36 @@ export class RawJournal {
 	/**
 	 * Everything written to the device before this call, and the changes of the table so far, are durable when it resolves. Answers the units that are free now.
 	 * After an error nobody knows what is durable.
+	 * @param anew what lies on the device is damaged: the whole table is written.
 	 */
-	async commit(table: RawTable, site: string): Promise<readonly Run[]> {
+	async commit(table: RawTable, site: string, anew = false): Promise<readonly Run[]> {
 		const { changes, released } = table.takeChanges();
 		const record =
 			changes.length === 0 ? undefined : encodeBlock(this.#layout, this.#generation, this.#sequence + 1, encodeChanges(changes));
 		const isFull = record !== undefined && this.#offset + record.length > this.#layout.journalBytes;
-		const whole = isFull ? encodeBlock(this.#layout, this.#generation + 1, 0, table.encode()) : undefined;
+		const whole = isFull || anew ? encodeBlock(this.#layout, this.#generation + 1, 0, table.encode()) : undefined;
 		// First the data: a file never shows what its units held before.
 		await this.#device.sync(site);
 		if (whole !== undefined) await this.#writeTable(whole);
 		else if (record !== undefined) await this.#append(record);
 		return released;
+	}
+
+	/** Whether `load` would find now what was written. Not while a commit runs. */
+	async isWhole(): Promise<boolean> {
+		await this.#device.uncache(tableAt(this.#layout, this.#copy), this.#layout.tableBytes);
+		await this.#device.uncache(journalAt, this.#layout.journalBytes);
+		const block = await readTable(this.#device, this.#layout, this.#copy);
+		if (block?.generation !== this.#generation || block.sequence !== 0) return false;
+		const bytes = await this.#device.read(journalAt, this.#offset);
+		let sequence = 0;
+		for (let at = 0; at < bytes.length; ) {
+			const record = decodeBlock(this.#layout, bytes.subarray(at));
+			if (record?.generation !== this.#generation || record.sequence !== sequence + 1) return false;
+			sequence++;
+			at += record.bytes;
+		}
+		return sequence === this.#sequence;
 	}
 
 	/** J1 */

@@ -6,6 +6,7 @@ import { Prng } from "../sim/prng.ts";
 import { rawFileName } from "../sim/raw.ts";
 import { SimWorld } from "../sim/world.ts";
 import { FreeUnits } from "./free-units.ts";
+import { newLayout, tableAt } from "./layout.ts";
 import { rawLimits } from "./limits.ts";
 import { recognise } from "./signatures.ts";
 
@@ -325,6 +326,26 @@ test("damage: one header or one table copy is survived and mended, more is said;
 	await world.run(put(fifth));
 	await world.run(fifth.close());
 	assert.deepEqual(await world.run((await open()).list("")), ["f"]);
+});
+
+test("a table that is damaged under an open disk is found and written anew, and nonsense in the old copy harms nobody", async () => {
+	const world = rawWorld(8);
+	const node = world.node();
+	const layout = newLayout(capacityBytes, new Uint8Array(16), "/r");
+	await world.run(async () => {
+		const disk = await node.boot().openDisk("/r");
+		await (await disk.open("f", { create: true })).sync("test.raw");
+		assert.deepEqual(await disk.verifyTable?.(true), { checked: 3, corrupt: 0, repaired: 0 });
+		// The highest byte of the generation: such a number cannot be.
+		world.corrupt("/r", rawFileName, tableAt(layout, 0) + 8 + 16 + 7, 1);
+		assert.deepEqual(await disk.verifyTable?.(false), { checked: 3, corrupt: 1, repaired: 0 });
+		assert.deepEqual(await disk.verifyTable?.(true), { checked: 3, corrupt: 1, repaired: 1 });
+		assert.deepEqual(await disk.verifyTable?.(true), { checked: 3, corrupt: 0, repaired: 0 });
+		await (await disk.open("g", { create: true })).sync("test.raw");
+		node.powerCut();
+		const again = await node.boot().openDisk("/r");
+		assert.deepEqual(await again.list(""), ["f", "g"]);
+	});
 });
 
 test("marks of file systems and others are known", () => {

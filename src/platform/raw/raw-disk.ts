@@ -11,7 +11,7 @@
  */
 import { allSettledOrThrow } from "../../base/async.ts";
 import { FsError } from "../../base/errors.ts";
-import type { Borrowed, Disk, DiskActivity, DiskFile, Random } from "../interface.ts";
+import type { Borrowed, Disk, DiskActivity, DiskFile, Random, TableCheck } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import type { RawDevice } from "./interface.ts";
 import { RawJournal } from "./journal.ts";
@@ -34,6 +34,11 @@ interface Found {
 interface State {
 	readonly journal: RawJournal;
 	readonly table: RawTable;
+}
+
+interface TableQuestion {
+	readonly repair: boolean;
+	answer: TableCheck | undefined;
 }
 
 /** Reads what is there; writes nothing. @throws FsError REFUSED (a newer format), EINVAL (too small), and what the device throws. */
@@ -90,6 +95,8 @@ class RawDisk implements Disk {
 	#held = false;
 	#queue: (() => void)[] = [];
 	#failed: unknown;
+	/** For the next commit. */
+	readonly #questions: TableQuestion[] = [];
 	#closed = false;
 
 	constructor(device: RawDevice, random: Random, found: Found) {
@@ -180,6 +187,36 @@ class RawDisk implements Disk {
 			await this.#device.probe();
 			return { capacityBytes, freeBytes };
 		});
+	}
+
+	/** Without it, damage of the table would be noticed by the next mount, on all disks at once that were hit since the last. */
+	async verifyTable(repair: boolean): Promise<TableCheck> {
+		if (this.#state === undefined) return { checked: 0, corrupt: 0, repaired: 0 };
+		const question: TableQuestion = { repair, answer: undefined };
+		await this.#order(() => {
+			this.#questions.push(question);
+			return this.#commit("platform.raw-verify");
+		});
+		return question.answer as TableCheck;
+	}
+
+	/** Before a commit: while none runs. */
+	async #answer(questions: readonly TableQuestion[], journal: RawJournal, layout: RawLayout): Promise<boolean> {
+		if (questions.length === 0) return false;
+		// What cannot be read is damaged: a commit that fails would end the disk.
+		const isHeader = (at: number): Promise<boolean> =>
+			this.#device
+				.uncache(at, pageBytes)
+				.then(() => this.#device.read(at, pageBytes))
+				.then((page) => decodeHeader(page, this.path) !== undefined)
+				.catch(() => false);
+		const headers = [await isHeader(0), await isHeader(layout.sizeBytes - rawLimits.headBytes)];
+		const isTable = await journal.isWhole().catch(() => false);
+		const corrupt = [...headers, isTable].filter((isRight) => !isRight).length;
+		const mends = questions.some(({ repair }) => repair);
+		if (mends && headers.includes(false)) this.#mendHeaders = true;
+		for (const question of questions) question.answer = { checked: 3, corrupt, repaired: mends ? corrupt : 0 };
+		return mends && !isTable;
 	}
 
 	probe(): Promise<void> {
@@ -297,13 +334,15 @@ class RawDisk implements Disk {
 	async #commitNow(site: string): Promise<void> {
 		if (!this.#state) return this.#device.sync(site);
 		const { journal, table } = this.#state;
+		const anew = await this.#answer(this.#questions.splice(0), journal, this.#layout as RawLayout);
 		this.#freeingUnits = table.releasedUnits;
-		const freed = await journal.commit(table, site);
+		const freed = await journal.commit(table, site, anew);
 		for (const { unit, count } of freed) await this.#device.discard(this.#placeOf(unit), count * unitBytes);
 		table.free(freed);
 		this.#freeingUnits = 0;
 		if (this.#mendHeaders && this.#layout) {
 			await this.#writeHeaders(this.#layout);
+			await this.#device.sync("platform.raw-headers");
 			this.#mendHeaders = false;
 		}
 	}

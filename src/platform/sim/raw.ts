@@ -108,6 +108,7 @@ export function starvingDisk(disk: Disk, device: SimDevice): Disk {
 		syncNames: (folder, site) => disk.syncNames(folder, site),
 		space: () => disk.space(),
 		probe: () => disk.probe(),
+		verifyTable: async (repair) => (await disk.verifyTable?.(repair)) ?? { checked: 0, corrupt: 0, repaired: 0 },
 		...(disk.activity === undefined ? {} : { activity: () => disk.activity?.() as DiskActivity }),
 		close: () => disk.close(),
 	};
