@@ -6,7 +6,7 @@ import { isFsError } from "../../src/base/errors.ts";
 import type { Prng } from "../../src/platform/sim/prng.ts";
 import type { Caller, HandleId, NodeRef } from "../../src/volume/interface.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
-import { atOnce } from "./at-once.ts";
+import { nowFirst } from "../support/now-first.ts";
 import { type Content, type Source, strangeByte, timeText } from "./content.ts";
 import type { FileModel } from "./file-model.ts";
 import { describeNode, errorOfOpening, maybe, type NameOperation, type Tree, type TreeNode } from "./tree.ts";
@@ -40,7 +40,7 @@ export class Client {
 	/** `open`: what the session of an earlier life has left it. */
 	constructor(sim: Simulation, life: Life, number: number, open: readonly OpenFile[]) {
 		this.open.push(...open);
-		this.#quick = atOnce(life.volume, (verb, done) => sim.stats.count("outcomes", `${verb} ${done ? "at once" : "not at once"}`));
+		this.#quick = nowFirst(life.volume);
 		this.sim = sim;
 		this.life = life;
 		this.number = number;

@@ -15,7 +15,6 @@ import { SimWorld } from "../../src/platform/sim/world.ts";
 import type { Caller } from "../../src/volume/interface.ts";
 import type { NativeVolume, VolumeModules } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
-import { nowFirst } from "../support/now-first.ts";
 import { audit, lyingOn } from "./audit.ts";
 import { Client, lockOwner, type OpenFile } from "./client.ts";
 import { Content, Ink } from "./content.ts";
@@ -653,9 +652,7 @@ export class Simulation {
 
 	#born(volume: NativeVolume): Life {
 		const spaceTight = this.paths.some((path) => this.world.disk(path).isTight);
-		// Every other seed asks what can be answered at once, as the mount does.
-		const offered = this.plan.seed % 2 === 0 ? nowFirst(volume) : volume;
-		const life = { alive: true, volume: offered, spaceTight, closing: false };
+		const life = { alive: true, volume, spaceTight, closing: false };
 		this.#life = life;
 		this.note("mounted");
 		return life;
