@@ -544,11 +544,11 @@ class Audit {
 		this.#same("used bytes", usedBytes, storageSpace(this.#disks.roster.config.redundancy, members).usedBytes);
 	}
 
-	/** df adds up: used, free and reserved are all there is, and what is free is what would fit, to one part in a hundred. */
+	/** df adds up: used, free and reserved are all there is, and what is free is what would fit, to one part in a hundred and a segment: where the last one does not fit there may be room for its bytes. */
 	#df(status: VolumeStatus, shown: VolumeSpace, lying: readonly LyingOn[]): void {
 		const { capacityBytes, usedBytes, freeBytes, reservedBytes, dirtyBytes } = status;
 		const near = (what: string, told: number, counted: number, of: number): void => {
-			if (Math.abs(told - counted) > of / 100) this.#say(`${what}: ${told} is told, ${Math.round(counted)} counted, of ${of}`);
+			if (Math.abs(told - counted) > of / 100 + triedBytes) this.#say(`${what}: ${told} is told, ${Math.round(counted)} counted, of ${of}`);
 		};
 		this.#same("bytes that are dirty after everything was sealed", dirtyBytes, 0);
 		this.#same("reserved bytes in the status", reservedBytes, this.#reservedBytes);
@@ -607,7 +607,7 @@ class Audit {
 function fitting(redundancy: string, lying: readonly LyingOn[]): number {
 	const shape = feasibleShape(parseRedundancy(redundancy), lying.length);
 	if (shape === undefined) return 0;
-	const payloadBytes = 2 * 1024 * 1024;
+	const payloadBytes = triedBytes;
 	const fragment = fragmentLength(Math.ceil(payloadBytes / shape.dataShards / blockBytes) * blockBytes);
 	const free = lying.map(({ capacityBytes, packBytes, runBytes, otherBytes }) => {
 		const kept = Math.max(runBytes, Math.min(256 * 1024 * 1024, capacityBytes / 16));
@@ -624,5 +624,7 @@ function fitting(redundancy: string, lying: readonly LyingOn[]): number {
 	}
 }
 
+/** Payload of the segments that are laid out. */
+const triedBytes = 2 * 1024 * 1024;
 const { unitBytes } = rawLimits;
 const leakBytes = 4 * 1024 * 1024;
