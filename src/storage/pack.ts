@@ -200,7 +200,7 @@ export class DiskPacks {
 		for (const name of names) {
 			if (!/^\d{8}$/.test(name)) continue;
 			const pack = Number(name);
-			this.allocator.seen(pack);
+			this.#skipNumber(pack);
 			if (this.allocator.usedIn(pack) > 0) {
 				// Records vouch for names found at mount. One of a later opening may never have been synced.
 				if (this.#firstOpening) opening.named.add(pack);
@@ -215,6 +215,11 @@ export class DiskPacks {
 		opening.prepared = true;
 		if (this.#firstOpening) this.#inBackground(this.#sweep(opening, sharers));
 		this.#firstOpening = false;
+	}
+
+	/** Nobody gets near the end of the numbers: a strange file with such a name must not use them all up. */
+	#skipNumber(pack: number): void {
+		if (pack < limits.maxPackNumber / 2) this.allocator.seen(pack);
 	}
 
 	/** Punches gaps that hold bytes of an incarnation that died: the file system's free space shows them only then. */
@@ -427,7 +432,7 @@ export class DiskPacks {
 	async removeUnused(disk: Disk, pack: number): Promise<boolean> {
 		if (this.allocator.usedIn(pack) > 0 || pack === this.allocator.current) return false;
 		// From now on nothing is placed in it: numbers of packs are not given again (A4).
-		this.allocator.seen(pack);
+		this.#skipNumber(pack);
 		this.allocator.forget(pack);
 		const opening = this.#open(disk);
 		const handle = opening.handles.get(pack);

@@ -32,7 +32,7 @@ test("files of ours that nothing needs are found, aged and removed; foreign ones
 		await bad.world.sleep(3_000);
 		assert.deepEqual(kindsOf(await bad.volume.collectGarbage(false)), [], "nothing is garbage in a volume at rest");
 		await plant(bad, mirror, "kv/run-00000999", 50_000);
-		await plant(bad, mirror, "pack/00000777", MiB);
+		await plant(bad, mirror, "pack/99999999", MiB);
 		await plant(bad, other, "kv/run-00000001", 50_000);
 		await plant(bad, other, "log/03", 60_000);
 		await plant(bad, other, "holiday.jpg", 3_000);
@@ -42,7 +42,7 @@ test("files of ours that nothing needs are found, aged and removed; foreign ones
 				`foreign ${id(other)} holiday.jpg kept`,
 				`foreign ${id(other)} pack/README kept`,
 				`log ${id(other)} log/03 ${state}`,
-				`pack ${id(mirror)} pack/00000777 ${state}`,
+				`pack ${id(mirror)} pack/99999999 ${state}`,
 				`run ${id(mirror)} kv/run-00000999 ${state}`,
 				`run ${id(other)} kv/run-00000001 ${state}`,
 			].sort();
@@ -60,7 +60,7 @@ test("files of ours that nothing needs are found, aged and removed; foreign ones
 		const removed = await bad.volume.collectGarbage(false);
 		assert.deepEqual(kindsOf(removed), expected("removed"));
 		assert.equal(removed.removedBytes, young.foundBytes);
-		for (const name of ["kv/run-00000999", "pack/00000777"]) assert(!bad.world.disk(mirror).files().includes(name), name);
+		for (const name of ["kv/run-00000999", "pack/99999999"]) assert(!bad.world.disk(mirror).files().includes(name), name);
 		const left = bad.world.disk(other).files();
 		assert(left.includes("holiday.jpg") && left.includes("pack/README") && !left.includes("log/03"), left.join());
 		assert.deepEqual(
