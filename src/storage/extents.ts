@@ -333,6 +333,7 @@ export function movePart(
 	context: OperationContext,
 	effects: StorageEffects,
 	part: ChunkPart,
+	from: number,
 	to: Segment,
 	place: ChunkPlace,
 	budget: number,
@@ -342,7 +343,8 @@ export function movePart(
 	const room = budget + tx.changeCount;
 	for (const range of map(tx, part.ino, part.offset, part.length)) {
 		const chunkOffset = range.payloadOffset - range.chunk.offset;
-		if (range.chunk.id !== part.chunk || chunkOffset - range.offset !== part.chunkOffset - part.offset) continue;
+		if (range.chunk.id !== part.chunk || range.segment.id !== from || chunkOffset - range.offset !== part.chunkOffset - part.offset)
+			continue;
 		const chunk = tx.get(chunkRecord, place.id) ?? addChunk(tx, context, segment, place);
 		const at = range.offset - place.ownerOffset;
 		const left = room - tx.changeCount;

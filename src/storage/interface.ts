@@ -372,7 +372,7 @@ export interface ExtentVerbs {
 	): Segment | undefined;
 	/**
 	 * The part of a chunk that a range of a file refers to was copied to a place of its own, `place`, whose owner is that file and whose ownerOffset the range began at: extents that still
-	 * refer to it refer to the copy from now on. Returns how far in the file it is done (what is left goes to the next transaction, with `offset` and `length` cut and the same
+	 * refer to it refer to the copy from now on, unless the chunk lies somewhere else than in segment `from` by now. Returns how far in the file it is done (what is left goes to the next transaction, with `offset` and `length` cut and the same
 	 * place) and the segment as it is now.
 	 */
 	movePart(
@@ -380,6 +380,7 @@ export interface ExtentVerbs {
 		context: OperationContext,
 		effects: StorageEffects,
 		part: ChunkPart,
+		from: number,
 		to: Segment,
 		place: ChunkPlace,
 		budget: number,

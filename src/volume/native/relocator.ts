@@ -3,7 +3,7 @@
  *
  * Invariants
  *  R1 The copy is durable before the transaction that refers to it; what is moved is what that transaction finds: chunks and extents that died or changed meanwhile are
- *     left out.
+ *     left out, and chunks that somebody else has moved.
  *  R2 Source segments are pinned by the caller from before their records were read until the bytes are copied.
  *  R3 A segment that somebody packs into is no source: whoever packs holds values of its chunks.
  *  R4 One new segment at a time: as much space is taken ahead of what it gives back.
@@ -136,7 +136,7 @@ function step(
 			continue;
 		}
 		const rest = doneTo === undefined ? move.part : cutAt(move.part, doneTo);
-		const moved = movePart(tx, context, effects, rest, segment, place, room());
+		const moved = movePart(tx, context, effects, rest, move.from.id, segment, place, room());
 		if (moved.doneTo < rest.offset + rest.length) return { progress: { index, doneTo: moved.doneTo }, isUsed: tx.changeCount > 0 };
 	}
 	return { progress: { index, doneTo }, isUsed: tx.changeCount > 0 };
