@@ -73,6 +73,15 @@ export async function byPath(seed: number): Promise<void> {
 		);
 		await bad.check("converted");
 		await bad.expectClean("converted");
+		// Six disks are there, and one is to leave.
+		await bad.volume.disks.drain("d6", { allowDegraded: false });
+		await fails(
+			label,
+			bad.volume.setProtection("other", { ...options, redundancy: "rs:4+2" }, quietly),
+			"REFUSED",
+			"volume.set-few",
+			/needs 6 disks, the volume has 5, without those that leave/,
+		);
 		await bad.remount();
 		await bad.check("mounted again");
 		await expectKind(bad, "sub/deep/own", "rs:2+1", "/sub/deep/own");

@@ -98,11 +98,14 @@ export class Protector {
 			const message = `${name} survives the loss of ${losses} disks, the metadata of this volume of ${metadata}: no path can be safer than that`;
 			throw new FsError("REFUSED", "volume.set-metadata", message, { losses, metadata });
 		}
-		const slots = memberSlots(disks);
+		// A disk that is to leave takes nothing any more.
+		const leaving = new Set(disks.roster.disks.filter(({ duty }) => duty !== "use").map(({ id }) => id));
+		const members = memberSlots(disks);
+		const slots = members.filter(({ id }) => !leaving.has(id));
 		const domains = config.sameDevice ? slots.length : new Set(slots.map((slot) => slot.domain)).size;
 		const warnings: string[] = [];
 		if (domains < width(wanted)) {
-			const message = `${name} needs ${width(wanted)} disks, the volume has ${domains}`;
+			const message = `${name} needs ${width(wanted)} disks, the volume has ${domains}${slots.length < members.length ? ", without those that leave" : ""}`;
 			const advice = "add disks, or --allow-degraded to begin under-protected";
 			if (!allowDegraded) throw new FsError("REFUSED", "volume.set-few", `${message}: ${advice}`, { wanted: width(wanted), domains });
 			warnings.push(`${message}: data is under-protected until more disks come`);
