@@ -306,11 +306,14 @@ export class Daemon {
 
 	#serve(volume: NativeVolume, channel: FuseChannel, resumed: FuseSession["resumed"]): void {
 		const { platform, logger, serveFuse, crash } = this.#modules;
-		const { readOnly, localLocks } = this.#options.mountOptions;
+		const { readOnly, localLocks, fuseMinor } = this.#options.mountOptions;
 		const locks = localLocks ? "kernel" : "volume";
 		const onNegotiated = (negotiated: Negotiated): Promise<void> => this.#negotiated(negotiated);
 		const session = { onNegotiated, marks: volume.requestMarks, ...(resumed === undefined ? {} : { resumed }) };
-		this.#server = serveFuse({ readOnly, locks, onFatal: crash, session }, { volume, channel, platform, logger });
+		this.#server = serveFuse(
+			{ readOnly, locks, onFatal: crash, session, ...(fuseMinor !== undefined && { kernelMinor: fuseMinor }) },
+			{ volume, channel, platform, logger },
+		);
 		void this.#server.ended.then(() => this.#finish());
 	}
 

@@ -100,6 +100,8 @@ export interface MountOptions {
 	readonly logFormat: LogFormat;
 	/** Locks are the kernel's, for this mount alone, instead of the volume's. */
 	readonly localLocks: boolean;
+	/** The kernel is taken for one that speaks no more than FUSE 7.N; undefined: for what it is. */
+	readonly fuseMinor: number | undefined;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -122,6 +124,12 @@ function portOf(word: string): number | undefined {
 	return port > 0 && port < 65_536 ? port : undefined;
 }
 
+/** Of `fuse_minor=37`. */
+function fuseMinorOf(word: string): number | undefined {
+	const minor = /^fuse_minor=(\d{1,3})$/.exec(word)?.[1];
+	return minor === undefined ? undefined : Number(minor);
+}
+
 /** `-o ro,noatime,…`. @throws FsError EINVAL for an option that is not known. */
 export function parseMountOptions(text: string): MountOptions {
 	const words = text.split(",").filter((word) => word !== "");
@@ -130,6 +138,7 @@ export function parseMountOptions(text: string): MountOptions {
 		word === "root_only" ||
 		kernelFlags.has(word) ||
 		portOf(word) !== undefined ||
+		fuseMinorOf(word) !== undefined ||
 		withoutEffect.has(word) ||
 		Object.hasOwn(onCrashWords, word) ||
 		Object.hasOwn(logWords, word) ||
@@ -144,6 +153,7 @@ export function parseMountOptions(text: string): MountOptions {
 			"metrics=PORT",
 			...Object.keys(logWords),
 			...Object.keys(lockWords),
+			"fuse_minor=N",
 		].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
 	}
@@ -154,12 +164,22 @@ export function parseMountOptions(text: string): MountOptions {
 		logFormat: logWords[words.findLast((word) => Object.hasOwn(logWords, word)) ?? ""] ?? "text",
 		localLocks: lockWords[words.findLast((word) => Object.hasOwn(lockWords, word)) ?? ""] ?? false,
 		metricsPort: words.map(portOf).findLast((port) => port !== undefined),
+		fuseMinor: words.map(fuseMinorOf).findLast((minor) => minor !== undefined),
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
 
 /** The words that `parseMountOptions` makes the same of. */
-export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, logFormat, localLocks, flags }: MountOptions): string[] {
+export function mountOptionWords({
+	readOnly,
+	allowOther,
+	onCrash,
+	metricsPort,
+	logFormat,
+	localLocks,
+	fuseMinor,
+	flags,
+}: MountOptions): string[] {
 	return [
 		...(readOnly ? ["ro"] : []),
 		...(allowOther ? [] : ["root_only"]),
@@ -167,6 +187,7 @@ export function mountOptionWords({ readOnly, allowOther, onCrash, metricsPort, l
 		...(metricsPort === undefined ? [] : [`metrics=${metricsPort}`]),
 		...(logFormat === "text" ? [] : [`log=${logFormat}`]),
 		...(localLocks ? ["local_lock=all"] : []),
+		...(fuseMinor === undefined ? [] : [`fuse_minor=${fuseMinor}`]),
 		...flags,
 	];
 }

@@ -112,6 +112,7 @@ describe("mount options", () => {
 			metricsPort: undefined,
 			logFormat: "text",
 			localLocks: false,
+			fuseMinor: undefined,
 			flags: [],
 		});
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
@@ -121,6 +122,7 @@ describe("mount options", () => {
 			metricsPort: undefined,
 			logFormat: "text",
 			localLocks: false,
+			fuseMinor: undefined,
 			flags: ["noatime", "nosuid"],
 		});
 		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
@@ -130,6 +132,7 @@ describe("mount options", () => {
 			metricsPort: 9464,
 			logFormat: "text",
 			localLocks: false,
+			fuseMinor: undefined,
 			flags: [],
 		});
 		for (const text of [
@@ -141,6 +144,7 @@ describe("mount options", () => {
 			"metrics=9464,nodev",
 			"metrics=9464,log=json,nodev",
 			"local_lock=all,nodev",
+			"fuse_minor=37,nodev",
 		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
@@ -155,6 +159,7 @@ describe("mount options", () => {
 			"metrics=0",
 			"metrics=65536",
 			"metrics=x",
+			"fuse_minor=",
 			"log",
 			"log=xml",
 			"local_lock=posix",

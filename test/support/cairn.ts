@@ -188,8 +188,8 @@ export class TestVolume {
 		return stdout;
 	}
 
-	async mount(): Promise<void> {
-		await this.cairn("mount", this.name, this.mountpoint);
+	async mount(...words: readonly string[]): Promise<void> {
+		await this.cairn("mount", this.name, this.mountpoint, ...words);
 	}
 
 	async unmount(): Promise<void> {

@@ -46,6 +46,8 @@ export interface Door {
 	readonly mappable: Map<Ino, number>;
 	/** Locks are the volume's, where the kernel is told so; with false it keeps them. */
 	readonly serveLocks: boolean;
+	/** The kernel is taken for one that speaks no more than FUSE 7.N; undefined: for what it is. */
+	readonly kernelMinor: number | undefined;
 	/** Requests that wait for locks, by their number (session.ts `keyOfHeader`); they are answered at the end of the connection. */
 	readonly lockWaits: Map<string, RequestHeader>;
 	readonly readBuffers: BufferPool;

@@ -14,6 +14,7 @@ import {
 	congestionThreshold,
 	maxBackground,
 	maxMinor,
+	resendMinor,
 	maxPages,
 	maxReadAheadBytes,
 	maxWriteBytes,
@@ -143,8 +144,14 @@ export function negotiate(
 	};
 }
 
+/** What an older kernel would have said. */
+function asOlder(init: InitIn, minor: number | undefined): InitIn {
+	if (minor === undefined || init.minor <= minor) return init;
+	return { ...init, minor, flags2: minor < resendMinor ? init.flags2 & ~initFlags2.HAS_RESEND : init.flags2 };
+}
+
 async function handleInit(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
-	const { out, state } = negotiate(decodeInit(r), door);
+	const { out, state } = negotiate(asOlder(decodeInit(r), door.kernelMinor), door);
 	door.negotiated = state;
 	await door.onNegotiated(state);
 	encodeInitOut(door.out.reset(), out);

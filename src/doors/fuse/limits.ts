@@ -16,6 +16,8 @@ export const congestionThreshold = 48;
 /** Oldest protocol understood: 7.31 (Linux 5.4). Newest structures known: 7.39; a newer kernel speaks down. */
 export const minMinor = 31;
 export const maxMinor = 39;
+/** FUSE_NOTIFY_RESEND (Linux 6.9): a mount can go on with another process. */
+export const resendMinor = 40;
 
 /**
  * Requests being handled at once. Foreground requests are one per waiting thread, so more than this is a stampede: the rest waits in the

@@ -70,6 +70,8 @@ export interface FuseServerOptions {
 	readonly onFatal?: (error: unknown) => void;
 	/** Locks of files are the volume's (default), or the kernel's own, for this mount alone. */
 	readonly locks?: "volume" | "kernel";
+	/** The kernel is taken for one that speaks no more than FUSE 7.N. */
+	readonly kernelMinor?: number;
 	/** Requests that the volume can answer at once are answered before anything else happens (default); otherwise each waits for a promise. */
 	readonly answerNow?: boolean;
 	/** The connection may be taken over by another process. */
@@ -205,6 +207,7 @@ class Server implements FuseServer {
 			handles: this.#handles,
 			maxHandles,
 			serveLocks: options.locks !== "kernel",
+			kernelMinor: options.kernelMinor,
 			lockWaits: new Map(),
 			readBuffers: new BufferPool({ fromBytes: pooledReadBytes, keptBytes: keptReadBytes, shared: false }),
 			mappable: new Map(),
