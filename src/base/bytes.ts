@@ -146,3 +146,13 @@ export function alignUp(value: number, to: number): number {
 export function alignDown(value: number, to: number): number {
 	return Math.floor(value / to) * to;
 }
+
+/** A byte string that a stranger chose, for people to look at: UTF-8, and nothing that a terminal would act on. */
+export function shownText(latin1: string): string {
+	return [...latin1ToUtf8(latin1)]
+		.map((char) => {
+			const code = char.codePointAt(0) ?? 0;
+			return code < 0x20 || (code >= 0x7f && code < 0xa0) ? "?" : char;
+		})
+		.join("");
+}

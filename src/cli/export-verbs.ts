@@ -16,6 +16,7 @@ export interface ExportFlags {
 export interface ServeFlags {
 	readonly port?: string;
 	readonly portmapper?: string;
+	readonly name?: string;
 }
 
 /** `demo`, `demo:/public`. */
@@ -86,13 +87,18 @@ async function exportsOf(context: Context, name: string): Promise<readonly Shown
 export async function exportServe(context: Context, name: string, flags: ServeFlags): Promise<Outcome> {
 	if (flags.port !== undefined && !/^\d{1,5}$/.test(flags.port))
 		throw new FsError("EINVAL", "cli.export-port", `"${flags.port}" is no port: 1 to 65535`);
-	if (flags.port === undefined && flags.portmapper === undefined)
-		throw new FsError("EINVAL", "cli.export-serve", "say what to change: --port or --portmapper");
+	if (flags.port === undefined && flags.portmapper === undefined && flags.name === undefined)
+		throw new FsError("EINVAL", "cli.export-serve", "say what to change: --port, --portmapper or --name");
 	const given = {
 		...(flags.port === undefined ? {} : { port: Number(flags.port) }),
 		...(flags.portmapper === undefined ? {} : { portMapper: flags.portmapper }),
+		...(flags.name === undefined ? {} : { serverName: flags.name }),
 	};
 	const status = await callDaemon<NfsDoorStatus>(context, name, "export-serve", given);
 	const where = status.port === 0 ? "nothing is exported yet" : `port ${status.port}, port mapper: ${status.portMapper}`;
-	return { exitCode: exitCodes.done, json: status, text: `exports of ${name}: ${where}\n` };
+	const taken = status.takenByOthers.length === 0 ? [] : [takenText(status.takenByOthers)];
+	return { exitCode: exitCodes.done, json: status, text: `exports of ${name}: ${where}\n`, warnings: taken };
 }
+
+export const takenText = (programs: readonly string[]): string =>
+	`other programs of this machine have registered ${programs.join(", ")} with rpcbind: clients do not find those of this volume`;

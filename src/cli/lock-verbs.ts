@@ -58,14 +58,16 @@ function locksText({ volume, path, held, waiting, totalHeld, totalWaiting }: Vol
 		...held.map((lock) => [...cells(lock), "holds", ""]),
 		...waiting.map((lock) => [...cells(lock), "waits", `for ${lock.waitsFor.join(", ")}`]),
 	];
-	const head = ["INODE", "LOCK", "BYTES", "PROCESS", "DOOR", "OWNER", "SINCE", "STATE", ""];
+	const head = ["INODE", "LOCK", "BYTES", "HOLDER", "DOOR", "OWNER", "SINCE", "STATE", ""];
 	const more = path === volume && held.length < totalHeld ? `and ${totalHeld - held.length} more\n` : "";
 	return `${about}${formatTable(head, rows)}${more}`;
 }
 
-function cells({ ino, family, kind, start, end, pid, door, owner, ageSeconds }: ListedLock): string[] {
+function cells({ ino, family, kind, start, end, pid, door, owner, client, ageSeconds }: ListedLock): string[] {
 	const bytes = family === "flock" ? "all" : `${start}-${end ?? "end"}`;
-	return [String(ino), `${family} ${kind}`, bytes, pid === 0 ? "?" : String(pid), door, owner, formatDuration(ageSeconds)];
+	// Clients elsewhere number their processes as they like.
+	const holder = door === "nfs" ? client : pid === 0 ? "?" : String(pid);
+	return [String(ino), `${family} ${kind}`, bytes, holder, door, owner, formatDuration(ageSeconds)];
 }
 
 export async function breakLocks(

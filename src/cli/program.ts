@@ -364,5 +364,6 @@ function addExportVerbs(program: Command, verb: AddVerb, context: Context, run: 
 		.argument("<name>")
 		.option("--port <number>", "of NFS and MOUNT, over TCP; MOUNT over UDP too")
 		.option("--portmapper <which>", "none, own or system")
+		.option("--name <host>", "what clients call this server where they name no address; they are told of a restart under it too")
 		.action(async (name: string, flags: ServeFlags) => run.print(await exportServe(context, name, flags)));
 }

@@ -10,6 +10,7 @@ import { sameDeviceWarning } from "../volume/native/status.ts";
 import { balancingText } from "./balance-verb.ts";
 import { scrubLine } from "./scrub-verbs.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
+import { takenText } from "./export-verbs.ts";
 import { counted, formatAge, formatBytes, formatDuration, formatTable, paintState } from "./format.ts";
 
 /** Fields that nobody knows while no daemon serves the volume are null. */
@@ -150,11 +151,20 @@ function statusText(context: Context, one: AnyStatus): string {
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
 }
 
-function nfsText({ paint }: Context, { exports, port, connections, trouble }: NonNullable<DaemonStatus["doors"]["nfs"]>): string {
+function nfsText(
+	{ paint }: Context,
+	{ exports, port, connections, trouble, takenByOthers, locks }: NonNullable<DaemonStatus["doors"]["nfs"]>,
+): string {
 	if (trouble !== "") return paint("yellow", `${counted(exports, "export")}, not served: ${trouble}`);
 	const clients = [...new Set(connections.map(({ address }) => address))];
 	const who = clients.length === 0 ? "no clients" : `clients: ${clients.slice(0, 5).join(", ")}${clients.length > 5 ? " …" : ""}`;
-	return `${counted(exports, "export")} on port ${port}, ${counted(connections.length, "connection")}, ${who}`;
+	const taken = takenByOthers.length === 0 ? "" : paint("yellow", `, ${takenText(takenByOthers)}`);
+	const locking = locks.clients.length === 0 ? "" : `, ${counted(locks.clients.length, "client")} with locks`;
+	const grace =
+		locks.grace === null
+			? ""
+			: paint("yellow", `, grace for ${formatDuration(locks.grace.leftMs / 1000)}: clients get back what they had locked`);
+	return `${counted(exports, "export")} on port ${port}, ${counted(connections.length, "connection")}, ${who}${locking}${grace}${taken}`;
 }
 
 /** A count that is not of this moment says so. */

@@ -57,6 +57,13 @@ export interface AskedExport {
 	readonly anonymousGid?: number | undefined;
 }
 
+/** What is left out stays as it is. */
+export interface ServiceChange {
+	readonly port?: number | undefined;
+	readonly portMapper?: PortMapperChoice | undefined;
+	readonly serverName?: string | undefined;
+}
+
 export interface NfsDoorStatus extends NfsStatus {
 	readonly exports: number;
 	/** Why nothing listens although something is exported. */
@@ -129,16 +136,16 @@ export class Exporter {
 	}
 
 	/** How all exports of the volume are served. @throws FsError EBUSY: the port is taken; then nothing has changed. */
-	serve(change: { readonly port?: number | undefined; readonly portMapper?: PortMapperChoice | undefined }): Promise<NfsDoorStatus> {
+	serve(change: ServiceChange): Promise<NfsDoorStatus> {
 		return this.#changing.run(async () => {
 			const { exports } = this.#modules.volume;
 			const before = await exports.service();
-			const { port = before.port, portMapper = before.portMapper } = change;
-			await exports.setService({ port, portMapper });
+			const { port = before.port, portMapper = before.portMapper, serverName = before.serverName } = change;
+			await exports.setService({ port, portMapper, serverName });
 			await this.#refresh();
 			if (this.#trouble !== "") {
 				const message = this.#trouble;
-				await exports.setService({ port: before.port, portMapper: before.portMapper });
+				await exports.setService({ port: before.port, portMapper: before.portMapper, serverName: before.serverName });
 				await this.#refresh();
 				throw new FsError("EBUSY", "daemon.export-serve", message, { port });
 			}
@@ -223,7 +230,8 @@ export class Exporter {
 
 	async #listen(server: NfsServer, service: ServiceRecord, wide: boolean): Promise<void> {
 		const now = server.status();
-		const { portMapper } = service;
+		const { portMapper, serverName } = service;
+		server.setName(serverName);
 		if (now.port !== 0 && now.port === service.port && now.wide === wide && now.portMapper === portMapper) return;
 		try {
 			const port = await this.#listenOn(server, service.port, wide, portMapper);

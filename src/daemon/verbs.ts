@@ -263,7 +263,13 @@ async function addExport(given: Arguments, state: DaemonState): Promise<ShownExp
 async function serveExports(given: Arguments, state: DaemonState): Promise<NfsDoorStatus> {
 	const port = optionalWhole(given, "port", 1, 65_535);
 	const portMapper = optionalChoice(given, "portMapper", ["none", "own", "system"]);
-	return needExporter(state).serve({ port, portMapper });
+	const serverName = given["serverName"] === undefined ? undefined : hostName(text(given, "serverName"));
+	return needExporter(state).serve({ port, portMapper, serverName });
+}
+
+function hostName(name: string): string {
+	if (name === "" || /^[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?$/.test(name)) return name;
+	throw new FsError("EINVAL", "control.host-name", `"${name}" is no name of a host: letters, digits, dots and hyphens`);
 }
 
 async function setDiskHealth(given: Arguments, state: DaemonState): Promise<unknown> {

@@ -267,27 +267,20 @@ export class FileLocks {
 		apply(this.#state, { kind: "restore", ino, hold, sinceMs: this.#nowMs - Math.max(0, this.#realMs - sinceRealMs) }, this.#nowMs);
 	}
 
-	/** Whether a client holds a lock or waits for one, or has a share. */
-	isBusyRemote(client: number): boolean {
-		const of = remoteClient(client);
-		if ((this.#state.byClient.get(of) ?? 0) > 0) return true;
-		for (const { request } of this.#state.waiters.values()) if (request.owner.client === of) return true;
-		for (const { opens } of this.#state.resources.values()) if (opens.some(({ owner }) => owner.client === of)) return true;
-		return false;
-	}
-
-	/** Files that a client holds something of. */
-	filesOfRemote(client: number): readonly number[] {
-		const of = remoteClient(client);
-		const inodes: number[] = [];
-		for (const [ino, { holds, opens }] of this.#state.resources)
-			if (holds.some(({ owner }) => owner.client === of) || opens.some(({ owner }) => owner.client === of)) inodes.push(ino);
-		return inodes;
+	/** Clients elsewhere that hold a lock or wait for one, or have a share. */
+	busyRemotes(): ReadonlySet<number> {
+		const busy = new Set<number>();
+		const note = ({ door, client }: Owner): void => {
+			if (door === "nfs") busy.add(remoteNumber(client));
+		};
+		for (const { request } of this.#state.waiters.values()) note(request.owner);
+		for (const { holds, opens } of this.#state.resources.values()) for (const { owner } of [...holds, ...opens]) note(owner);
+		return busy;
 	}
 
 	/** Clients elsewhere that hold something of a file, by their numbers. */
 	remoteClientsOf(ino: number): readonly number[] {
-		const clients = holdsOf(this.#state, ino).flatMap(({ owner }) => (owner.door === "nfs" ? [Number(owner.client.slice(4))] : []));
+		const clients = holdsOf(this.#state, ino).flatMap(({ owner }) => (owner.door === "nfs" ? [remoteNumber(owner.client)] : []));
 		return [...new Set(clients)];
 	}
 
@@ -450,6 +443,8 @@ function isRemote(effect: Effect): boolean {
 }
 
 const remoteClient = (client: number): string => `nfs:${client}`;
+/** The other way, for whoever shows an owner that is not of this machine. */
+export const remoteNumber = (client: string): number => Number(client.slice("nfs:".length));
 
 function remoteOwner(client: number, owner: number): Owner {
 	return { id: `nfs:${client}:${owner}`, client: remoteClient(client), door: "nfs", pid: owner };

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { isFsError } from "../../src/base/errors.ts";
 import type { LocalLock } from "../../src/volume/interface.ts";
 import type { NfsClient } from "./client.ts";
+import { crashLocks } from "./locks-crash.ts";
 import { LockClient, LockHost, results } from "./lock-client.ts";
 import { inWorld, type NfsWorld, wholeVolume } from "./world.ts";
 
@@ -516,4 +517,10 @@ check("what an operator takes away stays away", async ({ world, file, client, ho
 	const after = await again(world, "kill");
 	assert.equal((await world.volume.listLocks("")).totalHeld, 0);
 	await after.host.stop();
+});
+
+test("deaths at any moment: what clients know is so", async () => {
+	let had = 0;
+	for (let i = 0; i < 2; i++) had += (await crashLocks(1 + i, 5)).had;
+	assert.ok(had > 0, "some was had again");
 });

@@ -85,6 +85,10 @@ export const pingMs = 2000;
 
 /** Requests of one client that wait: each of its processes waits for one. */
 export const maxWaitingOfClient = 1000;
+/** Of all clients: some hundred bytes each, and each is told by a call of its own. */
+export const maxWaiting = 10_000;
+/** Grants that are being told at once; the others have their lock already, and hear of it in their turn. */
+export const maxGrantCalls = 64;
 
 /** A call that tells of a granted lock, from asking for the port to the answer. */
 export const grantMs = 5000;

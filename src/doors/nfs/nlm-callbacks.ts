@@ -5,13 +5,14 @@
  *  G1 A lock that was granted to one who waited, and of which its client may know, is not taken back: the client would go on as if it had it. It is given back when the client refuses it, or when it is certain that it was never told.
  *  G2 Who learned of a grant otherwise (it asked again and got it, it gave the lock up) is not told any more.
  */
+import { Semaphore } from "../../base/async.ts";
 import { toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { Clock } from "../../platform/interface.ts";
 import { type ClientLocks, type Range, type RemoteLock, without } from "../../volume/interface.ts";
-import { grantAgainMs, grantMs } from "./limits.ts";
+import { grantAgainMs, grantMs, maxGrantCalls } from "./limits.ts";
 import { type NlmVersion, nlmProcedures, nlmProgram, nlmStatus, readResult, type TestArguments, writeGranted } from "./nlm.ts";
-import type { RpcClient, Transport } from "./rpc-client.ts";
+import type { CallOutcome, RpcClient, Transport } from "./rpc-client.ts";
 
 /** How the client asked, and where it is to be told. */
 export interface WaitingClient {
@@ -47,6 +48,7 @@ export class NlmCallbacks {
 	readonly #entries = new Map<string, Entry>();
 	/** Grants that clients took, refused, or could not be told of. */
 	readonly counters = { taken: 0, refused: 0, unheard: 0 };
+	readonly #calls = new Semaphore(maxGrantCalls);
 	#stopped = false;
 
 	constructor(modules: CallbackModules) {
@@ -113,7 +115,11 @@ export class NlmCallbacks {
 		if (!taken && !mayKnow) await this.#giveBack(entry);
 	}
 
-	#call({ address, version, transport, asked }: WaitingClient) {
+	#call(client: WaitingClient): Promise<CallOutcome<number>> {
+		return this.#calls.run(() => this.#callNow(client));
+	}
+
+	#callNow({ address, version, transport, asked }: WaitingClient): Promise<CallOutcome<number>> {
 		return this.#modules.caller.call(
 			{ address, program: nlmProgram, version, transport },
 			{ procedure: nlmProcedures.granted, write: (writer) => writeGranted(writer, version, asked), read: readResult },

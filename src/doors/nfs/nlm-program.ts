@@ -3,7 +3,7 @@ import { FsError, isFsError } from "../../base/errors.ts";
 import type { XdrReader, XdrWriter } from "../../codec/xdr.ts";
 import type { ClientLocks, HeldLock, LockClient, RemoteLock } from "../../volume/interface.ts";
 import { rangeToLength } from "../../volume/interface.ts";
-import { maxAsyncResults, grantMs, maxWaitingOfClient } from "./limits.ts";
+import { maxAsyncResults, grantMs, maxWaiting, maxWaitingOfClient } from "./limits.ts";
 import {
 	type CancelArguments,
 	type LockArguments,
@@ -57,6 +57,8 @@ export function nlmStatusOf(error: unknown): NlmStatus {
 		case "ECANCELED":
 			return nlmStatus.denied;
 		case "ENOLCK":
+		case "ENOSPC":
+		case "EIO":
 			return nlmStatus.noLocks;
 		case "EDEADLK":
 			return nlmStatus.deadlock;
@@ -192,7 +194,8 @@ class NlmProcedures {
 			: await this.#enroll(wanted.caller, asked.state, context);
 		if (client === undefined) return nlmStatus.denied;
 		const lock = this.#lockOf(ino, client.id, exclusive, wanted);
-		if (block && this.#callbacks.waitingOf(client.id) >= maxWaitingOfClient) return nlmStatus.noLocks;
+		const isFull = this.#callbacks.size >= maxWaiting || this.#callbacks.waitingOf(client.id) >= maxWaitingOfClient;
+		if (block && isFull) return nlmStatus.noLocks;
 		const had = this.#locks.held(client.id, ino).filter(({ owner }) => owner === lock.owner);
 		const answer = await this.#locks.lock(lock, { wait: block, reclaim });
 		if (answer.kind === "grace") return nlmStatus.grace;

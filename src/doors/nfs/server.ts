@@ -1,5 +1,5 @@
 /** The NFS door: MOUNT, NFS version 3, NLM, NSM and a port mapper on one port, over TCP; all but NFS itself over UDP too. Nothing listens before `listen`. */
-import { latin1ToUtf8 } from "../../base/bytes.ts";
+import { shownText } from "../../base/bytes.ts";
 import { isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { Listener, Platform } from "../../platform/interface.ts";
@@ -40,8 +40,6 @@ export interface ListenOptions {
 	readonly port: number;
 	/** Own: listens on port 111 too. System: tells the rpcbind of this machine. */
 	readonly portMapper: PortMapperKind;
-	/** What clients may know this service as, besides its address: for notices that locks were forgotten. Default "": nothing. */
-	readonly serverName?: string;
 }
 
 export interface NfsStatus {
@@ -96,6 +94,7 @@ export class NfsServer {
 	#listening: ListenOptions | undefined;
 	#registered: readonly Registration[] = [];
 	#taken: readonly string[] = [];
+	#name = "";
 
 	constructor(options: NfsOptions, modules: NfsServerModules) {
 		this.#modules = modules;
@@ -111,7 +110,7 @@ export class NfsServer {
 		const caller = new RpcClient({ network, clock }, firstXid);
 		this.#caller = caller;
 		this.#callbacks = new NlmCallbacks({ locks, caller, clock, logger });
-		this.#notices = new NsmNotices({ locks, caller, clock, logger, serverName: () => this.#listening?.serverName ?? "" });
+		this.#notices = new NsmNotices({ locks, caller, clock, logger, serverName: () => this.#name });
 		const nlm = createNlmProgram({ state: this.#state, locks, callbacks: this.#callbacks, caller });
 		const nsm = createNsmProgram({ locks, callbacks: this.#callbacks, logger });
 		this.#served = [createMountProgram(this.#state, this.#mounts), nfs, nlm, nsm];
@@ -133,6 +132,11 @@ export class NfsServer {
 
 	setExports(exports: readonly LiveExport[]): void {
 		this.#state.setExports(exports);
+	}
+
+	/** What clients may know this service as, besides its address: for notices that locks were forgotten. "": nothing. */
+	setName(name: string): void {
+		this.#name = name;
 	}
 
 	/**
@@ -223,7 +227,7 @@ export class NfsServer {
 
 	#lockStatus(): LockServiceStatus {
 		const { clientLocks } = this.#modules;
-		const clients = clientLocks.clients().map(({ name, address }) => ({ name: latin1ToUtf8(name), address }));
+		const clients = clientLocks.clients().map(({ name, address }) => ({ name: shownText(name), address }));
 		const { stateNumber, grace = null } = clientLocks;
 		const { size: waiting, counters } = this.#callbacks;
 		return { stateNumber, grace, clients, waiting, grants: { ...counters }, untold: clientLocks.untold().length };

@@ -132,7 +132,21 @@ export class ClientLockBook implements ClientLocks {
 				const range = { start: positionOf(...start), end: positionOf(...end) };
 				this.#locks.restoreRemote({ ino, client, owner, exclusive, range }, since);
 			}
-			for (const share of shares) this.#locks.share({ ino, client, ...share });
+			for (const share of shares) this.#restoreShare({ ino, client, ...share });
+		}
+	}
+
+	/** They went together before; a volume is not refused for the sake of one that does not. */
+	#restoreShare(share: RemoteShare): void {
+		try {
+			this.#locks.share(share);
+		} catch (error) {
+			const { message } = toFsError(error, "volume.restore-share");
+			this.#core.logger.warn("a share reservation of a client could not be restored", {
+				ino: share.ino,
+				client: share.client,
+				error: message,
+			});
 		}
 	}
 
@@ -201,7 +215,7 @@ export class ClientLockBook implements ClientLocks {
 		const known = this.find(asked.name, asked.address) as LockClientRecord | undefined;
 		if (known !== undefined && isNewer(asked.state, known.clientState)) {
 			// It has begun anew: what it held, it does not know any more.
-			this.#core.logger.info("a client with locks has begun anew: they are released", { client: this.label(known.id) });
+			this.#core.logger.info("a client with locks has begun anew: they are released", { client: known.id, address: known.address });
 			await this.release(known.id);
 		} else if (known !== undefined) {
 			this.#idleSinceMs.delete(known.id);
@@ -240,7 +254,8 @@ export class ClientLockBook implements ClientLocks {
 		const tooMany = here.length >= limits.lockClientsOfAddress || this.#roster.size >= maximumLockClients;
 		if (!tooMany) return;
 		const candidates = here.length >= limits.lockClientsOfAddress ? here : [...this.#roster.values()];
-		const idle = candidates.find(({ id }) => !this.#locks.isBusyRemote(id) && this.#grace?.entitled.has(id) !== true);
+		const busy = this.#locks.busyRemotes();
+		const idle = candidates.find(({ id }) => !busy.has(id) && this.#grace?.entitled.has(id) !== true);
 		if (idle === undefined)
 			throw new FsError(
 				"ENOLCK",
@@ -263,13 +278,14 @@ export class ClientLockBook implements ClientLocks {
 	#sweepLater(): void {
 		if (this.#stopped) return;
 		this.#cancelSweep = this.#core.platform.clock.after(limits.lockSweepMs, () => {
-			for (const id of [...this.#roster.keys()]) this.#sweep(id);
+			const busy = this.#locks.busyRemotes();
+			for (const id of [...this.#roster.keys()]) this.#sweep(id, busy.has(id));
 			this.#sweepLater();
 		});
 	}
 
-	#sweep(id: number): void {
-		if (this.#locks.isBusyRemote(id) || this.#grace !== undefined || this.#untold.has(id)) {
+	#sweep(id: number, busy: boolean): void {
+		if (busy || this.#grace !== undefined || this.#untold.has(id)) {
 			this.#idleSinceMs.delete(id);
 			return;
 		}
@@ -512,7 +528,8 @@ export class ClientLockBook implements ClientLocks {
 		if (grace.ending || this.#stopped) return;
 		grace.ending = true;
 		grace.cancelTimer();
-		const lost = [...grace.entitled].filter((id) => !this.#locks.isBusyRemote(id));
+		const busy = this.#locks.busyRemotes();
+		const lost = [...grace.entitled].filter((id) => !busy.has(id));
 		try {
 			let position = 0;
 			for (const id of lost) ({ position } = await this.#core.transact((tx) => tx.delete(lockClientRecord, id)));

@@ -1,6 +1,6 @@
 /** What operators see of the locks, as JSON. */
-import { latin1ToUtf8 } from "../../base/bytes.ts";
-import type { FileLocks, HeldLock, LockFigures } from "../../locks/file-locks.ts";
+import { shownText } from "../../base/bytes.ts";
+import { type FileLocks, type HeldLock, type LockFigures, remoteNumber } from "../../locks/file-locks.ts";
 import { type Histogram, histogramMs } from "../../locks/interface.ts";
 import { type Position, type Range, toEnd } from "../../locks/range.ts";
 import type { HistogramStatus, ListedLock, LockList, LockStatus } from "./interface.ts";
@@ -13,7 +13,7 @@ const shown = (value: Position): number | string => (typeof value === "number" ?
 type NameOf = (client: number) => string | undefined;
 
 function listed({ ino, family, exclusive, range, owner, ageMs }: HeldLock, nameOf: NameOf): ListedLock {
-	const elsewhere = owner.door === "nfs" ? nameOf(Number(owner.client.slice(4))) : undefined;
+	const elsewhere = owner.door === "nfs" ? nameOf(remoteNumber(owner.client)) : undefined;
 	return {
 		ino,
 		family,
@@ -21,7 +21,7 @@ function listed({ ino, family, exclusive, range, owner, ageMs }: HeldLock, nameO
 		...ends(range),
 		owner: owner.id,
 		door: owner.door,
-		client: elsewhere === undefined ? owner.client : latin1ToUtf8(elsewhere),
+		client: elsewhere === undefined ? owner.client : shownText(elsewhere),
 		pid: owner.pid,
 		ageSeconds: Math.round(ageMs) / 1000,
 	};
