@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { FsError } from "../../src/base/errors.ts";
 import { BadWorld, fails, must } from "./bad-world.ts";
 import { unmountAndRecount } from "./compaction.ts";
-import { caller } from "./scenario.ts";
+import { caller, diskPaths } from "./scenario.ts";
 
 const quietly = (): void => {};
 
@@ -117,6 +117,27 @@ export async function underLoad(seed: number): Promise<void> {
 		for (const path of ["/d2", "/d5"]) bad.world.wipe(path);
 		await bad.expectDegraded(["/d2", "/d5"]);
 		await bad.check("two disks lost");
+		await bad.unmount();
+	});
+}
+
+/** Contents that lie in the inode and are on their way into a segment, because the file gets space set aside, when another protection is asked for. */
+export async function besideAllocation(seed: number): Promise<void> {
+	const bad = await BadWorld.make(seed);
+	await bad.run(async () => {
+		await bad.mount();
+		for (let i = 0; i < 8; i++) await bad.put(`small${i}`, 12);
+		for (const path of diskPaths) bad.world.latency(path, 5, 20);
+		for (let i = 0; i < 8; i++) {
+			const allocated = bad.withFile(`small${i}`, (handle, volume) => volume.allocate(handle, "allocate-keep-size", 1_000_000, 610));
+			await bad.world.sleep(5 * i);
+			await Promise.all([allocated, set(bad, `small${i}`, "rs:2+1")]);
+			// As few bytes lie in as many copies as survive the same losses; by default they would be three.
+			const kinds = (await bad.volume.explain(`small${i}`)).segments.map(({ redundancy }) => redundancy);
+			assert.deepEqual(kinds, ["replicate:2"], `seed ${seed}: small${i}`);
+		}
+		await bad.check("converted beside allocations");
+		await bad.expectClean("converted beside allocations");
 		await bad.unmount();
 	});
 }

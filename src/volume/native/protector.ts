@@ -306,10 +306,12 @@ export class Protector {
 	// ── one file ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 	async #convertFile(ino: Ino): Promise<void> {
-		// What was on its way into a segment before the inode was told ends up there first.
-		await this.#modules.data.seal(ino).catch((error: unknown) => {
-			if (!isFsError(error, "ESTALE")) throw error;
-		});
+		// What was on its way into a segment before the inode was told ends up there first, dirty or not: contents that were in the inode may be on their way, too.
+		await this.#core.flow
+			.run(ino, () => this.#modules.data.sealLocked(ino))
+			.catch((error: unknown) => {
+				if (!isFsError(error, "ESTALE")) throw error;
+			});
 		for (let at: number | undefined = 0; at !== undefined && !this.#stopped; ) {
 			const start: number = at;
 			at = await this.#convertWindow(ino, start);
