@@ -51,6 +51,7 @@ function survivalTable({ survival }: Ledger): string {
 const causes: Readonly<Record<LedgerCause, string>> = {
 	waiting: "degraded: the healer has yet to come to them",
 	paused: "degraded: the healer is paused",
+	awaited: "degraded: a lost disk is expected back, or another in its place, for ten minutes",
 	"no-space": "degraded: the disks that fit have no room for them",
 	"no-disk": "degraded: there is no other disk that fits",
 	lost: "lost, wholly or in part: too many of their fragments are gone or damaged",
@@ -65,6 +66,8 @@ function advice(name: string, { shortages }: Ledger): string[] {
 	const given: string[] = [];
 	const has = (cause: LedgerCause): boolean => shortages.some((one) => one.cause === cause);
 	if (has("no-disk")) given.push(`give lost disks back or add others: cairn disk replace ${name} DISK, cairn disk add ${name} PATH`);
+	if (has("awaited"))
+		given.push(`put another disk in its place (cairn disk replace ${name} DISK), or heal onto the others now (cairn heal ${name})`);
 	if (has("no-space")) given.push(`delete something or add disks: cairn disk add ${name} PATH`);
 	if (has("lost")) given.push(`some data is lost: cairn verify ${name} --lost names the files`);
 	return given;

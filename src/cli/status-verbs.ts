@@ -195,7 +195,9 @@ function healingText({ active, remainingBytes, etaSeconds, doneBytes, paused }: 
 	const done = doneBytes === null || doneBytes === 0 ? "" : `${formatBytes(doneBytes)} done, `;
 	if (active === true)
 		return `${done}${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
-	return degradedBytes > 0 ? "waits for disks or space: none that is there fits, or has room for, what is degraded" : "nothing to do";
+	return degradedBytes > 0
+		? "waits for disks or space: none that is there fits, or has room for, what is degraded (cairn ledger NAME tells more)"
+		: "nothing to do";
 }
 
 function diskTable({ paint }: Context, disks: AnyStatus["disks"]): string {

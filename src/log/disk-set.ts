@@ -135,6 +135,7 @@ interface Slot {
 	disk: Disk | undefined;
 	superblock: SuperblockFile | undefined;
 	cancelProbe: () => void;
+	lostAtMs: number | undefined;
 	/** How it may come back by itself; undefined: it may not. */
 	awaits: Awaits | undefined;
 	/** How often it had to be taken back, and when it was last. */
@@ -171,6 +172,7 @@ function emptySlot(entry: RosterDisk): Slot {
 		disk: undefined,
 		superblock: undefined,
 		cancelProbe() {},
+		lostAtMs: undefined,
 		awaits: undefined,
 		returns: 0,
 		returnedAtMs: 0,
@@ -323,6 +325,7 @@ class ManagedDisks implements OpenDiskSet {
 				true,
 			);
 			slot.health = next;
+			if (!slot.disk) slot.lostAtMs = undefined;
 			if (!slot.disk)
 				slot.reason = health === "failed" ? givenUpReason : "no longer set failed: `cairn disk replace` takes it back, or the next mount";
 			else if (health === "failed") this.#fail(slot, givenUpReason);
@@ -344,6 +347,7 @@ class ManagedDisks implements OpenDiskSet {
 		slot.cancelProbe();
 		slot.disk = undefined;
 		slot.superblock = undefined;
+		slot.lostAtMs = awaits && this.#platform.clock.monotonicMs();
 		this.#setState(slot, "failed", reason);
 		if (disk) closeQuietly(disk, this.#logger);
 		slot.awaits = awaits && { what: awaits, tries: 0, wasAway: false };
@@ -524,7 +528,7 @@ class ManagedDisks implements OpenDiskSet {
 		assert(slot && !slot.disk, `d${id} attached once`);
 		slot.disk = open.disk;
 		slot.superblock = open.superblock;
-		slot.awaits = undefined;
+		slot.awaits = slot.lostAtMs = undefined;
 		judgedBy(open.disk, this.#hangs);
 		slot.path = open.path;
 		slot.domain = open.disk.domain;
@@ -555,7 +559,10 @@ class ManagedDisks implements OpenDiskSet {
 			const incarnation = this.#roster.incarnation + 1;
 			await this.#changing.run(() => this.#change("mount", (roster) => mountedRoster(roster, found), !this.opened.acceptLoss, incarnation));
 		}
-		for (const slot of this.#slots.values()) if (slot.disk) this.#probeLater(slot, slot.disk);
+		for (const slot of this.#slots.values()) {
+			if (slot.disk) this.#probeLater(slot, slot.disk);
+			else if (slot.state === "missing") slot.lostAtMs = this.#platform.clock.monotonicMs();
+		}
 		this.#watchLatency();
 		this.#askDevicesLater(smartFirstMs);
 	}
@@ -804,6 +811,7 @@ class ManagedDisks implements OpenDiskSet {
 			old.superblock = undefined;
 		}
 		old.state = "failed";
+		old.lostAtMs = undefined;
 		old.reason = reasonText(`replaced by d${id}`);
 		for (const known of this.#slots.keys()) if (!this.#roster.disks.some((disk) => disk.id === known)) this.#slots.delete(known);
 		this.#joined(slot, open.disk);

@@ -127,6 +127,8 @@ export interface DiskSlot {
 	/** With deadlines. Undefined when failed or missing. */
 	readonly disk: Disk | undefined;
 	readonly domain: string;
+	/** When it was lost (`Clock.monotonicMs`), or the mount that missed it began; undefined: it is there, or nobody wants it back. */
+	readonly lostAtMs?: number | undefined;
 }
 
 export interface AddOptions {

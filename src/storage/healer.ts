@@ -10,7 +10,7 @@ import { encodeShards } from "./fragment-writer.ts";
 import type { FragmentWriter, FragmentWriterModules, Shard, ShardSet } from "./fragment-writer.ts";
 import { gather } from "./gather.ts";
 import type { Source } from "./gather.ts";
-import type { HealOutlook, Redundancy, SegmentHealth } from "./interface.ts";
+import type { HealOutlook, RebuildOptions, Redundancy, SegmentHealth } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { chooseDisks, domainCount } from "./placement.ts";
 import type { Candidate } from "./placement.ts";
@@ -101,13 +101,14 @@ export class Healer {
 	/** See SegmentStore.outlook. */
 	outlook({ segment, fragments }: SegmentHealth): HealOutlook {
 		const bad = new Set(fragments.filter((one) => one.state === "corrupt").map((one) => one.index));
-		const plan = this.#plan(this.#situation(segment, bad, new Set()));
+		const plan = this.#plan(this.#situation(segment, bad, new Set()), true);
 		if (plan === undefined) return "no-disk";
+		if (plan === "awaited") return "awaited";
 		return plan === "full" ? "no-space" : "possible";
 	}
 
 	/** See SegmentStore.rebuild. */
-	async rebuild(health: SegmentHealth): Promise<Rebuilt | undefined> {
+	async rebuild(health: SegmentHealth, { patient = false }: RebuildOptions): Promise<Rebuilt | undefined> {
 		const { segment } = health;
 		assertSegment(segment);
 		const bad = new Set<number>();
@@ -117,8 +118,8 @@ export class Healer {
 		for (let attempt = 0; attempt < limits.writeAttempts + segment.fragments.length; attempt++) {
 			await this.#modules.writer.ready();
 			const situation = this.#situation(segment, bad, excluded);
-			const plan = this.#plan(situation);
-			if (!plan) return undefined;
+			const plan = this.#plan(situation, patient);
+			if (!plan || plan === "awaited") return undefined;
 			if (plan === "full") {
 				if (refreshed) throw noRoom(segment);
 				refreshed = true;
@@ -206,8 +207,20 @@ export class Healer {
 		return { segment, wanted, kept, crowded, leaving, missing, candidates, fresh };
 	}
 
-	/** What to write where. Undefined: nothing can be bettered; "full": it could, if there were room. */
-	#plan(situation: Situation): Plan | "full" | undefined {
+	/** A new shape would only bridge the time until the disks are back that it lacks, and it does not hang on the next loss. */
+	#isBridge({ segment, wanted, kept, crowded, leaving, missing }: Situation, best: Redundancy): boolean {
+		if (sameShape(best, wanted) || crowded.length + leaving.length > 0 || kept.length <= segment.dataShards) return false;
+		return missing.every((index) => this.#isAwaited(segment.fragments.find((place) => place.index === index)));
+	}
+
+	#isAwaited(place: FragmentPlace | undefined): boolean {
+		const { disks, platform } = this.#modules;
+		const lostAtMs = place && disks.slot(place.disk)?.lostAtMs;
+		return lostAtMs !== undefined && platform.clock.monotonicMs() - lostAtMs < limits.awaitedMs;
+	}
+
+	/** What to write where. Undefined: nothing can be bettered; "full": it could, if there were room; "awaited": see RebuildOptions. */
+	#plan(situation: Situation, patient: boolean): Plan | "full" | "awaited" | undefined {
 		const { segment, wanted, kept, crowded, leaving, missing, candidates, fresh } = situation;
 		const shape = shapeOf(segment);
 		const mendable = Math.min(missing.length + crowded.length + leaving.length, domainCount(fresh));
@@ -219,7 +232,8 @@ export class Healer {
 		const better = best && (best.parityShards > survives || (!hasTargetShape(segment) && sameShape(best, wanted)));
 		const worthwhile = better && best.parityShards >= Math.min(survivesNow, wanted.parityShards);
 		let full = false;
-		if (best && worthwhile && !sameShape(best, shape)) {
+		const awaited = patient && best !== undefined && this.#isBridge(situation, best);
+		if (best && worthwhile && !awaited && !sameShape(best, shape)) {
 			const length = fragmentLength(shardLength(segment.payloadBytes, best.dataShards));
 			const roomy = isDearer(best, shape) ? withHeadroom(candidates) : candidates;
 			const disks = chooseDisks(roomy, width(best), length, segment.id);
@@ -234,7 +248,8 @@ export class Healer {
 			if (disks) return { shape, indexes: order.slice(0, count), disks };
 			full = true;
 		}
-		return full ? "full" : undefined;
+		if (full) return "full";
+		return worthwhile && awaited ? "awaited" : undefined;
 	}
 
 	/**

@@ -37,8 +37,13 @@ export interface SegmentHealth {
 	readonly leaving: number;
 }
 
-/** possible: it can be bettered now; no-space: it could, if the disks that fit had room; no-disk: there is no other disk that fits. */
-export type HealOutlook = "possible" | "no-space" | "no-disk";
+/** possible: it can be bettered now; no-space: it could, if the disks that fit had room; no-disk: there is no other disk that fits; awaited: only by writing all of it anew, in another shape, which is not worth it while the disk may come back or be replaced. */
+export type HealOutlook = "possible" | "no-space" | "no-disk" | "awaited";
+
+export interface RebuildOptions {
+	/** Leaves a segment as it is that still survives a loss and lacks nothing but fragments on disks that were lost a while ago at most (`limits.awaitedMs`), where it would have to be written anew in an interim shape. */
+	readonly patient?: boolean;
+}
 
 export interface StorageSpace {
 	/** Bytes of user data that fit in all / are stored / still fit, in the volume's default redundancy; what statfs shows. */
@@ -125,7 +130,7 @@ export interface SegmentStore {
 	check(segment: Segment): Promise<SegmentHealth>;
 	/** What the record and the states of the disks say, without reading. */
 	assess(segment: Segment): SegmentHealth;
-	/** What a rebuild would come to with the disks that there are now, without doing it. */
+	/** What a patient rebuild would come to with the disks that there are now, without doing it. */
 	outlook(health: SegmentHealth): HealOutlook;
 	/**
 	 * Brings a segment to its target's shape, or to the best feasible, and off disks that are to be emptied: only missing, corrupt or leaving fragments are made anew (generation + 1), or all of them where the shape changes. The new
@@ -135,6 +140,7 @@ export interface SegmentStore {
 	 */
 	rebuild(
 		health: SegmentHealth,
+		options?: RebuildOptions,
 	): Promise<
 		{ readonly segment: Segment; readonly retired: readonly FragmentPlace[]; readonly written: readonly FragmentPlace[] } | undefined
 	>;

@@ -16,6 +16,11 @@ export const limits = {
 	 * with when it was acknowledged.
 	 */
 	writableReserve: 0.5,
+	/**
+	 * How long a lost disk is expected back, or another one in its place, before what still survives a loss is written anew for the disks that are left: all of it, and all of it once more when there are enough disks again. Most disks
+	 * that vanish were pulled, restarted or hung. Milliseconds.
+	 */
+	awaitedMs: 600_000,
 	/** The same for compaction, which takes little at a time and gives back more than it took. */
 	compactionReserve: 0.125,
 	/** Part of a disk that stays free when data whose disks are lost is copied in a shape that takes more room than the one it has. */

@@ -28,6 +28,7 @@ import type {
 	FoundGarbage,
 	StoreGarbage,
 	HealOutlook,
+	RebuildOptions,
 	ReadPattern,
 	Redundancy,
 	SegmentHealth,
@@ -374,8 +375,8 @@ export class NativeSegmentStore implements SegmentStore {
 		}
 	}
 
-	rebuild(health: SegmentHealth): ReturnType<SegmentStore["rebuild"]> {
-		return this.#replacing(health.segment, () => this.#healer.rebuild(health));
+	rebuild(health: SegmentHealth, options: RebuildOptions = {}): ReturnType<SegmentStore["rebuild"]> {
+		return this.#replacing(health.segment, () => this.#healer.rebuild(health, options));
 	}
 
 	evenOut(segment: Segment): ReturnType<SegmentStore["evenOut"]> {

@@ -13,6 +13,7 @@
  *  H8 From the moment that something was to be healed until nothing is, what was done is in the care record, at most `healSaveMs` behind: a mount goes on counting there. What is to be done is always told
  *     by the records of the segments.
  *  H9 What a lost segment still gives is moved to safety behind what can be healed, once for each state of its places: looking costs reading all of it.
+ *  H10 By itself it is patient with disks that were lost a while ago (`RebuildOptions`); whoever asks for healing is not made to wait for them.
  *  H5 What could not be bettered is counted as remaining or lost, never as healed.
  */
 import { toFsError } from "../../base/errors.ts";
@@ -60,6 +61,8 @@ export class Healer {
 	#leftBytes = 0;
 	#cancelTick: () => void = () => {};
 	readonly #listeners = new Set<(progress: Progress) => void>();
+	/** H10: how many wait for `heal`. */
+	#asked = 0;
 	/** H9: lost segments of the run, and what was looked at. */
 	#lost: SegmentHealth[] = [];
 	readonly #salvaged = new Map<number, string>();
@@ -159,14 +162,19 @@ export class Healer {
 	/** One segment that somebody has just checked, at once. What could not be bettered is tried again later (H3). */
 	async mend(health: SegmentHealth): Promise<void> {
 		const totals: Totals = { rebuiltSegments: 0, rebuiltBytes: 0, remainingBytes: 0, leavingBytes: 0, lostBytes: 0 };
-		await this.#healOne(health, totals);
+		await this.#healOne(health, totals, false);
 		this.#leftBytes += totals.remainingBytes + totals.leavingBytes;
 	}
 
 	/** Resolves when nothing more can be done with the disks there are now, or when the healer is paused. */
-	heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
+	async heal(onProgress: (progress: Progress) => void): Promise<HealResult> {
 		this.#lookAtAll = true;
-		return this.#healAgain(onProgress);
+		this.#asked++;
+		try {
+			return await this.#healAgain(onProgress);
+		} finally {
+			this.#asked--;
+		}
 	}
 
 	async #healAgain(onProgress: (progress: Progress) => void): Promise<HealResult> {
@@ -346,18 +354,18 @@ export class Healer {
 		const isAsChecked = checked !== undefined && samePlaces(checked.segment.fragments, segment.fragments);
 		const health = isAsChecked ? checked : this.#core.store.assess(segment);
 		if (health.lost) this.#foundLost(health, totals);
-		else if (!health.full || health.leaving > 0) await this.#healOne(health, totals);
+		else if (!health.full || health.leaving > 0) await this.#healOne(health, totals, this.#asked === 0);
 		return totals.rebuiltBytes - before;
 	}
 
-	async #healOne(health: SegmentHealth, totals: Totals): Promise<void> {
+	async #healOne(health: SegmentHealth, totals: Totals, patient: boolean): Promise<void> {
 		const { segment } = health;
 		await this.#core.packed(segment.id);
 		const unpin = this.#core.store.pin(segment.id);
 		let retired: { readonly places: readonly FragmentPlace[]; readonly position: number } | undefined;
 		try {
 			if (!(await isCurrent(this.#core, segment))) return;
-			const rebuilt = await this.#core.store.rebuild(health);
+			const rebuilt = await this.#core.store.rebuild(health, { patient });
 			if (rebuilt === undefined) {
 				this.#count(health, totals);
 				return;

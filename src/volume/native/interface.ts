@@ -271,8 +271,8 @@ export interface VolumeStatus {
 	readonly warnings: readonly string[];
 }
 
-/** Why bytes are under-protected: the healer has yet to come to them, the healer is paused, no disk that fits has room, no other disk fits, or too many fragments are gone. */
-export type LedgerCause = "waiting" | "paused" | "no-space" | "no-disk" | "lost";
+/** Why bytes are under-protected: the healer has yet to come to them, it expects a lost disk back or replaced, the healer is paused, no disk that fits has room, no other disk fits, or too many fragments are gone. */
+export type LedgerCause = "waiting" | "paused" | "awaited" | "no-space" | "no-disk" | "lost";
 
 export interface LedgerLevel {
 	/** What was asked for. */
