@@ -16,6 +16,7 @@ import {
 } from "../daemon/mountpoint.ts";
 import { printable } from "../daemon/text.ts";
 import type { FuseHost } from "../platform/interface.ts";
+import { removeMemories } from "../volume/native/offline.ts";
 import { type Context, type DaemonStart, findDaemon, type Outcome } from "./context.ts";
 import { diskPlace } from "./disk-verbs.ts";
 import { counted } from "./format.ts";
@@ -103,7 +104,7 @@ export async function destroy(context: Context, name: string, { yes, disk = [] }
 
 async function removeFromDisks(
 	context: Context,
-	{ name, diskPaths }: HomeEntry,
+	{ name, id, diskPaths }: HomeEntry,
 	isKnown: boolean,
 ): Promise<{ readonly removedDisks: readonly string[] }> {
 	const { platform, logger } = context;
@@ -111,7 +112,10 @@ async function removeFromDisks(
 		return await context.offline.destroyVolume({ diskPaths, name }, { platform, logger });
 	} catch (error) {
 		// No disk of it is left anywhere: what remains is this machine's memory of it.
-		if (isKnown && error instanceof FsError && error.code === "NOTFOUND") return { removedDisks: [] };
+		if (isKnown && error instanceof FsError && error.code === "NOTFOUND") {
+			if (id !== "") await removeMemories(id, platform);
+			return { removedDisks: [] };
+		}
 		throw error;
 	}
 }

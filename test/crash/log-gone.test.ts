@@ -14,8 +14,7 @@ test("a mount without any readable log is refused with 5, and goes on with --acc
 		await execute("sync", ["-f", volume.mountpoint]);
 		await volume.kill();
 		await execute("umount", ["-l", volume.mountpoint]);
-		// As after a power cut.
-		for (const kind of ["log", "dirty", "handles", "locks"]) rmSync(`/dev/shm/cairn-${volume.id}.${kind}`, { force: true });
+		volume.forgetMemory();
 		for (const disk of volume.diskPaths) for (const name of readdirSync(join(disk, "log"))) rmSync(join(disk, "log", name));
 		for (let time = 0; time < 2; time++) {
 			const refused = await volume.try("mount", volume.name, volume.mountpoint);

@@ -282,6 +282,11 @@ export class TestVolume {
 		}
 	}
 
+	/** As a power cut does. Nobody may be at work with it. */
+	forgetMemory(): void {
+		for (const name of readdirSync("/dev/shm")) if (name.startsWith(`cairn-${this.id}.`)) rmSync(join("/dev/shm", name), { force: true });
+	}
+
 	/** Unmounts, whatever state it is in, and removes everything. */
 	async close(): Promise<void> {
 		if ((await this.try("umount", this.mountpoint)).code !== 0) {
@@ -291,8 +296,7 @@ export class TestVolume {
 		await this.try("destroy", this.name, "--yes", this.name);
 		await this.#undo?.();
 		// Other volumes of this machine have their memory files beside: only those with exactly this id are ours.
-		if (this.#id !== undefined)
-			for (const kind of ["log", "dirty", "handles", "locks"]) rmSync(`/dev/shm/cairn-${this.#id}.${kind}`, { force: true });
+		if (this.#id !== undefined) this.forgetMemory();
 		rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
 	}
 }
