@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { FsError } from "../../base/errors.ts";
 import { silentLogger } from "../../base/telemetry.ts";
 import { createMemoryEngine } from "../../kv/memory/engine.ts";
 import { SimWorld } from "../../platform/sim/world.ts";
-import type { Segment } from "../../records/interface.ts";
+import type { FragmentPlace, Segment } from "../../records/interface.ts";
 import { segmentRecord } from "../../records/kinds.ts";
 import { Core, type CoreModules } from "./core.ts";
 
@@ -60,6 +61,30 @@ test("a segment that lives again and dies while its first death becomes durable 
 		await platform.clock.sleep(1000);
 		assert.equal(released.length, 1, "given back once");
 		assert((released[0] as number) >= last, `given back when ${released[0]} was durable, its last death is ${last}`);
+		await core.stop();
+	});
+});
+
+test("places that a record has let go of are given back when that is durable, however often it fails before, and once", async () => {
+	const world = new SimWorld({ seed: 2 });
+	const platform = world.node().boot();
+	await world.run(async () => {
+		let failures = 3;
+		const durable = async (): Promise<void> => {
+			await platform.clock.sleep(10);
+			if (failures-- > 0) throw new FsError("EIO", "test.durable", "the log does not sync just now");
+		};
+		const released: number[] = [];
+		const store = { release: async (places: readonly FragmentPlace[]) => void released.push(places.length) };
+		const modules = { platform, logger: silentLogger, engine: { durable }, store, numbers: { low: false } } as unknown as CoreModules;
+		const core = new Core({ epoch: 1 }, modules);
+		const place: FragmentPlace = { index: 0, generation: 1, disk: 1, pack: 1, offset: 0, headerChecksum: 0 };
+		await core.retire([place], segment, 5);
+		assert.deepEqual(released, [], "not before it is durable");
+		await platform.clock.sleep(60_000);
+		assert.deepEqual(released, [1]);
+		await core.retire([place, place], segment, 6);
+		assert.deepEqual(released, [1, 2]);
 		await core.stop();
 	});
 });

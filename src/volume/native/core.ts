@@ -282,8 +282,12 @@ export class Core {
 		try {
 			await this.engine.durable(position);
 		} catch (error) {
+			this.logger.warn("replaced fragments could not be given back yet", {
+				segment: segment.id,
+				error: toFsError(error, "volume.retire").message,
+			});
 			this.#startRelease();
-			throw error;
+			return;
 		}
 		if (this.#retired.delete(one)) await this.store.release(places, segment);
 	}
