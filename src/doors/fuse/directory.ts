@@ -21,7 +21,8 @@ export async function readDirectory(
 	let cookie = after;
 	for (;;) {
 		const limit = Math.min(maxDirectoryBatch, Math.ceil(w.room / direntLength(usualNameBytes, plus)) + 1);
-		const items = await door.volume.readDirectory(caller, node, cookie, limit, plus);
+		const items =
+			door.now?.readDirectory(caller, node, cookie, limit, plus) ?? (await door.volume.readDirectory(caller, node, cookie, limit, plus));
 		for (const item of items) {
 			if (direntLength(item.name.length, plus) > w.room) return w;
 			encodeItem(door, w, item, plus);

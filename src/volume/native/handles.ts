@@ -102,9 +102,10 @@ export class HandleTable {
 
 	/** Everything that opening it had to do is done: from now on it is open for a successor of this process too. */
 	keep(handle: Handle, request: RequestToken | undefined): void {
-		const { uid, gid, trusted } = handle.caller;
-		const about = { uid, gid, trusted, requestLow: request?.low ?? 0, requestHigh: request?.high ?? 0 };
-		this.#memory?.keep(handle.id, { ...about, ...flagsOf(handle), ino: handle.ino });
+		const { id, ino, read, write, append, sync, error, caller } = handle;
+		const { uid, gid, trusted } = caller;
+		const { low: requestLow, high: requestHigh } = request ?? { low: 0, high: 0 };
+		this.#memory?.keep(id, { ino, uid, gid, trusted, requestLow, requestHigh, read, write, append, sync, failed: error !== undefined });
 	}
 
 	/** @throws FsError EBADF. */
@@ -142,10 +143,6 @@ export class HandleTable {
 			this.#memory?.fail(handle.id);
 		}
 	}
-}
-
-function flagsOf({ read, write, append, sync, error }: Handle) {
-	return { read, write, append, sync, failed: error !== undefined };
 }
 
 function restored(

@@ -633,7 +633,16 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): Promise<readonly DirectoryItem[]> {
-		return this.#admitted(node, "names", () => this.#core.view((tx) => this.#items(tx, caller, node.ino, after, limit, attributes)));
+		return this.#admitted(node, "names", async () => {
+			// All that is wanted at once: a look at each that is not in memory would begin the listing anew for each.
+			if (attributes) await this.#bring(await this.#core.view((tx) => this.#items(tx, caller, node.ino, after, limit, false)));
+			return this.#core.view((tx) => this.#items(tx, caller, node.ino, after, limit, attributes));
+		});
+	}
+
+	/** Brings inodes into memory. */
+	async #bring(items: readonly DirectoryItem[]): Promise<void> {
+		await this.#core.engine.read(items.map(({ ino }) => inodeRecord.key(ino)));
 	}
 
 	#readDirectoryNow(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): DirectoryItem[] | undefined {
