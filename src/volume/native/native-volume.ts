@@ -446,7 +446,8 @@ export class LocalVolume implements NativeVolume {
 		return this.#changeNames(caller, parent, (tx, context, before) => {
 			this.#writableDirectory(tx, caller, parent.ino);
 			// One without a name that nobody has open any more is on its way out.
-			if (this.#reaper.reaping(node.ino)) throw new FsError("ENOENT", "volume.link-reaped", `inode ${node.ino} does not exist any more`);
+			if (this.#reaper.reaping(node.ino) && tx.get(inodeRecord, node.ino) !== undefined)
+				throw new FsError("ENOENT", "volume.link-reaped", `inode ${node.ino} does not exist any more`);
 			const made = names.link(tx, context, node.ino, parent.ino, name);
 			return {
 				attributes: this.#attributes(made.inode),
