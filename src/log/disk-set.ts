@@ -512,8 +512,10 @@ class ManagedDisks implements OpenDiskSet {
 
 	#break(reason: string, roster: Roster, written: ReadonlySet<DiskId>): Error {
 		const name = latin1ToUtf8(roster.name);
+		const failed = [...this.#slots.values()].find(({ state }) => state === "failed");
+		const why = failed === undefined ? "" : ` (d${failed.id}: ${failed.reason})`;
 		const message =
-			`volume ${name}: a change of the roster (${reason}) reached ${written.size} disks, too few to count. ` +
+			`volume ${name}: a change of the roster (${reason}) reached ${written.size} disks, too few to count${why}. ` +
 			"Nothing more is acknowledged; unmount, bring disks back, mount again";
 		this.#broken = new FsError("EIO", "log.roster-quorum", message, { epoch: roster.epoch, written: [...written] });
 		this.#logger.error(message);

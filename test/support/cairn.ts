@@ -105,6 +105,8 @@ export interface TestVolumeOptions {
 	readonly folder?: string;
 	/** Mounts something of its own on the first disk's path, before the volume is created; answers what has to be done after its removal. */
 	readonly onFirstDisk?: (path: string) => Promise<() => Promise<void>>;
+	/** Each disk is a file system of ext4 of this size, on a loop device. */
+	readonly ext4MiB?: number;
 }
 
 export class TestVolume {
@@ -115,6 +117,7 @@ export class TestVolume {
 	readonly diskPaths: readonly string[];
 	readonly #redundancy: string;
 	readonly #onFirstDisk: TestVolumeOptions["onFirstDisk"];
+	readonly #ext4MiB: number | undefined;
 	#undo: (() => Promise<void>) | undefined;
 	/** Of the volume that this object created; undefined before. */
 	#id: string | undefined;
@@ -127,6 +130,7 @@ export class TestVolume {
 		for (const folder of [this.mountpoint, ...this.diskPaths]) mkdirSync(folder);
 		this.#redundancy = options.redundancy;
 		this.#onFirstDisk = options.onFirstDisk;
+		this.#ext4MiB = options.ext4MiB;
 	}
 
 	/** Created and mounted. */
@@ -144,6 +148,7 @@ export class TestVolume {
 
 	async #create(): Promise<void> {
 		this.#undo = await this.#onFirstDisk?.(this.diskPaths[0] as string);
+		if (this.#ext4MiB !== undefined) for (const path of this.diskPaths) await mountExt4(path, this.#ext4MiB);
 		const disks = this.diskPaths.flatMap((path) => ["--disk", path]);
 		await this.cairn("create", this.name, ...disks, "--redundancy", this.#redundancy, "--same-device");
 		this.#id = (JSON.parse(readFileSync(join(this.base, "home", this.name, "volume.json"), "utf8")) as { id: string }).id;
@@ -295,10 +300,19 @@ export class TestVolume {
 		}
 		await this.try("destroy", this.name, "--yes", this.name);
 		await this.#undo?.();
+		if (this.#ext4MiB !== undefined) for (const path of this.diskPaths) await execute("umount", ["-l", path]);
 		// Other volumes of this machine have their memory files beside: only those with exactly this id are ours.
 		if (this.#id !== undefined) this.forgetMemory();
 		rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
 	}
+}
+
+async function mountExt4(path: string, mib: number): Promise<void> {
+	const image = `${path}.img`;
+	await must("truncate", ["-s", `${mib}M`, image]);
+	await must("mkfs.ext4", ["-q", "-F", "-m", "0", image]);
+	await must("mount", ["-o", "loop", image, path]);
+	rmSync(join(path, "lost+found"), { recursive: true, force: true });
 }
 
 function kill(pid: number): void {

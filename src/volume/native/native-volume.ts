@@ -1164,10 +1164,11 @@ export class LocalVolume implements NativeVolume {
 
 	/**
 	 * There seems to be no room: looks again after each thing that may give some, the quickest first. What is needed is reckoned anew each time: what a byte weighs changes with the disks.
-	 * @throws FsError ENOSPC.
+	 * @throws FsError ENOSPC; EIO: the disks that the volume needs are gone.
 	 */
 	async #findSpace(needed: () => number): Promise<void> {
 		if (needed() === 0) return;
+		this.#refuseBroken();
 		// Infinite when no byte fits as the disks are now.
 		const wanted = (): number => (Number.isFinite(needed()) ? needed() : limits.makeRoomBytes);
 		const remedies: (() => Promise<void>)[] = [
@@ -1186,9 +1187,16 @@ export class LocalVolume implements NativeVolume {
 			this.#noteSpace();
 			if (this.#takeSpace(needed())) return;
 		}
+		this.#refuseBroken();
 		throw new FsError("ENOSPC", "volume.full", `volume ${this.name} is full: delete something or give it another disk`, {
 			freeBytes: this.#freeBytes,
 		});
+	}
+
+	/** Without its disks a volume has no room either, but it is not full: deleting would not help. */
+	#refuseBroken(): void {
+		const { broken } = this.#core.disks;
+		if (broken !== undefined) throw toFsError(broken, "volume.broken");
 	}
 
 	/** Nobody waits for ever for room. */
