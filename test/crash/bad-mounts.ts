@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { FsError } from "../../src/base/errors.ts";
 import { crc32c } from "../../src/codec/checksum.ts";
 import { silentLogger } from "../../src/base/telemetry.ts";
+import { segmentHeaderBytes } from "../../src/log/record.ts";
 import { createVolume } from "../../src/volume/native/open.ts";
 import { diskPaths } from "./scenario.ts";
 import { BadWorld, fails } from "./bad-world.ts";
@@ -90,7 +91,13 @@ function zeroed(slot: Uint8Array, lengthBytes: number, checksumAt: number): numb
 
 const superblock: Versioned = { magic: "CAIRNSB1", at: 8, bytes: 4, checksumAt: 20, checksum: (slot) => zeroed(slot, u32(slot, 16), 20) };
 const rawHeader: Versioned = { ...superblock, magic: "CAIRNDV1" };
-const logSegment: Versioned = { magic: "CAIRNLG1", at: 8, bytes: 4, checksumAt: 16, checksum: (slot) => zeroed(slot, 512, 16) };
+const logSegment: Versioned = {
+	magic: "CAIRNLG1",
+	at: 8,
+	bytes: 4,
+	checksumAt: 16,
+	checksum: (slot) => zeroed(slot, segmentHeaderBytes, 16),
+};
 const manifest: Versioned = {
 	magic: "CAIRNKVM",
 	at: 8,
