@@ -538,6 +538,15 @@ describe("dirty store: layers", () => {
 		store.committed(store.capture(2) as Captured);
 		assert.ok(store.hasRoom(1));
 	});
+
+	test("the number of files is bounded", () => {
+		const store = open(new Uint8Array(pageBytes + 16 * 1024 * 1024), 1);
+		let count = 0;
+		for (; store.hasRoom(1); count++) store.write(2 + count, 0, bytesOf("x"), time(1));
+		assert.equal(count, dirtyLimits.inodes);
+		store.committed(store.capture(2) as Captured);
+		assert.ok(store.hasRoom(1));
+	});
 });
 
 describe("dirty store: what memory is believed", () => {

@@ -40,14 +40,45 @@ export function createDirtyStore(options: DirtyOptions, modules: DirtyModules): 
 	return new RingDirtyStore(options, modules);
 }
 
-interface Layer {
+interface Totals {
+	bytes: number;
+	pieces: number;
+}
+
+/** A class: there are as many as files that somebody writes, and closures for each would cost more than what they tell. */
+class Layer implements PieceHooks {
 	readonly map: PieceMap;
 	/** Pieces that no pending record holds. */
-	readonly unlogged: Set<Piece>;
+	readonly unlogged = new Set<Piece>();
 	/** Of the oldest write in it. */
 	sinceMs: number;
 	/** Of the newest write in it; undefined when a time was set explicitly since. */
 	mtime: Timestamp | undefined;
+	readonly #totals: Totals;
+	readonly #ring: Ring;
+
+	constructor(totals: Totals, ring: Ring, sinceMs: number) {
+		this.#totals = totals;
+		this.#ring = ring;
+		this.sinceMs = sinceMs;
+		this.map = new PieceMap(this);
+	}
+
+	added(piece: Piece): void {
+		this.#totals.pieces++;
+		if (piece.entry !== undefined) piece.entry.references++;
+		if (!piece.logged) this.unlogged.add(piece);
+	}
+
+	removed(piece: Piece): void {
+		this.#totals.pieces--;
+		this.unlogged.delete(piece);
+		if (piece.entry !== undefined) this.#ring.release(piece.entry);
+	}
+
+	grown(bytes: number): void {
+		this.#totals.bytes += bytes;
+	}
 }
 
 interface State {
@@ -68,8 +99,7 @@ export class RingDirtyStore implements DirtyStore {
 	readonly #states = new Map<Ino, State>();
 	readonly #lastNumber: number;
 	#lastWrite: number;
-	#bytes = 0;
-	#pieces = 0;
+	readonly #totals: Totals = { bytes: 0, pieces: 0 };
 	#ready: boolean;
 
 	constructor(options: DirtyOptions, modules: DirtyModules) {
@@ -87,14 +117,14 @@ export class RingDirtyStore implements DirtyStore {
 	}
 
 	get bytes(): number {
-		return this.#bytes;
+		return this.#totals.bytes;
 	}
 
 	// ── writes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 	hasRoom(lengthBytes: number): boolean {
 		// A write in the middle of a piece makes two more of it.
-		return this.#pieces + 2 <= dirtyLimits.pieces && this.#ring.hasRoom(lengthBytes);
+		return this.#totals.pieces + 2 <= dirtyLimits.pieces && this.#states.size < dirtyLimits.inodes && this.#ring.hasRoom(lengthBytes);
 	}
 
 	room(): Promise<void> {
@@ -139,23 +169,7 @@ export class RingDirtyStore implements DirtyStore {
 	}
 
 	#layer(): Layer {
-		const unlogged = new Set<Piece>();
-		const hooks: PieceHooks = {
-			added: (piece) => {
-				this.#pieces++;
-				if (piece.entry !== undefined) piece.entry.references++;
-				if (!piece.logged) unlogged.add(piece);
-			},
-			removed: (piece) => {
-				this.#pieces--;
-				unlogged.delete(piece);
-				if (piece.entry !== undefined) this.#ring.release(piece.entry);
-			},
-			grown: (bytes) => {
-				this.#bytes += bytes;
-			},
-		};
-		return { map: new PieceMap(hooks), unlogged, sinceMs: this.#clock.monotonicMs(), mtime: undefined };
+		return new Layer(this.#totals, this.#ring, this.#clock.monotonicMs());
 	}
 
 	/** Nothing left to know about it: forgotten. */

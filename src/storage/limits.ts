@@ -93,6 +93,8 @@ export const extentLimits = {
 export const dirtyLimits = {
 	/** Written pieces held at once: some 200 bytes of heap each, 13 MiB of the daemon's 160. */
 	pieces: 65_536,
+	/** Files with such pieces: some 500 bytes of heap each beside their pieces. Where disks are slow, writers wait for seals. */
+	inodes: 16_384,
 	/** Adjoining pieces are handed to a seal as one up to this: the largest chunk. */
 	mergedBytes: 1024 * 1024,
 	/** Pieces in one bucket of a piece map: what an insertion in the middle moves. */

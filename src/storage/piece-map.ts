@@ -32,7 +32,8 @@ export interface PieceHooks {
 
 export class PieceMap {
 	readonly #hooks: PieceHooks;
-	readonly #buckets: Piece[][] = [];
+	/** Most have one piece: arrays that are made with it have no room to spare, those that grow begin with room for sixteen. */
+	#buckets: Piece[][] = [];
 	#bytes = 0;
 
 	constructor(hooks: PieceHooks) {
@@ -129,7 +130,8 @@ export class PieceMap {
 
 	#append(piece: Piece): void {
 		const last = this.#buckets[this.#buckets.length - 1];
-		if (last !== undefined && last.length < dirtyLimits.bucketPieces) last.push(piece);
+		if (last === undefined) this.#buckets = [[piece]];
+		else if (last.length < dirtyLimits.bucketPieces) last.push(piece);
 		else this.#buckets.push([piece]);
 	}
 

@@ -46,7 +46,7 @@ export class Sealer {
 		const { dirty } = this.#core;
 		const mine = dirty.attributes(ino)?.bytes ?? 0;
 		const isPressed = this.#core.platform.simulation?.buggify("volume.pressure") === true;
-		if (isPressed || dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
+		if (isPressed || this.#memoryIsShort() || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
 	}
 
 	#runPass(isPressed = false): Promise<void> {
@@ -56,18 +56,26 @@ export class Sealer {
 		return this.#pass;
 	}
 
+	/** Everything that is due now, the oldest first. More than a batch may become due between two ticks, so it goes on until none is left. */
 	async #sealDue(isPressed: boolean): Promise<void> {
-		const now = this.#core.platform.clock.monotonicMs();
-		const early = isPressed || this.#core.platform.simulation?.buggify("volume.seal-early") === true;
-		const pressure = early || this.#core.dirty.bytes >= limits.sealPressureBytes || !this.#core.dirty.hasRoom(limits.chunkBytes);
-		const due: Ino[] = [];
-		for (const item of this.#core.dirty.dirtyInodes()) {
-			if (due.length >= limits.sealBatchInodes) break;
-			if (pressure || now - item.sinceMs >= limits.sealAgeMs || item.bytes >= limits.sealInodeBytes) due.push(item.ino);
+		const { dirty, platform } = this.#core;
+		const now = platform.clock.monotonicMs();
+		let pressure = isPressed || platform.simulation?.buggify("volume.seal-early") === true || this.#memoryIsShort();
+		const stalled = pressure ? dirty.stalledBy() : undefined;
+		const all = dirty.dirtyInodes();
+		let due: Ino[] = stalled === undefined ? [] : [stalled];
+		for (let at = 0; (at < all.length || due.length > 0) && !this.#stopped; due = []) {
+			for (; at < all.length && due.length < limits.sealBatchInodes; at++) {
+				const { ino, sinceMs, bytes } = all[at] as (typeof all)[number];
+				if (ino !== stalled && (pressure || now - sinceMs >= limits.sealAgeMs || bytes >= limits.sealInodeBytes)) due.push(ino);
+			}
+			if (due.length === 0 || (await this.#sealThese(due)) !== undefined) return;
+			pressure = this.#memoryIsShort();
 		}
-		const stalled = this.#core.dirty.stalledBy();
-		if (pressure && stalled !== undefined && !due.includes(stalled)) due.push(stalled);
-		if (due.length > 0) await this.#sealThese(due);
+	}
+
+	#memoryIsShort(): boolean {
+		return this.#core.dirty.bytes >= limits.sealPressureBytes || !this.#core.dirty.hasRoom(limits.chunkBytes);
 	}
 
 	async #sealThese(inos: readonly Ino[]): Promise<FsError | undefined> {
