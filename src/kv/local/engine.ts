@@ -188,6 +188,8 @@ export class LocalEngine implements Engine {
 	/** Something changed that a waiter may wait for. */
 	readonly #changed = new Signal();
 	#noSpace: FsError | undefined;
+	/** A move to other disks is to be tried first, before anybody is told that there is no space. */
+	#moveMayHelp = false;
 	#failed: FsError | undefined;
 	#flushing: Promise<void> | undefined;
 	#merging: Promise<void> | undefined;
@@ -382,9 +384,9 @@ export class LocalEngine implements Engine {
 	}
 
 	async #waitForRoom(payloadBytes: number): Promise<void> {
-		if (this.#noSpace) throw this.#noSpace;
+		if (this.#noSpace && !this.#moveMayHelp) throw this.#noSpace;
 		const changed = this.#changed.wait();
-		if (!this.#memtableHasRoom()) return changed;
+		if (this.#noSpace || !this.#memtableHasRoom()) return changed;
 		if (this.#log.hasRoom(payloadBytes)) return;
 		// Only a checkpoint empties the ring.
 		if (!this.#frozen && this.#active.size > 0) this.#freeze();
@@ -431,6 +433,7 @@ export class LocalEngine implements Engine {
 				this.#changed.notifyAll();
 				await this.#cut();
 			} catch (error) {
+				this.#moveMayHelp = isFsError(error, "ENOSPC") && !this.#store.complete;
 				await this.#troubled("writing metadata to disk", error, true);
 			}
 		}
@@ -576,8 +579,11 @@ export class LocalEngine implements Engine {
 				await this.#store.relocate();
 				// There is space now, or the checkpoint will say so again: what an earlier try found must not keep it from being made.
 				this.#noSpace = undefined;
+				this.#moveMayHelp = false;
+				this.#changed.notifyAll();
 				if (await this.#checkpoint()) await this.#cut();
 			} catch (error) {
+				this.#moveMayHelp = false;
 				this.#moveWanted = true;
 				await this.#troubled("moving metadata to other disks", error, true);
 			}
