@@ -54,8 +54,10 @@ async function successor(context: Context, name: string, before: Hello): Promise
 
 /** Undefined: nobody answers at the moment. */
 async function ask(context: Context, name: string): Promise<Hello | undefined> {
-	const client = await findDaemon(context, name);
+	let client: Awaited<ReturnType<typeof findDaemon>>;
 	try {
+		// Even to connect may fail: a connection that the old daemon has not accepted before it ended is reset.
+		client = await findDaemon(context, name);
 		return (await client?.call("hello")) as Hello | undefined;
 	} catch (error) {
 		if (error instanceof FsError && error.site.startsWith("control.unreachable")) return undefined;

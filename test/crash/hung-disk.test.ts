@@ -52,11 +52,10 @@ describe("a disk that hangs", { skip: cannotMount() ?? false, concurrency: true 
 			const successor = await volume.successorOf(volume.killDaemon());
 			assert.deepEqual([(await synced).code, (await synced).stderr], [0, ""], volume.log());
 			const { disks } = await volume.status();
-			assert.deepEqual(
-				disks.map(({ state }) => state),
-				["missing", "healthy", "healthy"],
-				volume.log(),
-			);
+			// The dead daemon's thread may let go of the lock before the successor asks for it: then the disk is found to hang while it is used.
+			const [first, ...others] = disks.map(({ state }) => state);
+			assert.ok(first === "missing" || first === "failed", `${first}\n${volume.log()}`);
+			assert.deepEqual(others, ["healthy", "healthy"], volume.log());
 			await hanging.answer();
 			for (let i = 0; (await volume.status()).disks.some(({ state }) => state !== "healthy"); i++) {
 				assert.ok(i < 1200, `taken back\n${volume.log()}`);

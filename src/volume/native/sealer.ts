@@ -46,7 +46,7 @@ export class Sealer {
 		const { dirty } = this.#core;
 		const mine = dirty.attributes(ino)?.bytes ?? 0;
 		const isPressed = this.#core.platform.simulation?.buggify("volume.pressure") === true;
-		if (isPressed || this.#memoryIsShort() || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
+		if (isPressed || dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
 	}
 
 	#runPass(isPressed = false): Promise<void> {
