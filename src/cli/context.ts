@@ -6,6 +6,7 @@ import type { Home } from "../daemon/home.ts";
 import type { ReadyMessage, RunOptions } from "../daemon/main.ts";
 import type { Platform } from "../platform/interface.ts";
 import type { CreatedVolume, CreateOptions, OfflineVolume, VolumeModules } from "../volume/native/interface.ts";
+import type { BenchProcesses } from "./bench-process.ts";
 import type { Paint } from "./format.ts";
 import type { ProgressBar } from "./progress.ts";
 
@@ -38,6 +39,8 @@ export interface Processes {
 	canonical(path: string): Promise<string>;
 	/** The same, the last part taken as it is: a mount point must not be asked whether it answers. */
 	canonicalParent(path: string): Promise<string>;
+	/** Runs `fn` before SIGINT or SIGTERM ends this process; the returned function takes that back. */
+	onStop(fn: () => Promise<void>): () => void;
 	readonly uid: number;
 	readonly gid: number;
 }
@@ -48,6 +51,7 @@ export interface Context {
 	readonly logger: Logger;
 	readonly offline: OfflineVerbs;
 	readonly processes: Processes;
+	readonly bench: BenchProcesses;
 	readonly paint: Paint;
 	/** Standard error, at once. */
 	note(text: string): void;

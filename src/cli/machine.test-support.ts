@@ -125,6 +125,7 @@ export class Machine {
 				inspectVolume,
 				destroyVolume,
 			},
+			bench: { start: () => Promise.reject(new FsError("ENOTSUP", "cli.bench", "a simulated machine has no directories to measure")) },
 			processes: this.#processes(),
 			paint: plain,
 			note: (text) => {
@@ -166,6 +167,7 @@ export class Machine {
 			lingers: () => false,
 			canonical: async (path) => absolute(path),
 			canonicalParent: async (path) => absolute(path),
+			onStop: () => () => {},
 			uid: 0,
 			gid: 0,
 		};

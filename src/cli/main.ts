@@ -11,6 +11,7 @@ import { createFuseHost } from "../platform/real/fuse.ts";
 import { createRealPlatform } from "../platform/real/platform.ts";
 import { destroyVolume, inspectVolume } from "../volume/native/offline.ts";
 import { createVolume } from "../volume/native/open.ts";
+import { beBenchClient, benchByProcess, benchWord } from "./bench-process.ts";
 import type { Context } from "./context.ts";
 import { coloured, plain } from "./format.ts";
 import { answerOffline, offlineByProcess, offlineWord } from "./offline-process.ts";
@@ -45,11 +46,13 @@ const alive = setInterval(() => {}, 3_600_000);
 process.stdout.on("error", () => {});
 const platform = createRealPlatform({ fuse: createFuseHost() });
 const tty = process.stderr.isTTY === true;
+const program = [process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)] as const;
 const context: Context = {
 	platform,
 	home: new Home(homePath(), { files: platform.files }),
 	logger: createLogger(),
-	offline: offlineByProcess([process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)]),
+	offline: offlineByProcess(program),
+	bench: benchByProcess(program),
 	processes: createProcesses(),
 	paint: process.stdout.isTTY === true && !process.env["NO_COLOR"] ? coloured : plain,
 	note: (words) => void process.stderr.write(words),
@@ -64,8 +67,18 @@ async function beOffline(): Promise<number> {
 	return 0;
 }
 
-const words = process.argv.slice(2);
-const code = words[0] === offlineWord ? await beOffline() : await runCommand(words, context, output, version());
+/** See bench-process.ts. */
+async function beClient(): Promise<number> {
+	await beBenchClient(process.stdin, output.out, platform.random);
+	return 0;
+}
+
+function run(words: readonly string[]): Promise<number> {
+	if (words[0] === offlineWord) return beOffline();
+	return words[0] === benchWord ? beClient() : runCommand(words, context, output, version());
+}
+
+const code = await run(process.argv.slice(2));
 await drain(process.stdout);
 await drain(process.stderr);
 clearInterval(alive);

@@ -30,6 +30,7 @@ export function createProcesses(): Processes {
 		lingers,
 		canonical,
 		canonicalParent,
+		onStop,
 		uid: process.getuid?.() ?? 0,
 		gid: process.getgid?.() ?? 0,
 	};
@@ -132,4 +133,19 @@ async function canonicalParent(path: string): Promise<string> {
 	if (absolute === "/") return absolute;
 	const parent = await realpath(dirname(absolute)).catch(() => dirname(absolute));
 	return join(parent, basename(absolute));
+}
+
+/** Ends as the signal would have, once `fn` has. */
+function onStop(fn: () => Promise<void>): () => void {
+	const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+	const stop = (signal: NodeJS.Signals): void => {
+		takeBack();
+		const end = (): void => void process.kill(process.pid, signal);
+		fn().then(end, end);
+	};
+	const takeBack = (): void => {
+		for (const signal of signals) process.off(signal, stop);
+	};
+	for (const signal of signals) process.on(signal, stop);
+	return takeBack;
 }

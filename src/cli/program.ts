@@ -4,6 +4,8 @@ import { FsError, toFsError } from "../base/errors.ts";
 import { exitCodeOf, exitCodes } from "../daemon/exit-codes.ts";
 import { printable } from "../daemon/text.ts";
 import { type BalanceFlags, balance } from "./balance-verb.ts";
+import { benchGroups } from "./bench-rows.ts";
+import { type BenchFlags, bench } from "./bench-verb.ts";
 import { heal, type HealFlags, type VerifyFlags, verify } from "./care-verbs.ts";
 import type { Context, Outcome } from "./context.ts";
 import { diskAdd, diskDrain, diskRemove, diskReplace, diskSet, diskShow, type DrainFlags, type DryRun, type Force } from "./disk-verbs.ts";
@@ -104,6 +106,7 @@ function createProgram(context: Context, output: Output, version: string, run: R
 	addVolumeVerbs(program, verb, context, run);
 	addCareVerbs(program, verb, context, run);
 	addExportVerbs(program, verb, context, run);
+	addBench(program, verb, context, run);
 	program.addHelpText(
 		"after",
 		"\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 degraded or data lost, 6 daemon unreachable.\n" +
@@ -366,4 +369,22 @@ function addExportVerbs(program: Command, verb: AddVerb, context: Context, run: 
 		.option("--portmapper <which>", "none, own or system")
 		.option("--name <host>", "what clients call this server where they name no address; they are told of a restart under it too")
 		.action(async (name: string, flags: ServeFlags) => run.print(await exportServe(context, name, flags)));
+}
+
+function addBench(program: Command, verb: AddVerb, context: Context, run: Run): void {
+	verb(program, "bench", "Measure how fast a directory is, on any file system; with a second one, both in the same run", [
+		"cairn bench /srv/photos",
+		"cairn bench /srv/photos /var/tmp        # beside the plain disk",
+		"cairn bench /srv/photos --only files tree --clients 4",
+	])
+		.argument("<directory>", "where it writes; it removes what it made")
+		.argument("[other]", "a directory to compare with")
+		.option("--files <n>", "empty files; a quarter as many small ones (2000)")
+		.option("--mib <n>", "size of the big file (256)")
+		.option("--clients <n>", "as many processes do all of it at once (1)")
+		.option("--only <groups...>", benchGroups.join(", "))
+		.option("--drop-caches", "before cold rows the kernel forgets everything it knows, of all file systems (root)")
+		.action(async (directory: string, other: string | undefined, flags: BenchFlags) =>
+			run.print(await bench(context, other === undefined ? [directory] : [directory, other], flags)),
+		);
 }

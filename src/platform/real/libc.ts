@@ -1,6 +1,6 @@
 /** The few system calls that node:fs does not have, through koffi. Loaded at first use: most processes need none of them. */
 import koffi from "koffi";
-import { FsError } from "../../base/errors.ts";
+import { type ErrorCode, FsError } from "../../base/errors.ts";
 
 interface Libc {
 	readonly flock: (fd: number, operation: number) => number;
@@ -10,6 +10,7 @@ interface Libc {
 	readonly ioctlBytes: (fd: number, request: number, into: BigInt64Array) => number;
 	readonly munmap: (address: unknown, length: number) => number;
 	readonly clock_gettime: (clock: number, into: BigInt64Array) => number;
+	readonly syncfs: (fd: number) => number;
 }
 
 const lockExclusive = 2;
@@ -39,6 +40,7 @@ function libc(): Libc {
 		ioctlBytes: library.func("int ioctl(int fd, unsigned long request, _Inout_ int64_t *into)"),
 		munmap: library.func("int munmap(void *address, size_t length)"),
 		clock_gettime: library.func("int clock_gettime(int clock, _Out_ int64_t *into)"),
+		syncfs: library.func("int syncfs(int fd)"),
 	};
 	return loaded;
 }
@@ -109,6 +111,13 @@ export function reserve(fd: number, lengthBytes: number, what: string): void {
 			`${what}: no room for ${lengthBytes} bytes (${error}); make the file system larger or free some of it`,
 		);
 	}
+}
+
+/** syncfs(2): everything that was written to the file system of `fd` is durable. @throws FsError EIO, ENOSPC … */
+export function syncFileSystem(fd: number, what: string): void {
+	if (libc().syncfs(fd) === 0) return;
+	const error = lastError();
+	throw new FsError(/^E[A-Z0-9]+$/.test(error) ? (error as ErrorCode) : "EIO", "platform.syncfs", `${what}: syncfs failed: ${error}`);
 }
 
 const clockRealtime = 0;
