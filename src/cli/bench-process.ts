@@ -38,14 +38,14 @@ export interface BenchWorker {
 export function benchByProcess(program: readonly [string, ...string[]]): BenchProcesses {
 	return {
 		start: async (folder, sizes) => {
-			const worker = new Worker(program);
+			const worker = new ClientProcess(program);
 			await worker.ask({ kind: "begin", folder, sizes });
 			return worker;
 		},
 	};
 }
 
-class Worker implements BenchWorker {
+class ClientProcess implements BenchWorker {
 	readonly #child: ChildProcess;
 	readonly #lines: Interface;
 	readonly #ended: Promise<string>;
