@@ -53,6 +53,8 @@ export interface Context {
 	readonly processes: Processes;
 	readonly bench: BenchProcesses;
 	readonly paint: Paint;
+	/** Standard output, at once: for what goes on until somebody ends it. */
+	show(text: string): void;
 	/** Standard error, at once. */
 	note(text: string): void;
 	progress(title: string): ProgressBar;

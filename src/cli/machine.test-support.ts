@@ -128,6 +128,9 @@ export class Machine {
 			bench: { start: () => Promise.reject(new FsError("ENOTSUP", "cli.bench", "a simulated machine has no directories to measure")) },
 			processes: this.#processes(),
 			paint: plain,
+			show: (text) => {
+				out += text;
+			},
 			note: (text) => {
 				err += text;
 			},
@@ -213,7 +216,8 @@ export class Machine {
 			throw new Error("not in this test");
 		};
 		const changedElsewhere = async (): Promise<boolean> => true;
-		return { destroyed: false, ended: channel.ended, stop: async () => {}, detach: async () => {}, changedElsewhere, counters };
+		const observe = (): void => {};
+		return { destroyed: false, ended: channel.ended, stop: async () => {}, detach: async () => {}, changedElsewhere, observe, counters };
 	}
 
 	#platform(pid: number): Platform {

@@ -55,6 +55,7 @@ const context: Context = {
 	bench: benchByProcess(program),
 	processes: createProcesses(),
 	paint: process.stdout.isTTY === true && !process.env["NO_COLOR"] ? coloured : plain,
+	show: (words) => void process.stdout.write(words),
 	note: (words) => void process.stderr.write(words),
 	progress: (title) => createProgress({ title, tty, write: (words) => void process.stderr.write(words) }),
 };

@@ -1,12 +1,14 @@
 /** The command on a real mount: what only a kernel and processes can show. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, statSync, write, writeFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { cannotMount, execute, sleep, TestVolume } from "../../test/support/cairn.ts";
+import type { ProfileWindow } from "../base/profile.ts";
 import type { Explanation } from "../volume/native/interface.ts";
 
 interface LogRecord {
@@ -48,6 +50,36 @@ describe("a real mount", { skip: cannotMount() ?? false }, () => {
 		id = (JSON.parse(await volume.cairn("status", volume.name, "--json")) as { id: string }).id;
 	});
 	after(() => volume?.close());
+
+	test("what is asked of it, by whom, for which file", async () => {
+		const file = openSync(path("busy"), "w");
+		const window = volume.cairn("profile", volume.name, "--seconds", "1.5", "--json");
+		let looked = false;
+		const shown = window.finally(() => {
+			looked = true;
+		});
+		let writes = 0;
+		for (; !looked; writes++) {
+			await promisify(write)(file, text, 0);
+			writeFileSync(path("passing"), "");
+			rmSync(path("passing"));
+		}
+		closeSync(file);
+		const { operations, files, seconds } = JSON.parse(await shown) as Omit<ProfileWindow, "files"> & {
+			files: { path: string | null; pid: number }[];
+		};
+		const of = (name: string) => operations.find(({ operation }) => operation === name);
+		assert(seconds >= 1.5 && writes > 0, `${writes} in ${seconds} s`);
+		assert(of("WRITE")?.bytes && of("CREATE")?.count && of("UNLINK")?.count, JSON.stringify(operations));
+		for (const { meanMs, p50Ms, p99Ms, maxMs } of operations)
+			assert(meanMs > 0 && p50Ms <= p99Ms && p99Ms <= maxMs, JSON.stringify(operations));
+		const asked = new Map(files.map((one) => [one.path, one.pid]));
+		assert.equal(asked.get("/busy"), process.pid, JSON.stringify(files));
+		assert.equal(asked.get("/"), process.pid, JSON.stringify(files));
+		assert.match(await volume.cairn("profile", volume.name, "--seconds", "0.1"), /requests a second over/);
+		assert.equal((await volume.try("profile", volume.name, "--seconds", "soon")).code, 2);
+		assert.equal((await volume.try("profile", "nobody")).code, 3);
+	});
 
 	test("files, status, explain", async () => {
 		await writeFile(path("file"), text);

@@ -13,6 +13,7 @@ import { exportAdd, type ExportFlags, exportList, exportRemove, exportServe, typ
 import { scrub, type ScrubFlags } from "./scrub-verbs.ts";
 import { ledger } from "./ledger-verbs.ts";
 import { breakLocks, locks } from "./lock-verbs.ts";
+import { type ProfileFlags, profile } from "./profile-verb.ts";
 import { type SetFlags, setProtection } from "./set-verb.ts";
 import { diskList, explain, status, volumes } from "./status-verbs.ts";
 import { type InstallFlags, install } from "./install-verb.ts";
@@ -107,6 +108,7 @@ function createProgram(context: Context, output: Output, version: string, run: R
 	addCareVerbs(program, verb, context, run);
 	addExportVerbs(program, verb, context, run);
 	addBench(program, verb, context, run);
+	addProfile(program, verb, context, run);
 	program.addHelpText(
 		"after",
 		"\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 degraded or data lost, 6 daemon unreachable.\n" +
@@ -369,6 +371,18 @@ function addExportVerbs(program: Command, verb: AddVerb, context: Context, run: 
 		.option("--portmapper <which>", "none, own or system")
 		.option("--name <host>", "what clients call this server where they name no address; they are told of a restart under it too")
 		.action(async (name: string, flags: ServeFlags) => run.print(await exportServe(context, name, flags)));
+}
+
+function addProfile(program: Command, verb: AddVerb, context: Context, run: Run): void {
+	verb(program, "profile", "Show which requests a mount gets, how long they take, for which files and from whom", [
+		"cairn profile demo",
+		"cairn profile demo --follow             # until Ctrl-C",
+		"cairn profile demo --seconds 60 --json",
+	])
+		.argument("<name>")
+		.option("--seconds <n>", "how long one look takes (5; with --follow 1)")
+		.option("--follow", "look again and again, until Ctrl-C")
+		.action(async (name: string, flags: ProfileFlags) => run.print(await profile(context, name, flags)));
 }
 
 function addBench(program: Command, verb: AddVerb, context: Context, run: Run): void {

@@ -34,6 +34,7 @@ import {
 	tryUnmount,
 } from "./mountpoint.ts";
 import { printable } from "./text.ts";
+import { Profiler } from "./profiler.ts";
 import { answerVerb, type DaemonState } from "./verbs.ts";
 
 export interface DaemonOptions {
@@ -91,12 +92,14 @@ export class Daemon {
 	#keeping: Keeping | undefined;
 	#monitor: Monitor | undefined;
 	#exporter: Exporter | undefined;
+	readonly #profiler: Profiler;
 
 	private constructor(options: DaemonOptions, modules: DaemonModules, fuse: FuseHost) {
 		this.#options = options;
 		this.#modules = modules;
 		this.#fuse = fuse;
 		const { clock, sockets, requests } = modules.platform;
+		this.#profiler = new Profiler({ clock, observe: (observer) => this.#server?.observe(observer) });
 		this.#control = new ControlServer(
 			{ socketPath: modules.home.socketPath(options.name) },
 			{
@@ -362,6 +365,7 @@ export class Daemon {
 			script: this.#options.script,
 			umount: () => this.#umount(),
 			handOver: (program) => this.#handOver(program),
+			profiler: this.#shutdown || !this.#server ? undefined : this.#profiler,
 		};
 	}
 

@@ -89,6 +89,12 @@ export const keeperHeapMiB = 8;
 /** How long after the end of its connection a keeper waits for the news of how its daemon ended. */
 export const reportedWithinMs = 2_000;
 
+/** Who follows requests asks again at once. */
+export const profileLingerMs = 3_000;
+/** A look at requests; people want to see something before they forget what they asked. */
+export const profileMs = 5_000;
+export const longestProfileMs = 3_600_000;
+
 /** Monitoring asks every few seconds, from one or two places. */
 export const httpConnections = 16;
 export const httpRequestBytes = 8 * 1024;

@@ -1,12 +1,13 @@
 /** What the daemon does for the command line, verb by verb. Arguments come from outside and are checked; results are JSON. */
-import { utf8ToLatin1 } from "../base/bytes.ts";
+import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { NativeVolume, Progress, ProtectionSet, ScrubStatus, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
 import type { Exporter, NfsDoorStatus, ShownExport } from "./exporter.ts";
 import type { Program } from "./keeper-link.ts";
-import { lostPathsInReply, pathsInCall } from "./limits.ts";
+import { longestProfileMs, lostPathsInReply, pathsInCall, profileMs } from "./limits.ts";
+import type { Profiler } from "./profiler.ts";
 import { printable } from "./text.ts";
 
 /** What a verb sees of the daemon at the moment of the call. */
@@ -24,6 +25,8 @@ export interface DaemonState {
 	readonly logger: Logger;
 	/** The daemon's script: tells versions apart. Undefined where the daemon is no process of its own. */
 	readonly script: string | undefined;
+	/** As the volume. */
+	readonly profiler: Profiler | undefined;
 	umount(): Promise<unknown>;
 	/** @throws FsError REFUSED: nothing could start a successor; ETIMEDOUT: requests do not come to an end. */
 	handOver(program: Program): Promise<unknown>;
@@ -49,6 +52,7 @@ const verbs: Readonly<Record<string, Verb>> = {
 	garbage: (given, _progress, state) => need(state).collectGarbage(flag(given, "dryRun")),
 	verify: (given, progress, state) => verify(given, progress, state),
 	explain: (given, _progress, state) => need(state).explain(utf8ToLatin1(text(given, "path"))),
+	profile: (given, _progress, state) => profile(given, state),
 	locks: (given, _progress, state) => need(state).listLocks(utf8ToLatin1(text(given, "path"))),
 	"locks-break": (given, _progress, state) => breakLocks(given, state),
 	"disk-add": (given, _progress, state) => addDisks(given, state),
@@ -79,6 +83,21 @@ export function answerVerb(verb: string, given: Arguments, progress: ProgressSin
 function need(state: DaemonState): NativeVolume {
 	if (state.volume) return state.volume;
 	throw new FsError("EAGAIN", "control.not-ready", `volume ${state.name} is starting or ending: try again in a moment`);
+}
+
+const pathText = (path: string | undefined): string | null => (path === undefined ? null : latin1ToUtf8(path));
+
+/** Directories get their paths; files have none of their own. */
+async function profile(given: Arguments, state: DaemonState): Promise<unknown> {
+	const volume = need(state);
+	const ms = optionalWhole(given, "ms", 1, longestProfileMs) ?? profileMs;
+	if (state.profiler === undefined)
+		throw new FsError("EAGAIN", "control.no-profiler", `volume ${state.name} is starting or ending: try again in a moment`);
+	const window = await state.profiler.look(ms);
+	const files = [];
+	for (const file of window.files)
+		files.push({ ...file, path: await pathText(await volume.directoryPath(file.ino).catch(() => undefined)) });
+	return { ...window, files, mountpoint: state.mountpoint ?? null };
 }
 
 function needExporter(state: DaemonState): Exporter {

@@ -15,6 +15,7 @@ import { AssertionError, assert } from "../../base/assert.ts";
 import { Deferred, Signal } from "../../base/async.ts";
 import { BufferPool } from "../../base/buffer-pool.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
+import type { RequestObserver } from "../../base/profile.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { FuseChannel, Platform, RequestIdentity, RequestScope } from "../../platform/interface.ts";
 import type { Changed, HandleId, Ino, RequestMarks, ResumedSession, Volume } from "../../volume/interface.ts";
@@ -135,7 +136,12 @@ export interface FuseServer {
 	/** Resolves when the kernel believes nothing of before any more. False: that is not known after some seconds (`writeOutMs`); it goes on by itself. */
 	changedElsewhere(change: ForeignChange): Promise<boolean>;
 	counters(): FuseCounters;
+	/** Tells of every request from now on, but for those that wait for a lock or want no reply; undefined: nobody watches. */
+	observe(observer: RequestObserver | undefined): void;
 }
+
+/** `fuse_in_header` and `fuse_write_in` (linux/fuse.h). */
+const writeHeaderBytes = inHeaderBytes + 40;
 
 /** Opcodes without a reply. */
 const silent: ReadonlySet<number> = new Set([opcodes.FORGET, opcodes.BATCH_FORGET, opcodes.INTERRUPT, opcodes.NOTIFY_REPLY]);
@@ -159,6 +165,7 @@ class Server implements FuseServer {
 	readonly #idle = new Signal();
 	readonly #session: RequestSession | undefined;
 	readonly #scope: RequestScope | undefined;
+	#observer: RequestObserver | undefined;
 	#errors = 0;
 	#interrupts = 0;
 	#pauses = 0;
@@ -248,6 +255,10 @@ class Server implements FuseServer {
 		};
 	}
 
+	observe(observer: RequestObserver | undefined): void {
+		this.#observer = observer;
+	}
+
 	#changed({ position }: Changed): void {
 		if (position > this.#door.position) this.#door.position = position;
 	}
@@ -279,9 +290,16 @@ class Server implements FuseServer {
 		const weight = request.length + Math.min(asks, maxBytesInFlight);
 		const waits = header.opcode === opcodes.SETLKW;
 		if (!waits) this.#begin(weight);
+		if (!waits && this.#observer !== undefined) this.#tell(this.#observer, header, request, asks);
 		const run = (): void => (waits ? this.#runWaiting(header, request, end) : this.#run(header, request, end, weight));
 		if (this.#scope === undefined) run();
 		else this.#scope.run(identityOf(header), run);
+	}
+
+	#tell(observer: RequestObserver, header: RequestHeader, request: Uint8Array, asks: number): void {
+		const { opcode, nodeid, pid } = header;
+		const brings = opcode === opcodes.WRITE ? Math.max(0, request.length - writeHeaderBytes) : Math.max(0, asks - outHeaderBytes);
+		observer.began(keyOfHeader(header), operationNames.get(opcode) ?? `opcode ${opcode}`, nodeid, pid, brings);
 	}
 
 	#arrived(header: RequestHeader): void {
@@ -374,6 +392,7 @@ class Server implements FuseServer {
 
 	#end(header: RequestHeader, weight: number): void {
 		this.#session?.end(header);
+		if (this.#observer !== undefined) this.#observer.ended(keyOfHeader(header));
 		this.#inFlight--;
 		this.#bytesInFlight -= weight;
 		assert(this.#inFlight >= 0 && this.#bytesInFlight >= 0, "more FUSE requests ended than began");

@@ -688,6 +688,8 @@ export interface NativeVolume extends Volume {
 	setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet>;
 	/** Path relative to the root, byte string, "" = the root. */
 	explain(path: string): Promise<Explanation>;
+	/** From the root, for people; undefined: no directory, or too many names would have to be looked through. */
+	directoryPath(ino: Ino): Promise<string | undefined>;
 	/** Of one path (as in `explain`), or of all with "". @throws FsError ENOENT. */
 	listLocks(path: string): Promise<LockList>;
 	/** Takes locks of a file away from those who hold them, and does not tell them: all, or those of one owner of the list. @throws FsError ENOENT. */

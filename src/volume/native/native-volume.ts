@@ -103,7 +103,7 @@ import { LedgerBook, segmentsLedger } from "./ledger.ts";
 import { Scrubber } from "./scrubber.ts";
 import { Sealer } from "./sealer.ts";
 import { type StatusModules, volumeLedger, volumeStatus } from "./status.ts";
-import { effectiveProtection, explainPath, type MetadataCheck, resolvePath, verifyVolume } from "./verify.ts";
+import { directoryPath, effectiveProtection, explainPath, type MetadataCheck, resolvePath, verifyVolume } from "./verify.ts";
 
 export interface NativeOptions {
 	readonly garbage?: GarbageTimes;
@@ -1428,6 +1428,10 @@ export class LocalVolume implements NativeVolume {
 		const waitingFor = options.now ? await this.#protector.wait(inode.ino, onProgress) : undefined;
 		const redundancy = await this.#core.view((tx) => effectiveProtection(this.#core, tx, resolvePath(tx, path)));
 		return { redundancy, warnings, done: options.now && waitingFor === undefined, waitingFor: waitingFor ?? "" };
+	}
+
+	directoryPath(ino: Ino): Promise<string | undefined> {
+		return this.#core.view((tx) => directoryPath(tx, ino));
 	}
 
 	async listLocks(path: string): Promise<LockList> {

@@ -265,6 +265,26 @@ function pathOfDirectory(tx: RecordTransaction, directory: Inode): string {
 	return `/${pathFrom(tx, directory.parent, entry?.value.name ?? `#${directory.ino}`)}`;
 }
 
+/** Deeper paths are not shown. */
+const maxDepthShown = 64;
+/** Names have cookies in the order of their making: of a directory with very many, one that came late is not looked for. */
+const namesLookedThrough = 4096;
+
+/** Undefined: it is none, it has no name any more, or it is one of too many. */
+export function directoryPath(tx: RecordTransaction, ino: Ino): string | undefined {
+	let path = "";
+	let directory = tx.get(inodeRecord, ino);
+	for (let depth = 0; directory?.type === "directory" && depth < maxDepthShown; depth++) {
+		const { ino: own, parent } = directory;
+		if (own === parent) return path === "" ? "/" : path;
+		const entry = tx.scan(cookieRecord, cookieRecord.prefix(parent), { limit: namesLookedThrough }).find(({ value }) => value.ino === own);
+		if (entry === undefined) return undefined;
+		path = `/${entry.value.name}${path}`;
+		directory = tx.get(inodeRecord, parent);
+	}
+	return undefined;
+}
+
 export async function explainPath(core: Core, data: FileData, path: string): Promise<Explanation> {
 	const plan = await core.view((tx) => {
 		const found = resolvePath(tx, path);
