@@ -27,6 +27,10 @@ export function apply(state: LockState, command: Command, nowMs: number): readon
 	return effects;
 }
 
+function hasShared(resource: Resource, { owner, want }: Request): boolean {
+	return want.kind === "range" && resource.holds.some((hold) => hold.owner.id === owner.id && hold.class === "fcntl-shared");
+}
+
 /** One command under way. */
 class Step {
 	readonly #state: LockState;
@@ -120,7 +124,7 @@ class Step {
 		}
 		// What flock(2) converts is given up first, whatever becomes of the rest.
 		if (want.kind === "range" && familyOf(want.class) === "flock") this.#giveUpFlock(resource, owner, want.class);
-		const held = blockers(resource, request);
+		const held = this.#state.upgradesBlindly && hasShared(resource, request) ? [] : blockers(resource, request);
 		this.#breakLeases(resource, request);
 		const behind = barriers(resource, resource.queue.length, request);
 		const leased = leasesInTheWay(resource, request).length > 0;

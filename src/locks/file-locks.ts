@@ -11,7 +11,7 @@
 import { assert } from "../base/assert.ts";
 import { Deferred } from "../base/async.ts";
 import { FsError } from "../base/errors.ts";
-import type { Clock } from "../platform/interface.ts";
+import type { Clock, SimulationHooks } from "../platform/interface.ts";
 import { apply, createLockState, holdsOf, type LockState, test, waitedFor, waitersOf } from "./core.ts";
 import type { Command, Effect, Hold, LockCounters, Owner, RefusalCode, Request } from "./interface.ts";
 import { fileLockLimits, lockLimits } from "./limits.ts";
@@ -80,6 +80,7 @@ export interface FileLockModules {
 	readonly clock: Clock;
 	/** Undefined: locks end with this process. */
 	readonly memory: LockMemory | undefined;
+	readonly simulation?: SimulationHooks | undefined;
 }
 
 const doorId = (id: string): string => `fuse:${id}`;
@@ -87,7 +88,7 @@ const noRequest: RequestName = { low: 0, high: 0 };
 
 export class FileLocks {
 	readonly #modules: FileLockModules;
-	readonly #state: LockState = createLockState(lockLimits);
+	readonly #state: LockState;
 	readonly #waiting = new Map<string, Deferred<void>>();
 	/** Names of requests that changed something, the newest last: carried over when the memory is written anew. */
 	#notes: RequestName[] = [];
@@ -97,6 +98,7 @@ export class FileLocks {
 
 	constructor(modules: FileLockModules) {
 		this.#modules = modules;
+		this.#state = createLockState(lockLimits, modules.simulation?.planted("locks-upgraded-blindly"));
 		const left = createLockState(lockLimits);
 		for (const record of modules.memory?.found ?? []) this.#replay(left, record);
 		for (const [ino, { holds }] of left.resources)

@@ -63,6 +63,8 @@ export interface Resource {
 
 export interface LockState {
 	readonly limits: LockLimits;
+	/** A bug that is planted: who makes an exclusive lock of a shared one is not held against those who share it. */
+	readonly upgradesBlindly: boolean;
 	readonly resources: Map<number, Resource>;
 	readonly waiters: Map<string, Waiter>;
 	readonly waitersByOwner: Map<string, Set<Waiter>>;
@@ -73,9 +75,10 @@ export interface LockState {
 
 const histogram = (): Histogram => ({ counts: [...histogramMs, 0].map(() => 0), sumMs: 0, count: 0 });
 
-export function createLockState(limits: LockLimits): LockState {
+export function createLockState(limits: LockLimits, upgradesBlindly = false): LockState {
 	return {
 		limits,
+		upgradesBlindly,
 		resources: new Map(),
 		waiters: new Map(),
 		waitersByOwner: new Map(),

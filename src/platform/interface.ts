@@ -80,7 +80,8 @@ export type PlantedBug =
 	| "set-time-lost"
 	| "young-garbage"
 	| "reserve-shown-free"
-	| "locks-not-kept";
+	| "locks-not-kept"
+	| "locks-upgraded-blindly";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,6 +13,8 @@ export interface Fault {
 	readonly hurts: boolean;
 	/** Only while no daemon runs. */
 	readonly offline?: boolean;
+	/** Only of disks that hold the metadata. */
+	readonly mirrors?: boolean;
 	strike(faults: Faults, path: string, random: Prng): void;
 }
 
@@ -108,14 +110,22 @@ export const faultTable: readonly Fault[] = [
 		offline: true,
 		strike: ({ world }, path, random) => void world.rot(path, random.pick([0.001, 0.1, 1])),
 	},
+	{
+		name: "mirrors-lost",
+		weight: 3,
+		hurts: true,
+		offline: true,
+		mirrors: true,
+		strike: (faults, path, random) => faults.leaveOneMirror(path, random),
+	},
 ];
 
 export class Faults {
 	readonly #sim: Simulation;
 	/** Hurt since everything was last seen whole. */
 	readonly hurt = new Set<string>();
-	/** Disks with metadata on them: what is lost of these matters most. */
-	readonly mirrors = new Set<string>();
+	/** Disks that hold the metadata now: what is lost of these matters most. */
+	mirrors: readonly string[] = [];
 	readonly #old = new Map<string, DiskSnapshot>();
 
 	constructor(sim: Simulation) {
@@ -126,11 +136,11 @@ export class Faults {
 		return this.#sim.world;
 	}
 
-	/** One fault, if the rule allows it. */
-	strike(life: Life | undefined, name: string): void {
+	/** One fault, if the rule allows it. `kind`: no other than that. */
+	strike(life: Life | undefined, name: string, kind?: string): void {
 		const { plan } = this.#sim;
 		const random = this.#sim.randomOf(name);
-		const possible = faultTable.filter((fault) => (fault.offline ?? false) === (life === undefined));
+		const possible = faultTable.filter((fault) => (fault.offline ?? false) === (life === undefined) && (kind ?? fault.name) === fault.name);
 		const fault = this.#sim.pickWeighted(possible, random);
 		if (fault === undefined) return;
 		const path = this.#target(fault, plan.tolerance, random);
@@ -144,7 +154,10 @@ export class Faults {
 	/** A disk that was hurt already may always be hurt again. */
 	#target(fault: Fault, tolerance: number, random: Prng): string | undefined {
 		const paths = this.#sim.inUse;
-		const some = fault.offline && random.chance(0.6) ? paths.filter((path) => this.mirrors.has(path) && !this.hurt.has(path)) : paths;
+		const some =
+			fault.mirrors || (fault.offline && random.chance(0.6))
+				? this.mirrors.filter((path) => paths.includes(path) && !this.hurt.has(path))
+				: paths;
 		const candidates = !fault.hurts || this.hurt.size < tolerance ? some : [...this.hurt];
 		return candidates.length === 0 ? undefined : random.pick(candidates);
 	}
@@ -200,6 +213,19 @@ export class Faults {
 
 	jump(random: Prng): void {
 		this.#sim.node.jumpClock(random.pick([-3_600_000, -5_000, 5_000, 86_400_000]));
+	}
+
+	/** As many copies of the metadata are gone at once as may be: what is left must have everything. */
+	leaveOneMirror(first: string, random: Prng): void {
+		const { tolerance } = this.#sim.plan;
+		const others = this.mirrors.filter((path) => path !== first);
+		const left = others.length === 0 ? undefined : random.pick(others);
+		for (const path of [first, ...others.filter((other) => other !== left)]) {
+			if (!this.world.disk(path).present || (!this.hurt.has(path) && this.hurt.size >= tolerance)) continue;
+			this.hurt.add(path);
+			if (random.chance(0.5)) this.world.wipe(path);
+			else this.world.vanish(path);
+		}
 	}
 
 	comeBackOld(path: string): void {

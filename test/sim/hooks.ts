@@ -44,6 +44,7 @@ export const canaries: readonly Canary[] = [
 	"young-garbage",
 	"reserve-shown-free",
 	"locks-not-kept",
+	"locks-upgraded-blindly",
 ];
 
 export class Hooks implements SimulationHooks {

@@ -308,7 +308,9 @@ export class Simulation {
 		const { plan } = this;
 		this.#lives++;
 		if (plan.faultEveryMs > 0) {
-			// As many as are tolerated at once: then the one mirror that is left must have everything.
+			// The moment at which a copy that was not made durable is missed.
+			if (before === "cut" && this.#random.chance(0.4)) this.#faults.strike(undefined, `${this.#lives}.mirrors`, "mirrors-lost");
+			// As many as are tolerated at once.
 			const strikes = this.#random.chance(0.3) ? plan.tolerance : this.#random.below(2);
 			for (let i = 0; i < strikes; i++) this.#faults.strike(undefined, `${this.#lives}.off${i}`);
 		}
@@ -704,7 +706,7 @@ export class Simulation {
 		const { disks } = await life.volume.status();
 		this.inUse = disks.map((disk) => disk.path);
 		this.#staying = disks.filter((disk) => disk.state === "healthy").length;
-		for (const disk of disks) if (disk.metadata) this.#faults.mirrors.add(disk.path);
+		this.#faults.mirrors = disks.filter((disk) => disk.metadata).map((disk) => disk.path);
 	}
 
 	/** What is there now, as one number. */

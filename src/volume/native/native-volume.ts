@@ -200,7 +200,8 @@ export class LocalVolume implements NativeVolume {
 		this.#core = modules.core;
 		this.#handles = new HandleTable(modules.session?.handles);
 		const { clock, simulation } = this.#core.platform;
-		this.locks = new FileLocks({ clock, memory: simulation?.planted("locks-not-kept") ? undefined : modules.session?.locks });
+		const memory = simulation?.planted("locks-not-kept") ? undefined : modules.session?.locks;
+		this.locks = new FileLocks({ clock, memory, simulation });
 		this.clientLocks = new ClientLockBook({ core: this.#core, locks: this.locks, ...modules.clientLocks });
 		this.id = options.id;
 		this.name = options.name;
