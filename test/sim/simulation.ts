@@ -107,6 +107,8 @@ const linesShown = 60;
 const careRefusals: readonly string[] = ["REFUSED", "NOTFOUND"];
 /** Virtual time that anything may take, with hung disks. */
 const patienceMs = 3_600_000;
+/** Longer than anything in the background waits for its next look. */
+const restMs = 12_000;
 /** From the end of all faults until everything is whole. */
 const repairMs = 900_000;
 
@@ -801,8 +803,8 @@ export class Simulation {
 		await this.#look(life, ending);
 		for (const { handle } of this.#carried.flat()) await life.volume.close(handle);
 		await this.#repair(life);
-		await this.#settle(life);
 		await this.#tidy(life);
+		await this.#settle(life);
 		await this.#noteDisks(life);
 		const status = await life.volume.status();
 		const ledger = await life.volume.ledger();
@@ -837,10 +839,17 @@ export class Simulation {
 		if (odd.length > 0) this.fail(`garbage is left: ${JSON.stringify(odd)}`);
 	}
 
-	/** Nothing is left to be done in the background. */
+	/** Nothing is left to be done in the background: what has died is compacted after ten seconds, and status must not be of the moment before. */
 	async #settle(life: Life): Promise<void> {
 		await life.volume.syncAll();
 		await this.world.sleep(3_000);
 		await life.volume.syncAll();
+		for (let before = -1; ; ) {
+			const { active, movedBytes, freedBytes } = (await life.volume.status()).compaction;
+			const now = active ? -1 : movedBytes + freedBytes;
+			if (now >= 0 && now === before) return;
+			before = now;
+			await this.world.sleep(restMs);
+		}
 	}
 }
