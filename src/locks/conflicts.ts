@@ -56,7 +56,18 @@ function boundRanges(resource: Resource, owner: Owner, { io, range }: Operation)
 
 function denyingOpens(resource: Resource, owner: Owner, { access }: Operation): readonly Owner[] {
 	if (access === 0) return [];
-	return resource.opens.filter((open) => open.owner.id !== owner.id && (open.sharing.deny & access) !== 0).map((open) => open.owner);
+	return resource.opens.filter((open) => !isOwn(open.owner, owner) && (open.sharing.deny & access) !== 0).map((open) => open.owner);
+}
+
+/** What a machine has open denies nothing to the operations of that machine which name no open. */
+function isOwn(a: Owner, b: Owner): boolean {
+	return a.id === b.id || (a.host !== undefined && a.host === b.host);
+}
+
+/** Operations under way that an open would deny: it waits for their end, which they come to by themselves. */
+export function operationsInTheWay(resource: Resource, { owner, want }: Pick<Request, "owner" | "want">): boolean {
+	if (want.kind !== "open" || want.sharing.deny === 0) return false;
+	return resource.operations.some((one) => (one.access & want.sharing.deny) !== 0 && !isOwn(one.owner, owner));
 }
 
 /** What the request is for those who cache. */
@@ -93,6 +104,8 @@ function bars(earlier: Want, later: Want): boolean {
 	if (earlier.kind === "range" && later.kind === "range")
 		return rangesConflict(earlier, later, false) || rangesConflict(later, earlier, false);
 	if (earlier.kind === "mode" && later.kind === "mode") return modesConflict(earlier.mode, later.mode);
+	// An open that waits for operations to end would wait for ever if others came after them.
+	if (earlier.kind === "open" && later.kind === "operation") return (earlier.sharing.deny & later.access) !== 0;
 	return false;
 }
 
@@ -101,10 +114,13 @@ function bars(earlier: Want, later: Want): boolean {
  * it would be told of a conflict with somebody who holds nothing.
  */
 export function barriers(resource: Resource, queueEnd: number, request: Request): readonly Owner[] {
-	if (!request.patient) return [];
+	if (!request.patient && request.want.kind !== "operation") return [];
+	const { want } = request;
+	// Who caches brings back what it has: the others wait for just that.
+	if (want.kind === "operation" && resource.leases.some(({ key }) => key === want.leaseKey)) return [];
 	const found: Owner[] = [];
 	for (const { request: earlier } of resource.queue.slice(0, queueEnd)) {
-		if (earlier.owner.id === request.owner.id || !bars(earlier.want, request.want)) continue;
+		if (isOwn(earlier.owner, request.owner) || !bars(earlier.want, request.want)) continue;
 		if (!blockers(resource, earlier).some((blocker) => blocker.id === request.owner.id)) found.push(earlier.owner);
 	}
 	return found;

@@ -9,12 +9,32 @@
  *  C4 An unlock and whatever a death takes away are never refused for want of room.
  */
 import { assert } from "../base/assert.ts";
-import { barriers, blockers, conflictsWithHold, grantableLease, isDeadlock, leasesInTheWay, waitsFor } from "./conflicts.ts";
+import {
+	barriers,
+	blockers,
+	conflictsWithHold,
+	grantableLease,
+	isDeadlock,
+	leasesInTheWay,
+	operationsInTheWay,
+	waitsFor,
+} from "./conflicts.ts";
 import { addHold, carve, growthOfAdding, growthOfCarving, removeHolds, unstack } from "./holds.ts";
 import type { Command, Effect, Hold, Owner, RefusalCode, Request, WaitingView } from "./interface.ts";
 import { familyOf, type LockClass, type LockFamily } from "./matrix.ts";
 import { type Range, wholeFile } from "./range.ts";
-import { dequeue, enqueue, type Lease, type LockState, observe, type Resource, resourceOf, tidy, type Waiter } from "./state.ts";
+import {
+	dequeue,
+	enqueue,
+	type Lease,
+	type LockState,
+	observe,
+	type OpenEntry,
+	type Resource,
+	resourceOf,
+	tidy,
+	type Waiter,
+} from "./state.ts";
 
 export { createLockState, isPlain, type LockState } from "./state.ts";
 
@@ -82,6 +102,14 @@ class Step {
 			case "close":
 				resource.opens = resource.opens.filter(({ id }) => id !== command.id);
 				break;
+			case "enter-open":
+				resource.opens = withOpen(resource, command);
+				break;
+			case "enter-operation": {
+				const { id, event, leaseKey, access } = command.operation;
+				resource.operations.push({ id, owner: command.owner, event, leaseKey, access });
+				break;
+			}
 			case "done":
 				resource.operations = resource.operations.filter(({ id }) => id !== command.id);
 				break;
@@ -128,7 +156,7 @@ class Step {
 		this.#breakLeases(resource, request);
 		const behind = barriers(resource, resource.queue.length, request);
 		const leased = leasesInTheWay(resource, request).length > 0;
-		if (held.length === 0 && behind.length === 0 && !leased) {
+		if (held.length === 0 && behind.length === 0 && !leased && !operationsInTheWay(resource, request)) {
 			this.#grant(resource, request, undefined);
 			return;
 		}
@@ -146,7 +174,8 @@ class Step {
 
 	#conflict({ key, want }: Request): void {
 		this.#state.counters.conflicts++;
-		if (want.kind === "open" || want.kind === "operation") this.#refuse(key, "EBUSY", "somebody has it open and allows no other");
+		const isDenied = want.kind === "open" || (want.kind === "operation" && want.access !== 0);
+		if (isDenied) this.#refuse(key, "EBUSY", "somebody has it open and allows no other");
 		else this.#refuse(key, "EAGAIN", "somebody holds it");
 	}
 
@@ -218,10 +247,10 @@ class Step {
 				resource.modes.push({ owner, mode: want.mode, sinceMs: this.#nowMs });
 				break;
 			case "open":
-				resource.opens = [...resource.opens.filter(({ id }) => id !== want.id), { id: want.id, owner, sharing: want.sharing }];
+				resource.opens = withOpen(resource, { id: want.id, owner, sharing: want.sharing });
 				break;
 			case "operation":
-				resource.operations.push({ id: want.id, owner, event: want.event, leaseKey: want.leaseKey });
+				resource.operations.push({ id: want.id, owner, event: want.event, leaseKey: want.leaseKey, access: want.access });
 		}
 		this.#effects.push({ kind: "granted", key, ino: resource.ino, owner, want });
 		this.#refuseNewCycles(resource, owner);
@@ -259,7 +288,7 @@ class Step {
 				this.#conflict(request);
 				return true;
 			}
-			if (held || leased || barriers(resource, place, request).length > 0) continue;
+			if (held || leased || operationsInTheWay(resource, request) || barriers(resource, place, request).length > 0) continue;
 			dequeue(this.#state, resource, waiter);
 			const room = this.#roomFor(resource, request);
 			if (room === undefined) this.#grant(resource, request, waiter);
@@ -306,9 +335,17 @@ class Step {
 	}
 
 	#breakLocks(resource: Resource, owner: string | undefined): void {
-		const before = resource.holds.length;
-		this.#drop(resource, (hold) => owner === undefined || hold.owner.id === owner);
-		this.#state.counters.broken += before - resource.holds.length;
+		const count = (): number => resource.holds.length + resource.opens.length + resource.leases.length;
+		const before = count();
+		const isMeant = (one: Owner): boolean => owner === undefined || one.id === owner;
+		this.#drop(resource, (hold) => isMeant(hold.owner));
+		// An open that denies nothing is in nobody's way, and belongs to somebody who goes on using it.
+		resource.opens = resource.opens.filter((open) => !isMeant(open.owner) || (owner === undefined && open.sharing.deny === 0));
+		for (const lease of resource.leases.filter((one) => isMeant(one.owner))) {
+			this.#effects.push({ kind: "revoked", ino: resource.ino, key: lease.key, owner: lease.owner, to: 0 });
+			resource.leases = resource.leases.filter((one) => one !== lease);
+		}
+		this.#state.counters.broken += before - count();
 	}
 
 	#dropClient(client: string): void {
@@ -394,10 +431,17 @@ class Step {
 	}
 }
 
-/** When `tick` has something to do; Infinity: never. */
-export function nextTick(state: LockState): number {
+function withOpen({ opens }: Resource, { id, owner, sharing }: OpenEntry): OpenEntry[] {
+	return [...opens.filter((open) => open.id !== id), { id, owner, sharing }];
+}
+
+/** When `tick` has something to do; Infinity: never. Looks at these inodes, or at all. */
+export function nextTick(state: LockState, among: Iterable<number> = state.resources.keys()): number {
 	let soonest = Number.POSITIVE_INFINITY;
-	for (const { leases, queue } of state.resources.values()) {
+	for (const ino of among) {
+		const resource = state.resources.get(ino);
+		if (resource === undefined) continue;
+		const { leases, queue } = resource;
 		for (const { breaking } of leases) soonest = Math.min(soonest, breaking?.deadlineMs ?? soonest);
 		for (const { request } of queue) soonest = Math.min(soonest, request.deadlineMs ?? soonest);
 	}

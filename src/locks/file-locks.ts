@@ -6,16 +6,19 @@
  *  T1 What a command changed is in the lock memory before any promise that it settles.
  *  T2 Each waiting request has one entry in `#waiting`; it goes when the core answers.
  *  T3 A request of a predecessor that changed something is not carried out again: `#before` has its name until no request can come again.
+ *  T5 An inode is bound (admission.ts) whenever it is not PLAIN, or somebody waits to operate on it or to open it. While it is, the core knows every open file and every operation under way there.
+ *  T6 Who waits to be admitted holds no admission.
  *  T4 While grace lasts nothing is locked but what was held before: who asks for more waits (programs here) or is sent away (clients elsewhere).
  */
 import { assert } from "../base/assert.ts";
 import { Deferred } from "../base/async.ts";
 import { FsError } from "../base/errors.ts";
 import type { Clock, SimulationHooks } from "../platform/interface.ts";
-import { apply, createLockState, holdsOf, type LockState, test, waitedFor, waitersOf } from "./core.ts";
-import type { Command, Effect, Hold, LockCounters, Owner, RefusalCode, Request } from "./interface.ts";
-import { fileLockLimits, lockLimits } from "./limits.ts";
-import { familyOf, isExclusive, type LockClass, type LockFamily } from "./matrix.ts";
+import { type Access, type Admission, AdmissionTable, type Asker, doorOf, isBoundByRanges, operationOf, type Place } from "./admission.ts";
+import { apply, createLockState, holdsOf, isPlain, type LockState, nextTick, test, waitedFor, waitersOf } from "./core.ts";
+import type { Command, Effect, Hold, LockCounters, LockDoor, Owner, RefusalCode, Request } from "./interface.ts";
+import { admissionLimits, fileLockLimits, lockLimits } from "./limits.ts";
+import { familyOf, isExclusive, type LeaseFamily, type LockClass, type LockFamily, type Sharing } from "./matrix.ts";
 import { isNamed, type LockMemory, type LockRecord, type RequestName, type StoredLock } from "./memory.ts";
 import type { Range } from "./range.ts";
 
@@ -53,6 +56,44 @@ export interface RemoteShare {
 	readonly owner: string;
 	readonly access: number;
 	readonly deny: number;
+	/** Its address: what it does itself is not denied. */
+	readonly host: string;
+}
+
+/** An open file of the volume, for the core: shown to it when the inode is bound. */
+export interface OpenHandle {
+	readonly handle: number;
+	readonly asker: Asker;
+	/** Bits of `share` in matrix.ts. */
+	readonly access: number;
+}
+
+/** What a door asks to cache. */
+export interface LeaseRequest {
+	readonly ino: number;
+	/** Names it; a door's clients keep their own apart. */
+	readonly key: string;
+	readonly door: LockDoor;
+	readonly client: string;
+	readonly family: LeaseFamily;
+	/** Bits of `leaseBits` in matrix.ts. */
+	readonly state: number;
+}
+
+export interface LeaseListener {
+	/** To be given back down to `to`, with `answerLease`, before its time is over. */
+	broken(to: number, epoch: number): void;
+	/** Its time is over: it is `to` now. */
+	revoked(to: number): void;
+}
+
+/** A byte-range lock as SMB has them: of one open, stacking, binding for other SMB opens. */
+export interface SmbLock {
+	readonly ino: number;
+	readonly handle: number;
+	readonly client: string;
+	readonly exclusive: boolean;
+	readonly range: Range;
 }
 
 export interface HeldLock {
@@ -81,6 +122,9 @@ export interface FileLockModules {
 	/** Undefined: locks end with this process. */
 	readonly memory: LockMemory | undefined;
 	readonly simulation?: SimulationHooks | undefined;
+	readonly admissions?: AdmissionTable;
+	/** Files that are open on an inode. */
+	readonly opensOf?: (ino: number) => readonly OpenHandle[];
 }
 
 const doorId = (id: string): string => `fuse:${id}`;
@@ -95,10 +139,22 @@ export class FileLocks {
 	#before = new Set<string>();
 	/** T4: who waits for its end, by the key of the request. Undefined: there is no grace. */
 	#grace: Map<string, Deferred<void>> | undefined;
+	readonly #admissions: AdmissionTable;
+	readonly #listeners = new Map<string, LeaseListener>();
+	/** Numbers what the core is asked. */
+	#asked = 0;
+	/** Who waits to be admitted or to open. */
+	#waitingToEnter = 0;
+	#cancelTick: () => void = () => {};
+	#tickAtMs = Number.POSITIVE_INFINITY;
+	/** Inodes where something ends with time. */
+	readonly #timed = new Set<number>();
 
 	constructor(modules: FileLockModules) {
 		this.#modules = modules;
 		this.#state = createLockState(lockLimits, modules.simulation?.planted("locks-upgraded-blindly"));
+		this.#admissions = modules.admissions ?? new AdmissionTable();
+		this.#admissions.onDone((ino, id) => this.#run({ kind: "done", ino, id }, noRequest));
 		const left = createLockState(lockLimits);
 		for (const record of modules.memory?.found ?? []) this.#replay(left, record);
 		for (const [ino, { holds }] of left.resources)
@@ -204,9 +260,10 @@ export class FileLocks {
 	dropHandle(ino: number, handle: number): void {
 		if (!this.#state.resources.has(ino)) return;
 		this.#run({ kind: "drop-handle", ino, handle }, noRequest);
+		if (!this.#admissions.passes(ino)) this.#run({ kind: "close", ino, id: handleId(handle) }, noRequest);
 	}
 
-	/** An operator's: locks of one owner (as `list` names it), or all. Answers how many ranges there were. */
+	/** An operator's: locks, shares and leases of one owner (as `list` names it), or all. Answers how many there were. */
 	breakLocks(ino: number, owner: string | undefined): number {
 		const before = this.#state.counters.broken;
 		this.#run({ kind: "break-locks", ino, owner }, noRequest);
@@ -221,10 +278,11 @@ export class FileLocks {
 	 * @throws FsError as `lock`.
 	 */
 	lockRemote(lock: RemoteLock, wait: boolean): Promise<void> | undefined {
+		const deadlineMs = wait ? undefined : this.#nowMs + admissionLimits.answerMs;
 		const lockClass: LockClass = lock.exclusive ? "nfs-exclusive" : "nfs-shared";
 		const want = { kind: "range", class: lockClass, range: lock.range, handle: undefined } as const;
 		const owner = remoteOwner(lock.client, lock.owner);
-		const request = { ino: lock.ino, key: remoteKey(lock), owner, want, patient: wait, victim: true, deadlineMs: undefined } as const;
+		const request = { ino: lock.ino, key: remoteKey(lock), owner, want, patient: wait, victim: true, deadlineMs } as const;
 		return this.#ask({ kind: "request", ...request }, noRequest);
 	}
 
@@ -282,7 +340,10 @@ export class FileLocks {
 
 	/** Clients elsewhere that hold something of a file, by their numbers. */
 	remoteClientsOf(ino: number): readonly number[] {
-		const clients = holdsOf(this.#state, ino).flatMap(({ owner }) => (owner.door === "nfs" ? [remoteNumber(owner.client)] : []));
+		const shares = (this.#state.resources.get(ino)?.opens ?? []).filter(({ id }) => isShareId(id));
+		const clients = [...holdsOf(this.#state, ino), ...shares].flatMap(({ owner }) =>
+			owner.door === "nfs" ? [remoteNumber(owner.client)] : [],
+		);
 		return [...new Set(clients)];
 	}
 
@@ -291,24 +352,212 @@ export class FileLocks {
 		this.#run({ kind: "drop-client", client: remoteClient(client) }, noRequest);
 	}
 
-	/** @throws FsError EBUSY (somebody denies it, or does what it would deny), ENOLCK. */
-	share({ ino, client, owner: of, access, deny }: RemoteShare): void {
-		const { id, owner } = shareOwner(client, of);
+	/**
+	 * Undefined when it is granted, else it waits for operations that it denies to end, or for a lease.
+	 * @throws FsError EBUSY (somebody denies it, or does what it would deny), ENOLCK, EAGAIN (it took too long).
+	 */
+	share({ ino, client, owner: of, access, deny, host }: RemoteShare): Promise<void> | undefined {
+		const { id, owner } = shareOwner(client, of, host);
 		const want = { kind: "open", id, sharing: { access, deny } } as const;
-		const request = { ino, key: `${id}:${ino}`, owner, want, patient: false, victim: true, deadlineMs: undefined } as const;
-		const later = this.#ask({ kind: "request", ...request }, noRequest);
-		assert(later === undefined, "leases that an open would wait for are not given to anybody yet");
+		const deadlineMs = this.#nowMs + admissionLimits.answerMs;
+		if (deny !== 0) this.#bind(ino);
+		return this.#ask({ kind: "request", ino, key: `${id}:${ino}`, owner, want, patient: false, victim: false, deadlineMs }, noRequest);
+	}
+
+	/** Held before: entered as it was, without asking. */
+	restoreShare({ ino, client, owner: of, access, deny, host }: RemoteShare): void {
+		const { id, owner } = shareOwner(client, of, host);
+		if (deny !== 0) this.#bind(ino);
+		this.#run({ kind: "enter-open", ino, id, owner, sharing: { access, deny } }, noRequest);
 	}
 
 	unshare({ ino, client, owner }: Pick<RemoteShare, "ino" | "client" | "owner">): void {
 		this.#run({ kind: "close", ino, id: shareOwner(client, owner).id }, noRequest);
 	}
 
-	sharesOf(client: number, ino: number): readonly Omit<RemoteShare, "ino" | "client">[] {
+	sharesOf(client: number, ino: number): readonly Omit<RemoteShare, "ino" | "client" | "host">[] {
 		const before = `${remoteClient(client)}:share:`;
 		return (this.#state.resources.get(ino)?.opens ?? [])
 			.filter(({ id }) => id.startsWith(before))
 			.map(({ id, sharing }) => ({ owner: id.slice(before.length), ...sharing }));
+	}
+
+	// ── admissions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Whether operations of this kind are let in unasked. */
+	passes(ino: number, access: Access, asker: Asker): boolean {
+		return this.#admissions.passes(ino) && !isBoundByRanges(access, asker);
+	}
+
+	/**
+	 * Lets an operation in at all the places that it touches; whoever gets them releases them. Waits, holding nothing, for leases that are in its way (T6).
+	 * @throws FsError EBUSY `locks.denied` (an open elsewhere allows it to nobody), EAGAIN (it may be tried later; SMB: locked).
+	 */
+	async admit(places: readonly Place[], asker: Asker): Promise<Admission[]> {
+		for (let tries = 0; tries < admissionLimits.tries; tries++) {
+			const held: Admission[] = [];
+			let wait: Promise<Admission> | undefined;
+			try {
+				for (const place of places) {
+					const next = this.#enter(place, asker);
+					if (next instanceof Promise) {
+						wait = next;
+						break;
+					}
+					held.push(next);
+				}
+			} catch (error) {
+				for (const one of held) one.release();
+				throw error;
+			}
+			if (wait === undefined) return held;
+			for (const one of held) one.release();
+			const granted = await wait;
+			if (places.length === 1) return [granted];
+			granted.release();
+		}
+		throw refusal("EAGAIN", "the inodes that it touches are leased again and again");
+	}
+
+	#enter({ ino, access, range, opened = false }: Place, asker: Asker): Admission | Promise<Admission> {
+		if (this.passes(ino, access, asker)) return this.#admissions.enter(ino, access, asker, opened);
+		const id = `operation:${++this.#asked}`;
+		const owner = askerOwner(asker);
+		const operation = operationOf(access, asker, opened);
+		const want = { kind: "operation", id, ...operation, range, leaseKey: asker.leaseKey } as const;
+		const later = this.#askToEnter({ ino, key: id, owner, want });
+		const enter = (): Admission => this.#admissions.enter(ino, access, asker, opened, id);
+		return later === undefined ? enter() : later.then(enter);
+	}
+
+	/** Opens and operations: refused at once, or waiting for leases alone. */
+	#askToEnter(request: Pick<Request, "ino" | "key" | "owner" | "want">): Promise<void> | undefined {
+		// Only who is refused or let in at once when there are that many; as they wait for what ends by itself, they will be fewer.
+		const deadlineMs = request.owner.door === "nfs" ? this.#nowMs + admissionLimits.resendingMs : undefined;
+		const later = this.#ask({ kind: "request", ...request, patient: false, victim: false, deadlineMs }, noRequest);
+		if (later === undefined) return undefined;
+		if (this.#waitingToEnter >= admissionLimits.waiting) {
+			later.catch(() => {});
+			this.#run({ kind: "cancel", key: request.key }, noRequest);
+			throw refusal("EAGAIN", `${admissionLimits.waiting} operations wait for leases of this volume already`);
+		}
+		this.#waitingToEnter++;
+		return later.finally(() => void this.#waitingToEnter--);
+	}
+
+	/**
+	 * An open of a file that is bound, or that denies something. Answers a name for `opened` or `closeOpen`.
+	 * @throws FsError EBUSY `locks.denied`, EAGAIN, ENOLCK.
+	 */
+	async open(ino: number, sharing: Sharing, asker: Asker): Promise<string> {
+		if (sharing.deny !== 0) this.#bind(ino);
+		const id = `opening:${++this.#asked}`;
+		await this.#askToEnter({ ino, key: id, owner: askerOwner(asker, id), want: { kind: "open", id, sharing } });
+		return id;
+	}
+
+	/** The open has a handle now. */
+	opened(ino: number, opening: string, handle: number): void {
+		const open = this.#state.resources.get(ino)?.opens.find(({ id }) => id === opening);
+		// Taken away by an operator meanwhile.
+		if (open === undefined) return;
+		const id = handleId(handle);
+		// Whatever bound it may be gone meanwhile.
+		if (!this.#admissions.passes(ino))
+			this.#run({ kind: "enter-open", ino, id, owner: { ...open.owner, id }, sharing: open.sharing }, noRequest);
+		this.closeOpen(ino, opening);
+	}
+
+	/** It came to nothing. */
+	closeOpen(ino: number, opening: string): void {
+		this.#run({ kind: "close", ino, id: opening }, noRequest);
+	}
+
+	/** A3 of admission.ts, T5. */
+	#bind(ino: number): void {
+		if (!this.#admissions.passes(ino)) return;
+		this.#admissions.bind(ino);
+		for (const { handle, asker, access } of this.#modules.opensOf?.(ino) ?? []) {
+			const id = handleId(handle);
+			apply(this.#state, { kind: "enter-open", ino, id, owner: askerOwner(asker, id), sharing: { access, deny: 0 } }, this.#nowMs);
+		}
+		for (const admission of this.#admissions.underWay(ino)) {
+			if (admission.id !== undefined) continue;
+			const { access, asker, opened } = admission;
+			const id = `operation:${++this.#asked}`;
+			admission.id = id;
+			const what = operationOf(access, asker, opened);
+			const operation = { kind: "operation", id, ...what, range: undefined, leaseKey: asker.leaseKey } as const;
+			apply(this.#state, { kind: "enter-operation", ino, owner: askerOwner(asker), operation }, this.#nowMs);
+		}
+	}
+
+	/** T5. */
+	#freePlain(ino: number): void {
+		const resource = this.#state.resources.get(ino);
+		const isWaitedFor = resource?.queue.some(({ request: { want } }) => want.kind === "open" || want.kind === "operation") === true;
+		if (this.#admissions.passes(ino) || isWaitedFor || !isPlain(this.#state, ino)) return;
+		this.#admissions.free(ino);
+		for (const { id } of resource?.opens ?? []) if (isHandleId(id)) apply(this.#state, { kind: "close", ino, id }, this.#nowMs);
+	}
+
+	// ── leases ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Never waits: answers what can be had now, 0 when nothing. Asked again with its key it may become more. */
+	lease(
+		{ ino, key, door, client, family, state }: LeaseRequest,
+		listener: LeaseListener,
+	): { readonly state: number; readonly epoch: number } {
+		// What was leased before a restart is not known: nobody caches before it is clear who holds what.
+		if (this.#grace !== undefined) return { state: 0, epoch: 0 };
+		const owner: Owner = { id: key, client: `${door}:${client}`, door, pid: 0 };
+		const name = leaseName(ino, key);
+		this.#bind(ino);
+		const effects = this.#run({ kind: "lease", ino, key, owner, family, state }, noRequest);
+		const leased = effects.find((effect) => effect.kind === "leased");
+		assert(leased?.kind === "leased", "a lease is answered");
+		if (leased.state !== 0) this.#listeners.set(name, listener);
+		return { state: leased.state, epoch: leased.epoch };
+	}
+
+	/** Answers a break, or gives it back. @throws FsError EINVAL: more than is left. */
+	answerLease(ino: number, key: string, state: number): void {
+		const effects = this.#run({ kind: "lease-answer", ino, key, state }, noRequest);
+		for (const effect of effects) if (effect.kind === "refused" && effect.key === key) throw refusal(effect.code, effect.why);
+		this.#forgetListener(ino, key);
+	}
+
+	#forgetListener(ino: number, key: string): void {
+		if (this.#state.resources.get(ino)?.leases.some((lease) => lease.key === key) !== true) this.#listeners.delete(leaseName(ino, key));
+	}
+
+	/** A session, a node or a machine of a door is gone: what it has cached, opened and locked, and what it waits for. */
+	dropClient(door: LockDoor, client: string): void {
+		this.#run({ kind: "drop-client", client: `${door}:${client}` }, noRequest);
+		for (const name of [...this.#listeners.keys()]) {
+			const at = name.indexOf(" ");
+			this.#forgetListener(Number(name.slice(0, at)), name.slice(at + 1));
+		}
+	}
+
+	// ── ranges of SMB ──────────────────────────────────────────────────────────────────────────────────────────
+
+	/** Undefined when it is granted; otherwise it waits. @throws FsError EAGAIN (held), ENOLCK. */
+	lockSmb({ ino, handle, client, exclusive, range }: SmbLock, wait: boolean): Promise<void> | undefined {
+		this.#bind(ino);
+		const want = { kind: "range", class: exclusive ? "smb-exclusive" : "smb-shared", range, handle } as const;
+		const key = `smb:${handle}:${exclusive}:${range.start}:${range.end}:${++this.#asked}`;
+		const deadlineMs = wait ? undefined : this.#nowMs + admissionLimits.answerMs;
+		return this.#ask(
+			{ kind: "request", ino, key, owner: smbOwner(handle, client), want, patient: wait, victim: true, deadlineMs },
+			noRequest,
+		);
+	}
+
+	/** Exactly one lock as it was made. @throws FsError ENOENT. */
+	unlockSmb({ ino, handle, client, range }: Omit<SmbLock, "exclusive">): void {
+		const effects = this.#run({ kind: "unlock", ino, owner: smbOwner(handle, client), family: "smb", range }, noRequest);
+		for (const effect of effects) if (effect.kind === "refused" && effect.key === "") throw refusal(effect.code, effect.why);
 	}
 
 	// ── grace ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -378,16 +627,51 @@ export class FileLocks {
 		const effects = apply(this.#state, command, this.#nowMs);
 		this.#keep(command, effects, request);
 		for (const effect of effects) this.#settle(effect);
+		if (this.#admissions.bound.size > 0) {
+			const touched = "ino" in command ? [command.ino] : [...this.#admissions.bound];
+			for (const ino of touched) this.#look(ino);
+			this.#armTick();
+		}
 		return effects;
 	}
 
+	/** After something has changed there. What ends with time (breaks, and waits for leases or for operations) is at inodes that are bound. */
+	#look(ino: number): void {
+		if (nextTick(this.#state, [ino]) === Number.POSITIVE_INFINITY) this.#timed.delete(ino);
+		else this.#timed.add(ino);
+		this.#freePlain(ino);
+	}
+
+	#armTick(): void {
+		const atMs = nextTick(this.#state, this.#timed);
+		if (atMs === this.#tickAtMs) return;
+		this.#cancelTick();
+		this.#tickAtMs = atMs;
+		if (atMs === Number.POSITIVE_INFINITY) return;
+		this.#cancelTick = this.#modules.clock.after(Math.max(0, atMs - this.#nowMs), () => {
+			this.#tickAtMs = Number.POSITIVE_INFINITY;
+			this.#run({ kind: "tick" }, noRequest);
+		});
+	}
+
 	#settle(effect: Effect): void {
+		if (effect.kind === "break") this.#tellHolder(effect.ino, effect.key, (listener) => listener.broken(effect.to, effect.epoch));
+		else if (effect.kind === "revoked") {
+			this.#tellHolder(effect.ino, effect.key, (listener) => listener.revoked(effect.to));
+			this.#forgetListener(effect.ino, effect.key);
+		}
 		if (effect.kind !== "granted" && effect.kind !== "refused") return;
 		const waiting = this.#waiting.get(effect.key);
 		if (waiting === undefined) return;
 		this.#waiting.delete(effect.key);
 		if (effect.kind === "granted") waiting.resolve();
 		else waiting.reject(refusal(effect.code, effect.why));
+	}
+
+	/** Not in this step: it may answer at once, and who asked has to hear first that it waits. */
+	#tellHolder(ino: number, key: string, tell: (listener: LeaseListener) => void): void {
+		const listener = this.#listeners.get(leaseName(ino, key));
+		if (listener !== undefined) void Promise.resolve().then(() => tell(listener));
 	}
 
 	/** T1. */
@@ -441,7 +725,10 @@ function ownerOf({ id, pid }: LocalOwner): Owner {
 
 /** The roster class: not for the memory of this machine's locks. */
 function isRemote(effect: Effect): boolean {
-	return (effect.kind === "set" && effect.hold.owner.door !== "fuse") || (effect.kind === "clear" && effect.family === "nfs");
+	return (
+		(effect.kind === "set" && effect.hold.owner.door !== "fuse") ||
+		(effect.kind === "clear" && (effect.family === "nfs" || effect.family === "smb"))
+	);
 }
 
 const remoteClient = (client: number): string => `nfs:${client}`;
@@ -456,9 +743,24 @@ function remoteKey({ ino, client, owner, exclusive, range }: RemoteLock): string
 	return `nfs:${client}:${owner}:${ino}:${exclusive}:${range.start}:${range.end}`;
 }
 
-function shareOwner(client: number, owner: string): { readonly id: string; readonly owner: Owner } {
+function shareOwner(client: number, owner: string, host?: string): { readonly id: string; readonly owner: Owner } {
 	const id = `${remoteClient(client)}:share:${owner}`;
-	return { id, owner: { id, client: remoteClient(client), door: "nfs", pid: 0 } };
+	return { id, owner: { id, client: remoteClient(client), door: "nfs", pid: 0, ...(host === undefined ? {} : { host }) } };
+}
+
+const isShareId = (id: string): boolean => id.startsWith("nfs:");
+const handleId = (handle: number): string => `handle:${handle}`;
+const isHandleId = (id: string): boolean => id.startsWith("handle:");
+const leaseName = (ino: number, key: string): string => `${ino} ${key}`;
+const smbOwner = (handle: number, client: string): Owner => ({ id: `smb:${handle}`, client: `smb:${client}`, door: "smb", pid: 0 });
+
+/** Of an operation, or (with an id) of an open. Calls of an NFS 3 client name no open: its machine is all that is known. */
+function askerOwner(asker: Asker, id?: string): Owner {
+	const { clientInstance: instance } = asker;
+	const door = doorOf(asker);
+	const client = door === "nfs" ? `nfs@${instance}` : `${door}:${instance}`;
+	const owner: Owner = { id: id ?? `${client}:operation`, client, door, pid: 0 };
+	return door === "nfs" ? { ...owner, host: instance } : owner;
 }
 
 function hexOf([high, low]: readonly [number, number]): string {
@@ -486,5 +788,6 @@ function requestOf(key: string): RequestName {
 }
 
 function refusal(code: RefusalCode, why: string): FsError {
-	return new FsError(code, `locks.${code.toLowerCase()}`, `not locked: ${why}`);
+	const site = code === "EBUSY" ? "locks.denied" : `locks.${code.toLowerCase()}`;
+	return new FsError(code, site, `not to be had now: ${why}`);
 }

@@ -12,6 +12,8 @@ export interface Owner {
 	readonly door: LockDoor;
 	/** For people; 0 = not known. */
 	readonly pid: number;
+	/** The machine whose reads and writes name no open (NFS 3): what its own opens deny does not bind it. Absent where operations name their open. */
+	readonly host?: string;
 }
 
 /** One locked range, and who has it since when. */
@@ -73,6 +75,14 @@ export type Command =
 	/** An operator takes locks of an inode away; of one owner, or of all. */
 	| { readonly kind: "break-locks"; readonly ino: number; readonly owner: string | undefined }
 	| { readonly kind: "close"; readonly ino: number; readonly id: string }
+	/** Open, or under way, already: entered as it is, without asking. */
+	| { readonly kind: "enter-open"; readonly ino: number; readonly id: string; readonly owner: Owner; readonly sharing: Sharing }
+	| {
+			readonly kind: "enter-operation";
+			readonly ino: number;
+			readonly owner: Owner;
+			readonly operation: Extract<Want, { kind: "operation" }>;
+	  }
 	/** An admitted operation has ended. */
 	| { readonly kind: "done"; readonly ino: number; readonly id: string }
 	| { readonly kind: "release-mode"; readonly ino: number; readonly owner: string }

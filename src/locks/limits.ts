@@ -30,6 +30,18 @@ export const lockLimits: LockLimits = {
 	quietMs: 30_000,
 };
 
+/** Of the table at work. */
+export const admissionLimits = {
+	/** Operations and opens that wait for a lease to be given back, on the volume: fewer than a mount carries out at once (512), so that others go on meanwhile. */
+	waiting: 256,
+	/** How long an operation of a client that sends its requests again waits: less than the shortest time after which clients do (1.1 s over UDP). Then it is told to come later. */
+	resendingMs: 1000,
+	/** How long a client elsewhere waits for an answer that says whether it has a lock or a share, where it does not ask to wait. */
+	answerMs: 5000,
+	/** An operation that touches several inodes waits for one after the other, holding nothing, and begins anew after each: they are given back once, so this is far more than ever happens. */
+	tries: 100,
+} as const;
+
 /** Of the memory that locks survive in. */
 export const fileLockLimits = {
 	/** Records of one half: what may be held (an unlock may double it), the notes, and the largest command: the release of a file with all its locks, and as many grants as may wait. */

@@ -95,6 +95,7 @@ test("each entry of what a lease loses: never more than it has, never a state th
 	const { read: R, write: W, handle: H } = leaseBits;
 	const wanted: Readonly<Record<string, readonly [number, number, number]>> = {
 		attributes: [R | W | H, 0, R | H],
+		"change-attributes": [R | W | H, 0, 0],
 		open: [R | H, 0, R | W | H],
 		"share-violation": [R | W, 0, R | W],
 		read: [R | H, 0, R | H],

@@ -123,14 +123,34 @@ export type LeaseFamily = "smb" | "delegation" | "node";
 export const leaseFamilies: readonly LeaseFamily[] = ["smb", "delegation", "node"];
 
 /**
- * What somebody else does. share-violation: an open that fails unless the holder closes what it only keeps open for later. names: a change of a directory's entries. lifecycle: remove, replace, rename, truncate.
+ * What somebody else does. change-attributes: mode, owner, times, extended attributes. share-violation: an open that fails unless the holder closes what it only keeps open for later. names: a change of a directory's entries. lifecycle: remove, replace, rename, truncate.
  */
-export type LeaseEvent = "attributes" | "open" | "share-violation" | "read" | "write" | "lock" | "names" | "lifecycle";
-export const leaseEvents: readonly LeaseEvent[] = ["attributes", "open", "share-violation", "read", "write", "lock", "names", "lifecycle"];
+export type LeaseEvent =
+	| "attributes"
+	| "change-attributes"
+	| "open"
+	| "share-violation"
+	| "read"
+	| "write"
+	| "lock"
+	| "names"
+	| "lifecycle";
+export const leaseEvents: readonly LeaseEvent[] = [
+	"attributes",
+	"change-attributes",
+	"open",
+	"share-violation",
+	"read",
+	"write",
+	"lock",
+	"names",
+	"lifecycle",
+];
 
 /** The bits that a holder loses by it, for each family. A delegation has nothing in between: it goes as a whole. */
 const lost: Readonly<Record<LeaseEvent, Readonly<Record<LeaseFamily, string>>>> = {
 	attributes: { smb: "", delegation: "w", node: "w" },
+	"change-attributes": { smb: "", delegation: "rwh", node: "rwh" },
 	open: { smb: "w", delegation: "w", node: "" },
 	"share-violation": { smb: "h", delegation: "h", node: "h" },
 	read: { smb: "w", delegation: "w", node: "w" },

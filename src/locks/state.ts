@@ -37,6 +37,8 @@ export interface OperationEntry {
 	readonly owner: Owner;
 	readonly event: LeaseEvent;
 	readonly leaseKey: string | undefined;
+	/** Bits of `share` that opens may deny. */
+	readonly access: number;
 }
 
 export interface Lease {

@@ -40,7 +40,7 @@ export interface Caller {
 	readonly groups: readonly number[];
 	/** Authenticated name, where the door knows one. */
 	readonly principal: string | undefined;
-	readonly door: "fuse" | "nfs" | "smb" | "s3" | "control" | "test";
+	readonly door: "fuse" | "nfs" | "smb" | "s3" | "node" | "control" | "test";
 	/** Tells clients of one door apart: a mount, an NFS client, an SMB session. */
 	readonly clientInstance: string;
 	readonly share: string | undefined;
@@ -48,6 +48,8 @@ export interface Caller {
 	readonly trusted: boolean;
 	/** Taken from the mode of what the caller makes, unless the directory hands down an access list. Default 0. */
 	readonly umask?: number;
+	/** Of a client that caches: its own lease is no reason for it to wait. */
+	readonly leaseKey?: string;
 	/** Without it, a request that is sent again is carried out again. */
 	readonly request?: RequestToken;
 }
@@ -308,7 +310,7 @@ export interface ClientLocks {
 	test(lock: RemoteLock): HeldLock | undefined;
 	held(client: number, ino: Ino): ReturnType<FileLocks["heldRemote"]>;
 	/** @throws FsError EBUSY (another denies it, or does what it would deny), ENOLCK. */
-	share(share: RemoteShare, reclaim: boolean): Promise<LockAnswer>;
+	share(share: Omit<RemoteShare, "host">, reclaim: boolean): Promise<LockAnswer>;
 	unshare(share: Pick<RemoteShare, "ino" | "client" | "owner">): Promise<void>;
 	/** Clients that have to be told of the state number. */
 	untold(): readonly LockClient[];
@@ -384,11 +386,21 @@ export interface Volume {
 	removeXattr(caller: Caller, node: NodeRef, name: string): Promise<Changed>;
 
 	// files
+	/** @throws FsError EBUSY `locks.denied` (an open elsewhere allows it to nobody, or does what this one denies), and what the checks of names and permissions say. */
 	open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened>;
-	/** Shorter only at the end of the file. `room` is a buffer of at least that length that may be used for the answer, to spare a fresh one: it is the caller's again when the promise settles. */
-	read(handle: HandleId, offset: number, lengthBytes: number, room?: Uint8Array): Promise<Uint8Array>;
-	/** The bytes are copied before the first await. With append the offset is the end of the file. Acknowledged = survives the death of the daemon. */
-	write(handle: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }>;
+	/**
+	 * Shorter only at the end of the file. `room` is a buffer of at least that length that may be used for the answer, to spare a fresh one: it is the caller's again when the promise settles.
+	 * `by`: whose request it is, where the handle is not one that he has opened (NFS 3 knows no opens): then what opens elsewhere deny is denied to it.
+	 * @throws FsError EBUSY `locks.denied`, EAGAIN (`by` a client that asks again: a lease is on its way back; of SMB: the bytes are locked).
+	 */
+	read(handle: HandleId, offset: number, lengthBytes: number, room?: Uint8Array, by?: Caller): Promise<Uint8Array>;
+	/** The bytes are copied before the first await. With append the offset is the end of the file. Acknowledged = survives the death of the daemon. `by` and errors as for `read`. */
+	write(
+		handle: HandleId,
+		offset: number,
+		bytes: Uint8Array,
+		by?: Caller,
+	): Promise<{ readonly written: number; readonly attributes: Attributes }>;
 	/** @throws FsError EINVAL (empty range), EBADF (not open for writing), EFBIG, ENOSPC. */
 	allocate(handle: HandleId, mode: AllocateMode, offset: number, lengthBytes: number): Promise<Changed>;
 	/**

@@ -120,7 +120,7 @@ export class NfsClient {
 	#xid: number;
 	#closed = false;
 
-	private constructor(connection: TcpConnection, credential: Credential, firstXid: number) {
+	constructor(connection: TcpConnection, credential: Credential, firstXid: number) {
 		this.connection = connection;
 		this.credential = credential;
 		this.#xid = firstXid;

@@ -107,3 +107,10 @@ export const maxNotices = 16;
 
 /** A datagram that was not answered is sent again. */
 export const datagramAgainMs = 1000;
+
+/** How long a client is told to come later when an open elsewhere denies what it does: Linux tries every five seconds, and short opens are closed by then. */
+export const deniedLaterMs = 15_000;
+/** A denial as long after the one before is another one. */
+export const sameDenialMs = 60_000;
+/** Denials that are remembered (some 100 bytes each): who is forgotten waits once more. */
+export const maxDenied = 4096;

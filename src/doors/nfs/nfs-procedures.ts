@@ -106,7 +106,7 @@ async function answered(
 		// The volume is going: whoever comes after answers the call when it is sent again.
 		if (isFsError(error, "ENOTCONN") || !isFsError(error)) throw error;
 		const wrong = toFsError(error, "nfs.procedure");
-		const code = statusOf(wrong);
+		const code = wrong.site === "locks.denied" ? state.denials.status(seen.target) : statusOf(wrong);
 		await failed(code);
 		await seen.refresh();
 		if (code === status.IO || code === status.SERVERFAULT)
@@ -565,7 +565,7 @@ export class NfsProcedures {
 			const wanted = Math.min(countBytes, maxTransferBytes);
 			// Beyond what a file can have there is its end.
 			const at = Number.isSafeInteger(offset + wanted) ? offset : Number.MAX_SAFE_INTEGER - maxTransferBytes;
-			const bytes = await files.read(node.ino, (file) => volume.read(file, at, wanted));
+			const bytes = await files.read(node.ino, (file) => volume.read(file, at, wanted, undefined, caller));
 			const attributes = await volume.getAttributes(caller, node);
 			const isEnd = at + bytes.length >= attributes.size;
 			writePostAttributes(writer, attributes, fsid);
@@ -610,7 +610,7 @@ export class NfsProcedures {
 	): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		const { volume, files, modules } = this.#state;
 		return files.write(node.ino, caller.uid === 0, async (handle, file) => {
-			const done = await volume.write(handle, offset, bytes).finally(() => {
+			const done = await volume.write(handle, offset, bytes, caller).finally(() => {
 				// Afterwards: a sync that began in between has not covered it. After a failure too, something may have been written.
 				file.unsynced = true;
 			});

@@ -15,6 +15,7 @@ import { inRanges, isLoopback } from "./addresses.ts";
 import { admit, callerOf, type LiveExport } from "./exports.ts";
 import { decodeFileHandle, encodeFileHandle, generationOf, type HandleKeys } from "./file-handle.ts";
 import { spaceFreshMs } from "./limits.ts";
+import { Denials } from "./denials.ts";
 import type { FileSystemId } from "./nfs3.ts";
 import { OpenFiles } from "./open-files.ts";
 import type { CallContext } from "./program.ts";
@@ -55,6 +56,7 @@ export class NfsState {
 	readonly volume: Volume;
 	readonly modules: NfsModules;
 	readonly files: OpenFiles;
+	readonly denials: Denials;
 	#exports: ReadonlyMap<number, LiveExport> = new Map();
 	readonly #keys: HandleKeys;
 	readonly #readOnly: boolean;
@@ -68,6 +70,7 @@ export class NfsState {
 		this.#readOnly = options.readOnly;
 		this.#keys = { secret: options.secret, volume: parseUuid(volume.id) };
 		this.#verifier = platform.random.bytes(8);
+		this.denials = new Denials(platform.clock);
 		this.files = new OpenFiles({ volume, clock: platform.clock, logger, lost: () => this.#newVerifier() });
 	}
 

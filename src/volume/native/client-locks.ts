@@ -132,22 +132,13 @@ export class ClientLockBook implements ClientLocks {
 				const range = { start: positionOf(...start), end: positionOf(...end) };
 				this.#locks.restoreRemote({ ino, client, owner, exclusive, range }, since);
 			}
-			for (const share of shares) this.#restoreShare({ ino, client, ...share });
+			for (const share of shares) this.#locks.restoreShare({ ino, client, ...share, host: this.#hostOf(client) });
 		}
 	}
 
-	/** They went together before; a volume is not refused for the sake of one that does not. */
-	#restoreShare(share: RemoteShare): void {
-		try {
-			this.#locks.share(share);
-		} catch (error) {
-			const { message } = toFsError(error, "volume.restore-share");
-			this.#core.logger.warn("a share reservation of a client could not be restored", {
-				ino: share.ino,
-				client: share.client,
-				error: message,
-			});
-		}
+	/** What its own calls come from. */
+	#hostOf(client: number): string {
+		return this.#roster.get(client)?.address ?? "";
 	}
 
 	/** R3. */
@@ -358,6 +349,11 @@ export class ClientLockBook implements ClientLocks {
 			return { kind: "granted" };
 		}
 		const granted = later.then(() => this.#keepGranted(lock));
+		if (!wait) {
+			// A lease is in the way: the answer is known when it is given back.
+			await granted;
+			return { kind: "granted" };
+		}
 		// Whoever is told later may not listen any more.
 		granted.catch(() => {});
 		return { kind: "waiting", granted };
@@ -390,8 +386,7 @@ export class ClientLockBook implements ClientLocks {
 		const covered = !grace.exact || this.#holdsAlready(lock) || isRecorded(grace, lock);
 		if (!grace.entitled.has(lock.client) || against || !covered)
 			throw new FsError("EAGAIN", "volume.reclaim", "this lock was not held before the restart", { client: lock.client, ino: lock.ino });
-		const later = this.#locks.lockRemote(lock, false);
-		assert(later === undefined, "who does not wait is answered at once");
+		await this.#locks.lockRemote(lock, false);
 		await this.#keepGranted(lock);
 		this.#account(grace, lock);
 		return { kind: "granted" };
@@ -437,7 +432,7 @@ export class ClientLockBook implements ClientLocks {
 		return this.#locks.heldRemote(client, ino);
 	}
 
-	async share(share: RemoteShare, reclaim: boolean): Promise<LockAnswer> {
+	async share(share: Omit<RemoteShare, "host">, reclaim: boolean): Promise<LockAnswer> {
 		this.#requireClient(share.client);
 		const grace = this.#grace;
 		if (!reclaim && grace !== undefined) return { kind: "grace" };
@@ -450,7 +445,7 @@ export class ClientLockBook implements ClientLocks {
 				"volume.shares",
 				`at most ${maximumHeldShares} shares of a client in a file, named by ${maximumShareOwnerBytes} bytes`,
 			);
-		this.#locks.share(share);
+		await this.#locks.share({ ...share, host: this.#hostOf(share.client) });
 		try {
 			await this.#keep(share.client, share.ino);
 		} catch (error) {

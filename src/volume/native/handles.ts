@@ -7,6 +7,8 @@
  */
 import { LruCache } from "../../base/bounded.ts";
 import { FsError } from "../../base/errors.ts";
+import type { OpenHandle } from "../../locks/file-locks.ts";
+import { share } from "../../locks/matrix.ts";
 import { guardedFlags } from "../../namespace/flags.ts";
 import type { ReadPattern } from "../../storage/interface.ts";
 import type { Caller, HandleId, Ino, RequestToken } from "../interface.ts";
@@ -87,8 +89,8 @@ export class HandleTable {
 
 	/** An equal caller that other handles have already, without what belongs to one request. */
 	#shared({ request: _request, umask: _umask, ...caller }: Caller): Caller {
-		const { uid, gid, groups, principal, door, clientInstance, share, trusted } = caller;
-		const key = JSON.stringify([uid, gid, groups, principal ?? null, door, clientInstance, share ?? null, trusted]);
+		const { uid, gid, groups, principal, door, clientInstance, share, trusted, leaseKey } = caller;
+		const key = JSON.stringify([uid, gid, groups, principal ?? null, door, clientInstance, share ?? null, trusted, leaseKey ?? null]);
 		const known = this.#callers.get(key);
 		if (known !== undefined) return known;
 		this.#callers.set(key, caller, 1);
@@ -125,6 +127,13 @@ export class HandleTable {
 		return handle;
 	}
 
+	/** As the lock core has to know them. Those of an NFS server are nobody's opens: its calls are judged one by one. */
+	opensOf(ino: Ino): OpenHandle[] {
+		return [...this.#of(ino)]
+			.filter(({ caller }) => caller.door !== "nfs")
+			.map((handle) => ({ handle: handle.id, asker: handle.caller, access: accessBits(handle) }));
+	}
+
 	openCount(ino: Ino): number {
 		const same = this.#byIno.get(ino);
 		return same === undefined ? 0 : same instanceof Set ? same.size : 1;
@@ -143,6 +152,10 @@ export class HandleTable {
 			this.#memory?.fail(handle.id);
 		}
 	}
+}
+
+export function accessBits({ read, write }: { readonly read: boolean; readonly write: boolean }): number {
+	return (read ? share.read : 0) | (write ? share.write : 0);
 }
 
 function restored(

@@ -3,6 +3,8 @@
 const MiB = 1024 * 1024;
 
 export const limits = {
+	/** An operation that finds a leased inode on its way begins anew when it is admitted there; it touches three at the most, and what is given back is not leased again for half a minute. */
+	admissionTries: 20,
 	/** How long clients may have again what they held before a restart: twice what Linux takes to notice and ask, and what servers of Linux give. */
 	graceMs: 90_000,
 	graceRetryMs: 5000,

@@ -13,8 +13,10 @@ import { bytesToLatin1, latin1ToBytes } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
 import type { StrayFile } from "../../kv/local/store.ts";
-import type { Access, Admission } from "../../locks/admission.ts";
-import { FileLocks } from "../../locks/file-locks.ts";
+import type { Access, Admission, Place } from "../../locks/admission.ts";
+import { type Sharing, share } from "../../locks/matrix.ts";
+import { rangeToLength } from "../../locks/range.ts";
+import { FileLocks, type OpenHandle } from "../../locks/file-locks.ts";
 import type { LockMemory } from "../../locks/memory.ts";
 import * as names from "../../namespace/verbs.ts";
 import {
@@ -71,7 +73,7 @@ import { ExportBook } from "./exports.ts";
 import { Garbage } from "./garbage.ts";
 import type { HandleMemory } from "./handle-memory.ts";
 import type { RequestMemory } from "./request-memory.ts";
-import { type Handle, HandleTable, readPattern } from "./handles.ts";
+import { accessBits, type Handle, HandleTable, readPattern } from "./handles.ts";
 import { Healer } from "./healer.ts";
 import type {
 	Explanation,
@@ -185,7 +187,7 @@ export class LocalVolume implements NativeVolume {
 		removeDirectory: (caller, parent, name) => this.#removeNow(caller, parent, name, names.rmdir),
 		rename: (caller, parent, name, newParent, newName, flags) => this.#renameNow(caller, parent, name, newParent, newName, flags),
 		readDirectory: (caller, node, after, limit, attributes) => this.#readDirectoryNow(caller, node, after, limit, attributes),
-		getAttributes: (_caller, node) => this.#getAttributesNow(node),
+		getAttributes: (caller, node) => this.#getAttributesNow(caller, node),
 		setAttributes: (caller, node, change) => this.#setAttributesNow(caller, node, change),
 		getXattr: (caller, node, name) => this.#getXattrNow(caller, node, name),
 		open: (caller, at, intent) => this.#openNow(caller, at, intent),
@@ -201,7 +203,8 @@ export class LocalVolume implements NativeVolume {
 		this.#handles = new HandleTable(modules.session?.handles);
 		const { clock, simulation } = this.#core.platform;
 		const memory = simulation?.planted("locks-not-kept") ? undefined : modules.session?.locks;
-		this.locks = new FileLocks({ clock, memory, simulation });
+		const opensOf = (ino: Ino): readonly OpenHandle[] => this.#handles.opensOf(ino);
+		this.locks = new FileLocks({ clock, memory, simulation, admissions: this.#core.admissions, opensOf });
 		this.clientLocks = new ClientLockBook({ core: this.#core, locks: this.locks, ...modules.clientLocks });
 		this.id = options.id;
 		this.name = options.name;
@@ -320,15 +323,18 @@ export class LocalVolume implements NativeVolume {
 
 	// ── admission ────────────────────────────────────────────────────────────────────────────────────────────────
 
-	async #admitted<T>(node: NodeRef, access: Access, fn: (admission: Admission) => Promise<T>): Promise<T> {
-		if (node.volume !== this.#options.id || node.snapshot !== 0) {
-			throw new FsError("ESTALE", "volume.node", `node ${node.ino} is not of the live tree of this volume`, {
-				volume: node.volume,
-				snapshot: node.snapshot,
-			});
-		}
-		if (this.#closing) throw this.#closingError();
-		const admission = this.#core.admissions.admit(node.ino, access);
+	async #admitted<T>(
+		caller: Caller,
+		node: NodeRef,
+		access: Access,
+		fn: (admission: Admission) => Promise<T>,
+		how: Pick<Place, "opened" | "range"> = {},
+	): Promise<T> {
+		this.#requireLive(node);
+		const { ino } = node;
+		const admission = this.locks.passes(ino, access, caller)
+			? this.#core.admissions.enter(ino, access, caller, how.opened === true)
+			: ((await this.locks.admit([{ ino, access, ...how }], caller))[0] as Admission);
 		try {
 			return await fn(admission);
 		} finally {
@@ -336,10 +342,83 @@ export class LocalVolume implements NativeVolume {
 		}
 	}
 
+	#requireLive(node: NodeRef): void {
+		if (node.volume !== this.#options.id || node.snapshot !== 0) {
+			throw new FsError("ESTALE", "volume.node", `node ${node.ino} is not of the live tree of this volume`, {
+				volume: node.volume,
+				snapshot: node.snapshot,
+			});
+		}
+		if (this.#closing) throw this.#closingError();
+	}
+
+	/** What comes through a handle; with `by`, through one that somebody else has opened (an NFS server). */
+	#through<T>(
+		handle: Handle,
+		access: Access,
+		fn: (admission: Admission) => Promise<T>,
+		how: { readonly by?: Caller | undefined; readonly offset?: number; readonly lengthBytes?: number } = {},
+	): Promise<T> {
+		const { by, offset, lengthBytes } = how;
+		const range =
+			offset === undefined || lengthBytes === undefined || lengthBytes === 0 ? {} : { range: rangeToLength(offset, lengthBytes) };
+		const isBound = handle.caller.door === "smb";
+		return this.#admitted(by ?? handle.caller, this.node(handle.ino), access, fn, {
+			opened: by === undefined,
+			...(isBound ? range : {}),
+		});
+	}
+
+	/**
+	 * For what finds out only on its way which inodes it touches. `fn` names each of them in its transaction (`require`): if it is not admitted there yet, everything is given up, all of them are admitted (it waits holding
+	 * nothing), and `fn` begins anew.
+	 */
+	async #admittedAll<T>(
+		caller: Caller,
+		places: readonly (readonly [NodeRef, Access])[],
+		fn: (admitted: Admitted) => Promise<T>,
+	): Promise<T> {
+		for (const [node] of places) this.#requireLive(node);
+		const wanted: Place[] = places.map(([{ ino }, access]) => ({ ino, access }));
+		for (let tries = 0; ; tries++) {
+			const held = wanted.every(({ ino, access }) => this.locks.passes(ino, access, caller))
+				? wanted.map(({ ino, access, opened = false }) => this.#core.admissions.enter(ino, access, caller, opened))
+				: await this.locks.admit(wanted, caller);
+			try {
+				return await fn({
+					check: () => {
+						for (const one of held) one.check();
+					},
+					require: (ino, access, opened = false) => {
+						if (this.locks.passes(ino, access, caller)) return;
+						if (!held.some((one) => one.ino === ino && one.access === access)) throw new Unadmitted({ ino, access, opened });
+					},
+				});
+			} catch (error) {
+				if (!(error instanceof Unadmitted) || tries >= limits.admissionTries) throw error;
+				wanted.push(error.place);
+			} finally {
+				for (const one of held) one.release();
+			}
+		}
+	}
+
 	/** For what is done in one step: false where it may have to wait, or be refused. */
-	#passes(node: NodeRef, access: Access): boolean {
+	#passes(caller: Caller, node: NodeRef, access: Access): boolean {
 		const isLive = node.volume === this.#options.id && node.snapshot === 0;
-		return isLive && !this.#closing && this.#core.admissions.passes(node.ino, access);
+		return isLive && !this.#closing && this.locks.passes(node.ino, access, caller);
+	}
+
+	/** What is done in one step at inodes that it finds. Undefined: one of them is not PLAIN, and nothing has happened. */
+	#unlessBound<T>(caller: Caller, fn: (require: Admitted["require"]) => T): T | undefined {
+		try {
+			return fn((ino, access) => {
+				if (!this.locks.passes(ino, access, caller)) throw new Unadmitted({ ino, access });
+			});
+		} catch (error) {
+			if (error instanceof Unadmitted) return undefined;
+			throw error;
+		}
 	}
 
 	#closingError(cause?: unknown): FsError {
@@ -390,7 +469,7 @@ export class LocalVolume implements NativeVolume {
 	// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 	lookup(caller: Caller, parent: NodeRef, name: string): Promise<Attributes> {
-		return this.#admitted(parent, "names", () =>
+		return this.#admitted(caller, parent, "look", () =>
 			this.#core.view((tx) => {
 				this.#searchableDirectory(tx, caller, parent.ino);
 				return this.#attributes(names.lookup(tx, parent.ino, name));
@@ -399,7 +478,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	#lookupNow(caller: Caller, parent: NodeRef, name: string): Attributes | null | undefined {
-		if (!this.#passes(parent, "names")) return undefined;
+		if (!this.#passes(caller, parent, "look")) return undefined;
 		return this.#core.viewNow((tx) => {
 			this.#searchableDirectory(tx, caller, parent.ino);
 			// Each creation begins with a name that is not there: usual enough to be no error.
@@ -444,7 +523,8 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	link(caller: Caller, node: NodeRef, parent: NodeRef, name: string): Promise<ChangedName> {
-		return this.#changeNames(caller, parent, (tx, context, before) => {
+		return this.#changeNames(caller, parent, (tx, context, before, { require }) => {
+			require(node.ino, "change-attributes");
 			this.#writableDirectory(tx, caller, parent.ino);
 			// One without a name that nobody has open any more is on its way out.
 			if (this.#reaper.reaping(node.ino) && tx.get(inodeRecord, node.ino) !== undefined)
@@ -459,26 +539,34 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async #changeNames(caller: Caller, parent: NodeRef, fn: NamesOperation): Promise<ChangedName> {
-		return this.#admitted(parent, "names", async (admission) => {
+		return this.#admittedAll(caller, [[parent, "names"]], async ({ check, require }) => {
 			const { result, position } = await this.#core.transact((tx, context) => {
-				admission.check();
-				return this.#changedNames(tx, context, caller, parent, fn);
+				check();
+				return this.#changedNames(tx, context, caller, parent, (_tx, _context, before) => fn(tx, context, before, { require }));
 			});
 			return { ...result, position };
 		});
 	}
 
 	#changeNamesNow(caller: Caller, parent: NodeRef, fn: NamesOperation, onCommitted?: () => void): ChangedName | undefined {
-		if (!this.#passes(parent, "names")) return undefined;
-		const done = this.#core.transactNow(
-			(tx, context, effects) =>
-				this.#changedNames(tx, context, caller, parent, (_tx, _context, before) => fn(tx, context, before, effects)),
-			onCommitted,
+		if (!this.#passes(caller, parent, "names")) return undefined;
+		const done = this.#unlessBound(caller, (require) =>
+			this.#core.transactNow(
+				(tx, context, effects) =>
+					this.#changedNames(tx, context, caller, parent, (_tx, _context, before) => fn(tx, context, before, { require, effects })),
+				onCommitted,
+			),
 		);
 		return done && { ...done.result, position: done.position };
 	}
 
-	#changedNames(tx: RecordTransaction, context: OperationContext, caller: Caller, parent: NodeRef, fn: NamesOperation): NamesChange {
+	#changedNames(
+		tx: RecordTransaction,
+		context: OperationContext,
+		caller: Caller,
+		parent: NodeRef,
+		fn: (tx: RecordTransaction, context: OperationContext, before: Inode) => NamesChange,
+	): NamesChange {
 		const changed = fn(tx, context, names.inode(tx, parent.ino));
 		this.#note(tx, context, caller, changed.attributes.ino);
 		return changed;
@@ -494,8 +582,9 @@ export class LocalVolume implements NativeVolume {
 
 	async #remove(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink): Promise<ChangedName> {
 		let removed: Inode | undefined;
-		const changed = await this.#changeNames(caller, parent, (tx, context, before) => {
+		const changed = await this.#changeNames(caller, parent, (tx, context, before, { require }) => {
 			const done = this.#loseName(tx, context, caller, before, name, verb);
+			require(done.inode.ino, "remove");
 			removed = done.inode;
 			return done.changed;
 		});
@@ -511,8 +600,9 @@ export class LocalVolume implements NativeVolume {
 	#removeStep(caller: Caller, parent: NodeRef, name: string, verb: typeof names.unlink, whole: boolean): ChangedName | undefined {
 		let removed: Inode | undefined;
 		let left = true;
-		const change: NamesOperation = (tx, context, before, effects) => {
+		const change: NamesOperation = (tx, context, before, { require, effects }) => {
 			const done = this.#loseName(tx, context, caller, before, name, verb);
+			require(done.inode.ino, "remove");
 			removed = done.inode;
 			const { ino, nlink } = done.inode;
 			const isNobodys = nlink === 0 && this.#handles.openCount(ino) === 0 && this.#data.isQuiet(ino) && !this.#reaper.reaping(ino);
@@ -550,24 +640,31 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async rename(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): Promise<ChangedRename> {
-		return this.#admitted(parent, "names", (first) =>
-			this.#admitted(newParent, "names", async (second) => {
-				await this.#sealBeforeReplace(parent.ino, name, newParent.ino, newName);
-				const { result, position } = await this.#core.transact((tx, context) => {
-					first.check();
-					second.check();
-					return this.#move(tx, context, caller, parent.ino, name, newParent.ino, newName, flags);
-				});
-				return this.#moved(result, position);
-			}),
-		);
+		const places = [[parent, "names"] as const, ...(newParent.ino === parent.ino ? [] : [[newParent, "names"] as const])];
+		this.#requireLive(newParent);
+		return this.#admittedAll(caller, places, async ({ check, require }) => {
+			await this.#sealBeforeReplace(parent.ino, name, newParent.ino, newName);
+			const { result, position } = await this.#core.transact((tx, context) => {
+				check();
+				const moved = this.#move(tx, context, caller, parent.ino, name, newParent.ino, newName, flags);
+				requireMoved(moved, require);
+				return moved;
+			});
+			return this.#moved(result, position);
+		});
 	}
 
 	#renameNow(caller: Caller, parent: NodeRef, name: string, newParent: NodeRef, newName: string, flags: number): ChangedRename | undefined {
-		if (!this.#passes(parent, "names") || !this.#passes(newParent, "names")) return undefined;
+		if (!this.#passes(caller, parent, "names") || !this.#passes(caller, newParent, "names")) return undefined;
 		const source = this.#core.viewNow((tx) => this.#sealedBeforeReplace(tx, parent.ino, name, newParent.ino, newName));
 		if (source === undefined || (source.result !== undefined && this.#core.dirty.has(source.result))) return undefined;
-		const done = this.#core.transactNow((tx, context) => this.#move(tx, context, caller, parent.ino, name, newParent.ino, newName, flags));
+		const done = this.#unlessBound(caller, (require) =>
+			this.#core.transactNow((tx, context) => {
+				const moved = this.#move(tx, context, caller, parent.ino, name, newParent.ino, newName, flags);
+				requireMoved(moved, require);
+				return moved;
+			}),
+		);
 		return done && this.#moved(done.result, done.position);
 	}
 
@@ -623,8 +720,8 @@ export class LocalVolume implements NativeVolume {
 		return source?.type === "file" ? source.ino : undefined;
 	}
 
-	readSymlink(_caller: Caller, node: NodeRef): Promise<string> {
-		return this.#admitted(node, "attributes", () =>
+	readSymlink(caller: Caller, node: NodeRef): Promise<string> {
+		return this.#admitted(caller, node, "attributes", () =>
 			this.#core.view((tx) => {
 				const inode = names.inode(tx, node.ino);
 				if (inode.type !== "symlink" || inode.inline === undefined)
@@ -635,7 +732,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	readDirectory(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): Promise<readonly DirectoryItem[]> {
-		return this.#admitted(node, "names", async () => {
+		return this.#admitted(caller, node, "look", async () => {
 			// All that is wanted at once: a look at each that is not in memory would begin the listing anew for each.
 			if (attributes) await this.#bring(await this.#core.view((tx) => this.#items(tx, caller, node.ino, after, limit, false)));
 			return this.#core.view((tx) => this.#items(tx, caller, node.ino, after, limit, attributes));
@@ -648,7 +745,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	#readDirectoryNow(caller: Caller, node: NodeRef, after: number, limit: number, attributes: boolean): DirectoryItem[] | undefined {
-		if (!this.#passes(node, "names")) return undefined;
+		if (!this.#passes(caller, node, "look")) return undefined;
 		return this.#core.viewNow((tx) => this.#items(tx, caller, node.ino, after, limit, attributes))?.result;
 	}
 
@@ -670,17 +767,17 @@ export class LocalVolume implements NativeVolume {
 
 	// ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-	getAttributes(_caller: Caller, node: NodeRef): Promise<Attributes> {
-		return this.#admitted(node, "attributes", () => this.#core.view((tx) => this.#attributes(names.inode(tx, node.ino))));
+	getAttributes(caller: Caller, node: NodeRef): Promise<Attributes> {
+		return this.#admitted(caller, node, "attributes", () => this.#core.view((tx) => this.#attributes(names.inode(tx, node.ino))));
 	}
 
-	#getAttributesNow(node: NodeRef): Attributes | undefined {
-		if (!this.#passes(node, "attributes")) return undefined;
+	#getAttributesNow(caller: Caller, node: NodeRef): Attributes | undefined {
+		if (!this.#passes(caller, node, "attributes")) return undefined;
 		return this.#core.viewNow((tx) => this.#attributes(names.inode(tx, node.ino)))?.result;
 	}
 
 	permissions(caller: Caller, node: NodeRef): Promise<Permissions> {
-		return this.#admitted(node, "attributes", () =>
+		return this.#admitted(caller, node, "attributes", () =>
 			this.#core.view((tx) => {
 				const inode = names.inode(tx, node.ino);
 				const list = accessList(tx, inode)?.access;
@@ -691,7 +788,10 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	setAttributes(caller: Caller, node: NodeRef, change: SetAttributes, handle?: HandleId): Promise<ChangedNode> {
-		return this.#admitted(node, "attributes", async (admission) => {
+		const cuts = change.size !== undefined;
+		// A server's own handle is no open of the caller's.
+		const opened = cuts && caller.door !== "nfs" && handle !== undefined && this.#handles.get(handle).write;
+		const work = async (admission: Admission): Promise<ChangedNode> => {
 			const { size, onlyIfCtime, ...rest } = change;
 			const before = await this.#core.view((tx) => {
 				const inode = names.inode(tx, node.ino);
@@ -715,11 +815,12 @@ export class LocalVolume implements NativeVolume {
 				this.#timeSetter(node.ino, rest),
 			);
 			return this.#attributesChanged(node.ino, rest, size === undefined ? result : { ...result, before: beforeCut }, position);
-		});
+		};
+		return this.#admitted(caller, node, cuts ? "write" : "change-attributes", work, { opened });
 	}
 
 	#setAttributesNow(caller: Caller, node: NodeRef, change: SetAttributes): ChangedNode | undefined {
-		if (change.size !== undefined || !this.#passes(node, "attributes")) return undefined;
+		if (change.size !== undefined || !this.#passes(caller, node, "change-attributes")) return undefined;
 		const done = this.#core.transactNow(
 			(tx, context) => this.#changeAttributes(tx, context, caller, node.ino, change),
 			this.#timeSetter(node.ino, change),
@@ -778,11 +879,13 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	getXattr(caller: Caller, node: NodeRef, name: string): Promise<Uint8Array> {
-		return this.#admitted(node, "attributes", () => this.#core.view((tx) => this.#xattr(tx, caller, names.inode(tx, node.ino), name)));
+		return this.#admitted(caller, node, "attributes", () =>
+			this.#core.view((tx) => this.#xattr(tx, caller, names.inode(tx, node.ino), name)),
+		);
 	}
 
 	#getXattrNow(caller: Caller, node: NodeRef, name: string): Uint8Array | null | undefined {
-		if (!this.#passes(node, "attributes")) return undefined;
+		if (!this.#passes(caller, node, "attributes")) return undefined;
 		return this.#core.viewNow((tx) => {
 			const inode = names.inode(tx, node.ino);
 			// The kernel asks for the rights of a program before each first write and change of owner.
@@ -815,7 +918,7 @@ export class LocalVolume implements NativeVolume {
 
 	/** What `cairn set` does, for programs. Whoever may decide what copies cost is root. */
 	#setProtectionOf(caller: Caller, node: NodeRef, value: string, mode: "any" | "create" | "replace"): Promise<Changed> {
-		return this.#admitted(node, "attributes", async () => {
+		return this.#admitted(caller, node, "change-attributes", async () => {
 			if (!caller.trusted && !isRoot(caller)) throw new FsError("EPERM", "volume.set-user", `only root may change ${redundancyXattr}`);
 			if (mode === "create") throw new FsError("EEXIST", "volume.set-create", `every path has ${redundancyXattr}`);
 			await this.#protector.set(node.ino, undefined, value === "inherit" ? undefined : value, false).catch((error: unknown) => {
@@ -833,7 +936,7 @@ export class LocalVolume implements NativeVolume {
 
 	listXattrs(caller: Caller, node: NodeRef): Promise<readonly string[]> {
 		const all = caller.trusted || isRoot(caller);
-		return this.#admitted(node, "attributes", () =>
+		return this.#admitted(caller, node, "attributes", () =>
 			this.#core.view((tx) => names.listXattrs(tx, node.ino).filter((name) => all || !name.startsWith("trusted."))),
 		);
 	}
@@ -844,7 +947,7 @@ export class LocalVolume implements NativeVolume {
 		name: string,
 		fn: (tx: RecordTransaction, context: OperationContext) => unknown,
 	): Promise<Changed> {
-		return this.#admitted(node, "attributes", async (admission) => {
+		return this.#admitted(caller, node, "change-attributes", async (admission) => {
 			const { position } = await this.#core.transact((tx, context) => {
 				admission.check();
 				if (!caller.trusted) checkXattr(tx, names.inode(tx, node.ino), caller, name, "write");
@@ -858,28 +961,81 @@ export class LocalVolume implements NativeVolume {
 	// ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 	async open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened> {
-		const where = "node" in at ? at.node : at.parent;
 		refuseUnsupported(intent);
-		return this.#admitted(where, "lifecycle", async (admission) => {
-			const { result, position } = await this.#core.transact((tx, context) => {
-				admission.check();
-				return this.#openOrCreate(tx, context, caller, at, intent);
-			});
-			const handle = this.#handleOf(caller, result.inode, intent);
-			try {
-				const inode = result.created ? result.inode : await this.#prepareOpened(caller, handle, result.inode, intent);
-				return this.#opened(caller, handle, { ...result, inode }, position);
-			} catch (error) {
-				this.#forgetHandle(handle);
-				throw error;
+		const sharing = sharingOf(intent);
+		let opening: Opening | undefined;
+		const where = "node" in at ? at.node : at.parent;
+		try {
+			for (let tries = 0; ; tries++) {
+				const judged = opening;
+				try {
+					const access = "node" in at ? "attributes" : "look";
+					return await this.#admittedAll(caller, [[where, access]], (admitted) => this.#openAdmitted(caller, at, intent, admitted, judged));
+				} catch (error) {
+					if (!(error instanceof Unjudged) || tries >= limits.admissionTries) throw error;
+					if (opening !== undefined) this.locks.closeOpen(opening.ino, opening.id);
+					opening = undefined;
+					opening = { ino: error.ino, id: await this.locks.open(error.ino, sharing, caller) };
+				}
 			}
+		} finally {
+			// Its handle has an entry of its own.
+			if (opening !== undefined) this.locks.closeOpen(opening.ino, opening.id);
+		}
+	}
+
+	async #openAdmitted(caller: Caller, at: At, intent: OpenIntent, admitted: Admitted, judged: Opening | undefined): Promise<Opened> {
+		const { result, position } = await this.#core.transact((tx, context) => {
+			admitted.check();
+			const found = this.#openOrCreate(tx, context, caller, at, intent);
+			if (found.created) {
+				if ("parent" in at) admitted.require(at.parent.ino, "names");
+			} else {
+				const { ino } = found.inode;
+				if (judged?.ino !== ino && !this.#isUnasked(caller, ino, intent)) throw new Unjudged(ino);
+				if (intent.disposition.startsWith("overwrite")) admitted.require(ino, "write", true);
+			}
+			return found;
 		});
+		const unasked = judged?.ino !== result.inode.ino && this.#isUnasked(caller, result.inode.ino, intent);
+		const opening = unasked ? undefined : await this.#openingOf(caller, result, intent, judged);
+		const handle = this.#handleOf(caller, result.inode, intent);
+		if (opening !== undefined) this.locks.opened(handle.ino, opening, handle.id);
+		try {
+			const inode = result.created ? result.inode : await this.#prepareOpened(caller, handle, result.inode, intent);
+			return this.#opened(caller, handle, { ...result, inode }, position);
+		} catch (error) {
+			this.locks.dropHandle(handle.ino, handle.id);
+			this.#forgetHandle(handle);
+			throw error;
+		}
+	}
+
+	/** Once more after the commit, as it may have been bound in between. A file that was made just now may have been found by others already. */
+	async #openingOf(caller: Caller, found: FoundOrCreated, intent: OpenIntent, judged: Opening | undefined): Promise<string> {
+		const { ino } = found.inode;
+		if (judged?.ino === ino) return judged.id;
+		if (!found.created) throw new Unjudged(ino);
+		return this.locks.open(ino, sharingOf(intent), caller);
+	}
+
+	/** An NFS server's handles are nobody's opens: what comes through them is judged. */
+	#isUnasked(caller: Caller, ino: Ino, intent: OpenIntent): boolean {
+		return caller.door === "nfs" || (this.#core.admissions.passes(ino) && sharingOf(intent).deny === 0);
 	}
 
 	#openNow(caller: Caller, at: At, intent: OpenIntent): Opened | undefined {
 		refuseUnsupported(intent);
-		if (!this.#passes("node" in at ? at.node : at.parent, "lifecycle")) return undefined;
-		const done = this.#core.transactNow((tx, context) => this.#openOrCreate(tx, context, caller, at, intent));
+		const access = "node" in at ? "attributes" : "look";
+		if (sharingOf(intent).deny !== 0 || !this.#passes(caller, "node" in at ? at.node : at.parent, access)) return undefined;
+		const done = this.#unlessBound(caller, (require) =>
+			this.#core.transactNow((tx, context) => {
+				const found = this.#openOrCreate(tx, context, caller, at, intent);
+				if (!found.created) require(found.inode.ino, "attributes");
+				else if ("parent" in at) require(at.parent.ino, "names");
+				return found;
+			}),
+		);
 		// Contents that are cut take longer; so far nothing was changed.
 		if (done === undefined || (!done.result.created && intent.disposition.startsWith("overwrite"))) return undefined;
 		return this.#opened(caller, this.#handleOf(caller, done.result.inode, intent), done.result, done.position);
@@ -997,16 +1153,21 @@ export class LocalVolume implements NativeVolume {
 		return inode;
 	}
 
-	async read(id: HandleId, offset: number, lengthBytes: number, room?: Uint8Array): Promise<Uint8Array> {
+	async read(id: HandleId, offset: number, lengthBytes: number, room?: Uint8Array, by?: Caller): Promise<Uint8Array> {
 		const handle = this.#handles.get(id);
 		if (!handle.read) throw new FsError("EBADF", "volume.read", "the handle is not open for reading");
 		checkRange(offset, lengthBytes);
-		return this.#admitted(this.node(handle.ino), "read", () =>
-			this.#data.read(handle.ino, offset, lengthBytes, readPattern(handle, offset, lengthBytes), room),
-		);
+		const read = (): Promise<Uint8Array> =>
+			this.#data.read(handle.ino, offset, lengthBytes, readPattern(handle, offset, lengthBytes), room);
+		return this.#through(handle, "read", read, { by, offset, lengthBytes });
 	}
 
-	async write(id: HandleId, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
+	async write(
+		id: HandleId,
+		offset: number,
+		bytes: Uint8Array,
+		by?: Caller,
+	): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		const handle = this.#handles.get(id);
 		if (!handle.write) throw new FsError("EBADF", "volume.write", "the handle is not open for writing");
 		checkRange(offset, bytes.length);
@@ -1015,9 +1176,10 @@ export class LocalVolume implements NativeVolume {
 		if (handle.restriction !== 0) {
 			const copy = bytes.slice();
 			await this.#checkRestricted(handle, offset);
-			return this.#write(handle, offset, copy);
+			return this.#write(handle, offset, copy, by);
 		}
-		return this.#write(handle, offset, bytes);
+		// Where it may have to wait, the bytes are copied first.
+		return this.#write(handle, offset, this.locks.passes(handle.ino, "write", by ?? handle.caller) ? bytes : bytes.slice(), by);
 	}
 
 	/** What needs no more than a place in the ring. */
@@ -1027,7 +1189,7 @@ export class LocalVolume implements NativeVolume {
 		const isPlain = handle.write && !handle.append && !handle.sync && handle.restriction === 0 && caller.trusted;
 		if (!isPlain || bytes.length === 0 || bytes.length > limits.chunkBytes) return undefined;
 		if (!Number.isSafeInteger(offset) || offset < 0 || offset + bytes.length > limits.maximumFileBytes) return undefined;
-		if (!this.#passes(this.node(ino), "write") || !this.#data.mayWriteNow(ino, bytes.length)) return undefined;
+		if (!this.#passes(caller, this.node(ino), "write") || !this.#data.mayWriteNow(ino, bytes.length)) return undefined;
 		const exists = this.#core.engine.peek(inodeRecord.key(ino));
 		if (exists === undefined || exists === null || !this.#takeSpace(bytes.length * this.#weightOf(ino))) return undefined;
 		this.#data.writeNow(ino, offset, bytes);
@@ -1035,9 +1197,15 @@ export class LocalVolume implements NativeVolume {
 		return bytes.length;
 	}
 
-	#write(handle: Handle, offset: number, bytes: Uint8Array): Promise<{ readonly written: number; readonly attributes: Attributes }> {
-		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
-			if (bytes.length === 0) return { written: 0, attributes: await this.getAttributes(handle.caller, this.node(handle.ino)) };
+	#write(
+		handle: Handle,
+		offset: number,
+		bytes: Uint8Array,
+		by: Caller | undefined,
+	): Promise<{ readonly written: number; readonly attributes: Attributes }> {
+		const write = async (admission: Admission): Promise<{ readonly written: number; readonly attributes: Attributes }> => {
+			if (bytes.length === 0)
+				return { written: 0, attributes: await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino))) };
 			const fits = this.#takeSpace(this.#spaceOf(handle.ino, bytes.length));
 			let written = bytes.length;
 			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
@@ -1052,7 +1220,8 @@ export class LocalVolume implements NativeVolume {
 			if (handle.sync) await this.#syncHandle(handle);
 			const attributes = await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino)));
 			return { written, attributes };
-		});
+		};
+		return this.#through(handle, "write", write, { by, offset, lengthBytes: bytes.length });
 	}
 
 	/** Flags bind those who have the file open already. @throws FsError EPERM. */
@@ -1220,7 +1389,7 @@ export class LocalVolume implements NativeVolume {
 		checkRange(offset, lengthBytes);
 		if (lengthBytes === 0) throw new FsError("EINVAL", "volume.allocate", "an empty range cannot be allocated");
 		checkEnd(offset + lengthBytes, "volume.allocate");
-		return this.#admitted(this.node(handle.ino), "write", async (admission) => {
+		return this.#through(handle, "write", async (admission) => {
 			// On append-only files space may be set aside, and nothing else (fallocate(2)).
 			const asWriteAt = mode === "allocate" || mode === "allocate-keep-size" ? Number.POSITIVE_INFINITY : 0;
 			if (handle.restriction !== 0) await this.#checkRestricted(handle, asWriteAt);
@@ -1245,14 +1414,20 @@ export class LocalVolume implements NativeVolume {
 		if (!target.write || target.append) throw new FsError("EBADF", "volume.copy", "the target is not open for writing at an offset");
 		checkRange(sourceOffset, lengthBytes);
 		checkRange(targetOffset, lengthBytes);
-		return this.#admitted(this.node(source.ino), "read", () =>
-			this.#admitted(this.node(target.ino), "write", async (admission) => {
-				const copied = await this.#copy(source, sourceOffset, target, targetOffset, lengthBytes);
-				admission.check();
-				if (target.sync && copied > 0) await this.#syncHandle(target);
-				return { copied, attributes: await this.#core.view((tx) => this.#attributes(requireInode(tx, target.ino))) };
-			}),
-		);
+		this.#requireLive(this.node(source.ino));
+		const places: Place[] = [
+			{ ino: source.ino, access: "read", opened: true },
+			{ ino: target.ino, access: "write", opened: true },
+		];
+		const admissions = await this.locks.admit(places, target.caller);
+		try {
+			const copied = await this.#copy(source, sourceOffset, target, targetOffset, lengthBytes);
+			for (const admission of admissions) admission.check();
+			if (target.sync && copied > 0) await this.#syncHandle(target);
+			return { copied, attributes: await this.#core.view((tx) => this.#attributes(requireInode(tx, target.ino))) };
+		} finally {
+			for (const admission of admissions) admission.release();
+		}
 	}
 
 	async #copy(source: Handle, sourceOffset: number, target: Handle, targetOffset: number, lengthBytes: number): Promise<number> {
@@ -1290,7 +1465,7 @@ export class LocalVolume implements NativeVolume {
 	async seek(id: HandleId, offset: number, what: "data" | "hole"): Promise<number> {
 		const handle = this.#handles.get(id);
 		if (!Number.isSafeInteger(offset) || offset < 0) throw new FsError("ENXIO", "volume.seek", `there is no offset ${offset}`);
-		return this.#admitted(this.node(handle.ino), "read", () => this.#ranges.seek(handle.ino, offset, what));
+		return this.#through(handle, "attributes", () => this.#ranges.seek(handle.ino, offset, what));
 	}
 
 	async flush(id: HandleId): Promise<void> {
@@ -1304,7 +1479,7 @@ export class LocalVolume implements NativeVolume {
 
 	async fsync(id: HandleId, _dataOnly: boolean): Promise<void> {
 		const handle = this.#handles.get(id);
-		await this.#admitted(this.node(handle.ino), "read", () => this.#syncHandle(handle));
+		await this.#through(handle, "attributes", () => this.#syncHandle(handle));
 	}
 
 	async #syncHandle(handle: Handle): Promise<void> {
@@ -1510,7 +1685,59 @@ function newFile(caller: Caller, intent: OpenIntent): NewNode {
 
 type NamesChange = Omit<ChangedName, "position">;
 /** With effects where it may take something apart. */
-type NamesOperation = (tx: RecordTransaction, context: OperationContext, before: Inode, effects?: StorageEffects) => NamesChange;
+type NamesOperation = (
+	tx: RecordTransaction,
+	context: OperationContext,
+	before: Inode,
+	how: { readonly require: Admitted["require"]; readonly effects?: StorageEffects },
+) => NamesChange;
+
+/** Of an operation that is let in. */
+interface Admitted {
+	/** Before the commit. @throws FsError EAGAIN: it must be admitted anew. */
+	check(): void;
+	/** That it is let in there too. @throws Unadmitted. */
+	require(ino: Ino, access: Access, opened?: boolean): void;
+}
+
+/** An open that the lock core has agreed to. */
+interface Opening {
+	readonly ino: Ino;
+	readonly id: string;
+}
+
+/** Gives an operation up, to begin anew when it is admitted there. */
+class Unadmitted extends FsError {
+	readonly place: Place;
+
+	constructor(place: Place) {
+		super("EAGAIN", "volume.unadmitted", `inode ${place.ino} is leased anew again and again`, { ino: place.ino });
+		this.place = place;
+	}
+}
+
+/** Gives an open up, to begin anew when the lock core has agreed to it. */
+class Unjudged extends FsError {
+	readonly ino: Ino;
+
+	constructor(ino: Ino) {
+		super("EAGAIN", "volume.unjudged", `the name means another file again and again`, { ino });
+		this.ino = ino;
+	}
+}
+
+function requireMoved({ source, replaced }: Moved, require: Admitted["require"]): void {
+	require(source.ino, "remove");
+	if (replaced !== undefined) require(replaced.ino, "remove");
+}
+
+/** What an open does, and what it lets nobody else do. */
+function sharingOf({ access, deny, disposition }: OpenIntent): Sharing {
+	const cuts = disposition.startsWith("overwrite");
+	const bits =
+		(deny?.read === true ? share.read : 0) | (deny?.write === true ? share.write : 0) | (deny?.delete === true ? share.delete : 0);
+	return { access: accessBits({ read: access.read, write: access.write || cuts }), deny: bits };
+}
 
 interface AttributesChange {
 	readonly before: Attributes;
@@ -1549,7 +1776,6 @@ const redundancyXattr = "cairn.redundancy";
 /** Fields of the rich open that belong to doors to come are refused, never ignored. */
 function refuseUnsupported(intent: OpenIntent): void {
 	const wanted: string[] = [];
-	if (intent.deny !== undefined && (intent.deny.read || intent.deny.write || intent.deny.delete)) wanted.push("deny modes");
 	if (intent.lease !== undefined && intent.lease !== "none") wanted.push("leases");
 	if (intent.verifier !== undefined && intent.disposition !== "create") wanted.push("verifiers where nothing is created exclusively");
 	if (intent.foldCase === true) wanted.push("case folding");
