@@ -23,7 +23,11 @@ export interface FragmentReaderModules extends PackModules {
 }
 
 function fragmentKey(segment: Segment, place: FragmentPlace): string {
-	return `${segment.id}.${place.index}.${place.generation}.${place.headerChecksum}`;
+	return keyOf(segment.id, place);
+}
+
+function keyOf(segment: number, place: FragmentPlace): string {
+	return `${segment}.${place.index}.${place.generation}.${place.headerChecksum}`;
 }
 
 export function describePlace(segment: Segment, place: FragmentPlace): string {
@@ -33,7 +37,7 @@ export function describePlace(segment: Segment, place: FragmentPlace): string {
 export class FragmentReader {
 	#volume: Uint8Array;
 	#modules: FragmentReaderModules;
-	/** Checksum tables of fragments whose header was found right. */
+	/** Checksum tables of fragments whose header was found right, or which were written by this process. */
 	#tables = new LruCache<string, Uint32Array>(limits.headerCacheBytes);
 	/** Fragments whose damage was counted: reading the same bad block often does not make a bad disk. Oldest out first. */
 	#known = new Set<string>();
@@ -98,29 +102,36 @@ export class FragmentReader {
 		const headerBytes = headerLength(segment.shardBytes);
 		const packs = this.#modules.packs(place.disk);
 		const read = (at: number, length: number) => packs.borrow(disk, place.pack, place.offset + at, length);
-		let table = this.#tables.get(key);
-		let bytes: Uint8Array;
-		let lent: Borrowed;
+		const table = this.#tables.get(key);
 		if (table) {
-			lent = await read(headerBytes + from, to - from);
-			bytes = lent.bytes;
-		} else if (headerBytes + to <= limits.joinedReadBytes) {
-			lent = await read(0, headerBytes + to);
-			table = this.#header(segment, place, lent.bytes.subarray(0, headerBytes)).table;
-			bytes = lent.bytes.subarray(headerBytes + from);
-		} else {
-			const [head, payload] = await Promise.all([read(0, headerBytes), read(headerBytes + from, to - from)]);
-			table = this.#header(segment, place, head.bytes).table;
-			head.release();
-			lent = payload;
-			bytes = payload.bytes;
+			const lent = await read(headerBytes + from, to - from);
+			return releasing([lent], () => checked(segment, place, table, from, to, lent));
 		}
-		if (bytes.length !== to - from) throw damage(segment, place, `the pack ends ${to - from - bytes.length} bytes too early`);
-		const bad = firstBadBlock(table, from, bytes);
-		if (bad >= 0) throw damage(segment, place, `block ${bad} does not match its checksum`);
+		if (headerBytes + to <= limits.joinedReadBytes) {
+			const lent = await read(0, headerBytes + to);
+			return releasing([lent], () => {
+				const found = this.#header(segment, place, lent.bytes.subarray(0, headerBytes)).table;
+				this.#keep(key, found);
+				return checked(segment, place, found, from, to, lent, headerBytes + from);
+			});
+		}
+		const [head, payload] = await bothLent(read(0, headerBytes), read(headerBytes + from, to - from));
+		return releasing([head, payload], () => {
+			const found = this.#header(segment, place, head.bytes).table;
+			this.#keep(key, found);
+			const right = checked(segment, place, found, from, to, payload);
+			head.release();
+			return right;
+		});
+	}
+
+	/** What was written by this process, and is durable, need not be read to be known: bytes that match this table are the right ones. */
+	remember(segment: number, place: FragmentPlace, table: Uint32Array): void {
+		this.#keep(keyOf(segment, place), table);
+	}
+
+	#keep(key: string, table: Uint32Array): void {
 		this.#tables.set(key, table, table.byteLength + limits.windowOverheadBytes);
-		const whole = lent;
-		return { bytes, release: () => whole.release() };
 	}
 
 	#header(segment: Segment, place: FragmentPlace, bytes: Uint8Array): FragmentHeader {
@@ -175,6 +186,33 @@ export class FragmentReader {
 		this.#modules.logger.warn("a fragment is damaged", { disk: place.disk, segment: segment.id, index: place.index, why: error.message });
 		this.#modules.disks.report(place.disk, error, "corrupt");
 		return error;
+	}
+}
+
+/** The bytes [from, to) of the shard, which lie in `lent` from `skip` on. @throws FsError CORRUPT when they are not right; they stay lent. */
+function checked(segment: Segment, place: FragmentPlace, table: Uint32Array, from: number, to: number, lent: Borrowed, skip = 0): Borrowed {
+	const bytes = lent.bytes.subarray(skip);
+	if (bytes.length !== to - from) throw damage(segment, place, `the pack ends ${to - from - bytes.length} bytes too early`);
+	const bad = firstBadBlock(table, from, bytes);
+	if (bad >= 0) throw damage(segment, place, `block ${bad} does not match its checksum`);
+	return { bytes, release: () => lent.release() };
+}
+
+/** Both, or none of them is kept. */
+async function bothLent(first: Promise<Borrowed>, second: Promise<Borrowed>): Promise<[Borrowed, Borrowed]> {
+	const [one, other] = await Promise.allSettled([first, second]);
+	if (one.status === "fulfilled" && other.status === "fulfilled") return [one.value, other.value];
+	for (const end of [one, other]) if (end.status === "fulfilled") end.value.release();
+	throw one.status === "rejected" ? one.reason : (other as PromiseRejectedResult).reason;
+}
+
+/** What is lent is given back when `fn` throws. */
+function releasing<T>(lent: readonly Borrowed[], fn: () => T): T {
+	try {
+		return fn();
+	} catch (error) {
+		for (const one of lent) one.release();
+		throw error;
 	}
 }
 

@@ -96,6 +96,25 @@ describe("segment store: reading", () => {
 		});
 	});
 
+	it("needs no header of what it has written itself, and still believes no block that is not right", async () => {
+		const lab = new Lab({ store: { cacheBytes: 0 } });
+		await lab.run(async () => {
+			let store = await lab.boot();
+			const payload = payloadOf(4 * 131_072, 9);
+			const segment = await store.write(1, payload, rs42, 1);
+			lab.damage(segment, 0, 100);
+			lab.damage(segment, 1, headerLength(segment.shardBytes) + 4096 + 5);
+			sameBytes(await store.read(segment, 0, 131_072), payload.subarray(0, 131_072), "without its header");
+			assert.equal(store.counters.degradedReads, 0);
+			sameBytes(await store.read(segment, 131_072, 131_072), payload.subarray(131_072, 262_144), "with a damaged block");
+			assert.ok(store.counters.degradedReads > 0);
+			assert.equal(states(await store.check(segment)), "ccoooo", "a check reads headers");
+			store = await lab.restart([segment]);
+			sameBytes(await store.read(segment, 0, 131_072), payload.subarray(0, 131_072), "of another process");
+			assert.ok(store.counters.degradedReads > 0);
+		});
+	});
+
 	it("says which segment is lost and what is missing of it", async () => {
 		const lab = new Lab();
 		await lab.run(async () => {

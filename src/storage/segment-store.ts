@@ -71,6 +71,7 @@ export class NativeSegmentStore implements SegmentStore {
 	#modules: SegmentStoreModules;
 	#packBytes: number;
 	#packs = new Map<number, DiskPacks>();
+	#fragments: FragmentReader;
 	#reader: SegmentReader;
 	#writer: FragmentWriter;
 	#healer: Healer;
@@ -106,7 +107,8 @@ export class NativeSegmentStore implements SegmentStore {
 			sharers: (disk) => this.#sharers(disk),
 			domainOf: (disk) => this.#domainOf(disk),
 		};
-		const fragments = new FragmentReader(shared.volume, shared);
+		this.#fragments = new FragmentReader(shared.volume, shared);
+		const fragments = this.#fragments;
 		this.#reader = new SegmentReader(options.cacheBytes ?? limits.cacheBytes, fragments, shared);
 		this.#writer = new FragmentWriter(shared);
 		this.#healer = new Healer({ ...shared, fragments, writer: this.#writer, refreshSpace: () => this.refreshSpace() });
@@ -217,6 +219,7 @@ export class NativeSegmentStore implements SegmentStore {
 			if (put.failures.length === 0) {
 				const { dataShards, parityShards } = shape;
 				const sizes = { payloadBytes: payload.length, shardBytes, liveBytes: 0 };
+				this.#remember(id, shape, encoded.shards, put.places);
 				return {
 					id,
 					dataShards,
@@ -232,6 +235,15 @@ export class NativeSegmentStore implements SegmentStore {
 			for (const { disk, error } of failures) if (error.code !== "ENOSPC") excluded.add(disk);
 		}
 		throw noDisks(id, failures);
+	}
+
+	/** Of what readers ask for first: parity is needed where something is damaged. */
+	#remember(id: number, { dataShards }: Redundancy, shards: readonly Shard[], places: readonly FragmentPlace[]): void {
+		for (const place of places) {
+			const shard = shards[place.index] as Shard;
+			assert(shard.index === place.index, "shards lie in the order of their numbers");
+			if (dataShards === 1 || place.index < dataShards) this.#fragments.remember(id, place, shard.table);
+		}
 	}
 
 	abandon(segment: Segment): void {

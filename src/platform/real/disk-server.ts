@@ -19,6 +19,7 @@ import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorker
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
 import { forget, prefetch, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
+import { LaneServer } from "./read-lane.ts";
 
 /** The file that tells one disk from another that is mounted in its place. */
 const identityFile = "superblock";
@@ -396,6 +397,7 @@ class Service {
 	readonly #port: MessagePort;
 	readonly #path: string;
 	readonly #told: Int32Array;
+	readonly #lane: LaneServer;
 	readonly #before: (request: DiskRequest) => void;
 	#server: DiskServer | DeviceServer | undefined;
 
@@ -403,26 +405,49 @@ class Service {
 		this.#port = port;
 		this.#path = data.path;
 		this.#told = data.vitals;
+		this.#lane = new LaneServer(data.lane);
 		this.#before = before;
 	}
 
 	/** True when there was something. */
 	drain(): boolean {
-		let found = false;
+		let found = this.#serveLane();
 		while (!this.closed) {
 			const next = receiveMessageOnPort(this.#port) as { readonly message: readonly DiskCallMessage[] } | undefined;
 			if (next === undefined) break;
 			found = true;
+			// Reads that were asked for before it are no later than it.
+			this.#serveLane();
 			this.#executeAll(next.message);
 		}
 		return found;
+	}
+
+	/** True when there was something. */
+	#serveLane(): boolean {
+		const slots = this.#lane.asked();
+		if (slots.length === 0 || this.closed) return false;
+		const requests = slots.map((slot) => this.#lane.request(slot));
+		for (const [index, slot] of slots.entries()) {
+			const request = requests[index] as (typeof requests)[number];
+			Atomics.add(this.#told, vitals.begun, 1);
+			if (index === 0) this.#expect(requests);
+			this.#before(request);
+			const reply = answer(() => this.#execute(request), this.#path, -1 - slot, request);
+			Atomics.add(this.#told, vitals.finished, 1);
+			if ("error" in reply) {
+				this.#lane.fail(slot);
+				this.#port.postMessage([reply]);
+			} else if (this.#lane.answer(slot, reply.value as number)) this.#port.postMessage([]);
+		}
+		return true;
 	}
 
 	#executeAll(calls: readonly DiskCallMessage[]): void {
 		let replies: DiskReply[] = [];
 		for (const [index, { id, request }] of calls.entries()) {
 			Atomics.add(this.#told, vitals.begun, 1);
-			if (index === 0) this.#expect(calls);
+			if (index === 0) this.#expect(calls.map((call) => call.request));
 			this.#before(request);
 			const reply = answer(() => this.#execute(request), this.#path, id, request);
 			Atomics.add(this.#told, vitals.finished, 1);
@@ -438,10 +463,10 @@ class Service {
 	}
 
 	/** The first read is begun at once by itself. A device is read past the page cache, where nothing could be kept. */
-	#expect(calls: readonly DiskCallMessage[]): void {
+	#expect(requests: readonly DiskRequest[]): void {
 		const server = this.#server;
 		if (!(server instanceof DiskServer)) return;
-		for (const { request } of calls.slice(1)) if (request.kind === "read") server.expect(request);
+		for (const request of requests.slice(1)) if (request.kind === "read") server.expect(request);
 	}
 
 	#execute(request: DiskRequest): unknown {

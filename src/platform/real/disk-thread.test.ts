@@ -37,6 +37,39 @@ test("reads that come together are answered with what each asked for, whatever e
 	await disk.close();
 });
 
+test("small reads one after the other and side by side, errors among them, give what was asked for and let go of the process", async () => {
+	const disk = await createRealPlatform().openDisk(folder);
+	const file = await disk.open("small", { create: true });
+	for (let number = 0; number < 50; number++) await file.write(number * blockBytes, [block(number)]);
+	// More than there are slots, forgotten by their borrowers now and then, between pauses that let both sides fall asleep.
+	for (let round = 0; round < 300; round++) {
+		const number = (round * 37) % 50;
+		const side = round % 7 === 0 ? 12 : 1;
+		const answers = await Promise.all(Array.from({ length: side }, (_, i) => file.borrow(((number + i) % 50) * blockBytes, blockBytes)));
+		for (const [i, lent] of answers.entries()) {
+			assert.deepEqual(new Uint8Array(lent.bytes), block((number + i) % 50));
+			if (round % 100 !== 99) lent.release();
+		}
+		if (round % 50 === 0) await setTimeout(5);
+		// What was made after a write sees it.
+		if (round % 10 === 0) {
+			const written = file.write(number * blockBytes, [block(number + 1)]);
+			const seen = await file.borrow(number * blockBytes, blockBytes);
+			assert.deepEqual(new Uint8Array(seen.bytes), block(number + 1));
+			seen.release();
+			await written;
+			await file.write(number * blockBytes, [block(number)]);
+		}
+	}
+	const short = await file.borrow(50 * blockBytes - 10, blockBytes);
+	assert.equal(short.bytes.length, 10);
+	const [a, b] = await Promise.allSettled([file.borrow(0, blockBytes), disk.remove("small").then(() => file.close())]);
+	assert.equal(a.status, "fulfilled");
+	assert.equal(b.status, "fulfilled");
+	await assert.rejects(file.borrow(0, blockBytes), { code: "EBADF" });
+	await disk.close();
+});
+
 test("a disk that nobody asks takes no processor time, and answers who asks then", async () => {
 	const disk = await createRealPlatform().openDisk(folder);
 	const file = await disk.open("idle", { create: true });

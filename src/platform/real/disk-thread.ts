@@ -2,29 +2,48 @@
  * The main thread's end of a disk's thread: hands calls over in order, within a window.
  *
  * Invariants
- * 1. Calls are handed over in the order in which they were made.
+ * 1. Calls are handed over in the order in which they were made. Small reads go through the lane (read-lane.ts) only while no other call is waiting or open, and the thread looks there before it executes what came by message.
  * 2. Every call settles: by its reply, or with EIO when the thread died or was given up. Only a thread that hangs keeps calls open.
  * 3. The thread keeps the process alive only while a call is open.
  */
 import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { FsError } from "../../base/errors.ts";
-import type { DiskActivity } from "../interface.ts";
+import type { Borrowed, DiskActivity } from "../interface.ts";
 import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
+import { replySpinMs } from "./fuse-limits.ts";
 import { realLimits } from "./limits.ts";
+import { createLaneMemory, LaneCaller } from "./read-lane.ts";
+import { SpinHistory } from "./spin-history.ts";
 
-interface Call {
-	readonly request: DiskRequest;
+interface Open {
 	readonly bytes: number;
 	readonly resolve: (value: never) => void;
 	readonly reject: (error: unknown) => void;
+}
+
+interface Call extends Open {
+	readonly request: DiskRequest;
+}
+
+interface LaneCall extends Open {
+	readonly askedMs: number;
 }
 
 export class DiskThread {
 	readonly path: string;
 	readonly #worker: Worker;
 	readonly #vitals = new Int32Array(new SharedArrayBuffer(4 * vitals.count));
-	readonly #open = new Map<number, Call>();
+	readonly #open = new Map<number, Open>();
+	readonly #lane = new LaneCaller(createLaneMemory());
+	readonly #laneCalls = new Map<number, LaneCall>();
+	/** Whether answers in the lane have come soon enough lately to be waited for awake. */
+	readonly #laneHistory = new SpinHistory(replySpinMs);
+	/** When a small read was made while no call was open. */
+	#roseMs = 0;
+	/** A look is scheduled. */
+	#looking = false;
+	#lookUntilMs = 0;
 	#waiting: Call[] = [];
 	#nextId = 1;
 	#openBytes = 0;
@@ -40,7 +59,7 @@ export class DiskThread {
 		this.path = path;
 		this.#worker = new Worker(workerUrl, {
 			name: `disk ${path}`,
-			workerData: { path, vitals: this.#vitals } satisfies DiskWorkerData,
+			workerData: { path, vitals: this.#vitals, lane: this.#lane.memory } satisfies DiskWorkerData,
 			// Flags of the main script (--input-type, --test …) are not for threads; only uncompiled sources need theirs.
 			execArgv: workerUrl.pathname.endsWith(".ts") ? process.execArgv : [],
 			resourceLimits: { maxOldGenerationSizeMb: realLimits.diskHeapMb, maxYoungGenerationSizeMb: realLimits.diskYoungHeapMb },
@@ -48,6 +67,7 @@ export class DiskThread {
 		this.#worker.unref();
 		this.#worker.on("message", (replies: readonly DiskReply[]) => {
 			for (const reply of replies) this.#settle(reply);
+			this.#takeAnswers();
 		});
 		this.#worker.on("error", (error) => this.#die("platform.disk-thread-error", `its thread failed: ${error.message}`, error));
 		this.#worker.on("exit", () => {
@@ -66,6 +86,8 @@ export class DiskThread {
 	activity(): DiskActivity {
 		const finished = Atomics.load(this.#vitals, vitals.finished);
 		if (Atomics.load(this.#vitals, vitals.begun) === finished) return { finished, state: "idle" };
+		// To ask the kernel would cost more than most small reads.
+		if (performance.now() - this.#roseMs < realLimits.freshMs) return { finished, state: "running" };
 		return { finished, state: isRunnable(Atomics.load(this.#vitals, vitals.thread)) ? "running" : "waiting" };
 	}
 
@@ -81,6 +103,57 @@ export class DiskThread {
 			this.#flushSoon();
 		});
 	}
+
+	/** A small read, while nothing else is to be done. Undefined: `call` it. The bytes are short at the end of the file. */
+	borrow(handle: number, offset: number, lengthBytes: number): Promise<Borrowed> | undefined {
+		const isAlone = this.#waiting.length === 0 && this.#open.size === this.#laneCalls.size;
+		const slot = isAlone && this.#dead === undefined ? this.#lane.ask(handle, offset, lengthBytes) : undefined;
+		if (slot === undefined) return undefined;
+		return new Promise<Borrowed>((resolve, reject) => {
+			const askedMs = performance.now();
+			if (this.#open.size === 0) {
+				this.#worker.ref();
+				this.#roseMs = askedMs;
+			}
+			const call = { bytes: 0, resolve: resolve as (value: never) => void, reject, askedMs };
+			this.#open.set(-1 - slot, call);
+			this.#laneCalls.set(slot, call);
+			this.#lookUntilMs = askedMs + replySpinMs;
+			if (!this.#looking && this.#laneHistory.worthIt) {
+				this.#looking = true;
+				this.#lane.watch(true);
+				setImmediate(this.#look);
+			}
+			this.#ring();
+		});
+	}
+
+	/** Once in each turn of the event loop, for as long as fast disks take. */
+	readonly #look = (): void => {
+		this.#takeAnswers();
+		if (this.#lane.outstanding > 0 && performance.now() < this.#lookUntilMs) {
+			setImmediate(this.#look);
+			return;
+		}
+		this.#looking = false;
+		this.#lane.watch(false);
+		this.#takeAnswers();
+	};
+
+	#takeAnswers(): void {
+		if (this.#lane.outstanding > 0) this.#lane.look(this.#takeAnswer);
+	}
+
+	readonly #takeAnswer = (slot: number, bytes: Uint8Array): void => {
+		const call = this.#laneCalls.get(slot);
+		// It was failed when the thread was given up (L1).
+		if (call === undefined) return;
+		this.#laneCalls.delete(slot);
+		this.#laneHistory.waited(performance.now() - call.askedMs);
+		const lent: Borrowed = { bytes, release: () => this.#lane.giveBack(slot) };
+		call.resolve(lent as never);
+		this.#closeCall(-1 - slot, call);
+	};
 
 	/** Fails what is open and lets the thread go without waiting for it: a thread inside a system call ends when that call returns. */
 	abandon(why: string): void {
@@ -124,6 +197,11 @@ export class DiskThread {
 		if (taken === 0) return;
 		this.#waiting = this.#waiting.slice(taken);
 		this.#worker.postMessage(messages, moved);
+		this.#ring();
+	}
+
+	/** Something is to be done. */
+	#ring(): void {
 		Atomics.add(this.#vitals, vitals.messages, 1);
 		Atomics.notify(this.#vitals, vitals.messages);
 	}
@@ -131,10 +209,18 @@ export class DiskThread {
 	#settle(reply: DiskReply): void {
 		const call = this.#open.get(reply.id);
 		if (call === undefined) return;
-		this.#open.delete(reply.id);
-		this.#openBytes -= call.bytes;
+		if (reply.id < 0) {
+			this.#laneCalls.delete(-1 - reply.id);
+			this.#lane.failed(-1 - reply.id);
+		}
 		if ("error" in reply) call.reject(new FsError(reply.error.code, reply.error.site, reply.error.message, reply.error.data));
 		else call.resolve(reply.value as never);
+		this.#closeCall(reply.id, call);
+	}
+
+	#closeCall(id: number, call: Open): void {
+		this.#open.delete(id);
+		this.#openBytes -= call.bytes;
 		if (this.#waiting.length > 0) this.#flushSoon();
 		else if (this.#open.size === 0) this.#worker.unref();
 	}
@@ -143,6 +229,7 @@ export class DiskThread {
 		this.#dead ??= new FsError("EIO", site, `the disk ${this.path} cannot be used: ${why}`, { path: this.path }, cause);
 		const calls = [...this.#open.values(), ...this.#waiting];
 		this.#open.clear();
+		this.#laneCalls.clear();
 		this.#waiting = [];
 		this.#waitingBytes = 0;
 		this.#openBytes = 0;

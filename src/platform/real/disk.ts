@@ -105,6 +105,8 @@ class RealDiskFile implements DiskFile {
 
 	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
 		checkRange(this.name, offset, lengthBytes);
+		const small = this.#open().borrow(this.#handle, offset, lengthBytes);
+		if (small !== undefined) return await small;
 		const lent = this.#buffers.take(lengthBytes);
 		if (lent === undefined) return { bytes: await this.read(offset, lengthBytes), release: () => {} };
 		// A read that fails may still be under way in an abandoned thread: its buffer is never used again.

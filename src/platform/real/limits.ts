@@ -8,6 +8,11 @@ export const realLimits = {
 	lentFromBytes: 4 << 10,
 	/** Free buffers that are kept for reads: two windows of read-ahead of a few readers. */
 	lentKeptBytes: 16 << 20,
+	/** Small reads under way through shared memory, of one disk: a header and a block for a few readers. A page that no read has used takes no memory. */
+	laneSlots: 8,
+	laneSlotBytes: 16 << 10,
+	/** A disk that was idle until then is taken for one that is at work; looks for a hang are hundreds of milliseconds apart. */
+	freshMs: 1,
 	/** From here on calls are handed over at once, not at the end of the turn. */
 	diskHurryBytes: 64 << 10,
 	/** Calls waiting for one disk; more means that a floor above forgot back-pressure. */

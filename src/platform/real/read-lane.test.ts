@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { realLimits } from "./limits.ts";
+import { createLaneMemory, LaneCaller, LaneServer } from "./read-lane.ts";
+
+function ends(): { caller: LaneCaller; server: LaneServer } {
+	const memory = createLaneMemory();
+	return { caller: new LaneCaller(memory), server: new LaneServer(memory) };
+}
+
+test("requests arrive as they were made, with offsets of any size", () => {
+	const { caller, server } = ends();
+	for (const offset of [0, 4096, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 45 + 4097, Number.MAX_SAFE_INTEGER]) {
+		const slot = caller.ask(7, offset, 100);
+		assert.deepEqual(server.asked(), [slot]);
+		const { into, ...rest } = server.request(slot as number);
+		assert.deepEqual(rest, { kind: "read", handle: 7, offset, lengthBytes: 100 });
+		assert.equal(into?.length, 100);
+		server.answer(slot as number, 0);
+		caller.look((answered) => caller.giveBack(answered));
+	}
+});
+
+test("bytes belong to one read until they are given back; more than there are slots, or than fits, is not taken", () => {
+	const { caller, server } = ends();
+	assert.equal(caller.ask(1, 0, realLimits.laneSlotBytes + 1), undefined);
+	for (let i = 0; i < realLimits.laneSlots; i++) assert.notEqual(caller.ask(1, i, realLimits.laneSlotBytes), undefined);
+	assert.equal(caller.ask(1, 0, 1), undefined);
+	for (const slot of server.asked()) {
+		const { into, offset } = server.request(slot);
+		into?.fill(offset);
+		server.answer(slot, offset === 3 ? 5 : realLimits.laneSlotBytes);
+	}
+	const taken: { slot: number; bytes: Uint8Array }[] = [];
+	caller.look((slot, bytes) => taken.push({ slot, bytes }));
+	assert.equal(caller.outstanding, 0);
+	assert.equal(caller.ask(1, 0, 1), undefined, "none was given back");
+	const lengths = taken.map(({ bytes }) => bytes.length).sort((a, b) => a - b);
+	assert.deepEqual(lengths.slice(0, 2), [5, realLimits.laneSlotBytes]);
+	assert.deepEqual(taken.map(({ bytes }) => bytes[0]).sort(), [0, 1, 2, 3, 4, 5, 6, 7]);
+	for (const { bytes } of taken) assert.ok(bytes.every((byte) => byte === bytes[0]));
+	const { slot } = taken[4] as { slot: number };
+	caller.giveBack(slot);
+	assert.throws(() => caller.giveBack(slot), /given back once/);
+	assert.equal(caller.ask(1, 0, 1), slot);
+});
+
+test("who does not look is told, and a failure frees its slot", () => {
+	const { caller, server } = ends();
+	const slot = caller.ask(1, 0, 10) as number;
+	assert.equal(server.answer(slot, 10), true);
+	caller.look((answered) => caller.giveBack(answered));
+	caller.watch(true);
+	assert.equal(server.answer(caller.ask(1, 0, 10) as number, 10), false);
+	caller.watch(false);
+	let found = 0;
+	caller.look((answered) => {
+		found++;
+		caller.giveBack(answered);
+	});
+	assert.equal(found, 1);
+	const failing = caller.ask(1, 0, 10) as number;
+	server.fail(failing);
+	assert.deepEqual(server.asked(), []);
+	caller.look(() => assert.fail("it has no answer"));
+	caller.failed(failing);
+	assert.equal(caller.outstanding, 0);
+	assert.throws(() => caller.failed(failing));
+});

@@ -1,0 +1,146 @@
+/**
+ * Small reads of a disk, asked for and answered in shared memory: a message costs two threads more than such a read, most of all where they run code that has not been compiled.
+ *
+ * The main thread asks, wakes the disk's thread, and looks for the answer itself as long as that has been worth it lately (`DiskThread`); otherwise it wants to be told by a message.
+ *
+ * Invariants
+ *  L1 A slot belongs to one read from `ask` until its bytes are given back; a slot of a read whose end is unknown is never used again.
+ *  L2 Everything in a slot is written before its state: who sees the state sees the rest.
+ *  L3 An answer that is in its slot when `watch(false)` has returned is found by the next look, and one that comes later is told by a message.
+ */
+import { assert } from "../../base/assert.ts";
+import type { DiskRequest } from "./disk-protocol.ts";
+import { realLimits } from "./limits.ts";
+
+export interface LaneMemory {
+	/** Word 0: the main thread looks for answers. Then the words of each slot. */
+	readonly control: Int32Array<SharedArrayBuffer>;
+	readonly bytes: Uint8Array<SharedArrayBuffer>;
+}
+
+type Read = Extract<DiskRequest, { readonly kind: "read" }>;
+
+const watching = 0;
+const firstSlot = 1;
+/** Offsets are two numbers: whole 4 GiB, and the rest as an unsigned number. */
+const word = { state: 0, handle: 1, offsetHigh: 2, offsetLow: 3, lengthBytes: 4, count: 5, words: 6 } as const;
+const state = { free: 0, asked: 1, answered: 2, failed: 3 } as const;
+const highUnit = 2 ** 32;
+
+export function createLaneMemory(): LaneMemory {
+	return {
+		control: new Int32Array(new SharedArrayBuffer(4 * (firstSlot + realLimits.laneSlots * word.words))),
+		bytes: new Uint8Array(new SharedArrayBuffer(realLimits.laneSlots * realLimits.laneSlotBytes)),
+	};
+}
+
+function at(slot: number): number {
+	return firstSlot + slot * word.words;
+}
+
+function bytesOf({ bytes }: LaneMemory, slot: number, lengthBytes: number): Uint8Array {
+	const start = slot * realLimits.laneSlotBytes;
+	return bytes.subarray(start, start + lengthBytes);
+}
+
+/** The end of the main thread. */
+export class LaneCaller {
+	readonly memory: LaneMemory;
+	readonly #free: number[] = [];
+	/** Slots that were asked for and not taken from yet. */
+	readonly #out = new Set<number>();
+
+	constructor(memory: LaneMemory) {
+		this.memory = memory;
+		for (let slot = realLimits.laneSlots - 1; slot >= 0; slot--) this.#free.push(slot);
+	}
+
+	/** Reads without an answer so far. */
+	get outstanding(): number {
+		return this.#out.size;
+	}
+
+	/** The slot, or undefined: too large, or too many at once. */
+	ask(handle: number, offset: number, lengthBytes: number): number | undefined {
+		if (lengthBytes > realLimits.laneSlotBytes) return undefined;
+		const slot = this.#free.pop();
+		if (slot === undefined) return undefined;
+		const { control } = this.memory;
+		const first = at(slot);
+		control[first + word.handle] = handle;
+		control[first + word.offsetHigh] = Math.floor(offset / highUnit);
+		control[first + word.offsetLow] = (offset % highUnit) | 0;
+		control[first + word.lengthBytes] = lengthBytes;
+		this.#out.add(slot);
+		Atomics.store(control, first + word.state, state.asked);
+		return slot;
+	}
+
+	/** Hands over what has been answered. Failures come by message. */
+	look(take: (slot: number, bytes: Uint8Array) => void): void {
+		const { control } = this.memory;
+		for (const slot of this.#out) {
+			if (Atomics.load(control, at(slot) + word.state) !== state.answered) continue;
+			this.#out.delete(slot);
+			take(slot, bytesOf(this.memory, slot, control[at(slot) + word.count] as number));
+		}
+	}
+
+	/** A message has told why there is no answer. */
+	failed(slot: number): void {
+		assert(this.#out.delete(slot), "a read fails that was asked for");
+		this.giveBack(slot);
+	}
+
+	/** Nobody needs its bytes any more. */
+	giveBack(slot: number): void {
+		const before = Atomics.exchange(this.memory.control, at(slot) + word.state, state.free);
+		assert(before !== state.free, "a slot is given back once");
+		this.#free.push(slot);
+	}
+
+	/** Whether answers are looked for; otherwise they are told by messages. L3. */
+	watch(isWatching: boolean): void {
+		Atomics.store(this.memory.control, watching, isWatching ? 1 : 0);
+	}
+}
+
+/** The end of the disk's thread. */
+export class LaneServer {
+	readonly #memory: LaneMemory;
+
+	constructor(memory: LaneMemory) {
+		this.#memory = memory;
+	}
+
+	/** The slots that wait for an answer. */
+	asked(): number[] {
+		const slots: number[] = [];
+		for (let slot = 0; slot < realLimits.laneSlots; slot++) {
+			if (Atomics.load(this.#memory.control, at(slot) + word.state) === state.asked) slots.push(slot);
+		}
+		return slots;
+	}
+
+	request(slot: number): Read {
+		const { control } = this.#memory;
+		const first = at(slot);
+		const lengthBytes = control[first + word.lengthBytes] as number;
+		const offset = (control[first + word.offsetHigh] as number) * highUnit + ((control[first + word.offsetLow] as number) >>> 0);
+		const handle = control[first + word.handle] as number;
+		return { kind: "read", handle, offset, lengthBytes, into: bytesOf(this.#memory, slot, lengthBytes) };
+	}
+
+	/** True when the main thread has to be told. L3. */
+	answer(slot: number, count: number): boolean {
+		const { control } = this.#memory;
+		control[at(slot) + word.count] = count;
+		Atomics.store(control, at(slot) + word.state, state.answered);
+		return Atomics.load(control, watching) === 0;
+	}
+
+	/** A message says why. */
+	fail(slot: number): void {
+		Atomics.store(this.#memory.control, at(slot) + word.state, state.failed);
+	}
+}
