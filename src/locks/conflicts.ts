@@ -110,18 +110,33 @@ function bars(earlier: Want, later: Want): boolean {
 }
 
 /**
- * Who waits already and would be kept waiting longer. Not of one's own, and not those who wait for the asker anyway: to make him wait for them would be a deadlock of our own making. Who does not wait is not barred:
- * it would be told of a conflict with somebody who holds nothing.
+ * Who waits already and would be kept waiting longer. Not of one's own, and not those who wait for the asker anyway, be it through others: to make him wait for them would be a deadlock of our own making, over something that nobody
+ * holds. Who does not wait is not barred: it would be told of a conflict with somebody who holds nothing.
  */
 export function barriers(resource: Resource, queueEnd: number, request: Request): readonly Owner[] {
 	if (!request.patient && request.want.kind !== "operation") return [];
 	const { want } = request;
 	// Who caches brings back what it has: the others wait for just that.
 	if (want.kind === "operation" && resource.leases.some(({ key }) => key === want.leaseKey)) return [];
-	const found: Owner[] = [];
-	for (const { request: earlier } of resource.queue.slice(0, queueEnd)) {
-		if (isOwn(earlier.owner, request.owner) || !bars(earlier.want, request.want)) continue;
-		if (!blockers(resource, earlier).some((blocker) => blocker.id === request.owner.id)) found.push(earlier.owner);
+	const inFront = resource.queue
+		.slice(0, queueEnd)
+		.filter(({ request: earlier }) => !isOwn(earlier.owner, request.owner) && bars(earlier.want, request.want));
+	if (inFront.length === 0) return [];
+	const waiting = whoWaitsFor(resource, request.owner.id);
+	return inFront.map(({ request: earlier }) => earlier.owner).filter(({ id }) => !waiting.has(id));
+}
+
+/** Owners that wait here for that one, for what it holds or behind it, or for others who do; and itself. */
+function whoWaitsFor(resource: Resource, owner: string): ReadonlySet<string> {
+	const found = new Set([owner]);
+	const isFound = ({ id }: Owner): boolean => found.has(id);
+	for (let before = 0; before !== found.size; ) {
+		before = found.size;
+		for (const [place, { request }] of resource.queue.entries()) {
+			if (isFound(request.owner)) continue;
+			const behind = resource.queue.slice(0, place).some((one) => isFound(one.request.owner) && bars(one.request.want, request.want));
+			if (behind || blockers(resource, request).some(isFound)) found.add(request.owner.id);
+		}
 	}
 	return found;
 }

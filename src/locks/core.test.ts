@@ -174,6 +174,22 @@ describe("waiting", () => {
 		assert.deepEqual(bench.unlock(w, "fcntl"), ["granted r"]);
 	});
 
+	test("what nobody holds is no deadlock: who is waited for, through however many others, passes those who wait", () => {
+		const bench = new Bench();
+		const [process, first, second, third] = [owner("p"), owner("x"), owner("y"), owner("z")];
+		bench.lock(process, "fcntl-exclusive", 0, 0);
+		assert.deepEqual(bench.lock(first, "fcntl-exclusive", 0, 1, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.lock(second, "fcntl-exclusive", 1, 2, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.lock(third, "fcntl-exclusive", 2, 3, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.lock(process, "fcntl-exclusive", 3, 3, { patient: true }), ["granted p"]);
+		assert.deepEqual(bench.lock(owner("q"), "fcntl-exclusive", 3, 3, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.unlock(process, "fcntl"), ["granted x"]);
+		assert.deepEqual(bench.unlock(first, "fcntl"), ["granted y"]);
+		assert.deepEqual(bench.unlock(second, "fcntl"), ["granted z"]);
+		assert.deepEqual(bench.unlock(third, "fcntl"), ["granted q"]);
+		assert.equal(bench.state.counters.deadlocks, 0);
+	});
+
 	test("who gives up lets those behind go; the same request twice waits once", () => {
 		const bench = new Bench();
 		const [a, w, r] = [owner("a"), owner("w"), owner("r")];

@@ -82,8 +82,20 @@ export class LockOracle {
 		const found = new Set<string>();
 		if (!r.patient) return found;
 		for (const earlier of this.queue.slice(0, place))
-			if (earlier.owner !== r.owner && this.#bars(earlier, r) && !this.blockers(earlier).has(r.owner)) found.add(earlier.owner);
+			if (earlier.owner !== r.owner && this.#bars(earlier, r) && !this.#leadsTo(earlier.owner, r.owner)) found.add(earlier.owner);
 		return found;
+	}
+
+	/** Whether an owner waits for another one, for what it has or behind it, or for somebody who does. */
+	#leadsTo(from: string, to: string): boolean {
+		const reached = new Set([from]);
+		for (const owner of reached)
+			for (const [place, r] of this.queue.entries()) {
+				if (r.owner !== owner) continue;
+				for (const blocker of this.blockers(r)) reached.add(blocker);
+				for (const earlier of this.queue.slice(0, place)) if (this.#bars(earlier, r)) reached.add(earlier.owner);
+			}
+		return reached.has(to);
 	}
 
 	#waitsFor(r: OracleRequest): Set<string> {

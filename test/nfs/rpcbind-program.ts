@@ -4,7 +4,7 @@ import type { Registration } from "../../src/doors/nfs/port-mapper.ts";
 import { nullProcedure } from "../../src/doors/nfs/program.ts";
 import { RpcClient } from "../../src/doors/nfs/rpc-client.ts";
 import { RpcServer } from "../../src/doors/nfs/rpc-server.ts";
-import { register, unregister } from "../../src/doors/nfs/rpcbind.ts";
+import { type FamilyRegistration, overFamilies, register, unregister } from "../../src/doors/nfs/rpcbind.ts";
 import { createRealPlatform } from "../../src/platform/real/platform.ts";
 
 const [port = "", what, serve] = process.argv.slice(2);
@@ -15,9 +15,10 @@ const programs = [
 	{ number: 100021, versions: [1, 3, 4] },
 	{ number: 100024, versions: [1] },
 ];
-const registrations: Registration[] = programs.flatMap(({ number, versions }) =>
+const ofPrograms: Registration[] = programs.flatMap(({ number, versions }) =>
 	versions.flatMap((version) => both.map((transport) => ({ program: number, version, transport, port: Number(port) }))),
 );
+const registrations = overFamilies(ofPrograms, ["ipv4", "ipv6"]);
 const server = new RpcServer(
 	programs.map(({ number, versions }) => ({
 		number,
@@ -27,14 +28,14 @@ const server = new RpcServer(
 	{ platform, logger: silentLogger },
 );
 if (serve === "serve") {
-	await server.listenTcp("127.0.0.1", Number(port));
-	await server.listenUdp("127.0.0.1", Number(port));
+	await server.listenTcp("::", Number(port));
+	await server.listenUdp("::", Number(port));
 }
 const caller = new RpcClient({ network, clock }, 1);
 if (what === "unregister") await unregister(registrations, sockets);
 else {
-	const answers = ({ port: at, ...program }: Registration): Promise<boolean> =>
-		caller.answers({ address: "127.0.0.1", port: at }, program, 2000);
+	const answers = ({ port: at, family, ...program }: FamilyRegistration): Promise<boolean> =>
+		caller.answers({ address: family === "ipv6" ? "::1" : "127.0.0.1", port: at }, program, 2000);
 	const { registered, taken } = await register(registrations, { sockets, answers });
 	console.log(`${registered.length} registered, ${taken.length} taken`);
 	// Until somebody says that it is enough, or kills it.

@@ -21,6 +21,7 @@ mkfifo /run/a /run/told
 exec 9>/run/a
 head -1 /run/told
 rpcinfo -T tcp 127.0.0.1 100021 4
+rpcinfo -T tcp6 ::1 100021 4
 echo "beside: $(register 4045 register)"
 rpcinfo -p 127.0.0.1 | grep -c " 2049 "
 kill -9 $first
@@ -39,11 +40,12 @@ test("rpcbind: registered, left to others who answer, taken over from the dead, 
 	});
 	assert.equal(code, 0, stdout + stderr);
 	assert.deepEqual(stdout.trim().split("\n"), [
-		"8 registered, 0 taken",
+		"16 registered, 0 taken",
 		"program 100021 version 4 ready and waiting",
-		"beside: 0 registered, 8 taken",
+		"program 100021 version 4 ready and waiting",
+		"beside: 0 registered, 16 taken",
 		"8",
-		"after: 8 registered, 0 taken",
+		"after: 16 registered, 0 taken",
 		"8",
 		"0",
 	]);

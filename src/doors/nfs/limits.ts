@@ -80,6 +80,9 @@ export const fullLogs = 20;
 export const maxLockNameBytes = 1024;
 export const maxLockObjectBytes = 1024;
 
+/** How soon a registration with rpcbind is looked after: clients that mount meanwhile try for two minutes. */
+export const registerAgainMs = 30_000;
+
 /** How long a program of this machine may take to say that it is there. */
 export const pingMs = 2000;
 

@@ -13,32 +13,47 @@ const version = 4;
 const procedures = { set: 1, unset: 2, dump: 4 } as const;
 const owner = "superuser";
 
+/** Clients ask for a program over the kind of addresses that they use: each is registered by itself (netids of RFC 5665). */
+export type AddressFamily = "ipv4" | "ipv6";
+
+export interface FamilyRegistration extends Registration {
+	readonly family: AddressFamily;
+}
+
 export interface Registered {
-	readonly registered: readonly Registration[];
+	readonly registered: readonly FamilyRegistration[];
 	/** Somebody else on this machine serves these, and answers. */
-	readonly taken: readonly Registration[];
+	readonly taken: readonly FamilyRegistration[];
 }
 
 export interface RegistrationModules {
 	readonly sockets: Sockets;
 	/** Whether a program answers on a port of this machine. */
-	readonly answers: (registration: Registration) => Promise<boolean>;
+	readonly answers: (registration: FamilyRegistration) => Promise<boolean>;
+}
+
+export function overFamilies(registrations: readonly Registration[], families: readonly AddressFamily[]): readonly FamilyRegistration[] {
+	return families.flatMap((family) => registrations.map((one) => ({ ...one, family })));
 }
 
 /**
- * Each by itself: what this machine serves already (the lock manager and the status monitor of its own NFS client) stays as it is; what only a server that was killed has left there is taken over.
+ * Each by itself: what this machine serves already (the lock manager and the status monitor of its own NFS client) stays as it is; what only a server that was killed has left there is taken over. What stands there already is left as it is.
  * @throws FsError ENOENT, ENOTCONN: no rpcbind.
  */
-export async function register(registrations: readonly Registration[], { sockets, answers }: RegistrationModules): Promise<Registered> {
-	const registered: Registration[] = [];
-	const taken: Registration[] = [];
+export async function register(
+	registrations: readonly FamilyRegistration[],
+	{ sockets, answers }: RegistrationModules,
+): Promise<Registered> {
+	const registered: FamilyRegistration[] = [];
+	const taken: FamilyRegistration[] = [];
 	await inSession(sockets, async (session) => {
 		const ports = await session.ports();
 		for (const one of registrations) {
 			const port = ports.get(nameOf(one)) ?? 0;
-			const isOthers = port !== 0 && port !== one.port && (await answers({ ...one, port }));
-			if (!isOthers && port !== 0) await session.unset(one);
-			if (!isOthers && (await session.set(one))) registered.push(one);
+			const stands = port === one.port;
+			const isOthers = port !== 0 && !stands && (await answers({ ...one, port }));
+			if (!isOthers && !stands && port !== 0) await session.unset(one);
+			if (stands || (!isOthers && (await session.set(one)))) registered.push(one);
 			else taken.push(one);
 		}
 	});
@@ -46,7 +61,7 @@ export async function register(registrations: readonly Registration[], { sockets
 }
 
 /** @throws FsError ENOENT, ENOTCONN (no rpcbind). */
-export async function unregister(registrations: readonly Registration[], sockets: Sockets): Promise<void> {
+export async function unregister(registrations: readonly FamilyRegistration[], sockets: Sockets): Promise<void> {
 	await inSession(sockets, async (session) => {
 		const ports = await session.ports();
 		// Somebody else may have come meanwhile.
@@ -82,11 +97,11 @@ class Session {
 		connection.onClose(() => this.#waiting?.reject(new FsError("ENOTCONN", "nfs.rpcbind-closed", "rpcbind has closed the connection")));
 	}
 
-	async set(registration: Registration): Promise<boolean> {
+	async set(registration: FamilyRegistration): Promise<boolean> {
 		return (await this.#call(procedures.set, (writer) => describe(writer, registration))).bool();
 	}
 
-	async unset(registration: Registration): Promise<boolean> {
+	async unset(registration: FamilyRegistration): Promise<boolean> {
 		return (await this.#call(procedures.unset, (writer) => describe(writer, registration))).bool();
 	}
 
@@ -116,8 +131,11 @@ class Session {
 	}
 }
 
-const nameOf = ({ program, version: ofProgram, transport }: Registration): string => `${program} ${ofProgram} ${transport}`;
+const netidOf = ({ transport, family }: FamilyRegistration): string => `${transport}${family === "ipv6" ? "6" : ""}`;
 
-function describe(writer: XdrWriter, { program, version: ofProgram, transport, port }: Registration): void {
-	writer.u32(program).u32(ofProgram).text(transport).text(universalAddress("0.0.0.0", port)).text(owner);
+const nameOf = (one: FamilyRegistration): string => `${one.program} ${one.version} ${netidOf(one)}`;
+
+function describe(writer: XdrWriter, one: FamilyRegistration): void {
+	const everywhere = one.family === "ipv6" ? "::" : "0.0.0.0";
+	writer.u32(one.program).u32(one.version).text(netidOf(one)).text(universalAddress(everywhere, one.port)).text(owner);
 }

@@ -5,7 +5,7 @@ import type { Logger } from "../../base/telemetry.ts";
 import type { Listener, Platform } from "../../platform/interface.ts";
 import type { ClientLocks, GraceStatus, Volume } from "../../volume/interface.ts";
 import type { LiveExport } from "./exports.ts";
-import { pingMs, stopMs } from "./limits.ts";
+import { pingMs, registerAgainMs, stopMs } from "./limits.ts";
 import { createMountProgram, MountList, mountProgram } from "./mount-program.ts";
 import { nfsProgram } from "./nfs3.ts";
 import { NlmCallbacks } from "./nlm-callbacks.ts";
@@ -18,7 +18,7 @@ import { createPortMapper, portMapperPort, portMapperProgram, type Registration,
 import type { Program } from "./program.ts";
 import { RpcClient } from "./rpc-client.ts";
 import { type ConnectionStatus, type RpcCounters, RpcServer } from "./rpc-server.ts";
-import { register, unregister } from "./rpcbind.ts";
+import { type AddressFamily, type FamilyRegistration, overFamilies, register, unregister } from "./rpcbind.ts";
 
 export type { Change } from "./nfs-server.ts";
 
@@ -70,7 +70,7 @@ export interface LockServiceStatus {
 	readonly untold: number;
 }
 
-const loopback = "127.0.0.1";
+const loopback: Readonly<Record<AddressFamily, string>> = { ipv4: "127.0.0.1", ipv6: "::1" };
 const programNames: ReadonlyMap<number, string> = new Map([
 	[nfsProgram, "nfs"],
 	[mountProgram, "mount"],
@@ -92,8 +92,15 @@ export class NfsServer {
 	readonly #caller: RpcClient;
 	#listeners: Listener[] = [];
 	#listening: ListenOptions | undefined;
-	#registered: readonly Registration[] = [];
+	/** Kinds of addresses that are listened on. */
+	#families: readonly AddressFamily[] = [];
+	/** With rpcbind, while that is to be so. */
+	#registering: Promise<void> = Promise.resolve();
+	#cancelRegistering: () => void = () => {};
+	#registered: readonly FamilyRegistration[] = [];
 	#taken: readonly string[] = [];
+	/** Why nothing is registered; told once. */
+	#registerTrouble = "";
 	#name = "";
 
 	constructor(options: NfsOptions, modules: NfsServerModules) {
@@ -149,7 +156,7 @@ export class NfsServer {
 			const port = await this.#listenOn(options.wide, options.port);
 			if (options.portMapper === "own") await this.#listenOn(options.wide, portMapperPort);
 			this.#listening = { ...options, port };
-			if (options.portMapper === "system") await this.#register(port);
+			if (options.portMapper === "system") await this.#keepRegistered(port);
 			this.#modules.clientLocks.reachable();
 			this.#notices.start();
 			return port;
@@ -160,12 +167,13 @@ export class NfsServer {
 	}
 
 	async #listenOn(wide: boolean, port: number): Promise<number> {
-		const addresses = wide ? everywhere : [loopback];
+		const addresses = wide ? everywhere : [loopback.ipv4];
 		for (const [i, address] of addresses.entries()) {
 			try {
 				const tcp = await this.#rpc.listenTcp(address, port);
 				this.#listeners.push(tcp);
 				this.#listeners.push(await this.#rpc.listenUdp(address, tcp.port));
+				this.#families = address === "::" ? ["ipv4", "ipv6"] : ["ipv4"];
 				return tcp.port;
 			} catch (error) {
 				// A machine without IPv6.
@@ -175,30 +183,51 @@ export class NfsServer {
 		return 0;
 	}
 
+	/** Others let go of what they have registered, and an rpcbind that was started anew knows nothing: it is looked after. */
+	#keepRegistered(port: number): Promise<void> {
+		const listening = this.#listening;
+		this.#registering = this.#register(port);
+		const again = (): void => {
+			void this.#registering.then(() => {
+				if (this.#listening === listening) void this.#keepRegistered(port);
+			});
+		};
+		this.#cancelRegistering = this.#modules.platform.clock.after(registerAgainMs, again);
+		return this.#registering;
+	}
+
 	/** A machine without an rpcbind: clients have to be told the ports. */
 	async #register(port: number): Promise<void> {
 		const { platform, logger } = this.#modules;
-		const registrations = registrationsOf(this.#served, port);
+		const registrations = overFamilies(registrationsOf(this.#served, port), this.#families);
 		try {
-			const answers = ({ port, ...program }: Registration): Promise<boolean> =>
-				this.#caller.answers({ address: loopback, port }, program, pingMs);
+			const answers = ({ port: at, family, ...program }: FamilyRegistration): Promise<boolean> =>
+				this.#caller.answers({ address: loopback[family], port: at }, program, pingMs);
 			const { registered, taken } = await register(registrations, { sockets: platform.sockets, answers });
 			this.#registered = registered;
+			this.#registerTrouble = "";
+			const before = this.#taken.join(", ");
 			this.#taken = [...new Set(taken.map(({ program }) => programName(program)))];
-			if (taken.length > 0)
+			const now = this.#taken.join(", ");
+			if (now === before) return;
+			if (now === "") logger.info("rpcbind tells clients all ports now", { port });
+			else
 				logger.warn("other programs of this machine have registered these with rpcbind: clients do not find ours", {
-					programs: this.#taken.join(", "),
+					programs: now,
 				});
 		} catch (error) {
-			logger.warn("rpcbind does not take the registration: clients must be given the port", {
-				port,
-				error: toFsError(error, "nfs.register").message,
-			});
+			const { message } = toFsError(error, "nfs.register");
+			if (message === this.#registerTrouble) return;
+			this.#registerTrouble = message;
+			logger.warn("rpcbind does not take the registration: clients must be given the port", { port, error: message });
 		}
 	}
 
 	/** No more than what is under way. */
 	async #close(): Promise<void> {
+		this.#listening = undefined;
+		this.#cancelRegistering();
+		await this.#registering;
 		const registered = this.#registered;
 		this.#registered = [];
 		this.#taken = [];
@@ -206,7 +235,6 @@ export class NfsServer {
 			await unregister(registered, this.#modules.platform.sockets).catch((error: unknown) =>
 				this.#modules.logger.warn("rpcbind keeps the registration", { error: toFsError(error, "nfs.unregister").message }),
 			);
-		this.#listening = undefined;
 		for (const listener of this.#listeners.splice(0)) await this.#rpc.close(listener);
 	}
 
