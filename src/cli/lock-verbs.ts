@@ -1,7 +1,7 @@
 /** locks: who has locked what and who waits for it, on the volumes of this machine. */
 import { FsError } from "../base/errors.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
-import type { ListedLock, LockList } from "../volume/native/interface.ts";
+import type { ListedLease, ListedLock, ListedShare, LockList } from "../volume/native/interface.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
 import { counted, formatDuration, formatTable } from "./format.ts";
 import { absent, insideVolume } from "./status-verbs.ts";
@@ -50,17 +50,36 @@ export async function locks(context: Context, path: string | undefined): Promise
 	return { exitCode: exitCodes.done, json, text };
 }
 
-function locksText({ volume, path, held, waiting, totalHeld, totalWaiting }: VolumeLocks): string {
+function locksText({ volume, path, held, waiting, shares, leases, totalHeld, totalWaiting }: VolumeLocks): string {
 	const all = `volume ${volume}: ${counted(totalHeld, "lock")} held, ${totalWaiting} waiting\n`;
 	const about = path === volume ? all : `${path}\n${all}`;
-	if (held.length + waiting.length === 0) return path === volume ? about : `${about}none of them here\n`;
+	const open = sharesText(shares) + leasesText(leases);
+	if (held.length + waiting.length === 0) return path === volume || open !== "" ? about + open : `${about}none of them here\n`;
 	const rows = [
 		...held.map((lock) => [...cells(lock), "holds", ""]),
 		...waiting.map((lock) => [...cells(lock), "waits", `for ${lock.waitsFor.join(", ")}`]),
 	];
 	const head = ["INODE", "LOCK", "BYTES", "HOLDER", "DOOR", "OWNER", "SINCE", "STATE", ""];
 	const more = path === volume && held.length < totalHeld ? `and ${totalHeld - held.length} more\n` : "";
-	return `${about}${formatTable(head, rows)}${more}`;
+	return `${about}${formatTable(head, rows)}${more}${open}`;
+}
+
+const words = (all: readonly string[]): string => (all.length === 0 ? "nothing" : all.join("+"));
+
+/** Who has a file open and lets others not do everything with it. */
+function sharesText(shares: readonly ListedShare[]): string {
+	if (shares.length === 0) return "";
+	const rows = shares.map(({ ino, access, deny, client, door, owner }) => [String(ino), words(access), words(deny), client, door, owner]);
+	return formatTable(["INODE", "OPEN TO", "DENIES", "HOLDER", "DOOR", "OWNER"], rows);
+}
+
+function leasesText(leases: readonly ListedLease[]): string {
+	if (leases.length === 0) return "";
+	const rows = leases.map(({ ino, caches, breakingTo, waiting, client, door, owner }) => {
+		const state = breakingTo === null ? "" : `is asked for it, but for ${words(breakingTo)}; ${waiting} waiting`;
+		return [String(ino), words(caches), client, door, owner, state];
+	});
+	return formatTable(["INODE", "CACHES", "HOLDER", "DOOR", "OWNER", ""], rows);
 }
 
 function cells({ ino, family, kind, start, end, pid, door, owner, client, ageSeconds }: ListedLock): string[] {

@@ -133,6 +133,8 @@ const metrics: readonly Metric[] = [
 	gauge("cairn_locks", "Ranges and files that are locked, and requests that wait for one.", ({ locks: { held, waiting } }) =>
 		each("state", { held, waiting }),
 	),
+	gauge("cairn_lock_shares", "Open files that deny others something.", ({ locks }) => one(locks.shares)),
+	gauge("cairn_lock_leases", "Files and directories that somebody elsewhere caches.", ({ locks }) => one(locks.leases)),
 	counter("cairn_locks_acquired_total", "Locks given, since this daemon began.", ({ locks }) => each("class", locks.acquired)),
 	counter("cairn_locks_released_total", "Locks given back or taken away, since this daemon began.", ({ locks }) =>
 		each("class", locks.released),

@@ -31,6 +31,8 @@ const status = {
 	scrub: { active: false, lastPass: { ...pass, startedAt: "2026-11-20T00:00:00.000Z", endedAt: "2026-11-20T01:00:00.000Z" } },
 	compaction: { active: false, movedBytes: 11, freedBytes: 12 },
 	locks: {
+		shares: 3,
+		leases: 2,
 		held: 3,
 		waiting: 1,
 		files: 2,

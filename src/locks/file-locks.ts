@@ -110,7 +110,31 @@ export interface WaitingLock extends HeldLock {
 	readonly waitsFor: readonly string[];
 }
 
+/** Somebody has it open and denies others something. */
+export interface HeldShare {
+	readonly ino: number;
+	readonly owner: Owner;
+	/** Bits of `share` in matrix.ts. */
+	readonly access: number;
+	readonly deny: number;
+}
+
+export interface HeldLease {
+	readonly ino: number;
+	readonly owner: Owner;
+	readonly family: LeaseFamily;
+	/** Bits of `leaseBits` in matrix.ts. */
+	readonly state: number;
+	/** To what it is being given back; undefined: nobody wants it. */
+	readonly breakingTo: number | undefined;
+	/** Operations and opens that wait, for this lease or another of the inode. */
+	readonly waiting: number;
+}
+
 export interface LockFigures {
+	/** Of shares that deny something, and leases. */
+	readonly shares: number;
+	readonly leases: number;
 	readonly held: number;
 	readonly waiting: number;
 	readonly files: number;
@@ -379,7 +403,7 @@ export class FileLocks {
 		const before = `${remoteClient(client)}:share:`;
 		return (this.#state.resources.get(ino)?.opens ?? [])
 			.filter(({ id }) => id.startsWith(before))
-			.map(({ id, sharing }) => ({ owner: id.slice(before.length), ...sharing }));
+			.map(({ id, sharing }) => ({ owner: textOfHex(id.slice(before.length)), ...sharing }));
 	}
 
 	// ── admissions ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -463,8 +487,7 @@ export class FileLocks {
 		if (open === undefined) return;
 		const id = handleId(handle);
 		// Whatever bound it may be gone meanwhile.
-		if (!this.#admissions.passes(ino))
-			this.#run({ kind: "enter-open", ino, id, owner: { ...open.owner, id }, sharing: open.sharing }, noRequest);
+		if (!this.#admissions.passes(ino)) this.#run({ kind: "enter-open", ino, id, owner: open.owner, sharing: open.sharing }, noRequest);
 		this.closeOpen(ino, opening);
 	}
 
@@ -602,9 +625,32 @@ export class FileLocks {
 		return { held, waiting };
 	}
 
+	/** Both are at inodes that are bound, and nowhere else. */
+	listBound(limit: number, ino?: number): { readonly shares: readonly HeldShare[]; readonly leases: readonly HeldLease[] } {
+		const inodes = ino === undefined ? [...this.#admissions.bound].sort((a, b) => a - b) : [ino];
+		const shares: HeldShare[] = [];
+		const leases: HeldLease[] = [];
+		for (const one of inodes) {
+			const resource = this.#state.resources.get(one);
+			if (resource === undefined) continue;
+			const waiting = resource.queue.filter(({ request: { want } }) => want.kind === "open" || want.kind === "operation").length;
+			for (const { owner, sharing } of resource.opens)
+				if (sharing.deny !== 0 && shares.length < limit) shares.push({ ino: one, owner, ...sharing });
+			for (const { owner, family, state, breaking } of resource.leases)
+				if (leases.length < limit) leases.push({ ino: one, owner, family, state, breakingTo: breaking?.to, waiting });
+		}
+		return { shares, leases };
+	}
+
 	figures(): LockFigures {
 		const { total, waiters, resources, counters } = this.#state;
-		return { held: total, waiting: waiters.size, files: resources.size, counters };
+		let [shares, leases] = [0, 0];
+		for (const ino of this.#admissions.bound) {
+			const resource = resources.get(ino);
+			leases += resource?.leases.length ?? 0;
+			for (const { sharing } of resource?.opens ?? []) if (sharing.deny !== 0) shares++;
+		}
+		return { held: total, waiting: waiters.size, files: resources.size, shares, leases, counters };
 	}
 
 	#held(ino: number, { class: lockClass, owner, range, sinceMs }: Pick<Hold, "class" | "owner" | "range" | "sinceMs">): HeldLock {
@@ -744,10 +790,13 @@ function remoteKey({ ino, client, owner, exclusive, range }: RemoteLock): string
 }
 
 function shareOwner(client: number, owner: string, host?: string): { readonly id: string; readonly owner: Owner } {
-	const id = `${remoteClient(client)}:share:${owner}`;
+	const id = `${remoteClient(client)}:share:${hexOfText(owner)}`;
 	return { id, owner: { id, client: remoteClient(client), door: "nfs", pid: 0, ...(host === undefined ? {} : { host }) } };
 }
 
+/** What clients call their shares is any bytes, and ids are printed. */
+const hexOfText = (bytes: string): string => [...bytes].map((one) => one.charCodeAt(0).toString(16).padStart(2, "0")).join("");
+const textOfHex = (hex: string): string => hex.replace(/../g, (one) => String.fromCharCode(Number.parseInt(one, 16)));
 const isShareId = (id: string): boolean => id.startsWith("nfs:");
 const handleId = (handle: number): string => `handle:${handle}`;
 const isHandleId = (id: string): boolean => id.startsWith("handle:");
@@ -759,7 +808,8 @@ function askerOwner(asker: Asker, id?: string): Owner {
 	const { clientInstance: instance } = asker;
 	const door = doorOf(asker);
 	const client = door === "nfs" ? `nfs@${instance}` : `${door}:${instance}`;
-	const owner: Owner = { id: id ?? `${client}:operation`, client, door, pid: 0 };
+	// What a client caches and what it has open under the same key are one owner's.
+	const owner: Owner = { id: id === undefined ? `${client}:operation` : (asker.leaseKey ?? id), client, door, pid: 0 };
 	return door === "nfs" ? { ...owner, host: instance } : owner;
 }
 

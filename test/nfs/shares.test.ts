@@ -112,6 +112,21 @@ describe("shares of NFS clients beside a real mount", { skip: cannotMount() ?? f
 		assert.equal(await new LockClient(there, "other").share(file, "t", 1, 1), results.denied, "the open of before the kill still reads");
 		await kept.close();
 
+		const { shares } = JSON.parse(await volume.cairn("locks", volume.name, "--json")) as { shares: Record<string, unknown>[] };
+		const hex = Buffer.from("s").toString("hex");
+		assert.deepEqual(
+			shares.map(({ access, deny, door, client, owner }) => ({ access, deny, door, client, owner: String(owner).split(":").at(-1) })),
+			[{ access: ["read", "write"], deny: ["write"], door: "nfs", client: "holder@127.0.0.1", owner: hex }],
+		);
+		assert.match(await volume.cairn("locks", path("f")), /read\+write +write +holder@127\.0\.0\.1/);
+		assert.match(await volume.cairn("locks", "break", path("f"), "--yes"), /1 lock of .* broken/);
+		await (await open(path("f"), "r+")).close();
+		await volume.successorOf(volume.killDaemon());
+		await stat(path("f"));
+		await (await open(path("f"), "r+")).close();
+		holder = new LockClient(await untilServed("127.0.0.1"), "holder");
+		there = await untilServed("127.0.0.2");
+		assert.equal(await holder.share(file, "s", 3, 2), results.granted, "what was taken away can be had again");
 		assert.equal(await holder.share(file, "s", 0, 0, { un: true }), results.granted);
 		await writeFile(path("f"), "second");
 		assert.equal((await there.write(file, 0, latin1ToBytes("THERE"), 2)).status, status.OK);

@@ -197,7 +197,35 @@ export interface ListedLock {
 	readonly ageSeconds: number;
 }
 
+/** An open that denies others something. */
+export interface ListedShare {
+	readonly ino: number;
+	/** Of read, write, delete. */
+	readonly access: readonly string[];
+	readonly deny: readonly string[];
+	readonly owner: string;
+	readonly door: string;
+	readonly client: string;
+}
+
+/** What somebody caches. */
+export interface ListedLease {
+	readonly ino: number;
+	readonly family: string;
+	/** Of read, write, handle. */
+	readonly caches: readonly string[];
+	/** What is left when it has been given back; null: nobody wants it. */
+	readonly breakingTo: readonly string[] | null;
+	/** Operations and opens that wait for leases of this inode. */
+	readonly waiting: number;
+	readonly owner: string;
+	readonly door: string;
+	readonly client: string;
+}
+
 export interface LockList {
+	readonly shares: readonly ListedShare[];
+	readonly leases: readonly ListedLease[];
 	/** Of what was asked for, at most limits.listedLocks of each. */
 	readonly held: readonly ListedLock[];
 	readonly waiting: readonly (ListedLock & { readonly waitsFor: readonly string[] })[];
@@ -216,6 +244,9 @@ export interface HistogramStatus {
 
 export interface LockStatus {
 	readonly held: number;
+	/** Opens that deny something, leases. */
+	readonly shares: number;
+	readonly leases: number;
 	readonly waiting: number;
 	readonly files: number;
 	/** By class (fcntl-shared …), since this daemon began. */

@@ -1,9 +1,10 @@
 /** What operators see of the locks, as JSON. */
 import { shownText } from "../../base/bytes.ts";
-import { type FileLocks, type HeldLock, type LockFigures, remoteNumber } from "../../locks/file-locks.ts";
-import { type Histogram, histogramMs } from "../../locks/interface.ts";
+import { type FileLocks, type HeldLease, type HeldLock, type HeldShare, type LockFigures, remoteNumber } from "../../locks/file-locks.ts";
+import { type Histogram, histogramMs, type Owner } from "../../locks/interface.ts";
+import { leaseBits, share } from "../../locks/matrix.ts";
 import { type Position, type Range, toEnd } from "../../locks/range.ts";
-import type { HistogramStatus, ListedLock, LockList, LockStatus } from "./interface.ts";
+import type { HistogramStatus, ListedLease, ListedLock, ListedShare, LockList, LockStatus } from "./interface.ts";
 import { limits } from "./limits.ts";
 
 /** Exact: beyond 2^53 a text of digits. */
@@ -13,18 +14,36 @@ const shown = (value: Position): number | string => (typeof value === "number" ?
 type NameOf = (client: number) => string | undefined;
 
 function listed({ ino, family, exclusive, range, owner, ageMs }: HeldLock, nameOf: NameOf): ListedLock {
-	const elsewhere = owner.door === "nfs" ? nameOf(remoteNumber(owner.client)) : undefined;
 	return {
 		ino,
 		family,
 		kind: exclusive ? "exclusive" : "shared",
 		...ends(range),
-		owner: owner.id,
-		door: owner.door,
-		client: elsewhere === undefined ? owner.client : shownText(elsewhere),
+		...shownOwner(owner, nameOf),
 		pid: owner.pid,
 		ageSeconds: Math.round(ageMs) / 1000,
 	};
+}
+
+function shownOwner(
+	{ id, door, client }: Owner,
+	nameOf: NameOf,
+): { readonly owner: string; readonly door: string; readonly client: string } {
+	const elsewhere = door === "nfs" ? nameOf(remoteNumber(client)) : undefined;
+	return { owner: id, door, client: elsewhere === undefined ? client : shownText(elsewhere) };
+}
+
+function bitNames(names: Readonly<Record<string, number>>, bits: number): readonly string[] {
+	return Object.entries(names).flatMap(([name, bit]) => ((bits & bit) === 0 ? [] : [name]));
+}
+
+function listedShare({ ino, owner, access, deny }: HeldShare, nameOf: NameOf): ListedShare {
+	return { ino, access: bitNames(share, access), deny: bitNames(share, deny), ...shownOwner(owner, nameOf) };
+}
+
+function listedLease({ ino, owner, family, state, breakingTo, waiting }: HeldLease, nameOf: NameOf): ListedLease {
+	const left = breakingTo === undefined ? null : bitNames(leaseBits, breakingTo);
+	return { ino, family, caches: bitNames(leaseBits, state), breakingTo: left, waiting, ...shownOwner(owner, nameOf) };
 }
 
 function ends({ start, end }: Range): { readonly start: number | string; readonly end: number | string | null } {
@@ -33,8 +52,11 @@ function ends({ start, end }: Range): { readonly start: number | string; readonl
 
 export function lockList(locks: FileLocks, nameOf: NameOf, ino: number | undefined): LockList {
 	const { held, waiting } = locks.list(limits.listedLocks, ino);
+	const { shares, leases } = locks.listBound(limits.listedLocks, ino);
 	const all = locks.figures();
 	return {
+		shares: shares.map((one) => listedShare(one, nameOf)),
+		leases: leases.map((one) => listedLease(one, nameOf)),
 		held: held.map((one) => listed(one, nameOf)),
 		waiting: waiting.map((one) => ({ ...listed(one, nameOf), waitsFor: one.waitsFor })),
 		totalHeld: all.held,
@@ -51,10 +73,12 @@ function histogram({ counts, sumMs, count }: Histogram): HistogramStatus {
 	return { buckets, sumSeconds: sumMs / 1000, count };
 }
 
-export function lockStatus({ held, waiting, files, counters }: LockFigures): LockStatus {
+export function lockStatus({ held, waiting, files, shares, leases, counters }: LockFigures): LockStatus {
 	const { blocked, conflicts, cancelled, deadlocks, overLimit, timedOut, broken } = counters;
 	return {
 		held,
+		shares,
+		leases,
 		waiting,
 		files,
 		acquired: Object.fromEntries(counters.acquired),
