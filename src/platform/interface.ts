@@ -81,7 +81,9 @@ export type PlantedBug =
 	| "young-garbage"
 	| "reserve-shown-free"
 	| "locks-not-kept"
-	| "locks-upgraded-blindly";
+	| "locks-upgraded-blindly"
+	| "search-not-asked"
+	| "open-files-not-bound";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

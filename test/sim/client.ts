@@ -9,7 +9,18 @@ import type { NativeVolume } from "../../src/volume/native/interface.ts";
 import { nowFirst } from "../support/now-first.ts";
 import { type Content, type Source, strangeByte, timeText } from "./content.ts";
 import type { FileModel } from "./file-model.ts";
-import { describeNode, errorOfOpening, maybe, type NameOperation, type Tree, type TreeNode } from "./tree.ts";
+import {
+	appendOnly,
+	describeNode,
+	errorOfOpening,
+	type Identity,
+	immutable,
+	may,
+	maybe,
+	type NameOperation,
+	type Tree,
+	type TreeNode,
+} from "./tree.ts";
 import type { Life, Simulation } from "./simulation.ts";
 
 export interface OpenFile {
@@ -25,6 +36,26 @@ export interface OpenFile {
 const changesAtOnce = 2;
 const contentsKept = 24;
 
+/** Access lists name user 4 and group 4 (tree.ts). */
+const people: readonly Identity[] = [
+	{ uid: 1, gid: 1, groups: [2] },
+	{ uid: 2, gid: 2, groups: [] },
+	{ uid: 3, gid: 3, groups: [1, 4] },
+	{ uid: 4, gid: 4, groups: [] },
+];
+
+/** How contents are changed: at their end, where somebody says, or so that something goes. */
+export type Way = "append" | "place" | "cut";
+
+/** What the flags of a file answer to that. Where its end is now is not looked at. */
+function boundBy(node: TreeNode | undefined, how: Way): string {
+	if (node === undefined) return maybe;
+	const { flags = 0 } = node;
+	if ((flags & immutable) !== 0) return "EPERM";
+	if ((flags & appendOnly) === 0 || how === "append") return "";
+	return how === "cut" ? "EPERM" : maybe;
+}
+
 export class Client {
 	readonly number: number;
 	readonly caller: Caller;
@@ -36,6 +67,8 @@ export class Client {
 	readonly #quick: NativeVolume;
 	/** It asks for what can be done at once first, as the FUSE door does. */
 	isQuick = false;
+	/** Who asks for the names and attributes of the operation that it does now. */
+	who: Caller;
 
 	/** `open`: what the session of an earlier life has left it. */
 	constructor(sim: Simulation, life: Life, number: number, open: readonly OpenFile[]) {
@@ -55,6 +88,20 @@ export class Client {
 			share: undefined,
 			trusted: number % 3 !== 2,
 		};
+		this.who = this.caller;
+	}
+
+	chooseCaller(random: Prng): void {
+		const { others } = this.sim.plan;
+		const { umask } = this.caller;
+		this.who = { ...this.caller, umask: others > 0 ? random.pick([0, 0, 0o022, 0o077]) : (umask ?? 0) };
+		// A door that checks by itself may ask for anybody.
+		if (random.chance(others)) this.who = { ...this.who, ...random.pick(people), trusted: random.chance(0.2) };
+	}
+
+	/** Whose permissions the volume has to ask for. */
+	get by(): Identity | undefined {
+		return this.who.trusted ? undefined : this.who;
 	}
 
 	get volume(): NativeVolume {
@@ -101,7 +148,8 @@ export class Client {
 		call: () => Promise<{ readonly position: number; readonly made?: number; readonly changed?: boolean }>,
 	): Promise<{ readonly made: number } | undefined> {
 		const { names } = this.sim;
-		const pending = names.begin(operation);
+		while (names.alone !== undefined) await names.alone;
+		const pending = names.begin({ ...operation, by: this.by });
 		const promise = call();
 		let answered = false;
 		void promise.then(
@@ -122,6 +170,7 @@ export class Client {
 				names.dropped(pending);
 				return undefined;
 			}
+			if (["EACCES", "EPERM"].includes(result.error.code)) this.sim.stats.count("outcomes", `names refused ${result.error.code}`);
 			const wrong = names.ended(pending, result.error.code);
 			if (wrong !== undefined) this.complain(`${what}: ${wrong} (${result.error.site}: ${result.error.message})`);
 			return undefined;
@@ -162,17 +211,26 @@ export class Client {
 		file: FileModel,
 		apply: (content: Content) => Content,
 		call: () => Promise<unknown>,
+		how: Way,
 		divisible = false,
 	): Promise<boolean> {
+		const { names, stats } = this.sim;
 		const change = { id: this.sim.nextNumber(), apply, divisible };
+		const bound = names.look((tree) => boundBy(tree.get(file.ino), how));
 		file.begin(change);
 		const result = await this.answer(call());
 		file.end(change, !("error" in result));
+		await this.sim.nextEvent(this.life);
+		const isRefused = "error" in result && result.error.code === "EPERM";
+		const isWrong = names.looked(bound, isRefused ? "EPERM" : "") !== undefined;
+		if (isWrong && (isRefused || !("error" in result)))
+			this.complain(`${what}: ${isRefused ? "refused" : "not refused"}; flags allow: ${[...bound.answers].join(" or ") || "it"}`);
+		if (isRefused) stats.count("outcomes", "contents that a flag binds");
 		if ("error" in result) {
 			this.sim.note(`${this.number} ${what} → ${result.error.code} ${result.error.site}`);
-			if (!this.tolerated(result.error)) this.complain(`${what}: ${result.error.code} ${result.error.site}: ${result.error.message}`);
+			if (!isRefused && !this.tolerated(result.error))
+				this.complain(`${what}: ${result.error.code} ${result.error.site}: ${result.error.message}`);
 		} else this.sim.note(`${this.number} ${what}`);
-		await this.sim.nextEvent(this.life);
 		return !("error" in result);
 	}
 
@@ -253,17 +311,21 @@ export class Client {
 		flags: { readonly append: boolean; readonly sync: boolean; readonly empty: boolean },
 	): Promise<void> {
 		const mode = 0o600 + this.random.below(0o100);
+		const { uid, gid, umask = 0 } = this.who;
 		const operation: NameOperation = {
 			kind: "create",
 			parent: parent.ino,
 			name,
 			type: "file",
 			mode,
-			uid: 0,
-			gid: 0,
+			uid,
+			gid,
+			umask,
 			rdev: 0,
 			target: undefined,
 			orOpen: true,
+			appends: flags.append,
+			empties: flags.empty,
 		};
 		const there = this.sim.names.tree.child(parent.ino, name);
 		const file = there?.type === "file" ? this.sim.fileOf(there.ino) : undefined;
@@ -282,7 +344,7 @@ export class Client {
 		if (change !== undefined) file?.begin(change);
 		let opened: { readonly handle: HandleId; readonly ino: number; readonly created: boolean } | undefined;
 		await this.change(what, operation, async () => {
-			const answer = await this.volume.open(this.caller, { parent: this.node(parent.ino), name }, intent);
+			const answer = await this.volume.open(this.who, { parent: this.node(parent.ino), name }, intent);
 			opened = { handle: answer.handle, ino: answer.attributes.ino, created: answer.created };
 			return { position: answer.position, made: answer.created ? answer.attributes.ino : 0, changed: answer.created };
 		});
@@ -294,11 +356,12 @@ export class Client {
 	/** O_TMPFILE. */
 	async openUnnamed(parent: TreeNode, linkable: boolean): Promise<void> {
 		const mode = 0o600 + this.random.below(0o100);
-		const operation: NameOperation = { kind: "unnamed", parent: parent.ino, mode, uid: 0, gid: 0, linkable };
+		const { uid, gid, umask = 0 } = this.who;
+		const operation: NameOperation = { kind: "unnamed", parent: parent.ino, mode, uid, gid, umask, linkable };
 		let opened: { readonly handle: HandleId; readonly ino: number } | undefined;
 		await this.change(`open without a name in ${parent.ino}`, operation, async () => {
 			const intent = { disposition: "create", access: { read: true, write: true }, attributes: { mode }, unnamed: true, linkable } as const;
-			const answer = await this.volume.open(this.caller, { parent: this.node(parent.ino), name: "" }, intent);
+			const answer = await this.volume.open(this.who, { parent: this.node(parent.ino), name: "" }, intent);
 			opened = { handle: answer.handle, ino: answer.attributes.ino };
 			return { position: answer.position, made: answer.attributes.ino };
 		});
@@ -326,11 +389,12 @@ export function lockOwner(handle: HandleId): string {
 }
 
 /** What a look at a name answers. */
-export function lookupAnswer(tree: Tree, parent: number, name: string): string {
+export function lookupAnswer(tree: Tree, parent: number, name: string, by: Identity | undefined): string {
 	const at = tree.get(parent);
 	if (at === undefined) return "ENOENT";
 	if (at.entries === undefined) return "ENOTDIR";
 	if (at.nlink === 0) return maybe;
+	if (!may(at, by, 1)) return "EACCES";
 	const child = tree.child(parent, name);
 	return child === undefined ? "ENOENT" : describeNode(child);
 }

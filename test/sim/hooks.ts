@@ -45,6 +45,8 @@ export const canaries: readonly Canary[] = [
 	"reserve-shown-free",
 	"locks-not-kept",
 	"locks-upgraded-blindly",
+	"search-not-asked",
+	"open-files-not-bound",
 ];
 
 export class Hooks implements SimulationHooks {

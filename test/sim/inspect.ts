@@ -22,7 +22,7 @@ export async function readNames(volume: Volume, caller: Caller): Promise<Found> 
 	const sizes = new Map<number, number>();
 	const times = new Map<number, string>();
 	const take = async (attributes: Attributes, parent: number): Promise<void> => {
-		const { ino, type, mode, uid, gid, nlink, rdev, size } = attributes;
+		const { ino, type, mode, uid, gid, nlink, rdev, size, flags } = attributes;
 		if (nodes.has(ino)) return;
 		const node = volume.node(ino);
 		const target = type === "symlink" ? await volume.readSymlink(caller, node) : undefined;
@@ -37,7 +37,8 @@ export async function readNames(volume: Volume, caller: Caller): Promise<Found> 
 		const entries = type === "directory" ? new Map<string, number>() : undefined;
 		const access = listOf(lists.get(accessList));
 		const inherited = listOf(lists.get(inheritedList));
-		nodes.set(ino, { ino, type, mode, uid, gid, nlink, rdev, target, parent, entries, xattrs, access, inherited });
+		const atime = timeText(attributes.atime);
+		nodes.set(ino, { ino, type, mode, uid, gid, nlink, rdev, target, parent, entries, xattrs, access, inherited, flags, atime });
 		if (type === "file") sizes.set(ino, size);
 		if (type === "file") times.set(ino, timeText(attributes.mtime));
 		if (entries !== undefined) await walk(node, ino, entries);

@@ -7,6 +7,7 @@
  *     another order than they were made.
  *  N2 An outcome without a position (a failure, a look) is right when it was right at some moment while the call was under way.
  */
+import { Deferred } from "../../src/base/async.ts";
 import { maybe, type NameOperation, type Tree, treeDifference } from "./tree.ts";
 
 export interface PendingName {
@@ -46,10 +47,26 @@ export class NamesModel {
 	readonly #pending = new Set<PendingName>();
 	readonly #looks = new Set<Look>();
 	#unknown = -1;
+	#alone: Deferred<void> | undefined;
 
 	constructor(tree: Tree) {
 		this.tree = tree;
 		this.#base = tree.clone();
+	}
+
+	/** Somebody changes names and must be the only one: settles when that is over. */
+	get alone(): Promise<void> | undefined {
+		return this.#alone?.promise;
+	}
+
+	async onlyThis<T>(change: () => Promise<T>): Promise<T> {
+		const changing = change();
+		this.#alone = new Deferred();
+		const over = this.#alone;
+		const result = await changing;
+		this.#alone = undefined;
+		over.resolve();
+		return result;
 	}
 
 	get lastPosition(): number {
@@ -186,6 +203,7 @@ export class NamesModel {
 
 	/** The tree that was found is the truth from now on, and durable: a mount makes it so. */
 	#settled(found: Tree, position: number): { readonly position: number } {
+		this.#alone = undefined;
 		this.tree = found;
 		this.#base = found.clone();
 		this.#log = [];

@@ -32,6 +32,8 @@ export interface Plan {
 	readonly faultEveryMs: number;
 	/** Share of the operations that are asked for at once first. */
 	readonly quickness: number;
+	/** Share of the operations on names and attributes that are asked for by somebody else than root. */
+	readonly others: number;
 	readonly clockRate: number;
 	/** Chance of a death while the volume is being mounted. */
 	readonly mountDeaths: number;
@@ -90,6 +92,7 @@ export function planOf(seed: number, steps: number): Plan {
 		faultEveryMs: random.pick([0, 300, 1_000, 5_000]),
 		diskMs: new Prng(seed, "disk speed").pick([0.5, 0.5, 5, 40]),
 		quickness: new Prng(seed, "quickness").pick([0, 0.5, 1]),
+		others: new Prng(seed, "others").pick([0, 0, 0.2, 0.5]),
 		clockRate: random.pick([1, 1, 0.99, 1.01]),
 		mountDeaths: random.pick([0, 0.2, 0.6]),
 		weight(name) {

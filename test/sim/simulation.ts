@@ -352,9 +352,11 @@ export class Simulation {
 			const name = `${this.#lives}.${client.number}.${count}`;
 			client.random = this.randomOf(name);
 			client.isQuick = client.random.chance(plan.quickness);
+			client.chooseCaller(this.randomOf(`${name}.caller`));
 			const operation = this.pickWeighted(operations, client.random);
 			if (operation === undefined) return;
 			const thinkMs = client.random.float() * plan.thinkMs;
+			while (this.names.alone !== undefined) await this.names.alone;
 			if (this.happens(name)) {
 				this.#step++;
 				this.stats.count("operations", operation.name);

@@ -20,6 +20,51 @@ export interface TreeNode {
 	readonly inherited?: PosixList | undefined;
 	/** Without a name, it may get one. */
 	readonly linkable?: boolean;
+	/** FS_*_FL. */
+	readonly flags?: number;
+	/** Once it was set or seen. */
+	readonly atime?: string | undefined;
+}
+
+/** Who asks, where the volume is to check what they may do. */
+export interface Identity {
+	readonly uid: number;
+	readonly gid: number;
+	readonly groups: readonly number[];
+}
+
+export const immutable = 0x10;
+export const appendOnly = 0x20;
+const guarded = immutable | appendOnly;
+/** No dump, no atime. */
+const handedDownFlags = 0xc0;
+const setGid = 0o2000;
+const sticky = 0o1000;
+
+function inGroup({ gid, groups }: Identity, of: number): boolean {
+	return gid === of || groups.includes(of);
+}
+
+/** POSIX 1003.1e draft 17, the access check algorithm. `want`: 4 read, 2 write, 1 search. */
+export function may(node: TreeNode, by: Identity | undefined, want: number): boolean {
+	if (by === undefined || by.uid === 0) return true;
+	const { mode, access } = node;
+	const allows = (bits: number): boolean => (bits & want) === want;
+	if (by.uid === node.uid) return allows(mode >> 6);
+	const mask = access === undefined ? 7 : mode >> 3;
+	if (access !== undefined && by.uid === 4) return allows(access.user & mask);
+	const groups: number[] = [];
+	if (inGroup(by, node.gid)) groups.push(access?.group ?? mode >> 3);
+	if (access !== undefined && inGroup(by, 4)) groups.push(access.namedGroup);
+	return groups.length > 0 ? groups.some((bits) => allows(bits & mask)) : allows(mode);
+}
+
+function owns(node: TreeNode, by: Identity | undefined): boolean {
+	return by === undefined || by.uid === 0 || by.uid === node.uid;
+}
+
+function flagged(node: TreeNode | undefined, flags: number): boolean {
+	return ((node?.flags ?? 0) & flags) !== 0;
 }
 
 /** One user and one group with a name, by their permissions, and those of the owning group. */
@@ -75,14 +120,16 @@ export function textOf(bytes: Uint8Array): string {
 }
 
 /** What a directory's list leaves of a new node's mode, and hands down. */
-function handedDown(from: PosixList | undefined, type: FileType, mode: number): Pick<TreeNode, "mode" | "access" | "inherited"> {
-	if (from === undefined || type === "symlink") return { mode, access: undefined, inherited: undefined };
+function handedDown(from: PosixList | undefined, type: FileType, mode: number, umask = 0): Pick<TreeNode, "mode" | "access" | "inherited"> {
+	if (type === "symlink") return { mode, access: undefined, inherited: undefined };
+	if (from === undefined) return { mode: mode & ~umask, access: undefined, inherited: undefined };
 	const { owner, user, namedGroup, group, mask, other } = from;
 	const limit = 0o7000 | (owner << 6) | (mask << 3) | other;
 	return { mode: mode & limit, access: { user, namedGroup, group }, inherited: type === "directory" ? from : undefined };
 }
 
-export type NameOperation =
+/** Without `by` nobody's permissions are asked for. */
+export type NameOperation = { readonly by?: Identity | undefined } & (
 	| {
 			readonly kind: "create";
 			readonly parent: number;
@@ -93,8 +140,11 @@ export type NameOperation =
 			readonly gid: number;
 			readonly rdev: number;
 			readonly target: string | undefined;
-			/** An existing file is as good. */
+			readonly umask?: number;
+			/** An existing file is as good: it is opened for reading and writing. */
 			readonly orOpen: boolean;
+			readonly appends?: boolean;
+			readonly empties?: boolean;
 	  }
 	| {
 			readonly kind: "unnamed";
@@ -102,6 +152,7 @@ export type NameOperation =
 			readonly mode: number;
 			readonly uid: number;
 			readonly gid: number;
+			readonly umask?: number;
 			readonly linkable: boolean;
 	  }
 	| { readonly kind: "link"; readonly ino: number; readonly parent: number; readonly name: string }
@@ -113,8 +164,18 @@ export type NameOperation =
 			readonly newParent: number;
 			readonly newName: string;
 			readonly flags: number;
+			/** Whose the whiteout is. */
+			readonly owner?: { readonly uid: number; readonly gid: number };
 	  }
-	| { readonly kind: "setattr"; readonly ino: number; readonly mode?: number; readonly uid?: number; readonly gid?: number }
+	| {
+			readonly kind: "setattr";
+			readonly ino: number;
+			readonly mode?: number;
+			readonly uid?: number;
+			readonly gid?: number;
+			readonly flags?: number;
+			readonly atime?: string;
+	  }
 	| {
 			readonly kind: "setxattr";
 			readonly ino: number;
@@ -123,7 +184,8 @@ export type NameOperation =
 			readonly mode: "any" | "create" | "replace";
 	  }
 	| { readonly kind: "removexattr"; readonly ino: number; readonly name: string }
-	| { readonly kind: "setlist"; readonly ino: number; readonly list: PosixList; readonly inherited: boolean };
+	| { readonly kind: "setlist"; readonly ino: number; readonly list: PosixList; readonly inherited: boolean }
+);
 
 export const accessList = "system.posix_acl_access";
 export const inheritedList = "system.posix_acl_default";
@@ -178,29 +240,39 @@ export class Tree {
 		};
 		switch (op.kind) {
 			case "create": {
-				parent(op.parent);
+				const at = parent(op.parent);
 				const there = this.child(op.parent, op.name);
 				if (there !== undefined && !op.orOpen) errors.push("EEXIST");
 				if (there !== undefined && op.orOpen && there.type !== "file") errors.push(errorOfOpening(there.type));
+				if (at === undefined) break;
+				const opens = there !== undefined && op.orOpen;
+				if (!may(at, op.by, opens ? 1 : 3) || (opens && !may(there, op.by, 6))) errors.push("EACCES");
+				if (opens ? flagged(there, op.appends && !op.empties ? immutable : guarded) : flagged(at, immutable)) errors.push("EPERM");
+				if (op.type === "character" && op.by !== undefined && op.by.uid !== 0) errors.push("EPERM");
 				break;
 			}
-			case "unnamed":
-				parent(op.parent);
+			case "unnamed": {
+				const at = parent(op.parent);
+				if (at !== undefined && !may(at, op.by, 3)) errors.push("EACCES");
+				if (flagged(at, immutable)) errors.push("EPERM");
 				break;
+			}
 			case "link": {
 				const found = this.nodes.get(op.ino);
 				// It goes when it is closed.
 				if (found?.nlink === 0 && found.linkable) errors.push(maybe);
 				else if (found === undefined || found.nlink === 0) errors.push("ENOENT");
-				parent(op.parent);
+				const at = parent(op.parent);
 				if (this.child(op.parent, op.name) !== undefined) errors.push("EEXIST");
-				if (found?.type === "directory") errors.push("EPERM");
+				if (found?.type === "directory" || flagged(found, guarded) || flagged(at, immutable)) errors.push("EPERM");
+				if (at !== undefined && !may(at, op.by, 3)) errors.push("EACCES");
 				break;
 			}
 			case "unlink":
 			case "rmdir": {
-				parent(op.parent);
+				const at = parent(op.parent);
 				const there = this.child(op.parent, op.name);
+				if (at !== undefined) this.#removalErrors(at, there, op.by, errors);
 				if (there === undefined) errors.push("ENOENT");
 				else if (op.kind === "unlink" && there.type === "directory") errors.push("EISDIR");
 				else if (op.kind === "rmdir" && there.type !== "directory") errors.push("ENOTDIR");
@@ -212,33 +284,77 @@ export class Tree {
 				parent(op.newParent);
 				if (errors.length === 0) this.#renameErrors(op, errors);
 				break;
-			case "setlist":
-				node(op.ino);
+			case "setlist": {
+				const found = node(op.ino);
+				if (found !== undefined && (flagged(found, guarded) || !owns(found, op.by))) errors.push("EPERM");
 				break;
-			case "setattr":
-				if (node(op.ino)?.type === "symlink" && op.mode !== undefined) errors.push("ENOTSUP");
+			}
+			case "setattr": {
+				const found = node(op.ino);
+				if (found?.type === "symlink" && op.mode !== undefined) errors.push("ENOTSUP");
+				if (found !== undefined && !this.#mayChange(op, found)) errors.push("EPERM");
 				break;
+			}
 			case "setxattr": {
-				const has = node(op.ino)?.xattrs.has(op.name) ?? false;
+				const found = node(op.ino);
+				const has = found?.xattrs.has(op.name) ?? false;
+				if (found !== undefined) this.#xattrErrors(found, op.by, errors);
 				if (op.mode === "create" && has) errors.push("EEXIST");
 				if (op.mode === "replace" && !has) errors.push("ENODATA");
 				break;
 			}
-			case "removexattr":
-				if (!(node(op.ino)?.xattrs.has(op.name) ?? false)) errors.push("ENODATA");
+			case "removexattr": {
+				const found = node(op.ino);
+				if (!(found?.xattrs.has(op.name) ?? false)) errors.push("ENODATA");
+				if (found !== undefined) this.#xattrErrors(found, op.by, errors);
 				break;
+			}
 		}
 		return errors;
+	}
+
+	#xattrErrors(node: TreeNode, by: Identity | undefined, errors: string[]): void {
+		const isKept = node.type === "directory" && (node.mode & sticky) !== 0 && !owns(node, by);
+		if (flagged(node, guarded) || isKept) errors.push("EPERM");
+		if (!may(node, by, 2)) errors.push("EACCES");
+	}
+
+	#mayChange(op: NameOperation & { kind: "setattr" }, node: TreeNode): boolean {
+		const { by, mode, uid, gid, flags, atime } = op;
+		if ([mode, uid, gid, atime].some((one) => one !== undefined) && flagged(node, guarded)) return false;
+		if (by === undefined || by.uid === 0) return true;
+		if (!owns(node, by) || (uid !== undefined && uid !== node.uid)) return false;
+		if (gid !== undefined && gid !== node.gid && !inGroup(by, gid)) return false;
+		return flags === undefined || ((flags ^ (node.flags ?? 0)) & guarded) === 0;
+	}
+
+	/** What forbids that a name goes. */
+	#removalErrors(at: TreeNode, there: TreeNode | undefined, by: Identity | undefined, errors: string[]): void {
+		if (!may(at, by, 3)) errors.push("EACCES");
+		if (there === undefined) return;
+		const isKept = (at.mode & sticky) !== 0 && !owns(at, by) && !owns(there, by);
+		if (isKept || flagged(at, guarded) || flagged(there, guarded)) errors.push("EPERM");
 	}
 
 	#renameErrors(op: NameOperation & { kind: "rename" }, errors: string[]): void {
 		const source = this.child(op.parent, op.name);
 		const target = this.child(op.newParent, op.newName);
+		const { by } = op;
+		const from = this.#mustGet(op.parent);
+		const to = this.#mustGet(op.newParent);
+		this.#removalErrors(from, source, by, errors);
+		if (target !== undefined) this.#removalErrors(to, target, by, errors);
+		else if (flagged(to, immutable)) errors.push("EPERM");
+		if (!may(to, by, 3)) errors.push("EACCES");
 		if (source === undefined) {
 			errors.push("ENOENT");
 			return;
 		}
-		if (op.flags === 1 && target !== undefined) errors.push("EEXIST");
+		// Its ".." is written.
+		const moves = (node: TreeNode | undefined): boolean => node?.type === "directory" && op.parent !== op.newParent;
+		if (moves(source) && !may(source, by, 2)) errors.push("EACCES");
+		if (op.flags === 2 && moves(target) && !may(target as TreeNode, by, 2)) errors.push("EACCES");
+		if ((op.flags & 1) !== 0 && target !== undefined) errors.push("EEXIST");
 		if (op.flags === 2) {
 			if (target === undefined) errors.push("ENOENT");
 			else if (target.ino !== source.ino && op.parent !== op.newParent) {
@@ -269,10 +385,10 @@ export class Tree {
 				this.#create(op, made);
 				break;
 			case "unnamed": {
-				const { parent, uid, gid, linkable } = op;
-				const { mode, access } = handedDown(this.nodes.get(parent)?.inherited, "file", op.mode);
+				const { parent, uid, linkable } = op;
+				const { mode, access, flags, gid } = this.#ofParent(parent, "file", op);
 				const rest = { access, type: "file", rdev: 0, target: undefined, nlink: 0, entries: undefined, xattrs: new Map() } as const;
-				this.#put({ ino: made, parent, mode, uid, gid, linkable, ...rest });
+				this.#put({ ino: made, parent, mode, uid, gid, linkable, flags, ...rest });
 				break;
 			}
 			case "link": {
@@ -286,21 +402,24 @@ export class Tree {
 				this.#loseEntry(op.parent, op.name);
 				break;
 			case "rename":
-				this.#rename(op);
+				this.#rename(op, made);
 				break;
 			case "setattr": {
 				const node = this.nodes.get(op.ino);
 				if (node === undefined) break;
-				const { mode = node.mode, uid = node.uid, gid = node.gid } = op;
-				this.#put({ ...node, mode, uid, gid });
+				const { mode = node.mode, uid = node.uid, gid = node.gid, flags = node.flags, atime = node.atime } = op;
+				const isOutsider = op.mode !== undefined && op.by !== undefined && op.by.uid !== 0 && !inGroup(op.by, gid);
+				this.#put({ ...node, mode: isOutsider ? mode & ~setGid : mode, uid, gid, flags, atime });
 				break;
 			}
 			case "setlist": {
 				const node = this.nodes.get(op.ino);
 				if (node === undefined) break;
 				const { owner, user, namedGroup, group, mask, other } = op.list;
+				const isOutsider = op.by !== undefined && op.by.uid !== 0 && !inGroup(op.by, node.gid);
+				const kept = node.mode & (isOutsider ? 0o5000 : 0o7000);
 				if (op.inherited) this.#put({ ...node, inherited: op.list });
-				else this.#put({ ...node, mode: (node.mode & 0o7000) | (owner << 6) | (mask << 3) | other, access: { user, namedGroup, group } });
+				else this.#put({ ...node, mode: kept | (owner << 6) | (mask << 3) | other, access: { user, namedGroup, group } });
 				break;
 			}
 			case "setxattr":
@@ -319,15 +438,28 @@ export class Tree {
 	#create(op: NameOperation & { kind: "create" }, made: number): void {
 		if (this.child(op.parent, op.name) !== undefined) return;
 		const isDirectory = op.type === "directory";
-		const { type, uid, gid, rdev, target, parent } = op;
+		const { type, uid, rdev, target, parent } = op;
 		const entries = isDirectory ? new Map<string, number>() : undefined;
-		const lists = handedDown(this.nodes.get(parent)?.inherited, type, op.mode);
-		this.#put({ ino: made, type, uid, gid, rdev, target, nlink: isDirectory ? 2 : 1, parent, entries, xattrs: new Map(), ...lists });
+		const given = this.#ofParent(parent, type, op);
+		this.#put({ ino: made, type, uid, rdev, target, nlink: isDirectory ? 2 : 1, parent, entries, xattrs: new Map(), ...given });
 		this.#setEntry(op.parent, op.name, made);
 		if (isDirectory) this.#addLinks(op.parent, 1);
 	}
 
-	#rename(op: NameOperation & { kind: "rename" }): void {
+	/** What a new node has of its directory, and of who makes it. */
+	#ofParent(
+		parent: number,
+		type: FileType,
+		{ mode, gid, umask }: { readonly mode: number; readonly gid: number; readonly umask?: number },
+	): Pick<TreeNode, "mode" | "access" | "inherited" | "gid" | "flags"> {
+		const at = this.#mustGet(parent);
+		const lists = handedDown(at.inherited, type, mode, umask);
+		const flags = type === "file" || type === "directory" ? (at.flags ?? 0) & handedDownFlags : 0;
+		if ((at.mode & setGid) === 0) return { ...lists, gid, flags };
+		return { ...lists, gid: at.gid, flags, mode: type === "directory" ? lists.mode | setGid : lists.mode };
+	}
+
+	#rename(op: NameOperation & { kind: "rename" }, made: number): void {
 		const source = this.child(op.parent, op.name) as TreeNode;
 		const target = this.child(op.newParent, op.newName);
 		if (target?.ino === source.ino) return;
@@ -342,6 +474,12 @@ export class Tree {
 		this.#dropEntry(op.parent, op.name);
 		this.#setEntry(op.newParent, op.newName, source.ino);
 		this.#moved(source, op.parent, op.newParent);
+		if ((op.flags & 4) === 0) return;
+		const { uid, gid } = op.owner ?? { uid: 0, gid: 0 };
+		const given = this.#ofParent(op.parent, "character", { mode: 0, gid });
+		const rest = { type: "character", rdev: 0, target: undefined, nlink: 1, entries: undefined, xattrs: new Map() } as const;
+		this.#put({ ino: made, uid, parent: op.parent, ...rest, ...given });
+		this.#setEntry(op.parent, op.name, made);
 	}
 
 	#moved(node: TreeNode, from: number, to: number): void {
@@ -396,7 +534,8 @@ export function errorOfOpening(type: FileType): string {
 /** The attributes that the model knows. */
 export function describeNode(node: TreeNode): string {
 	const mode = node.mode.toString(8);
-	return `${node.ino} ${node.type} ${mode} ${node.uid}:${node.gid} nlink ${node.nlink} rdev ${node.rdev}`;
+	const flags = node.flags ? ` flags ${node.flags}` : "";
+	return `${node.ino} ${node.type} ${mode} ${node.uid}:${node.gid} nlink ${node.nlink} rdev ${node.rdev}${flags}`;
 }
 
 /** What differs, by path; undefined when the trees are the same. Numbers below zero in `model` match any. */
@@ -408,6 +547,7 @@ export function treeDifference(model: Tree, found: Tree): string | undefined {
 		known.set(a.ino, b.ino);
 		const expected = describeNode({ ...a, ino: a.ino < 0 ? b.ino : a.ino });
 		if (expected !== describeNode(b)) return `${path || "/"} is ${describeNode(b)}, it must be ${expected}`;
+		if (a.atime !== undefined && a.atime !== b.atime) return `${path || "/"} was read at ${b.atime}, it must be ${a.atime}`;
 		if (a.target !== b.target) return `${path} points to ${b.target}, it must point to ${a.target}`;
 		for (const [name, expected] of listsOf(a)) {
 			const there = b.xattrs.get(name) ?? "";

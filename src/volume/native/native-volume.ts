@@ -18,6 +18,7 @@ import { type Sharing, share } from "../../locks/matrix.ts";
 import { rangeToLength } from "../../locks/range.ts";
 import { FileLocks, type OpenHandle } from "../../locks/file-locks.ts";
 import type { LockMemory } from "../../locks/memory.ts";
+import { exchange } from "../../namespace/rename.ts";
 import * as names from "../../namespace/verbs.ts";
 import {
 	type Want,
@@ -457,7 +458,8 @@ export class LocalVolume implements NativeVolume {
 	#searchableDirectory(tx: RecordTransaction, caller: Caller, ino: Ino, ...wants: readonly Want[]): Inode {
 		const directory = names.inode(tx, ino);
 		if (directory.type !== "directory") throw new FsError("ENOTDIR", "volume.not-directory", `inode ${ino} is a ${directory.type}`);
-		this.#requireAccess(tx, caller, directory, "execute", ...wants);
+		const isPlanted = this.#core.platform.simulation?.planted("search-not-asked") === true;
+		if (!isPlanted || wants.length > 0) this.#requireAccess(tx, caller, directory, "execute", ...wants);
 		return directory;
 	}
 
@@ -678,7 +680,7 @@ export class LocalVolume implements NativeVolume {
 		newName: string,
 		flags: number,
 	): Moved {
-		if (!caller.trusted) this.#checkRename(tx, caller, parent, name, newParent, newName);
+		if (!caller.trusted) this.#checkRename(tx, caller, parent, name, newParent, newName, flags);
 		const before = [names.inode(tx, parent), names.inode(tx, newParent)] as const;
 		const renamed = names.rename(tx, context, parent, name, newParent, newName, flags, caller);
 		this.#note(tx, context, caller, renamed.source.ino);
@@ -698,13 +700,16 @@ export class LocalVolume implements NativeVolume {
 		};
 	}
 
-	#checkRename(tx: RecordTransaction, caller: Caller, parent: Ino, name: string, newParent: Ino, newName: string): void {
+	#checkRename(tx: RecordTransaction, caller: Caller, parent: Ino, name: string, newParent: Ino, newName: string, flags: number): void {
 		const source = names.lookup(tx, parent, name);
 		checkDelete(tx, names.inode(tx, parent), source, caller);
 		const to = this.#writableDirectory(tx, caller, newParent);
 		if (parent !== newParent) checkMove(tx, source, caller);
 		const target = names.entry(tx, newParent, newName);
-		if (target !== undefined) checkDelete(tx, to, names.inode(tx, target.ino), caller);
+		if (target === undefined) return;
+		const replaced = names.inode(tx, target.ino);
+		checkDelete(tx, to, replaced, caller);
+		if (flags === exchange && parent !== newParent) checkMove(tx, replaced, caller);
 	}
 
 	/** Replacing a name by rename is how programs save files: the new contents must not reach the disks after the new name. */
@@ -843,7 +848,8 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	#attributesChanged(ino: Ino, { flags }: SetAttributes, { before, inode }: AttributesChange, position: number): ChangedNode {
-		if (flags !== undefined) this.#handles.restrict(ino, inode.flags & guardedFlags);
+		const isPlanted = this.#core.platform.simulation?.planted("open-files-not-bound") === true;
+		if (flags !== undefined && !isPlanted) this.#handles.restrict(ino, inode.flags & guardedFlags);
 		return { before, after: this.#attributes(inode), position };
 	}
 
@@ -1224,11 +1230,12 @@ export class LocalVolume implements NativeVolume {
 		return this.#through(handle, "write", write, { by, offset, lengthBytes: bytes.length });
 	}
 
-	/** Flags bind those who have the file open already. @throws FsError EPERM. */
-	async #checkRestricted(handle: Handle, offset: number): Promise<void> {
+	/** Flags bind those who have the file open already. `offset` undefined: contents are taken away. @throws FsError EPERM. */
+	async #checkRestricted(handle: Handle, offset: number | undefined): Promise<void> {
 		const inode = await this.#core.view((tx) => requireInode(tx, handle.ino));
 		refuseImmutable(inode);
-		if (isAppendOnly(inode) && !handle.append && offset < this.#data.sizeOf(inode)) refuseGuarded(inode);
+		if (offset === undefined) refuseGuarded(inode);
+		else if (isAppendOnly(inode) && !handle.append && offset < this.#data.sizeOf(inode)) refuseGuarded(inode);
 	}
 
 	/** One call for the usual sizes; larger writes go piece by piece so that they fit the ring. */
@@ -1390,8 +1397,8 @@ export class LocalVolume implements NativeVolume {
 		if (lengthBytes === 0) throw new FsError("EINVAL", "volume.allocate", "an empty range cannot be allocated");
 		checkEnd(offset + lengthBytes, "volume.allocate");
 		return this.#through(handle, "write", async (admission) => {
-			// On append-only files space may be set aside, and nothing else (fallocate(2)).
-			const asWriteAt = mode === "allocate" || mode === "allocate-keep-size" ? Number.POSITIVE_INFINITY : 0;
+			// On append-only files space may be set aside, and nothing else, however the file was opened (fallocate(2)).
+			const asWriteAt = mode === "allocate" || mode === "allocate-keep-size" ? Number.POSITIVE_INFINITY : undefined;
 			if (handle.restriction !== 0) await this.#checkRestricted(handle, asWriteAt);
 			await this.#dropSetId(handle.caller, handle.ino);
 			await this.#ranges.allocate(handle.ino, mode, offset, lengthBytes);

@@ -83,6 +83,18 @@ function listTests(check: Check): void {
 		await c.volume.close(handle);
 	});
 
+	check("whoever gives a directory another parent must be able to write it, both of them in an exchange", async (c) => {
+		const [one, other] = [await c.mkdir("one"), await c.mkdir("other")];
+		for (const at of [one, other]) await c.volume.setAttributes(root, at, { mode: 0o777 });
+		const made = await c.volume.makeDirectory(root, other, "kept", 0o755);
+		await c.volume.makeNode(bob, one, "f", "file", 0o644, 0);
+		await rejects("EACCES", c.volume.rename(bob, other, "kept", one, "kept", 0));
+		await rejects("EACCES", c.volume.rename(bob, one, "f", other, "kept", 2));
+		assert.equal((await c.volume.lookup(root, other, "kept")).ino, made.attributes.ino);
+		await c.volume.makeNode(bob, other, "f", "file", 0o644, 0);
+		await c.volume.rename(bob, other, "f", other, "kept", 2);
+	});
+
 	check("trusted attributes are shown to root alone", async (c) => {
 		const node = await owned(c, "f", 0o644);
 		await c.volume.setXattr(root, node, "trusted.t", text("1"), "any");
@@ -114,7 +126,10 @@ function flagTests(check: Check): void {
 		await c.volume.write(handle, 5, text("6"));
 		await rejects("EPERM", c.openNode(node));
 		await rejects("EPERM", c.openNode(node, { append: true, disposition: "overwrite" }));
-		await c.volume.close(await c.openNode(node, { append: true }));
+		const appender = await c.openNode(node, { append: true });
+		await rejects("EPERM", c.volume.allocate(appender, "punch", 0, 1));
+		await rejects("EPERM", c.volume.allocate(appender, "zero-keep-size", 0, 1));
+		await c.volume.close(appender);
 		await c.volume.close(await c.openNode(node, { appending: true }));
 		await c.volume.setAttributes(root, node, { flags: 0 });
 		await c.volume.write(handle, 0, text("x"));
