@@ -312,6 +312,10 @@ export class Client {
 	): Promise<void> {
 		const mode = 0o600 + this.random.below(0o100);
 		const { uid, gid, umask = 0 } = this.who;
+		const there = this.sim.names.tree.child(parent.ino, name);
+		const file = there?.type === "file" ? this.sim.fileOf(there.ino) : undefined;
+		// What is emptied must be known beforehand.
+		const empty = flags.empty && file !== undefined && this.mayChange(file) && this.sim.names.underWay === 0;
 		const operation: NameOperation = {
 			kind: "create",
 			parent: parent.ino,
@@ -325,12 +329,8 @@ export class Client {
 			target: undefined,
 			orOpen: true,
 			appends: flags.append,
-			empties: flags.empty,
+			empties: empty,
 		};
-		const there = this.sim.names.tree.child(parent.ino, name);
-		const file = there?.type === "file" ? this.sim.fileOf(there.ino) : undefined;
-		// What is emptied must be known beforehand.
-		const empty = flags.empty && file !== undefined && this.mayChange(file) && this.sim.names.underWay === 0;
 		const intent = {
 			disposition: empty ? "overwrite-or-create" : "open-or-create",
 			access: { read: true, write: true },
