@@ -609,9 +609,8 @@ async function takeLock(client: Client, { handle }: OpenFile, wanted: ModelLock,
 	const answered = asked.then(
 		() => {
 			sim.locks.waiting.delete(wanted);
-			const other = client.life.alive ? sim.locks.conflict(wanted) : undefined;
 			if (client.life.alive) sim.locks.set(wanted);
-			return other === undefined ? "granted" : `granted beside ${lockText([other])}`;
+			return "granted";
 		},
 		(error: FsError) => {
 			sim.locks.waiting.delete(wanted);
@@ -624,6 +623,10 @@ async function takeLock(client: Client, { handle }: OpenFile, wanted: ModelLock,
 		volume.locks.cancel(request);
 		answer = await answered;
 	}
+	// One who makes a shared lock of an exclusive one lets others in, who may hear of it before: so it is looked at when the event is over.
+	await sim.nextEvent(client.life);
+	const other = answer === "granted" ? sim.locks.conflict(wanted) : undefined;
+	if (other !== undefined) answer = `granted beside ${lockText([other])}`;
 	const what = `lock ${lockText([wanted])}${wait ? ", waiting" : ""}`;
 	sim.note(`${client.number} ${what} → ${answer}`);
 	sim.stats.count("outcomes", `lock ${answer.split(" ")[0]}`);
