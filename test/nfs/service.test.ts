@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bytesToLatin1, latin1ToBytes, toHex } from "../../src/base/bytes.ts";
-import { maxConnections, maxReplyBytesOfConnection, stuckMs } from "../../src/doors/nfs/limits.ts";
+import { maxConnections, maxReplyBytes, maxReplyBytesOfConnection, stuckMs } from "../../src/doors/nfs/limits.ts";
 import { recordMark } from "../../src/doors/nfs/record-marking.ts";
 import type { NfsClient } from "./client.ts";
 import { inWorld, type NfsWorld } from "./world.ts";
@@ -136,6 +136,49 @@ check("a client that takes no replies holds up nobody, and loses its connection 
 	await ended;
 	await Promise.all(asking);
 });
+
+check(
+	"as many clients that take no replies as there may be connections: memory is bounded, and others are served soon",
+	11,
+	async (client, top, world) => {
+		const file = (await client.create(top, "f", "guarded", { mode: 0o644 })).handle as Uint8Array;
+		await client.write(file, 0, new Uint8Array(1 << 20).fill(7), 2);
+		client.close();
+		const calls = Array.from({ length: 64 }, (_, i) => {
+			const read = client.message(
+				100003,
+				3,
+				6,
+				(w) =>
+					w
+						.opaque(file)
+						.u64(0)
+						.u32(1 << 20),
+				6_000_000 + i,
+			);
+			return [recordMark(read.length), read];
+		}).flat();
+		const slow: { destroy(): void }[] = [];
+		for (let i = 0; i < maxConnections - 1; i++) {
+			const connection = await world.platform.network.connectTcp({ address: "127.0.0.1", port: world.port });
+			connection.onData(() => {});
+			connection.pause();
+			connection.writeParts(calls).catch(() => {});
+			slow.push(connection);
+		}
+		const begunMs = world.platform.clock.monotonicMs();
+		const other = await world.connect();
+		for (let i = 0; i < 10; i++) assert.equal((await other.read(file, 0, 1 << 20)).data.length, 1 << 20);
+		assert.ok(
+			world.platform.clock.monotonicMs() - begunMs < stuckMs / 2,
+			"virtual time: who takes nothing makes way long before it counts as gone",
+		);
+		const { mostReplyBytes } = world.server.counters();
+		assert.ok(mostReplyBytes > maxReplyBytesOfConnection && mostReplyBytes <= maxReplyBytes, String(mostReplyBytes));
+		for (const connection of slow) connection.destroy();
+		other.close();
+	},
+);
 
 check(
 	"there is a bound on connections: those that nobody uses make room, and if all are used, new ones wait outside",

@@ -61,8 +61,13 @@ export const maxCallsOfConnection = 64;
 export const maxCalls = 512;
 /** Bytes of their arguments. */
 export const maxCallBytes = 32 << 20;
-/** Bytes of replies that a client does not take: a few of the largest. */
-export const maxReplyBytesOfConnection = 4 << 20;
+/** Bytes of replies that calls under way may have, and of those that clients have not taken: a call begins when there is room for its reply. Of one connection: some of the largest; of all: a part of the memory that a daemon may take. */
+export const maxReplyBytesOfConnection = 8 << 20;
+export const maxReplyBytes = 64 << 20;
+/** What is set aside for a reply that does not depend on a count: the longest symlink target with everything around it. */
+export const plainReplyBytes = 8192;
+/** While there is no room for others, a client that has taken nothing for so long loses its connection: it connects again. A megabyte in that time is 1.7 Mbit/s. */
+export const slowClientMs = 5000;
 /** Datagrams being answered: each is a look into a table. */
 export const maxDatagramCalls = 32;
 

@@ -167,6 +167,7 @@ export class NfsProcedures {
 		const of = (name: string, decode: Decode, once = false): Procedure => ({
 			name,
 			once,
+			counted: name === "READ" || name === "READDIR" || name === "READDIRPLUS",
 			run: async (reader, writer, context) => {
 				const seen = new Seen(this.#state);
 				const { failure, work, names } = decode(reader, seen);

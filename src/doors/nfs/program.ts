@@ -22,6 +22,8 @@ export interface Procedure {
 	readonly name: string;
 	/** Carried out twice it would answer or do something else. */
 	readonly once?: boolean;
+	/** Its last argument says how many bytes the reply may have. */
+	readonly counted?: boolean;
 	/**
 	 * Reads all arguments before its first await; writes results behind what is in `writer`.
 	 * @throws FsError CORRUPT of codec.xdr while it reads: garbage arguments. ENOTCONN: the server is going, the call is not answered. Everything else is a fault of the server.

@@ -2,12 +2,13 @@
  * Serves RPC programs on TCP and UDP.
  *
  * Invariants
- *  T1 Bounded: connections, calls under way (of one connection and of all), bytes of calls, bytes of replies that a client does not take. At a bound the connection is not read until there is room again; what goes on holding a bound is closed.
+ *  T1 Bounded: connections, calls under way (of one connection and of all), bytes of calls, bytes of replies, from the begin of the call until the client has taken them. At a bound calls wait and the connection is not read until there is
+ *     room again; what goes on holding a bound is closed.
  *  T2 A connection that stands still holds up no other one.
  *  T3 What a client sends that is no call closes its connection, and no other.
  *  T4 After `stop` no call is under way, and none is answered.
  */
-import { Signal } from "../../base/async.ts";
+import { Deferred, Signal } from "../../base/async.ts";
 import { isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import { paddedBytes } from "../../codec/xdr.ts";
@@ -20,7 +21,11 @@ import {
 	maxCallsOfConnection,
 	maxConnections,
 	maxDatagramCalls,
+	maxReplyBytes,
 	maxReplyBytesOfConnection,
+	maxTransferBytes,
+	plainReplyBytes,
+	slowClientMs,
 	stuckMs,
 } from "./limits.ts";
 import type { CallContext, Procedure, Program } from "./program.ts";
@@ -45,6 +50,8 @@ export interface RpcCounters {
 	readonly calls: ReadonlyMap<string, number>;
 	readonly repeated: number;
 	readonly refusedConnections: number;
+	/** The most that replies took at once, as it was set aside for them. */
+	readonly mostReplyBytes: number;
 }
 
 const nothing = new Uint8Array(0);
@@ -60,6 +67,12 @@ export class RpcServer {
 	readonly #idle = new Signal();
 	#underWay = 0;
 	#bytesUnderWay = 0;
+	#replyBytes = 0;
+	#mostReplyBytes = 0;
+	/** Connections with calls that wait for room; whose turn it is comes first. */
+	readonly #waiting = new Set<ServerConnection>();
+	#watching = false;
+	#cancelWatch: () => void = () => {};
 	#datagrams = 0;
 	#refused = 0;
 	#faults = 0;
@@ -103,9 +116,13 @@ export class RpcServer {
 			return;
 		}
 		const served = new ServerConnection(connection, this.#platform.clock, {
-			call: (message) => this.#fromConnection(served, message),
+			replyBytes: (message) => this.#replyBytesOf(message),
+			hasRoom: (bytes) => !this.#isFull && this.#replyBytes + bytes <= maxReplyBytes,
+			waits: (waits) => this.#setWaiting(served, waits),
+			call: (message, replyBytes) => this.#fromConnection(served, message, replyBytes),
 			closed: () => {
 				this.#connections.delete(served);
+				this.#waiting.delete(served);
 			},
 			garbage: (error) => this.#fault("a client sent what is no call: its connection is closed", error, connection.remote),
 		});
@@ -127,9 +144,44 @@ export class RpcServer {
 		});
 	}
 
+	// ── room ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+	/** What is set aside for the reply. Only looks at the words of the call that stand at fixed places: what is wrong with it is found out later. */
+	#replyBytesOf(message: Uint8Array): number {
+		if (message.length < 28) return plainReplyBytes;
+		const view = new DataView(message.buffer, message.byteOffset, message.length);
+		const procedure = this.#programs.get(view.getUint32(12))?.versions.get(view.getUint32(16))?.[view.getUint32(20)];
+		if (procedure?.counted !== true) return plainReplyBytes;
+		return plainReplyBytes + Math.min(maxTransferBytes, view.getUint32(message.length - 4));
+	}
+
+	#setWaiting(connection: ServerConnection, waits: boolean): void {
+		this.#waiting.delete(connection);
+		if (!waits) return;
+		this.#waiting.add(connection);
+		if (this.#watching) return;
+		this.#watching = true;
+		this.#cancelWatch = this.#platform.clock.after(slowClientMs / 2, () => this.#makeWay());
+	}
+
+	/** T2: who takes nothing must not keep the room that others wait for. */
+	#makeWay(): void {
+		this.#watching = false;
+		const now = this.#platform.clock.monotonicMs();
+		const isShort = this.#isFull || this.#replyBytes + maxTransferBytes + plainReplyBytes > maxReplyBytes;
+		if (isShort) for (const connection of [...this.#connections]) if (connection.stalledMs(now) >= slowClientMs) connection.destroy();
+		const [next] = this.#waiting;
+		if (next !== undefined && !this.#stopping) this.#setWaiting(next, true);
+	}
+
+	/** In turn: each that goes on waiting goes to the end. */
+	#letWaitingBegin(): void {
+		for (const connection of [...this.#waiting]) connection.begin();
+	}
+
 	// ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-	#fromConnection(connection: ServerConnection, message: Uint8Array): void {
+	#fromConnection(connection: ServerConnection, message: Uint8Array, replyBytes: number): void {
 		const work = this.#answer(message, { peer: connection.remote, local: connection.local, transport: "tcp" }).then(
 			(reply) => (reply === undefined ? undefined : connection.reply(reply.parts)),
 			(error: unknown) => {
@@ -138,16 +190,18 @@ export class RpcServer {
 				connection.destroy();
 			},
 		);
-		this.#begin(message.length);
+		this.#begin(message.length, replyBytes);
 		void work.finally(() => {
-			this.#end(message.length);
-			connection.done();
+			connection.done(replyBytes);
+			this.#end(message.length, replyBytes);
 		});
 	}
 
-	#begin(bytes: number): void {
+	#begin(bytes: number, replyBytes: number): void {
 		this.#underWay++;
 		this.#bytesUnderWay += bytes;
+		this.#replyBytes += replyBytes;
+		this.#mostReplyBytes = Math.max(this.#mostReplyBytes, this.#replyBytes);
 		if (this.#isFull) for (const connection of this.#connections) connection.hold(true);
 	}
 
@@ -155,11 +209,13 @@ export class RpcServer {
 		return this.#underWay >= maxCalls || this.#bytesUnderWay >= maxCallBytes;
 	}
 
-	#end(bytes: number): void {
+	#end(bytes: number, replyBytes: number): void {
 		const wasFull = this.#isFull;
 		this.#underWay--;
 		this.#bytesUnderWay -= bytes;
-		if (wasFull && !this.#isFull) for (const connection of this.#connections) connection.hold(false);
+		this.#replyBytes -= replyBytes;
+		if (wasFull && !this.#isFull && !this.#stopping) for (const connection of this.#connections) connection.hold(false);
+		if (!this.#stopping) this.#letWaitingBegin();
 		if (this.#underWay === 0) this.#idle.notifyAll();
 	}
 
@@ -235,13 +291,14 @@ export class RpcServer {
 	}
 
 	counters(): RpcCounters {
-		return { calls: this.#calls, repeated: this.#replies.hits, refusedConnections: this.#refused };
+		return { calls: this.#calls, repeated: this.#replies.hits, refusedConnections: this.#refused, mostReplyBytes: this.#mostReplyBytes };
 	}
 
 	/** Calls that are under way end first; their replies are lost with the connections. */
 	async stop(): Promise<void> {
 		this.#stopping = true;
 		this.#cancelSweep();
+		this.#cancelWatch();
 		for (const connection of this.#connections) connection.hold(true);
 		while (this.#underWay > 0) await this.#idle.wait();
 		await Promise.all(this.#listeners.splice(0).map((listener) => listener.close()));
@@ -264,7 +321,12 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
 }
 
 interface ConnectionEvents {
-	readonly call: (message: Uint8Array) => void;
+	/** What has to be set aside for the reply to a call. */
+	readonly replyBytes: (message: Uint8Array) => number;
+	readonly hasRoom: (replyBytes: number) => boolean;
+	/** Whether calls that have come wait for room. */
+	readonly waits: (waits: boolean) => void;
+	readonly call: (message: Uint8Array, replyBytes: number) => void;
 	readonly closed: () => void;
 	readonly garbage: (error: unknown) => void;
 }
@@ -280,6 +342,10 @@ class ServerConnection {
 	readonly #events: ConnectionEvents;
 	readonly #reader: RecordReader;
 	#underWay = 0;
+	/** Calls that have come and not begun: what had been read already when there was no more room. */
+	readonly #waiting: Uint8Array[] = [];
+	/** Set aside for replies. */
+	#setAsideBytes = 0;
 	/** Of replies that the kernel has not taken. */
 	#replyBytes = 0;
 	/** When it began to wait for the client: for the rest of a record, or to take a reply. */
@@ -287,6 +353,8 @@ class ServerConnection {
 	#held = false;
 	#paused = false;
 	#closed = false;
+	/** Replies on their way; what the client has not taken by the end it never takes. */
+	readonly #untaken = new Set<Deferred<void>>();
 
 	constructor(connection: TcpConnection, clock: Clock, events: ConnectionEvents) {
 		this.#connection = connection;
@@ -295,17 +363,18 @@ class ServerConnection {
 		this.#clock = clock;
 		this.#events = events;
 		this.usedMs = clock.monotonicMs();
-		this.#reader = new RecordReader((record) => {
-			this.calls++;
-			this.#underWay++;
-			events.call(record);
-		});
+		this.#reader = new RecordReader((record) => void this.#waiting.push(record));
 		connection.onClose(() => this.#end());
 		connection.onData((bytes) => this.#receive(bytes));
 	}
 
 	get isIdle(): boolean {
-		return this.#underWay === 0 && !this.#reader.unfinished && this.#replyBytes === 0;
+		return this.#underWay === 0 && this.#waiting.length === 0 && !this.#reader.unfinished && this.#replyBytes === 0;
+	}
+
+	/** How long it has taken nothing of a reply that waits for it. */
+	stalledMs(nowMs: number): number {
+		return this.#replyBytes === 0 || this.#waitsSinceMs === undefined ? 0 : nowMs - this.#waitsSinceMs;
 	}
 
 	/** It waits for its client for longer than any network takes, or nobody has said anything for very long. */
@@ -326,7 +395,27 @@ class ServerConnection {
 			this.destroy();
 			return;
 		}
+		this.begin();
+	}
+
+	/** Calls that wait, as far as there is room. */
+	begin(): void {
+		const hadToWait = this.#waiting.length > 0;
+		for (let message = this.#waiting[0]; message !== undefined; message = this.#waiting[0]) {
+			const bytes = this.#events.replyBytes(message);
+			if (this.#closed || this.#held || !this.#hasRoom(bytes) || !this.#events.hasRoom(bytes)) break;
+			this.#waiting.shift();
+			this.calls++;
+			this.#underWay++;
+			this.#setAsideBytes += bytes;
+			this.#events.call(message, bytes);
+		}
+		if (hadToWait && !this.#closed) this.#events.waits(this.#waiting.length > 0);
 		this.#look();
+	}
+
+	#hasRoom(replyBytes: number): boolean {
+		return this.#underWay < maxCallsOfConnection && this.#setAsideBytes + replyBytes <= maxReplyBytesOfConnection;
 	}
 
 	async reply(parts: readonly Uint8Array[]): Promise<void> {
@@ -334,34 +423,41 @@ class ServerConnection {
 		const bytes = parts.reduce((sum, part) => sum + part.length, 0);
 		this.#replyBytes += bytes;
 		this.#look();
-		try {
-			await this.#connection.writeParts([recordMark(bytes), ...parts]);
-			this.usedMs = this.#clock.monotonicMs();
-		} catch {
-			// The client is gone; it sends the call again.
-		} finally {
-			this.#replyBytes -= bytes;
-			this.#waitsSinceMs = undefined;
-			this.#look();
-		}
+		await this.#taken([recordMark(bytes), ...parts]);
+		this.usedMs = this.#clock.monotonicMs();
+		this.#replyBytes -= bytes;
+		this.#waitsSinceMs = undefined;
+		this.#look();
+	}
+
+	/** Resolves when the kernel has it, or the client is gone: it sends the call again. */
+	async #taken(parts: readonly Uint8Array[]): Promise<void> {
+		const taken = new Deferred<void>();
+		this.#untaken.add(taken);
+		const done = (): void => taken.resolve();
+		this.#connection.writeParts(parts).then(done, done);
+		await taken.promise;
+		this.#untaken.delete(taken);
 	}
 
 	/** A call that came here has ended. */
-	done(): void {
+	done(replyBytes: number): void {
 		this.#underWay--;
-		this.#look();
+		this.#setAsideBytes -= replyBytes;
+		this.begin();
 	}
 
 	/** The server as a whole is full, or not any more. */
 	hold(held: boolean): void {
 		this.#held = held;
-		this.#look();
+		if (held) this.#look();
+		else this.begin();
 	}
 
 	/** Reads or does not, and notes whether it waits for the client. */
 	#look(): void {
 		if (this.#closed) return;
-		const pause = this.#held || this.#underWay >= maxCallsOfConnection || this.#replyBytes >= maxReplyBytesOfConnection;
+		const pause = this.#held || this.#waiting.length > 0 || this.#underWay >= maxCallsOfConnection;
 		if (pause !== this.#paused) {
 			this.#paused = pause;
 			if (pause) this.#connection.pause();
@@ -380,6 +476,7 @@ class ServerConnection {
 	#end(): void {
 		if (this.#closed) return;
 		this.#closed = true;
+		for (const reply of this.#untaken) reply.resolve();
 		this.#events.closed();
 	}
 }
