@@ -171,6 +171,7 @@ export class FileLocks {
 	#waitingToEnter = 0;
 	#cancelTick: () => void = () => {};
 	#tickAtMs = Number.POSITIVE_INFINITY;
+	#stopped = false;
 	/** Inodes where something ends with time. */
 	readonly #timed = new Set<number>();
 
@@ -385,7 +386,7 @@ export class FileLocks {
 		const want = { kind: "open", id, sharing: { access, deny } } as const;
 		const deadlineMs = this.#nowMs + admissionLimits.answerMs;
 		if (deny !== 0) this.#bind(ino);
-		return this.#ask({ kind: "request", ino, key: `${id}:${ino}`, owner, want, patient: false, victim: false, deadlineMs }, noRequest);
+		return this.#ask({ kind: "request", ino, key: shareKey(id, ino), owner, want, patient: false, victim: false, deadlineMs }, noRequest);
 	}
 
 	/** Held before: entered as it was, without asking. */
@@ -396,7 +397,10 @@ export class FileLocks {
 	}
 
 	unshare({ ino, client, owner }: Pick<RemoteShare, "ino" | "client" | "owner">): void {
-		this.#run({ kind: "close", ino, id: shareOwner(client, owner).id }, noRequest);
+		const { id } = shareOwner(client, owner);
+		// Asked for and not had yet: it must not come later.
+		if (this.#state.waiters.has(shareKey(id, ino))) this.#run({ kind: "cancel", key: shareKey(id, ino) }, noRequest);
+		this.#run({ kind: "close", ino, id }, noRequest);
 	}
 
 	sharesOf(client: number, ino: number): readonly Omit<RemoteShare, "ino" | "client" | "host">[] {
@@ -688,7 +692,15 @@ export class FileLocks {
 		this.#freePlain(ino);
 	}
 
+	/** The volume is shut down: nothing is told to anybody any more. */
+	stop(): void {
+		this.#cancelTick();
+		this.#tickAtMs = Number.POSITIVE_INFINITY;
+		this.#stopped = true;
+	}
+
 	#armTick(): void {
+		if (this.#stopped) return;
 		const atMs = nextTick(this.#state, this.#timed);
 		if (atMs === this.#tickAtMs) return;
 		this.#cancelTick();
@@ -798,6 +810,7 @@ function shareOwner(client: number, owner: string, host?: string): { readonly id
 const hexOfText = (bytes: string): string => [...bytes].map((one) => one.charCodeAt(0).toString(16).padStart(2, "0")).join("");
 const textOfHex = (hex: string): string => hex.replace(/../g, (one) => String.fromCharCode(Number.parseInt(one, 16)));
 const isShareId = (id: string): boolean => id.startsWith("nfs:");
+const shareKey = (id: string, ino: number): string => `${id}:${ino}`;
 const handleId = (handle: number): string => `handle:${handle}`;
 const isHandleId = (id: string): boolean => id.startsWith("handle:");
 const leaseName = (ino: number, key: string): string => `${ino} ${key}`;

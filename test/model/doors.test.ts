@@ -412,6 +412,21 @@ describe("every ordered pair of doors: ranges and reads and writes", () => {
 	test("all of them", () => scenes(pairs));
 });
 
+test("a share that is given up while it waits does not come later", () =>
+	scene(async (s) => {
+		const { volume } = s;
+		const { ino } = s.file;
+		const underWay = await volume.locks.admit([{ ino, access: "write" }], caller("nfs", "10.0.0.9"));
+		const client = await volume.clientLocks.enroll({ name: "a", address: "10.0.0.1", serverAddress: "", state: 0 });
+		const share = { ino, client: client.id, owner: "o" };
+		const asked = s.outcome(() => volume.clientLocks.share({ ...share, access: 1, deny: 2 }, false));
+		await s.world.world.sleep(10);
+		await volume.clientLocks.unshare(share);
+		assert.equal((await asked)[0], "ECANCELED");
+		for (const one of underWay) one.release();
+		assert.equal((await s.outcome(() => write.fuse(s)))[0], "done");
+	}));
+
 test("a share waits for a write of another machine that is under way, and later writes stand behind it", () =>
 	scene(async (s) => {
 		const { volume } = s;

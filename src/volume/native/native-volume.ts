@@ -1663,6 +1663,7 @@ export class LocalVolume implements NativeVolume {
 			await this.#sealer.sealAll();
 			await this.#core.proofs.settle({ sweep: false });
 			await this.clientLocks.stop();
+			this.locks.stop();
 			await this.#core.engine.durable(this.#core.engine.position);
 			await this.#core.releaseFreed();
 		} catch (error) {
