@@ -74,7 +74,8 @@ export class SegmentReader {
 			parts.push(...this.#copy(segment, index, from, to, into.subarray(at, at + to - from), pattern));
 			at += to - from;
 		}
-		if (parts.length > 0) await allSettledOrThrow(parts);
+		if (parts.length === 1) await parts[0];
+		else if (parts.length > 0) await allSettledOrThrow(parts);
 	}
 
 	/** Whether the disks give these bytes; what is in memory does not count. @throws FsError other than EIO. */

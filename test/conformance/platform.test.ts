@@ -166,6 +166,31 @@ describe("platform real: threads", () => {
 		});
 	});
 
+	it("has small reads wait on a disk that hangs, answers them when it goes on, and fails them when it is given up", async () => {
+		await withDisk(async (path) => {
+			const platform = createRealPlatform({ diskWorker });
+			const disk = await platform.openDisk(path);
+			const file = await disk.open("f", { create: true });
+			await file.write(0, [new Uint8Array(8192).fill(7)]);
+			fs.writeFileSync(`${path}.hang`, "");
+			// More than go the short way at once.
+			const late = Array.from({ length: 20 }, () => file.borrow(4096, 4096));
+			// The main thread has long stopped looking for answers: it must be told.
+			await new Promise((resolve) => setTimeout(resolve, 20));
+			assert.notEqual(disk.activity?.().state, "idle");
+			fs.rmSync(`${path}.hang`);
+			for (const lent of await Promise.all(late)) assert.ok(lent.bytes.length === 4096 && lent.bytes.every((byte) => byte === 7));
+			fs.writeFileSync(`${path}.hang`, "");
+			const stuck = Promise.allSettled(Array.from({ length: 3 }, () => file.borrow(0, 100)));
+			await disk.close();
+			for (const end of await stuck) assert.ok(end.status === "rejected" && isFsError(end.reason, "EIO"));
+			assert.deepEqual(platform.stuckDisks(), [path]);
+			fs.rmSync(`${path}.hang`);
+			for (let i = 0; i < 2000 && platform.stuckDisks().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 2));
+			assert.deepEqual(platform.stuckDisks(), []);
+		});
+	});
+
 	it("says what is wrong with a path that is no disk, and its thread does not count as stuck", async () => {
 		await withDisk(async (path) => {
 			const platform = createRealPlatform();

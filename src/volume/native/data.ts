@@ -113,6 +113,8 @@ export class FileData {
 
 	async #readRanges(ranges: readonly MappedRange[], base: number, into: Uint8Array, pattern: ReadPattern): Promise<void> {
 		if (ranges.length === 0) return;
+		const [only] = ranges;
+		if (only !== undefined && ranges.length === 1) return this.#readRange(only, base, into, pattern);
 		const unpin = [...new Set(ranges.map((range) => range.segment.id))].map((id) => this.#core.store.pin(id));
 		const gate = new Semaphore(limits.readRangesAtOnce);
 		try {
@@ -126,6 +128,17 @@ export class FileData {
 			for (const result of results) if (result.status === "rejected") throw result.reason;
 		} finally {
 			for (const letGo of unpin) letGo();
+		}
+	}
+
+	/** Most reads are of one range, and need nothing that keeps several apart. */
+	async #readRange(range: MappedRange, base: number, into: Uint8Array, pattern: ReadPattern): Promise<void> {
+		const unpin = this.#core.store.pin(range.segment.id);
+		try {
+			const at = range.offset - base;
+			await this.#core.store.readInto(range.segment, range.payloadOffset, into.subarray(at, at + range.length), pattern);
+		} finally {
+			unpin();
 		}
 	}
 
