@@ -54,6 +54,13 @@ export interface LocalLimits {
 	readonly readAheadBlocks: number;
 	/** Pause before a flush, merge or copy that found no space is tried again. */
 	readonly retryMs: number;
+	/** Spare space of a home is counted in these, and takes no more than this part of the disk. */
+	readonly spareUnitBytes: number;
+	readonly spareFraction: number;
+	/** Taken in one call: a file system that has to write zeros for it is not held up for long. */
+	readonly spareStepBytes: number;
+	/** How often it is tried to take what is missing of it. */
+	readonly spareRetryMs: number;
 	/** Rounds of loading blocks for one read; each brings at least one block, unless a merge replaced runs meanwhile. */
 	readonly loadRounds: number;
 }
@@ -76,5 +83,9 @@ export const localLimits: LocalLimits = {
 	feedCommits: 8_192,
 	readAheadBlocks: 4,
 	retryMs: 1_000,
+	spareUnitBytes: 256 * 1024,
+	spareFraction: 64,
+	spareStepBytes: 8 * 1024 * 1024,
+	spareRetryMs: 60_000,
 	loadRounds: 100_000,
 };

@@ -212,6 +212,8 @@ class Line {
 class TimedDisk implements Disk {
 	readonly path: string;
 	readonly domain: string;
+	/** Absent where the disk has none. */
+	readonly setAside?: (name: string, sizeBytes: number, site: string) => Promise<number>;
 	readonly #disk: Disk;
 	readonly #line: Line;
 
@@ -220,6 +222,9 @@ class TimedDisk implements Disk {
 		this.domain = disk.domain;
 		this.#disk = disk;
 		this.#line = line;
+		const setAside = disk.setAside?.bind(disk);
+		if (setAside !== undefined)
+			this.setAside = (name, sizeBytes, site) => line.call(`set aside ${name}`, () => setAside(name, sizeBytes, site));
 	}
 
 	get foreign(): string | undefined {

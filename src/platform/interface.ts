@@ -152,6 +152,12 @@ export interface Disk {
 	/** What the device holds and has left, as an unprivileged statfs sees it. */
 	space(): Promise<{ readonly capacityBytes: number; readonly freeBytes: number }>;
 	/**
+	 * Makes `name` a file that takes `sizeBytes` of the disk's space without holding anything, durably: space that nobody else can take (fallocate(2)). Where there is less, it takes what there is; a smaller size gives the
+	 * rest back at once. Answers what it takes now. `site`: see DiskFile.sync. Absent where all of the space is the volume's anyway (raw devices).
+	 * @throws FsError ENOSPC (not even its name fits), EIO, EROFS.
+	 */
+	setAside?(name: string, sizeBytes: number, site: string): Promise<number>;
+	/**
 	 * Rejects with ENODEV when the disk is no longer what was opened (directory removed, replaced or unmounted): handles that
 	 * are still open may go on working on unlinked files, which protects nothing. `sync` and `syncNames` check it too.
 	 */

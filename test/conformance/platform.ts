@@ -338,6 +338,21 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			}
 		});
 
+		it("keeps space that is set aside from everybody else, and gives it back at once", async (context) => {
+			const harness = await makeHarness();
+			try {
+				await harness.run(async () => {
+					const path = await harness.addSmallDisk();
+					if (path === undefined) return context.skip("no small disk can be made here");
+					const disk = await harness.platform.openDisk(path);
+					if (disk.setAside === undefined) context.skip("all of its space is the volume's");
+					else await setAside(disk, disk.setAside.bind(disk));
+				});
+			} finally {
+				await harness.close();
+			}
+		});
+
 		diskTest("holds up no other disk when it hangs", async (disk, { platform, addDisk, hang, unhang }, path) => {
 			const file = await disk.open("f", { create: true });
 			const second = await platform.openDisk(await addDisk());
@@ -623,6 +638,30 @@ async function fillUp(disk: Disk): Promise<void> {
 	await file.truncate(4096);
 	await file.write(4096, [big]);
 	await file.sync("test.data");
+	await disk.close();
+}
+
+async function setAside(disk: Disk, take: (name: string, sizeBytes: number, site: string) => Promise<number>): Promise<void> {
+	const { freeBytes } = await disk.space();
+	const some = 1 << 20;
+	assert.equal(await take("kv/aside", some, "test.aside"), some);
+	const after = (await disk.space()).freeBytes;
+	assert.ok(after <= freeBytes - some, `${freeBytes - after} bytes are taken`);
+	assert.equal(await take("kv/aside", some, "test.aside"), some, "asked for once more");
+	const file = await disk.open("f", { create: true });
+	const piece = new Uint8Array(1 << 18).fill(7);
+	let at = 0;
+	const fill = async () => {
+		for (; at < 2 * freeBytes; at += piece.length) await file.write(at, [piece]);
+	};
+	await assert.rejects(fill(), code("ENOSPC"));
+	assert.equal(await take("kv/aside", some / 2, "test.aside"), some / 2);
+	await file.write(at, [piece]);
+	await file.sync("test.data");
+	const all = await take("kv/aside", 2 * freeBytes, "test.aside");
+	assert.ok(all >= some / 2 && all < freeBytes, `${all} is what there is`);
+	await assert.rejects(fill(), code("ENOSPC"));
+	assert.equal(await take("kv/aside", 0, "test.aside"), 0);
 	await disk.close();
 }
 

@@ -31,6 +31,8 @@ describe("space runs out", () => {
 			const first = await open();
 			await first.makeDirectory(caller, first.root, "made", 0o755);
 			node.kill();
+			// Spare space that the homes had for this is gone, too.
+			for (const path of paths) world.disk(path).remove("kv/spare");
 			for (const path of ["/d1", "/d2"]) world.full(path);
 			await assert.rejects(open(), (error) => {
 				assert.ok(isFsError(error, "ENOSPC"));

@@ -10,6 +10,7 @@ import { localLimits } from "../../src/kv/limits.ts";
 import { openLocalEngine } from "../../src/kv/local/engine.ts";
 import { manifestFileName, readManifestSlots } from "../../src/kv/local/manifest-disk.ts";
 import { runFileName } from "../../src/kv/local/run.ts";
+import { spareFileName } from "../../src/kv/local/spare.ts";
 import { markClean, openDiskSet, type OpenDiskSet } from "../../src/log/disk-set.ts";
 import { wasReplaced } from "../../src/log/roster.ts";
 import { pageBytes } from "../../src/platform/sim/limits.ts";
@@ -80,6 +81,8 @@ export interface LyingOn {
 	readonly packBytes: number;
 	readonly runBytes: number;
 	readonly otherBytes: number;
+	/** Of them: set aside for the next mount. */
+	readonly spareBytes: number;
 }
 
 /** Empty where a raw device is among them, whose files only its own table tells: `#units` counts these. */
@@ -97,6 +100,7 @@ export function lyingOn(world: SimWorld, paths: readonly string[]): LyingOn[] {
 			packBytes: bytesOf(isPack),
 			runBytes: bytesOf(isRun),
 			otherBytes: bytesOf((name) => !isPack(name) && !isRun(name)),
+			spareBytes: bytesOf((name) => name === spareFileName),
 		};
 	});
 }
@@ -134,6 +138,7 @@ async function strangeFiles(disks: OpenDiskSet, world: SimWorld): Promise<string
 		const known = new Set(["superblock"]);
 		if (roster.manifestDisks.includes(id)) {
 			known.add(manifestFileName);
+			known.add(spareFileName);
 			const { slots } = await readManifestSlots(disk, roster.volume, localLimits.manifestSlotBytes);
 			const newest = slots.reduce(
 				(best, slot) => (slot !== undefined && slot.generation > (best?.generation ?? -1) ? slot : best),
@@ -609,8 +614,9 @@ function fitting(redundancy: string, lying: readonly LyingOn[]): number {
 	if (shape === undefined) return 0;
 	const payloadBytes = triedBytes;
 	const fragment = fragmentLength(Math.ceil(payloadBytes / shape.dataShards / blockBytes) * blockBytes);
-	const free = lying.map(({ capacityBytes, packBytes, runBytes, otherBytes }) => {
-		const kept = Math.max(runBytes, Math.min(256 * 1024 * 1024, capacityBytes / 16));
+	const free = lying.map(({ capacityBytes, packBytes, runBytes, otherBytes, spareBytes }) => {
+		const room = Math.min(256 * 1024 * 1024, capacityBytes / 16);
+		const kept = Math.max(runBytes, room - Math.min(spareBytes, room / 2));
 		return capacityBytes - packBytes - runBytes - otherBytes - kept;
 	});
 	let segments = 0;

@@ -107,6 +107,8 @@ export interface TestVolumeOptions {
 	readonly onFirstDisk?: (path: string) => Promise<() => Promise<void>>;
 	/** Each disk is a file system of ext4 of this size, on a loop device. */
 	readonly ext4MiB?: number;
+	/** The same, of XFS: 300 at least. */
+	readonly xfsMiB?: number;
 }
 
 export class TestVolume {
@@ -117,7 +119,7 @@ export class TestVolume {
 	readonly diskPaths: readonly string[];
 	readonly #redundancy: string;
 	readonly #onFirstDisk: TestVolumeOptions["onFirstDisk"];
-	readonly #ext4MiB: number | undefined;
+	readonly #fileSystem: { readonly kind: "ext4" | "xfs"; readonly mib: number } | undefined;
 	#undo: (() => Promise<void>) | undefined;
 	/** Of the volume that this object created; undefined before. */
 	#id: string | undefined;
@@ -130,7 +132,8 @@ export class TestVolume {
 		for (const folder of [this.mountpoint, ...this.diskPaths]) mkdirSync(folder);
 		this.#redundancy = options.redundancy;
 		this.#onFirstDisk = options.onFirstDisk;
-		this.#ext4MiB = options.ext4MiB;
+		if (options.ext4MiB !== undefined) this.#fileSystem = { kind: "ext4", mib: options.ext4MiB };
+		if (options.xfsMiB !== undefined) this.#fileSystem = { kind: "xfs", mib: options.xfsMiB };
 	}
 
 	/** Created and mounted. */
@@ -148,7 +151,8 @@ export class TestVolume {
 
 	async #create(): Promise<void> {
 		this.#undo = await this.#onFirstDisk?.(this.diskPaths[0] as string);
-		if (this.#ext4MiB !== undefined) for (const path of this.diskPaths) await mountExt4(path, this.#ext4MiB);
+		if (this.#fileSystem !== undefined)
+			for (const path of this.diskPaths) await makeFileSystem(path, this.#fileSystem.kind, this.#fileSystem.mib);
 		const disks = this.diskPaths.flatMap((path) => ["--disk", path]);
 		await this.cairn("create", this.name, ...disks, "--redundancy", this.#redundancy, "--same-device");
 		this.#id = (JSON.parse(readFileSync(join(this.base, "home", this.name, "volume.json"), "utf8")) as { id: string }).id;
@@ -300,17 +304,18 @@ export class TestVolume {
 		}
 		await this.try("destroy", this.name, "--yes", this.name);
 		await this.#undo?.();
-		if (this.#ext4MiB !== undefined) for (const path of this.diskPaths) await execute("umount", ["-l", path]);
+		if (this.#fileSystem !== undefined) for (const path of this.diskPaths) await execute("umount", ["-l", path]);
 		// Other volumes of this machine have their memory files beside: only those with exactly this id are ours.
 		if (this.#id !== undefined) this.forgetMemory();
 		rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
 	}
 }
 
-async function mountExt4(path: string, mib: number): Promise<void> {
+async function makeFileSystem(path: string, kind: "ext4" | "xfs", mib: number): Promise<void> {
 	const image = `${path}.img`;
 	await must("truncate", ["-s", `${mib}M`, image]);
-	await must("mkfs.ext4", ["-q", "-F", "-m", "0", image]);
+	if (kind === "ext4") await must("mkfs.ext4", ["-q", "-F", "-m", "0", image]);
+	else await must("mkfs.xfs", ["-q", "-f", image]);
 	await must("mount", ["-o", "loop", image, path]);
 	rmSync(join(path, "lost+found"), { recursive: true, force: true });
 }

@@ -28,6 +28,7 @@ import { mergeRuns, pickMerge } from "./merge.ts";
 import type { MemTable, View, Wanted } from "./read-view.ts";
 import { collectRange, lookup } from "./read-view.ts";
 import type { Run, RunWriter } from "./run.ts";
+import { rotateBytes } from "./spare.ts";
 import { RunStore, type StrayFile, type VerifyProgress, type VerifyReport } from "./store.ts";
 
 export interface LocalEngineOptions {
@@ -178,7 +179,6 @@ export class LocalEngine implements Engine {
 	readonly #store: RunStore;
 	readonly #log: Log;
 	readonly #feed: Feed;
-	/** Log bytes after which a memtable is frozen, however small it is: the ring must not fill up. */
 	readonly #rotateBytes: number;
 	#active: MemTable = new OrderedMap();
 	#activeBytes = 0;
@@ -195,6 +195,8 @@ export class LocalEngine implements Engine {
 	#merging: Promise<void> | undefined;
 	#moving: Promise<void> | undefined;
 	#moveWanted = false;
+	#taking: Promise<void> | undefined;
+	#cancelTaking: () => void = () => {};
 	#closing: Promise<void> | undefined;
 	#stopped = false;
 	#stopListening: () => void = () => {};
@@ -206,8 +208,7 @@ export class LocalEngine implements Engine {
 		this.#parts = parts;
 		this.#store = parts.store;
 		this.#log = parts.log;
-		const { config } = parts.disks.roster;
-		this.#rotateBytes = Math.min(limits.memtableBytes, Math.floor((config.logSegmentBytes * config.logSegmentCount) / 4));
+		this.#rotateBytes = rotateBytes(limits, parts.disks.roster.config);
 		const overheadBytes = 1_024;
 		this.manifest = {
 			name: "local",
@@ -228,6 +229,9 @@ export class LocalEngine implements Engine {
 			await this.#cut();
 			await this.#store.removeOrphans();
 			await this.#log.removeOrphans();
+			await this.#store.spare.takeBack(this.#store.homes);
+			// Before anybody is told how much is free.
+			await this.#store.spare.take(this.#store.homes);
 		} catch (error) {
 			this.#stopListening();
 			await this.#log.close().catch(() => {});
@@ -235,6 +239,7 @@ export class LocalEngine implements Engine {
 		}
 		this.#mergeSoon();
 		if (!this.#store.complete) this.#moveSoon();
+		this.#takeSpare();
 	}
 
 	get position(): Position {
@@ -376,7 +381,8 @@ export class LocalEngine implements Engine {
 	}
 
 	#memtableHasRoom(): boolean {
-		return this.#activeBytes < this.#limits.memtableBytes || !this.#frozen;
+		// Without space no more than a mount can count on (spare.ts).
+		return this.#activeBytes < (this.#noSpace ? this.#rotateBytes : this.#limits.memtableBytes) || !this.#frozen;
 	}
 
 	#hasRoom(payloadBytes: number): boolean {
@@ -590,6 +596,15 @@ export class LocalEngine implements Engine {
 		}
 	}
 
+	/** Again and again: homes change, and disks that are full now have room later. */
+	#takeSpare(): void {
+		if (this.#stopped) return;
+		this.#taking ??= this.#store.spare.take(this.#store.homes).then(() => {
+			this.#taking = undefined;
+			this.#cancelTaking = this.#stopped ? () => {} : this.#parts.clock.after(this.#limits.spareRetryMs, () => this.#takeSpare());
+		});
+	}
+
 	// ── upkeep ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 	/** Reads all runs and manifest slots on all their disks, and mends what is damaged from good copies. Counts pieces: blocks, filters, headers, slots. */
@@ -620,9 +635,14 @@ export class LocalEngine implements Engine {
 		return file.name.startsWith("log/") ? this.#log.removeStray(file) : this.#store.removeStray(file);
 	}
 
-	/** Bytes of runs, manifest and log on a disk; the log counts as large as it may get. */
+	/** Bytes of runs, manifest, log and spare space on a disk; the log counts as large as it may get. */
 	metadataBytes(disk: DiskId): number {
-		return this.runBytes(disk) + this.logBytes(disk);
+		return this.runBytes(disk) + this.logBytes(disk) + this.spareBytes(disk);
+	}
+
+	/** What the next mount has for itself on a disk. */
+	spareBytes(disk: DiskId): number {
+		return this.#store.spare.bytesOn(disk);
 	}
 
 	/** Bytes of runs and manifest on a disk. */
@@ -661,8 +681,9 @@ export class LocalEngine implements Engine {
 			this.#stopped = true;
 			this.#store.stop();
 			this.#stopListening();
+			this.#cancelTaking();
 			this.#changed.notifyAll();
-			await Promise.allSettled([this.#flushing, this.#merging, this.#moving]);
+			await Promise.allSettled([this.#flushing, this.#merging, this.#moving, this.#taking]);
 			await Promise.allSettled([this.#store.close(), this.#log.close()]).then((results) => {
 				for (const result of results) if (result.status === "rejected") throw result.reason;
 			});

@@ -27,6 +27,7 @@ import { ManifestFile, manifestFileName, readManifestSlots, type SlotsFound } fr
 import type { BlockSource, Run, RunWriter } from "./run.ts";
 import { blockFromSection, runFileName, runIdOf } from "./run.ts";
 import { type MendReport, RunFiles } from "./run-files.ts";
+import { spareFileName, SpareSpace } from "./spare.ts";
 import type { Wanted } from "./read-view.ts";
 
 export interface StoreModules {
@@ -68,6 +69,7 @@ export interface StrayFile {
 export class RunStore {
 	readonly #modules: StoreModules;
 	readonly #files: RunFiles;
+	readonly spare: SpareSpace;
 	readonly #edits = new Mutex();
 	readonly #cache: LruCache<number, Block>;
 	readonly #loading = new Map<number, Promise<Block>>();
@@ -97,6 +99,7 @@ export class RunStore {
 	constructor(modules: StoreModules) {
 		this.#modules = modules;
 		this.#files = new RunFiles(modules);
+		this.spare = new SpareSpace(modules);
 		this.#cache = new LruCache(modules.limits.cacheBytes);
 		this.#files.onDamage = (run, id) => this.#mendSoon(run, id);
 		this.#files.onFull = (id) => this.#full.add(id);
@@ -207,7 +210,7 @@ export class RunStore {
 		return new FsError("ENOSPC", "kv.mount-space", message, { disks: full }, error);
 	}
 
-	/** While mounting: tries again while failures take disks away, or show that they are full. Each does so for good. */
+	/** While mounting: tries again while failures take disks away, or show that they are full. Each does so for good; a full one first gives up what it has to spare. */
 	async untilDisksHold<T>(work: () => Promise<T>): Promise<T> {
 		const { disks } = this.#modules;
 		const usable = (): number => disks.slots().filter(({ id }) => disks.writable(id) && !this.#full.has(id)).length;
@@ -216,7 +219,10 @@ export class RunStore {
 			try {
 				return await work();
 			} catch (error) {
-				if (this.broken || usable() >= before) throw error;
+				if (this.broken) throw error;
+				const gave = isFsError(error, "ENOSPC") ? await this.spare.giveUp(this.#full) : [];
+				for (const id of gave) this.#full.delete(id);
+				if (gave.length === 0 && usable() >= before) throw error;
 			}
 		}
 	}
@@ -471,6 +477,7 @@ export class RunStore {
 		for (const run of this.#runs) run.copies.delete(id);
 		this.#manifests.delete(id);
 		this.#keptSlots.delete(id);
+		this.spare.forget(id);
 	}
 
 	#writableHomes(): readonly DiskId[] {
@@ -571,8 +578,9 @@ export class RunStore {
 		for (const name of await disk.list("kv")) {
 			const runId = runIdOf(name);
 			if (runId !== undefined) await this.#files.removeFile(runId, id, disk);
-			else if (`kv/${name}` === manifestFileName) await disk.remove(manifestFileName);
+			else if (otherFiles.has(`kv/${name}`)) await disk.remove(`kv/${name}`);
 		}
+		this.spare.forget(id);
 	}
 
 	async #leaveHome(id: DiskId): Promise<void> {
@@ -626,7 +634,7 @@ export class RunStore {
 	#isStray(disk: DiskId, name: string): boolean {
 		const isHome = [this.#homes, this.#incoming, this.#holders].some((ids) => ids.includes(disk));
 		const runId = runIdOf(name);
-		if (runId === undefined) return !isHome && `kv/${name}` === manifestFileName && !this.#manifests.has(disk);
+		if (runId === undefined) return !isHome && otherFiles.has(`kv/${name}`) && !this.#manifests.has(disk);
 		if (this.#inHand.has(runId) || this.#doubtful.some((run) => run.info.id === runId)) return false;
 		const run = this.#runs.find((one) => one.info.id === runId);
 		return run === undefined || (!isHome && !run.copies.has(disk));
@@ -765,6 +773,9 @@ export class RunStore {
 		return error;
 	}
 }
+
+/** What a home has beside runs. */
+const otherFiles: ReadonlySet<string> = new Set([manifestFileName, spareFileName]);
 
 /** Header, index, filter, footer. */
 const runPiecesBesideBlocks = 4;

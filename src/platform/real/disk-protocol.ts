@@ -7,6 +7,7 @@ export type DiskRequest =
 	| { readonly kind: "open"; readonly name: string; readonly create: boolean }
 	| { readonly kind: "list" | "syncNames"; readonly folder: string }
 	| { readonly kind: "remove"; readonly name: string }
+	| { readonly kind: "setAside"; readonly name: string; readonly sizeBytes: number }
 	| {
 			readonly kind: "read";
 			readonly handle: number;

@@ -17,7 +17,7 @@ import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
 import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
-import { forget, prefetch, punch, tryLock, readExactly } from "./libc.ts";
+import { allocate, forget, prefetch, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 import { LaneServer } from "./read-lane.ts";
 
@@ -69,6 +69,8 @@ export class DiskServer {
 				return this.#remove(request.name);
 			case "syncNames":
 				return this.#syncNames(request.folder);
+			case "setAside":
+				return this.#setAside(request.name, request.sizeBytes);
 			case "space":
 				return this.#space();
 			case "probe":
@@ -264,6 +266,27 @@ export class DiskServer {
 		}
 	}
 
+	/** Whether a file takes what its size says is asked of the file system each time: a copy of a disk may have left holes. */
+	#setAside(name: string, sizeBytes: number): number {
+		const handle = this.#open(name, true);
+		const file = this.#file(handle);
+		try {
+			const { size, blocks } = fs.fstatSync(file.fd);
+			const whole = blocks * 512 >= size ? size : 0;
+			if (whole === size && size === sizeBytes) return size;
+			if (sizeBytes < size) fs.ftruncateSync(this.#writable(file).fd, sizeBytes);
+			const taken = whole >= sizeBytes ? sizeBytes : takeSpace(this.#writable(file).fd, whole, sizeBytes, `${name} on ${this.#path}`);
+			// What was given up can be had by others when that is durable (ext4), and what was taken stays over a power cut.
+			if (taken === size && whole === size) return taken;
+			this.#sync(file);
+			this.#syncNames(folderOf(name));
+			return taken;
+		} finally {
+			this.#files.delete(handle);
+			fs.closeSync(file.fd);
+		}
+	}
+
 	#space(): { readonly capacityBytes: number; readonly freeBytes: number } {
 		const stat = fs.statfsSync(this.#at(""));
 		return { capacityBytes: stat.blocks * stat.bsize, freeBytes: stat.bavail * stat.bsize };
@@ -363,6 +386,32 @@ export class DiskServer {
 
 	#at(name: string): string {
 		return `/proc/thread-self/fd/${this.#root}/${name}`;
+	}
+}
+
+/** As much of [from, to) as there is room for, and the file is as long as that afterwards. Answers its length. */
+function takeSpace(fd: number, from: number, to: number, what: string): number {
+	let end = from;
+	for (let step = to - from; end < to && step >= realLimits.setAsideBytes; ) {
+		const length = Math.min(step, to - end);
+		if (takeRange(fd, end, length, what)) end += length;
+		else step = Math.floor(length / 2);
+	}
+	// What a range that did not fit has taken of it.
+	fs.ftruncateSync(fd, end);
+	return end;
+}
+
+function takeRange(fd: number, offset: number, lengthBytes: number, what: string): boolean {
+	const taken = allocate(fd, offset, lengthBytes, what);
+	if (taken !== undefined) return taken;
+	const zeros = new Uint8Array(realLimits.setAsideBytes);
+	try {
+		for (let at = 0; at < lengthBytes; ) at += fs.writeSync(fd, zeros, 0, Math.min(zeros.length, lengthBytes - at), offset + at);
+		return true;
+	} catch (error) {
+		if (codeOf(error) === "ENOSPC" || codeOf(error) === "EDQUOT") return false;
+		throw error;
 	}
 }
 

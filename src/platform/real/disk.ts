@@ -49,6 +49,12 @@ export class RealDisk implements Disk {
 		return await this.#open().call({ kind: "space" });
 	}
 
+	async setAside(name: string, sizeBytes: number, _site: string): Promise<number> {
+		checkDiskName(name);
+		checkRange(name, 0, sizeBytes);
+		return await this.#open().call<number>({ kind: "setAside", name, sizeBytes });
+	}
+
 	async probe(): Promise<void> {
 		await this.#open().call({ kind: "probe" });
 	}

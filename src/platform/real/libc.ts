@@ -99,6 +99,22 @@ export function punch(fd: number, offset: number, lengthBytes: number, what: str
 	}
 }
 
+/** Takes space for a range that is not written; what is there stays. True: done; false: no room for all of it; undefined: the file system cannot. @throws FsError EIO, EROFS. */
+export function allocate(fd: number, offset: number, lengthBytes: number, what: string): boolean | undefined {
+	for (;;) {
+		if (libc().fallocate(fd, 0, offset, lengthBytes) === 0) return true;
+		const error = lastError();
+		if (error === "EINTR") continue;
+		if (error === "ENOSPC" || error === "EDQUOT" || error === "EFBIG") return false;
+		if (error === "EOPNOTSUPP" || error === "ENOTSUP" || error === "ENOSYS") return undefined;
+		throw new FsError(
+			error === "EROFS" ? "EROFS" : "EIO",
+			"platform.allocate",
+			`${what}: taking ${lengthBytes} bytes at ${offset} failed: ${error}`,
+		);
+	}
+}
+
 /** Puts memory behind every byte of the file: a store into a mapping without it kills the process. @throws FsError ENOSPC. */
 export function reserve(fd: number, lengthBytes: number, what: string): void {
 	for (;;) {

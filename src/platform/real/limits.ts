@@ -19,6 +19,8 @@ export const realLimits = {
 	diskQueuedCalls: 16_384,
 	/** After this long, closing gives up on a disk that hangs: its thread is abandoned, its calls fail. */
 	diskCloseMs: 2_000,
+	/** The least that is taken of what is left of a disk, and what is zeroed at once where a file system cannot allocate. */
+	setAsideBytes: 64 * 1024,
 	/** Larger reads keep a device busy by themselves. */
 	expectedReadBytes: 128 * 1024,
 	/** A disk's thread that had nothing to do for so long gives its event loop a turn, then sleeps until it is called. */

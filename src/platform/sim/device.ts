@@ -20,6 +20,7 @@ export type DiskCall =
 	| "open"
 	| "list"
 	| "remove"
+	| "setAside"
 	| "syncNames"
 	| "space"
 	| "probe"
@@ -94,6 +95,8 @@ export class SimDevice {
 	#durableNames = new Map<string, SimFile>();
 	#nameChanges: NameChange[] = [];
 	#usedPages = 0;
+	/** Of a full disk: what was set aside on it and given up, and nobody has taken since. */
+	#givenUpPages = 0;
 	#faults: Fault[] = [];
 	#starves: ((name: string) => boolean) | undefined;
 	#starvesWith: ErrorCode = "ENOSPC";
@@ -115,6 +118,7 @@ export class SimDevice {
 			open: none,
 			list: none,
 			remove: none,
+			setAside: none,
 			syncNames: none,
 			space: none,
 			probe: none,
@@ -193,6 +197,7 @@ export class SimDevice {
 	/** Takes back `fail`, `lieNextWrite`, `lieNextReads`, `starve`, `full` and `readOnly`. */
 	heal(): void {
 		this.#faults = [];
+		this.#givenUpPages = 0;
 		this.#starves = undefined;
 		this.#lie = undefined;
 		this.#readLie = undefined;
@@ -203,6 +208,7 @@ export class SimDevice {
 	/** Nothing new can be allocated; what is allocated can be overwritten. */
 	full(on = true): void {
 		this.isFull = on;
+		this.#givenUpPages = 0;
 	}
 
 	readOnly(on = true): void {
@@ -337,7 +343,7 @@ export class SimDevice {
 
 	create(name: string): SimFile {
 		this.#checkWritable(name);
-		if (this.isFull) throw this.#noSpace(name);
+		if (this.isFull && this.#givenUpPages === 0) throw this.#noSpace(name);
 		const file = new SimFile();
 		this.#names.set(name, file);
 		this.#nameChanges.push({ name, file });
@@ -351,6 +357,20 @@ export class SimDevice {
 		this.#names.delete(name);
 		this.#nameChanges.push({ name, file: undefined });
 		this.#usedPages -= file.allocatedPages;
+	}
+
+	/** Takes `sizeBytes`, or what there is, for a file that holds nothing. Answers how much it takes. */
+	setAside(name: string, sizeBytes: number): number {
+		this.#checkWritable(name);
+		const file = this.#names.get(name) ?? this.create(name);
+		const before = this.#usedPages;
+		if (sizeBytes < file.size) this.#account(file, true, () => file.truncate(sizeBytes));
+		if (this.isFull) this.#givenUpPages += before - this.#usedPages;
+		const from = file.size;
+		const room = this.isFull ? this.#givenUpPages : Math.floor(this.freeBytes / pageBytes);
+		const fits = Math.min(sizeBytes, from + room * pageBytes);
+		if (fits > from) this.write(file, name, from, fits - from, undefined);
+		return file.size;
 	}
 
 	list(folder: string): string[] {
@@ -380,10 +400,12 @@ export class SimDevice {
 		const offset = this.#placeOf(name, wanted);
 		if (offset === undefined) return;
 		const linked = this.#names.get(name) === file;
-		const room = this.isFull ? 0 : Math.floor(this.freeBytes / pageBytes);
+		const room = this.isFull ? this.#givenUpPages : Math.floor(this.freeBytes / pageBytes);
 		let fits = lengthBytes;
 		if (linked && file.newPages(offset, fits) > room) fits = this.random.below(2) === 0 ? 0 : this.#fitting(file, offset, fits, room);
+		const before = this.#usedPages;
 		this.#account(file, linked, () => file.write(offset, fits, bytes?.subarray(0, fits)));
+		this.#givenUpPages = Math.max(0, this.#givenUpPages - (this.#usedPages - before));
 		if (fits < lengthBytes) throw this.#noSpace(name);
 	}
 

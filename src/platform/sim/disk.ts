@@ -14,7 +14,7 @@ import { concatBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
-import type { DiskCall, SimDevice } from "./device.ts";
+import { type DiskCall, folderOf, type SimDevice } from "./device.ts";
 import type { SimFile } from "./file.ts";
 import { pageBytes, simLimits } from "./limits.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
@@ -48,7 +48,7 @@ interface Call {
 	readonly result: Deferred<unknown>;
 }
 
-const stepCalls: ReadonlySet<DiskCall> = new Set(["write", "sync", "syncNames", "remove", "truncate", "discard"]);
+const stepCalls: ReadonlySet<DiskCall> = new Set(["write", "sync", "syncNames", "remove", "setAside", "truncate", "discard"]);
 
 export class SimDisk implements Disk {
 	readonly path: string;
@@ -129,6 +129,20 @@ export class SimDisk implements Disk {
 		checkDiskName(name);
 		const execute = () => this.device.remove(name);
 		await this.call("remove", { execute, interrupted: execute });
+	}
+
+	async setAside(name: string, sizeBytes: number, site: string): Promise<number> {
+		checkDiskName(name);
+		const isSynced = !this.#world.siteIgnored(site);
+		const execute = () => {
+			const taken = this.device.setAside(name, sizeBytes);
+			if (isSynced) {
+				this.device.find(name)?.sync();
+				this.device.syncNames(folderOf(name));
+			}
+			return taken;
+		};
+		return await this.call("setAside", { execute });
 	}
 
 	async syncNames(folder: string, site: string): Promise<void> {

@@ -265,7 +265,8 @@ export class Garbage {
 			const namesIn = (folder: string): Promise<string[]> => disk.list(folder).catch(() => []);
 			for (const name of await namesIn("")) if (!known.has(name)) strangers.push({ disk: id, name });
 			for (const name of await namesIn("log")) if (!/^\d+$/.test(name)) strangers.push({ disk: id, name: `log/${name}` });
-			for (const name of await namesIn("kv")) if (!/^(manifest|run-\d+)$/.test(name)) strangers.push({ disk: id, name: `kv/${name}` });
+			for (const name of await namesIn("kv"))
+				if (!/^(manifest|spare|run-\d+)$/.test(name)) strangers.push({ disk: id, name: `kv/${name}` });
 		}
 		return strangers;
 	}

@@ -208,7 +208,7 @@ async function openFloors(options: OpenOptions, modules: VolumeModules, creating
 		await loadSpace(core);
 		await core.loadProtections();
 		await core.loadReserved();
-		store.setReserve((disk, capacityBytes) => reserveBytes(engine.runBytes(disk), capacityBytes));
+		store.setReserve((disk, capacityBytes) => reserveBytes(engine.runBytes(disk), engine.spareBytes(disk), capacityBytes));
 		await recoverDirty(core, dirty);
 		const witness = new LockWitness(await platform.openMemory(memoryNames(roster.volume).witness, lockWitnessBytes), roster.volume);
 		undo.push(() => witness.close());
@@ -272,10 +272,11 @@ async function openSession({ session, memory: sizes }: OpenOptions, volume: stri
 }
 
 /**
- * Room to grow beside what lies there already: merging rewrites the runs before the old ones go, the log may still get longer, and a volume that is full of data must be able to lose names.
+ * Room to grow beside what lies there already: merging rewrites the runs before the old ones go, the log may still get longer, and a volume that is full of data must be able to lose names. Part of that is set aside already.
  */
-function reserveBytes(runBytes: number, capacityBytes: number): number {
-	return Math.max(runBytes, Math.min(limits.reserveBytes, Math.floor(capacityBytes / limits.reserveFraction)));
+function reserveBytes(runBytes: number, spareBytes: number, capacityBytes: number): number {
+	const room = Math.min(limits.reserveBytes, Math.floor(capacityBytes / limits.reserveFraction));
+	return Math.max(runBytes, room - Math.min(spareBytes, room / 2));
 }
 
 async function loadSpace(core: Core): Promise<void> {
