@@ -200,9 +200,9 @@ export class Client {
 
 	// ── contents ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-	/** True when one more change of the file can be followed. */
+	/** True when one more change of the file can be followed. Each that failed doubles what is possible, until somebody has read which it is. */
 	mayChange(file: FileModel): boolean {
-		return file.pins === 0 && file.busy < changesAtOnce && (file.busy === 0 || file.possible().length < contentsKept);
+		return file.pins === 0 && file.busy < changesAtOnce && file.possible().length < contentsKept;
 	}
 
 	/** A change of a file's contents. */
@@ -219,9 +219,11 @@ export class Client {
 		const bound = names.look((tree) => boundBy(tree.get(file.ino), how));
 		file.begin(change);
 		const result = await this.answer(call());
-		file.end(change, !("error" in result));
-		await this.sim.nextEvent(this.life);
 		const isRefused = "error" in result && result.error.code === "EPERM";
+		// What is refused has changed nothing; what is made in several calls may have been refused in the midst.
+		const isUntouched = isRefused && !divisible;
+		file.end(change, "error" in result ? (isUntouched ? false : undefined) : true);
+		await this.sim.nextEvent(this.life);
 		const isWrong = names.looked(bound, isRefused ? "EPERM" : "") !== undefined;
 		if (isWrong && (isRefused || !("error" in result)))
 			this.complain(`${what}: ${isRefused ? "refused" : "not refused"}; flags allow: ${[...bound.answers].join(" or ") || "it"}`);
@@ -348,7 +350,8 @@ export class Client {
 			opened = { handle: answer.handle, ino: answer.attributes.ino, created: answer.created };
 			return { position: answer.position, made: answer.created ? answer.attributes.ino : 0, changed: answer.created };
 		});
-		if (change !== undefined) file?.end(change, opened !== undefined && opened.ino === file.ino && !opened.created);
+		const isEmptied = opened !== undefined && opened.ino === file?.ino && !opened.created;
+		if (change !== undefined) file?.end(change, isEmptied ? true : undefined);
 		if (opened !== undefined)
 			this.open.push({ handle: opened.handle, file: this.sim.fileOf(opened.ino), append: flags.append, sync: flags.sync });
 	}

@@ -75,8 +75,9 @@ export class FileModel {
 		this.#changed();
 	}
 
-	end(change: Change, done: boolean): void {
-		const after = done ? this.#closure.filter((config) => config.applied.has(change.id)) : this.#closure;
+	/** `done` undefined: nobody can tell whether it took effect. */
+	end(change: Change, done: boolean | undefined): void {
+		const after = done === undefined ? this.#closure : this.#closure.filter((config) => config.applied.has(change.id) === done);
 		const left = after.map(({ content, applied }) => ({ content, applied: new Set([...applied].filter((id) => id !== change.id)) }));
 		this.#configs = distinct(left);
 		this.#open = this.#open.filter((one) => one !== change);

@@ -5,7 +5,7 @@ import { simCommand } from "./command.ts";
 
 test("a million operations beside a collector that is never patient", async () => {
 	const lines: string[] = [];
-	// An operation of a long simulation takes half of the time of one in a short one, where making and checking a volume is most of it.
+	// Long simulations: less of the time goes into making volumes and looking at them at the end, and more files grow old.
 	const { CAIRN_SEEDS: seeds = "1..667", CAIRN_STEPS: steps = "1500", CAIRN_JOBS: jobs } = process.env;
 	const some = jobs === undefined ? [] : ["--jobs", jobs];
 	const code = await simCommand(["--seeds", seeds, "--steps", steps, "--always", "volume.garbage-soon", ...some], (line) => {

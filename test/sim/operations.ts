@@ -20,6 +20,7 @@ export interface Operation {
 
 const handlesPerClient = 4;
 const mostLocks = 10_000;
+const mostRead = 2_000_000;
 const fileNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
 // ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -349,7 +350,9 @@ const write: Operation = {
 	weight: 30,
 	async run(client) {
 		const open = await ensureOpen(client);
-		if (open !== undefined && client.mayChange(open.file)) await writeTo(client, open);
+		if (open === undefined) return;
+		if (client.mayChange(open.file)) await writeTo(client, open);
+		else await client.read(open, 0, Math.min(mostRead, (open.file.possible()[0]?.size ?? 0) + 1));
 	},
 };
 
