@@ -1151,8 +1151,10 @@ export class LocalVolume implements NativeVolume {
 				ino: inode.ino,
 			});
 		}
-		if (intent.access.read && intent.checked !== true) this.#requireAccess(tx, caller, inode, "read");
-		if (intent.access.write && intent.checked !== true) this.#requireAccess(tx, caller, inode, "write");
+		const { read, write } = intent.access;
+		// Together: one entry of an access list must grant all that is wanted (acl(5)).
+		const wants: readonly Want[] = [...(read ? (["read"] as const) : []), ...(write ? (["write"] as const) : [])];
+		if (intent.checked !== true && wants.length > 0) this.#requireAccess(tx, caller, inode, ...wants);
 		const appends = intent.append === true || intent.appending === true;
 		if (intent.access.write) refuseImmutable(inode);
 		if ((intent.access.write && !appends) || intent.disposition.startsWith("overwrite")) refuseGuarded(inode);

@@ -68,6 +68,15 @@ function listTests(check: Check): void {
 		await rejects("EACCES", opens(c, bob, node, false));
 	});
 
+	check("reading and writing at once must be granted by one entry of the list", async (c) => {
+		const node = await owned(c, "f", 0o600);
+		const two = user(1003, 2001, [3002]);
+		await c.volume.setXattr(alice, node, accessName, posix([1, 6], [4, 4], [8, 2, 3002], [0x10, 7], [0x20, 0]), "any");
+		await opens(c, two, node, false);
+		await opens(c, two, node, true);
+		await rejects("EACCES", c.volume.open(two, { node }, { disposition: "open", access: readWrite }));
+	});
+
 	check("who makes something has a umask, unless the directory has a list", async (c) => {
 		const made = async (name: string): Promise<number> =>
 			(await c.volume.makeDirectory({ ...root, umask: 0o077 }, c.dir, name, 0o777)).attributes.mode;
