@@ -76,6 +76,8 @@ async function serve(volume: TestVolume): Promise<string> {
 	return stdout + stderr;
 }
 
+// Copies of other suites' mounts would keep their daemons from ending.
+await execute("umount", ["-l", "-a", "-t", "fuse.cairn,fuseblk.cairn"]);
 await must("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
 for (const words of ["link set lo up", "addr add 10.99.0.1/24 dev lo", "addr add fd00:99::1/64 dev lo nodad"])
 	await must("ip", words.split(" "));

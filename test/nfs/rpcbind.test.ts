@@ -10,6 +10,8 @@ const reason = process.getuid?.() === 0 ? missingPrograms("rpcbind", "rpcinfo", 
 /** `A` registers on 2049 and serves; `B` comes with another port while it does, and after it was killed. */
 const script = `
 set -e
+# Copies of other suites' mounts would keep their daemons from ending.
+umount -l -a -t fuse.cairn,fuseblk.cairn || true
 ip link set lo up
 mount -t tmpfs tmpfs /run
 rpcbind -f & rpc=$!
