@@ -15,9 +15,9 @@ export const diskFolders = ["pack", "kv", "log"] as const;
 /** Removes what a volume has put on a disk, durably, and nothing else. Files that outlived their superblock in a power cut would be a stranger's for ever. */
 export async function clearDisk(disk: Disk): Promise<void> {
 	for (const folder of diskFolders) {
-		const names = await disk.list(folder);
-		for (const name of names) await disk.remove(`${folder}/${name}`);
-		if (names.length > 0) await disk.syncNames(folder, "log.disk-emptied");
+		for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
+		// Also when it was empty: what was removed before may not have been made durable.
+		await disk.syncNames(folder, "log.disk-emptied");
 	}
 	await disk.remove(superblockName);
 	await disk.syncNames("", "log.disk-cleared");

@@ -1128,7 +1128,7 @@ async function mountCandidates(
 	const { logger } = modules;
 	const roster = newestRoster([...locked, ...inUse], modules.platform.simulation?.planted("stale-roster-accepted"));
 	refuseUnfinished(roster, options.creating);
-	const chosen = chooseDisks(roster, locked, options.paths, logger);
+	const { chosen, letGo } = chooseDisks(roster, locked, options.paths, logger);
 	for (const [path, why] of absent) if (options.paths.includes(path)) logger.warn("no disk of the volume", { path, why });
 	const refusal = mountRefusal(roster, new Set(chosen.keys()));
 	// Whoever has those disks may be at work with them.
@@ -1152,7 +1152,19 @@ async function mountCandidates(
 		[...chosen].map(([id, { path, disk }]) => [id, { path: utf8ToLatin1(path), domain: utf8ToLatin1(disk.domain) }] as const),
 	);
 	await set.mount(found);
+	for (const candidate of letGo) await clearLetGo(candidate, logger);
 	return set;
+}
+
+/** The process that let it go has ended before it had taken away what the volume had there. */
+async function clearLetGo({ disk, path }: Locked, logger: Logger): Promise<void> {
+	try {
+		await clearDisk(disk);
+		logger.info("a disk that had left the volume was cleared", { path });
+	} catch (error) {
+		logger.warn("a disk that had left the volume could not be cleared", { path, error: String(error) });
+	}
+	closeQuietly(disk, logger);
 }
 
 /** A volume that was never finished has no contents, and perhaps not all that a mount relies on. */
@@ -1189,13 +1201,21 @@ function awaited(
 	return places;
 }
 
-/** The candidates that the roster knows, by number; the others are closed. */
-function chooseDisks(roster: Roster, candidates: readonly Locked[], given: readonly string[], logger: Logger): ReadonlyMap<DiskId, Locked> {
+interface Choice {
+	readonly chosen: ReadonlyMap<DiskId, Locked>;
+	/** Their own last word is that they leave, or have left: nothing of the volume was on them when they were let go. Others that the roster does not know are left alone. */
+	readonly letGo: readonly Locked[];
+}
+
+/** The candidates that the roster knows, by number, and those that are to be cleared; the others are closed. */
+function chooseDisks(roster: Roster, candidates: readonly Locked[], given: readonly string[], logger: Logger): Choice {
 	const byUuid = new Map(roster.disks.map((entry) => [entry.uuid, entry]));
 	const chosen = new Map<DiskId, Locked>();
+	const letGo: Locked[] = [];
 	for (const candidate of candidates) {
 		const entry = byUuid.get(candidate.superblock.diskUuid);
 		if (entry && !wasReplaced(entry)) chosen.set(entry.id, candidate);
+		else if (!entry && wasLeaving(candidate)) letGo.push(candidate);
 		else {
 			if (given.includes(candidate.path)) logger.warn("this disk was replaced or removed and is left alone", { path: candidate.path });
 			closeQuietly(candidate.disk, logger);
@@ -1203,7 +1223,12 @@ function chooseDisks(roster: Roster, candidates: readonly Locked[], given: reado
 		if (candidate.damagedSlots > 0)
 			logger.warn("a slot of the superblock is damaged", { path: candidate.path, slots: candidate.damagedSlots });
 	}
-	return chosen;
+	return { chosen, letGo };
+}
+
+function wasLeaving({ superblock: { roster, diskUuid } }: Locked): boolean {
+	const own = roster.disks.find((entry) => entry.uuid === diskUuid);
+	return own === undefined || own.duty !== "use";
 }
 
 // ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -34,6 +34,12 @@ test("a working disk is exchanged for another and leaves by itself", async () =>
 	await replaceWorking(1031, true);
 });
 
+test("a disk that left is empty, wherever the daemon or the power ends", async () => {
+	await deathDuringChange({ seed: 3063, change: "exchange", how: "kill", at: 63 });
+	await deathDuringChange({ seed: 4081, change: "exchange", how: "cut", at: 81 });
+	await deathDuringChange({ seed: 4084, change: "exchange", how: "cut", at: 84 });
+});
+
 test("drains that cannot be are refused with words", async () => {
 	await drainsThatCannotBe(1040);
 });
