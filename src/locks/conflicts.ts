@@ -129,16 +129,29 @@ export function barriers(resource: Resource, queueEnd: number, request: Request)
 /** Owners that wait here for that one, for what it holds or behind it, or for others who do; and itself. */
 function whoWaitsFor(resource: Resource, owner: string): ReadonlySet<string> {
 	const found = new Set([owner]);
-	const isFound = ({ id }: Owner): boolean => found.has(id);
 	for (let before = 0; before !== found.size; ) {
 		before = found.size;
-		for (const [place, { request }] of resource.queue.entries()) {
-			if (isFound(request.owner)) continue;
-			const behind = resource.queue.slice(0, place).some((one) => isFound(one.request.owner) && bars(one.request.want, request.want));
-			if (behind || blockers(resource, request).some(isFound)) found.add(request.owner.id);
+		const theirs = partOf(resource, found);
+		const inFront: Want[] = [];
+		for (const { request } of resource.queue) {
+			const waits = found.has(request.owner.id) || blockers(theirs, request).length > 0 || inFront.some((want) => bars(want, request.want));
+			if (!waits) continue;
+			found.add(request.owner.id);
+			inFront.push(request.want);
 		}
 	}
 	return found;
+}
+
+/** What these owners hold: mostly little, while all that is held may be a thousand ranges, which are not looked through for each who waits. */
+function partOf(resource: Resource, owners: ReadonlySet<string>): Resource {
+	const isTheirs = ({ owner }: { readonly owner: Owner }): boolean => owners.has(owner.id);
+	return {
+		...resource,
+		holds: resource.holds.filter(isTheirs),
+		modes: resource.modes.filter(isTheirs),
+		opens: resource.opens.filter(isTheirs),
+	};
 }
 
 /** Everybody that the waiter waits for now. */
