@@ -121,6 +121,32 @@ export async function underLoad(seed: number): Promise<void> {
 	});
 }
 
+/** A copy is as safe as it is asked to be, whatever it is a copy of; where the source lies at least as safely, it is shared. */
+export async function copiesKeepTheirOwn(seed: number): Promise<void> {
+	const bad = await BadWorld.make(seed);
+	await bad.run(async () => {
+		const { root } = await bad.mount();
+		await bad.volume.makeDirectory(caller, root, "cheap", 0o755);
+		await set(bad, "cheap", "rs:2+1");
+		await bad.put("cheap/a", 700_000);
+		await bad.put("usual", 700_000);
+		await bad.syncAll();
+		await bad.copy("cheap/a", 0, "safer", 700_000);
+		await bad.copy("cheap/a", 0, "usual", 300_000);
+		await bad.syncAll();
+		await bad.copy("safer", 0, "cheap/b", 700_000);
+		await bad.syncAll();
+		for (const path of ["safer", "usual"]) await expectKind(bad, path, "rs:4+2", "volume");
+		await expectKind(bad, "cheap/a", "rs:2+1", "/cheap");
+		const of = async (path: string) => new Set((await bad.volume.explain(path)).segments.map((segment) => segment.id));
+		assert.deepEqual(await of("cheap/b"), await of("safer"), `seed ${seed}: shared`);
+		await bad.check("copied");
+		for (const path of ["/d2", "/d5"]) bad.world.wipe(path);
+		for (const path of ["safer", "usual"]) await bad.read(path);
+		await bad.unmount();
+	});
+}
+
 /** Contents that lie in the inode and are on their way into a segment, because the file gets space set aside, when another protection is asked for. */
 export async function besideAllocation(seed: number): Promise<void> {
 	const bad = await BadWorld.make(seed);

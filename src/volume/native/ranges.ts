@@ -7,8 +7,9 @@ import { assert } from "../../base/assert.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Ino, Inode, IntentKind, RecordTransaction } from "../../records/interface.ts";
 import { inodeRecord } from "../../records/kinds.ts";
-import { coverage, seek as seekExtents, share as shareExtents } from "../../storage/extents.ts";
-import type { Coverage } from "../../storage/interface.ts";
+import { coverage, map as mapExtents, seek as seekExtents, share as shareExtents } from "../../storage/extents.ts";
+import type { Coverage, Redundancy } from "../../storage/interface.ts";
+import { parseRedundancy, tolerance } from "../../storage/redundancy.ts";
 import type { AllocateMode } from "../interface.ts";
 import type { Core } from "./core.ts";
 import { type FileData, requireInode, startMapWork } from "./data.ts";
@@ -102,7 +103,7 @@ export class FileRanges {
 
 	/**
 	 * Makes a range of `target` be what a range of `source` is, by naming the same chunks. Answers how many bytes are done: fewer where the source ends or the work would take very
-	 * long; 0 also where the source turned out to be inline.
+	 * long; 0 also where the source turned out to be inline, or lies less safely than the target asks for.
 	 */
 	share(source: Ino, sourceOffset: number, target: Ino, targetOffset: number, lengthBytes: number): Promise<number> {
 		const work = async (): Promise<number> => {
@@ -124,7 +125,8 @@ export class FileRanges {
 		const { result } = await this.#core.transact((tx, context, effects) => {
 			const from = requireInode(tx, source);
 			const to = requireInode(tx, target);
-			const length = Math.min(lengthBytes, from.size - sourceOffset);
+			const wanted = this.#core.redundancyOf(to.protection);
+			const length = safeLength(tx, source, sourceOffset, Math.min(lengthBytes, from.size - sourceOffset), wanted);
 			if (from.inline !== undefined || length <= 0) return 0;
 			assert(to.inline === undefined, "V5: inline beside extents");
 			// Room for the inode, the head and the volume record.
@@ -212,4 +214,12 @@ function changed(inode: Inode, now: Inode["mtime"]): Inode {
 
 function blanked(inline: Uint8Array | undefined, from: number, to: number): Uint8Array | undefined {
 	return inline?.slice().fill(0, Math.min(from, inline.length), Math.min(to, inline.length));
+}
+
+/** T5 of protector.ts: what can be shared of a range from its beginning with a file that asks for so much. The rest is to be written again. */
+function safeLength(tx: RecordTransaction, source: Ino, offset: number, lengthBytes: number, wanted: Redundancy): number {
+	const window = Math.min(lengthBytes, limits.conversionWindowBytes);
+	if (window <= 0) return 0;
+	const weak = mapExtents(tx, source, offset, window).find(({ segment }) => tolerance(parseRedundancy(segment.target)) < tolerance(wanted));
+	return weak === undefined ? window : weak.offset - offset;
 }
