@@ -132,7 +132,7 @@ export async function copiesKeepTheirOwn(seed: number): Promise<void> {
 		await bad.put("usual", 700_000);
 		await bad.syncAll();
 		await bad.copy("cheap/a", 0, "safer", 700_000);
-		await bad.copy("cheap/a", 0, "usual", 300_000);
+		await bad.copy("cheap/a", 0, "usual", 700_000);
 		await bad.syncAll();
 		await bad.copy("safer", 0, "cheap/b", 700_000);
 		await bad.syncAll();
