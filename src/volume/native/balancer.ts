@@ -215,11 +215,17 @@ export class Balancer implements BalanceVerbs {
 			{ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before: this.#care.now.balanceSpeed },
 			clock.monotonicMs(),
 		);
-		for (let failures = 0; this.#mayWork; ) {
+		let leastBytes = Number.POSITIVE_INFINITY;
+		for (let failures = 0, vain = 0; this.#mayWork; ) {
 			await this.#turn();
 			await this.#look();
 			await this.#aim();
 			if (this.#isEven(this.#targets) || !this.#mayWork) break;
+			// Aims follow what disks say they have left, which is counted in larger pieces than fragments: the last of it could be moved to and fro for ever.
+			const leftBytes = unevenBytes(this.#targets);
+			vain = leftBytes < leastBytes ? 0 : vain + 1;
+			leastBytes = Math.min(leastBytes, leftBytes);
+			if (vain > limits.balanceVainRounds) break;
 			const direct = await this.#pass(undefined);
 			const pass = direct.moved > 0 || this.#isEven(this.#targets) ? direct : await this.#pass(0);
 			if (pass.moved > 0) failures = 0;

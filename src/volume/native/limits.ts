@@ -148,6 +148,8 @@ export const limits = {
 	/** How often a balance reckons anew what each disk is to hold, and looks whether it may go on; after failures it waits longer, so often. Milliseconds. */
 	balanceAimMs: 1000,
 	balanceRetryMs: 60_000,
+	/** Rounds that bring the disks no nearer to even: by way of a third disk it takes one or two. */
+	balanceVainRounds: 4,
 	balanceRetries: 5,
 	/** What no record names is given back when it was found so over this time; looked for first some time after a mount, then this often. Simulations have no such patience. Milliseconds. */
 	garbage: { ageMs: 24 * 3_600_000, firstMs: 3_600_000, everyMs: 6 * 3_600_000 },
