@@ -316,6 +316,7 @@ test("memory is bounded: writers wait for flushes", async () => {
 test("a manifest that finds no space fails the flush, not the engine: writers are told, reads go on, and everything is taken when space comes", async () => {
 	const { at, mounted, known } = await filled(3);
 	const isManifest = (name: string): boolean => name === "kv/manifest";
+	const { generation } = mounted.engine.statistics;
 	at.world.disk("/d2").starve(isManifest);
 	const commit = { expect: [], puts: [["w", new Uint8Array(300)] as const], deletes: [] };
 	let refusal: unknown;
@@ -328,6 +329,8 @@ test("a manifest that finds no space fails the flush, not the engine: writers ar
 	});
 	assert.ok(isFsError(refusal, "ENOSPC"), String(refusal));
 	assert.match(refusal.message, /space/);
+	// A clean end names it in the roster, and the next mount refuses without it.
+	assert.equal(mounted.engine.statistics.generation, generation);
 	assert.equal((await at.world.run(mounted.engine.read(["w"])))[0]?.value.length, 300);
 	at.world.heal("/d2");
 	await at.world.advance(5_000);

@@ -85,6 +85,8 @@ export class RunStore {
 	/** S7: of edits that failed at their manifest. */
 	readonly #doubtful: Run[] = [];
 	#generation = 0;
+	/** Of the newest manifest that all homes have: an attempt that found no space has a generation too, and nobody may be told to look for it. */
+	#written = 0;
 	#covered = 0;
 	#nextRunId = 1;
 	#mends: { readonly run: Run; readonly id: DiskId }[] = [];
@@ -115,8 +117,9 @@ export class RunStore {
 		return this.#covered;
 	}
 
+	/** Of the manifest that lies on the homes. */
 	get generation(): number {
-		return this.#generation;
+		return this.#written;
 	}
 
 	get homes(): readonly DiskId[] {
@@ -148,6 +151,7 @@ export class RunStore {
 		this.#generation = manifests.reduce((most, manifest) => Math.max(most, manifest.generation), 0);
 		this.#nextRunId = manifests.reduce((most, manifest) => Math.max(most, manifest.nextRunId), 1);
 		if (best === undefined) return;
+		this.#written = best.generation;
 		const homes = countingHomes(roster).filter((id) => found.has(id));
 		// Only who has this manifest is known to have all its runs (S1); the others are completed by `establish`.
 		const holders = homes.filter((id) => found.get(id)?.slots.some((slot) => slot?.generation === best.generation));
@@ -396,6 +400,7 @@ export class RunStore {
 		const reached = await this.#writeEverywhere(encodeManifest(manifest, this.#volume), runs);
 		if (reached.length === 0) throw this.#break(noHomes(disks.broken));
 		for (const id of reached) this.#manifests.get(id)?.advance();
+		this.#written = generation;
 		// A disk may have failed since its write.
 		this.#homes = reached.filter((id) => disks.writable(id));
 		this.#holders = this.#homes;
@@ -725,7 +730,7 @@ export class RunStore {
 	async #damagedSlots(id: DiskId): Promise<number | undefined> {
 		try {
 			const found = await (await this.#manifestFile(id)).read(this.#volume);
-			const holdsNewest = found.slots.some((slot) => slot?.generation === this.#generation);
+			const holdsNewest = found.slots.some((slot) => (slot?.generation ?? 0) >= this.#written);
 			const damaged = Math.max(found.damaged, holdsNewest ? 0 : 1);
 			if (damaged > 0)
 				this.#modules.disks.report(
