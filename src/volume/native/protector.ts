@@ -59,7 +59,8 @@ export class Protector {
 	}
 
 	get status(): ConversionStatus {
-		const active = this.#worker !== undefined;
+		// Also while what is left waits to be tried again.
+		const active = this.#queue.length > 0;
 		return { active, remainingBytes: active ? Math.max(0, this.#totalBytes - this.#doneBytes) : 0, waitingFor: this.#waitingFor };
 	}
 
