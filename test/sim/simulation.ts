@@ -786,6 +786,9 @@ export class Simulation {
 		if (bad > 0) return `verify found ${found.corrupt} damaged and ${found.missing} missing fragments`;
 		const { state, protection, metadataCopies, conversion, balancing } = status;
 		if (conversion.active) return `protection is still being changed: ${JSON.stringify(conversion)}`;
+		// Taken back, one that was to be emptied is still to be.
+		const other = status.disks.find((disk) => disk.state !== "healthy");
+		if (other !== undefined) return `${other.id} is ${other.state}: ${other.reason}`;
 		if (balancing.active) return `a balance is still under way: ${JSON.stringify(balancing)}`;
 		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
 	}
