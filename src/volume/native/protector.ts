@@ -220,7 +220,8 @@ export class Protector {
 		this.#doneBytes = 0;
 		this.#totalBytes = 0;
 		await this.#writtenDown(ino);
-		const before = await this.#core.view((tx) => tx.get(conversionRecord, ino));
+		// Nothing is written down: what was asked for was refused.
+		if ((await this.#core.view((tx) => tx.get(conversionRecord, ino))) === undefined) return;
 		if (ino === rootIno) await this.#everyFile((file) => this.#convertFile(file.ino));
 		else {
 			await this.#below(ino, true, async (file) => {
@@ -232,7 +233,6 @@ export class Protector {
 			});
 		}
 		if (this.#stopped) return;
-		if (before === undefined) return;
 		await this.#core.transact((tx) => {
 			// Asked for once more meanwhile: it is in the queue again, and its record stays.
 			if (!this.#queue.includes(ino, 1)) tx.delete(conversionRecord, ino);
