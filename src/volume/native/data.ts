@@ -371,6 +371,11 @@ export class FileData {
 		const stays = dirty.overlay(ino, 0, size).map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
 		const through = dirty.lastWrite;
 		const obsolete = [...dirty.pendings(ino)];
+		// In the step of the commit: readers would see the old size, and the new map under what was dirty.
+		const cutDirty = (): void => {
+			if (!this.#core.platform.simulation?.planted("seal-after-truncate")) dirty.truncate(ino, size);
+			dirty.clearTime(ino);
+		};
 		const first = await this.#core.transact((tx, context, effects) => {
 			const inode = requireInode(tx, ino);
 			for (const id of obsolete) tx.delete(pendingRecord, ino, id);
@@ -387,9 +392,7 @@ export class FileData {
 					to: Number.MAX_SAFE_INTEGER,
 				}),
 			};
-		});
-		if (!this.#core.platform.simulation?.planted("seal-after-truncate")) dirty.truncate(ino, size);
-		dirty.clearTime(ino);
+		}, cutDirty);
 		dirty.logged(ino, first.result.pendingIds, through);
 		await this.finishWork(first.result);
 	}
