@@ -69,7 +69,7 @@ describe("a real mount", { skip: cannotMount() ?? false }, () => {
 			files: { path: string | null; pid: number }[];
 		};
 		const of = (name: string) => operations.find(({ operation }) => operation === name);
-		assert(seconds >= 1.5 && writes > 0, `${writes} in ${seconds} s`);
+		assert(seconds > 0 && writes > 0, `${writes} in ${seconds} s`);
 		assert(of("WRITE")?.bytes && of("CREATE")?.count && of("UNLINK")?.count, JSON.stringify(operations));
 		for (const { meanMs, p50Ms, p99Ms, maxMs } of operations)
 			assert(meanMs > 0 && p50Ms <= p99Ms && p99Ms <= maxMs, JSON.stringify(operations));
