@@ -310,7 +310,7 @@ export interface CareRecord {
 	readonly tranquility: number;
 	/** What the healer has at hand; undefined: nothing. */
 	readonly healing: HealingWork | undefined;
-	/** What healing took last, rests counted; undefined: it has never been measured. */
+	/** What healing took last, without its rests; undefined: it has never been measured. */
 	readonly healSpeed: HealSpeed | undefined;
 	/** Somebody wants the disks evenly filled and they are not yet; `doneBytes`: raw bytes moved since. Undefined: nobody does. */
 	readonly balancing: HealingWork | undefined;

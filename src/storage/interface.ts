@@ -172,11 +172,11 @@ export interface SegmentStore {
 	abandonPlaces(segmentId: number, places: readonly FragmentPlace[]): void;
 	/** The shape that a segment for `target` would get on the disks that can be written now; undefined: none can be. */
 	feasible(target: Redundancy): Redundancy | undefined;
-	/** Segments in which a read found damage since the last call; healed first. */
-	takeDamaged(): readonly number[];
+	/** Segments in which a read found damage since the last call, but for those that are left for another one. */
+	takeDamaged(except?: ReadonlySet<number>): readonly number[];
 	/** Whoever has just checked the segment knows more than the reads that found damage in it, the check's own included. */
 	forgetDamaged(segmentId: number): void;
-	/** How many segments `takeDamaged` would list. */
+	/** How many segments `takeDamaged` would list in all. */
 	readonly damagedCount: number;
 	/** Bytes that each disk keeps free for metadata: `space` leaves them out; writing what is acknowledged already may use a part of them (limits.ts). */
 	setReserve(bytesPerDisk: (disk: number, capacityBytes: number) => number): void;

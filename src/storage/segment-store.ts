@@ -428,9 +428,9 @@ export class NativeSegmentStore implements SegmentStore {
 		return this.#damaged.size;
 	}
 
-	takeDamaged(): readonly number[] {
-		const damaged = [...this.#damaged];
-		this.#damaged.clear();
+	takeDamaged(except?: ReadonlySet<number>): readonly number[] {
+		const damaged = [...this.#damaged].filter((id) => except?.has(id) !== true);
+		for (const id of damaged) this.#damaged.delete(id);
 		return damaged;
 	}
 

@@ -90,10 +90,10 @@ export class Balancer implements BalanceVerbs {
 	}
 
 	#secondsFor(bytes: number): number | undefined {
-		const { balanceSpeed } = this.#care.now;
+		const { balanceSpeed, tranquility } = this.#care.now;
 		const speed = this.#speed?.speed ?? balanceSpeed;
 		const count = this.#countOf(bytes);
-		return speed === undefined ? this.#healer.secondsFor(count, bytes) : secondsFor(speed, count, bytes);
+		return speed === undefined ? this.#healer.secondsFor(count, bytes) : secondsFor(speed, count, bytes, tranquility);
 	}
 
 	/** Fragments that make up so many bytes. */
@@ -211,10 +211,8 @@ export class Balancer implements BalanceVerbs {
 		this.#trouble = "";
 		this.#isPedantic = this.#core.platform.simulation !== undefined;
 		this.#savedMs = clock.monotonicMs();
-		this.#speed = new SpeedMeter(
-			{ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before: this.#care.now.balanceSpeed },
-			clock.monotonicMs(),
-		);
+		const before = this.#speed?.speed ?? this.#care.now.balanceSpeed;
+		this.#speed = new SpeedMeter({ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before });
 		let leastBytes = Number.POSITIVE_INFINITY;
 		for (let failures = 0, vain = 0; this.#mayWork; ) {
 			await this.#turn();
@@ -313,8 +311,10 @@ export class Balancer implements BalanceVerbs {
 			if (clock.monotonicMs() - this.#aimedMs >= limits.balanceAimMs) await this.#aim();
 			if (this.#isEven(this.#targets)) return;
 			const startMs = clock.monotonicMs();
-			await this.#move(segment, this.#choose(segment, detourBytes), pass);
-			await this.#sleep((clock.monotonicMs() - startMs) * this.#care.now.tranquility);
+			const movedBytes = await this.#move(segment, this.#choose(segment, detourBytes), pass);
+			const workedMs = clock.monotonicMs() - startMs;
+			if (movedBytes > 0) this.#speed?.done(movedBytes, workedMs / limits.healsAtOnce);
+			await this.#sleep(workedMs * this.#care.now.tranquility);
 			if (clock.monotonicMs() - this.#savedMs >= limits.healSaveMs) await this.#save();
 		}
 	}
@@ -337,8 +337,9 @@ export class Balancer implements BalanceVerbs {
 		return isOff(move.from) || isOff(move.to) ? move : undefined;
 	}
 
-	async #move(segment: Segment, move: FragmentMove | undefined, pass: Pass): Promise<void> {
-		if (move === undefined) return;
+	/** Answers the raw bytes that were moved. */
+	async #move(segment: Segment, move: FragmentMove | undefined, pass: Pass): Promise<number> {
+		if (move === undefined) return 0;
 		const lengthBytes = fragmentLength(segment.shardBytes);
 		this.#shift(move, lengthBytes);
 		try {
@@ -346,8 +347,7 @@ export class Balancer implements BalanceVerbs {
 				pass.moved++;
 				this.#movedBytes += lengthBytes;
 				this.#trouble = "";
-				this.#speed?.done(lengthBytes, this.#core.platform.clock.monotonicMs());
-				return;
+				return lengthBytes;
 			}
 		} catch (error) {
 			const { message } = toFsError(error, "volume.balance-move");
@@ -356,6 +356,7 @@ export class Balancer implements BalanceVerbs {
 			pass.failed++;
 		}
 		this.#shift(move, -lengthBytes);
+		return 0;
 	}
 
 	#shift({ from, to }: FragmentMove, lengthBytes: number): void {

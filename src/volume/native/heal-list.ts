@@ -29,7 +29,7 @@ export class HealList {
 		this.#limit = limit;
 	}
 
-	/** All of them come before the first is taken. `spare`: how many more fragments may go before it is lost. */
+	/** `spare`: how many more fragments may go before it is lost. */
 	add(id: number, bytes: number, spare: number, isFull: boolean): void {
 		const key = isFull ? fullKey : spare;
 		if (this.#count >= this.#limit) {
@@ -49,7 +49,7 @@ export class HealList {
 		const bucket = this.#buckets.get(key) as Bucket;
 		bucket.ids.pop();
 		this.#account(key, -1, -(bucket.bytes.pop() as number));
-		if (bucket.ids.length === 0) this.#buckets.delete(key);
+		if (bucket.ids.length === bucket.taken) this.#buckets.delete(key);
 	}
 
 	#account(key: number, count: number, bytes: number): void {

@@ -7,12 +7,8 @@ const options = { windowMs: 600_000, pieceBytes: 2 * MiB, before: undefined };
 
 /** A machine that needs so much for each segment and each MiB; what it was given to do, and in what order. */
 function worked(pieceMs: number, mebibyteMs: number, sizes: readonly number[]): SpeedMeter {
-	const meter = new SpeedMeter(options, 1000);
-	let nowMs = 1000;
-	for (const bytes of sizes) {
-		nowMs += pieceMs + (bytes / MiB) * mebibyteMs;
-		meter.done(bytes, nowMs);
-	}
+	const meter = new SpeedMeter(options);
+	for (const bytes of sizes) meter.done(bytes, pieceMs + (bytes / MiB) * mebibyteMs);
 	return meter;
 }
 
@@ -22,6 +18,7 @@ const estimate = (meter: SpeedMeter, sizes: readonly number[]): number => {
 		meter.speed,
 		sizes.length,
 		sizes.reduce((sum, one) => sum + one, 0),
+		0,
 	);
 };
 const truth = (pieceMs: number, mebibyteMs: number, sizes: readonly number[]): number =>
@@ -55,14 +52,10 @@ describe("the speed of healing", () => {
 
 	test("follows what changes, and begins with what was measured before", () => {
 		const before = { pieceMicroseconds: 7, mebibyteMicroseconds: 8 };
-		const meter = new SpeedMeter({ ...options, windowMs: 10_000, before }, 0);
+		const meter = new SpeedMeter({ ...options, windowMs: 10_000, before });
 		assert.deepEqual(meter.speed, before);
-		let nowMs = 0;
 		const work = (count: number, ms: number): void => {
-			for (let at = 0; at < count; at++) {
-				nowMs += ms;
-				meter.done(2 * MiB, nowMs);
-			}
+			for (let at = 0; at < count; at++) meter.done(2 * MiB, ms);
 		};
 		work(50, 10);
 		assert.equal(estimate(meter, large), 10);
@@ -70,7 +63,13 @@ describe("the speed of healing", () => {
 		assert.ok(estimate(meter, large) > 900);
 	});
 
+	test("rests are a multiple of the work, whatever they are when it is asked", () => {
+		const speed = worked(20, 10, large).speed;
+		assert.ok(speed !== undefined);
+		assert.equal(secondsFor(speed, 1000, 2000 * MiB, 4), 5 * secondsFor(speed, 1000, 2000 * MiB, 0));
+	});
+
 	test("is unknown before anything was done", () => {
-		assert.equal(new SpeedMeter(options, 5).speed, undefined);
+		assert.equal(new SpeedMeter(options).speed, undefined);
 	});
 });

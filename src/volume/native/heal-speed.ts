@@ -1,6 +1,6 @@
 /**
  * How long healing takes: so much for each segment (its record, syncs, a transaction) and so much for each byte, by what the latest ones took. Which of the two weighs more differs between disks by a factor
- * of a hundred. Pure.
+ * of a hundred. Rests are not measured: they are a multiple of the work, which may be changed at any time (`secondsFor`). Pure.
  */
 import type { HealSpeed } from "../../records/interface.ts";
 
@@ -19,22 +19,18 @@ const enoughToSplit = 16;
 
 export class SpeedMeter {
 	readonly #options: SpeedOptions;
-	#lastMs: number;
 	#count = 0;
 	#bytes = 0;
 	#bytesSquared = 0;
 	#ms = 0;
 	#msBytes = 0;
 
-	constructor(options: SpeedOptions, nowMs: number) {
+	constructor(options: SpeedOptions) {
 		this.#options = options;
-		this.#lastMs = nowMs;
 	}
 
-	/** One more segment is done, since the last one was. */
-	done(bytes: number, nowMs: number): void {
-		const tookMs = nowMs - this.#lastMs;
-		this.#lastMs = nowMs;
+	/** One more segment is done, in so much work: where several are worked on at once, each counts for its share of the time. */
+	done(bytes: number, tookMs: number): void {
 		this.#add(1, bytes, bytes * bytes, tookMs, tookMs * bytes);
 		if (this.#ms > this.#options.windowMs)
 			this.#add(-this.#count / 2, -this.#bytes / 2, -this.#bytesSquared / 2, -this.#ms / 2, -this.#msBytes / 2);
@@ -80,6 +76,8 @@ function speedOf(pieceMs: number, byteMs: number): HealSpeed {
 	return { pieceMicroseconds: Math.round(pieceMs * 1000), mebibyteMicroseconds: Math.round(byteMs * 1000 * bytesPerMebibyte) };
 }
 
-export function secondsFor(speed: HealSpeed, segments: number, bytes: number): number {
-	return Math.ceil((segments * speed.pieceMicroseconds + (bytes / bytesPerMebibyte) * speed.mebibyteMicroseconds) / 1_000_000);
+/** `tranquility`: rests so many times as long as it works. */
+export function secondsFor(speed: HealSpeed, segments: number, bytes: number, tranquility: number): number {
+	const microseconds = segments * speed.pieceMicroseconds + (bytes / bytesPerMebibyte) * speed.mebibyteMicroseconds;
+	return Math.ceil((microseconds * (1 + tranquility)) / 1_000_000);
 }

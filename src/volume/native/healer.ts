@@ -8,13 +8,13 @@
  *     the old places are given back only after it is durable.
  *  H3 Damage found by any read is healed without anybody asking; what cannot be healed now is tried again, as disks and space may come back.
  *  H4 A segment that was bettered and is not whole is looked at again at once: every step leaves fewer of them, or the disks more even, so that ends.
- *  H6 When disks fail during a run, or come, the rest of its list is dropped and a new one is made: what is most at risk now comes first.
+ *  H6 When disks fail during a run, or come, the rest of its list is dropped and a new one is made: what is most at risk now comes first. Damage that reads find meanwhile takes its place in the list.
  *  H7 Paused, it rebuilds nothing by itself; a run that is paused says what remains.
  *  H8 From the moment that something was to be healed until nothing is, what was done is in the care record, at most `healSaveMs` behind: a mount goes on counting there. What is to be done is always told
  *     by the records of the segments.
  *  H9 What a lost segment still gives is moved to safety behind what can be healed, once for each state of its places: looking costs reading all of it.
  *  H10 By itself it is patient with disks that were lost a while ago (`RebuildOptions`); whoever asks for healing is not made to wait for them.
- *  H5 What could not be bettered is counted as remaining or lost, never as healed.
+ *  H5 What could not be bettered is counted as remaining or lost, never as healed. What no disk fits is not worked at: the healer is not active for it, and its pace is measured by what was done alone.
  */
 import { toFsError } from "../../base/errors.ts";
 import type { FragmentPlace, Segment } from "../../records/interface.ts";
@@ -28,6 +28,9 @@ import { HealList } from "./heal-list.ts";
 import { SpeedMeter, secondsFor } from "./heal-speed.ts";
 import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
+
+/** Segments in which reads have found damage, since the run began: how many more fragments may go of each, as far as was known when it was last looked at. */
+type Suspects = Map<number, number>;
 
 interface Totals {
 	rebuiltSegments: number;
@@ -48,9 +51,9 @@ export class Healer {
 	#lookAtAll = true;
 	#stopped = false;
 	#list = new HealList(0);
-	/** Being rebuilt just now, and how many they are. */
+	/** Being rebuilt just now. */
+	readonly #inHand = new Set<number>();
 	#inHandBytes = 0;
-	#inHand = 0;
 	#speed: SpeedMeter | undefined;
 	#endedMs = 0;
 	/** H8: since the care record was written. */
@@ -101,13 +104,13 @@ export class Healer {
 	}
 
 	#etaSeconds(remainingBytes: number): number | null {
-		return this.secondsFor(this.#list.count + this.#inHand, remainingBytes) ?? null;
+		return this.secondsFor(this.#list.count + this.#inHand.size, remainingBytes) ?? null;
 	}
 
-	/** How long work on so many segments of so many bytes takes as it went last; undefined: it was never measured. */
+	/** How long work on so many segments of so many bytes takes as it went last, with the rests of now; undefined: it was never measured. */
 	secondsFor(segments: number, bytes: number): number | undefined {
 		const speed = this.#speed?.speed ?? this.#care.now.healSpeed;
-		return speed === undefined ? undefined : secondsFor(speed, segments, bytes);
+		return speed === undefined ? undefined : secondsFor(speed, segments, bytes, this.#care.now.tranquility);
 	}
 
 	/** Begins to look for damage that reads have found, and to try again what could not be healed. */
@@ -116,7 +119,7 @@ export class Healer {
 			const { clock } = this.#core.platform;
 			const retry = this.#leftBytes > 0 && clock.monotonicMs() - this.#endedMs >= limits.healRetryMs;
 			if (retry) this.trigger();
-			else if (this.#core.store.damagedCount > 0) this.#wake();
+			else if (this.#core.store.damagedCount > 0 && this.#run === undefined) this.#wake();
 			if (!this.#stopped) this.start();
 		});
 	}
@@ -215,17 +218,19 @@ export class Healer {
 		const { clock } = this.#core.platform;
 		const isOfAll = this.#lookAtAll;
 		this.#lookAtAll = this.#outdated = false;
-		const damaged = new Map<number, SegmentHealth>();
+		const suspects: Suspects = new Map();
 		const list = new HealList(limits.healListSegments);
-		if (isOfAll) await this.#lookAtSegments(list, damaged, totals);
-		else await this.#lookAtDamaged(list, damaged, totals);
+		// What disks there are to write to, and what room they have, says what can be done.
+		await this.#core.store.refreshSpace();
+		if (isOfAll) await this.#lookAtSegments(list, suspects, totals);
+		else await this.#lookAtDamaged(list, suspects);
 		this.#list = list;
 		const before = this.#speed?.speed ?? this.#care.now.healSpeed;
 		this.#startedMs = this.#savedMs = clock.monotonicMs();
-		this.#speed = new SpeedMeter({ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before }, this.#startedMs);
+		this.#speed = new SpeedMeter({ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before });
 		const progress = { doneBytes: 0, totalBytes: this.#remainingBytes() };
 		this.#tell(progress);
-		const work = Array.from({ length: limits.healsAtOnce }, () => this.#workOff(list, damaged, totals, progress));
+		const work = Array.from({ length: limits.healsAtOnce }, () => this.#workOff(list, suspects, totals, progress));
 		await Promise.all(work);
 		await this.#salvageLost(totals);
 		totals.remainingBytes += list.weakBytes;
@@ -242,27 +247,27 @@ export class Healer {
 
 	async #workOff(
 		list: HealList,
-		damaged: Map<number, SegmentHealth>,
+		suspects: Suspects,
 		totals: Totals,
 		progress: { doneBytes: number; readonly totalBytes: number },
 	): Promise<void> {
 		const { clock } = this.#core.platform;
 		while (!this.#stopped && !this.#outdated && !this.#care.now.healPaused) {
+			if (this.#core.store.damagedCount > 0) await this.#lookAtDamaged(list, suspects);
 			const item = list.take();
 			if (item === undefined) return;
 			const startMs = clock.monotonicMs();
-			this.#inHand++;
+			this.#inHand.add(item.id);
 			this.#inHandBytes += item.bytes;
-			const rebuiltBytes = await this.#healNumber(item.id, damaged.get(item.id), totals);
-			this.#inHand--;
+			const rebuiltBytes = await this.#healNumber(item.id, suspects, totals);
+			this.#inHand.delete(item.id);
 			this.#inHandBytes -= item.bytes;
-			damaged.delete(item.id);
 			progress.doneBytes += item.bytes;
 			this.#doneBytes += rebuiltBytes;
 			this.#tell(progress);
-			await this.#rest(clock.monotonicMs() - startMs, list);
-			if (list.count === 0) return;
-			this.#speed?.done(item.bytes, clock.monotonicMs());
+			const workedMs = clock.monotonicMs() - startMs;
+			if (rebuiltBytes > 0) this.#speed?.done(rebuiltBytes, workedMs / limits.healsAtOnce);
+			await this.#rest(workedMs, list);
 			if (clock.monotonicMs() - this.#savedMs >= limits.healSaveMs) await this.#save(false);
 		}
 	}
@@ -309,24 +314,31 @@ export class Healer {
 		for (const listener of this.#listeners) listener({ ...progress });
 	}
 
-	async #lookAtSegments(list: HealList, damaged: Map<number, SegmentHealth>, totals: Totals): Promise<void> {
+	async #lookAtSegments(list: HealList, suspects: Suspects, totals: Totals): Promise<void> {
 		const suspected = new Set(this.#core.store.takeDamaged());
 		for await (const segment of this.#core.segments()) {
-			const isSuspected = suspected.has(segment.id);
-			const health = isSuspected ? await this.#checkDamaged(segment.id) : this.#core.store.assess(segment);
-			if (health === undefined) continue;
-			this.#enlist(health, list, totals);
-			if (isSuspected) damaged.set(segment.id, health);
+			const health = this.#core.store.assess(segment);
+			if (suspected.has(segment.id)) this.#suspect(health, list, suspects);
+			else this.#enlist(health, list, totals);
 		}
 	}
 
-	async #lookAtDamaged(list: HealList, damaged: Map<number, SegmentHealth>, totals: Totals): Promise<void> {
-		for (const id of this.#core.store.takeDamaged()) {
-			const health = await this.#checkDamaged(id);
-			if (health === undefined) continue;
-			this.#enlist(health, list, totals);
-			damaged.set(id, health);
+	/** H6. What is being rebuilt just now waits for the end of that. */
+	async #lookAtDamaged(list: HealList, suspects: Suspects): Promise<void> {
+		for (const id of this.#core.store.takeDamaged(this.#inHand)) {
+			const segment = await this.#core.view((tx) => tx.get(segmentRecord, id));
+			if (segment === undefined) continue;
+			const health = this.#core.store.assess(segment);
+			// What was looked at already and cannot be mended now would be looked at for ever: only what has become worse is news.
+			if (spareOf(health) < (suspects.get(id) ?? Number.POSITIVE_INFINITY)) this.#suspect(health, list, suspects);
 		}
+	}
+
+	/** It is checked when its turn comes; until then it counts with what is known. */
+	#suspect(health: SegmentHealth, list: HealList, suspects: Suspects): void {
+		const spare = spareOf(health);
+		suspects.set(health.segment.id, spare);
+		list.add(health.segment.id, health.segment.liveBytes, spare, false);
 	}
 
 	/** A check that finds damage again is no news: what is beyond recovery would be looked at for ever. */
@@ -337,45 +349,54 @@ export class Healer {
 	}
 
 	#enlist(health: SegmentHealth, list: HealList, totals: Totals): void {
-		const { segment, full, leaving, lost, fragments } = health;
+		const { segment, full, leaving, lost } = health;
 		if (lost) this.#foundLost(health, totals);
-		else if (this.#core.platform.simulation?.planted("healing-forgotten")) return;
-		else if (!full || leaving > 0) {
-			const spare = fragments.filter((one) => one.state === "ok").length - segment.dataShards;
-			list.add(segment.id, segment.liveBytes, spare, full);
-		}
+		else if (this.#core.platform.simulation?.planted("healing-forgotten") || (full && leaving === 0)) return;
+		else if (this.#isHopeless(health)) this.#count(health, totals);
+		else list.add(segment.id, segment.liveBytes, spareOf(health), full);
+	}
+
+	/** Nothing can be bettered with the disks that there are now. */
+	#isHopeless(health: SegmentHealth): boolean {
+		const outlook = this.#core.store.outlook(health);
+		return outlook === "no-disk" || (outlook === "awaited" && this.#asked === 0);
 	}
 
 	/** As it is now, when its turn has come. Answers the live bytes of what was rebuilt. */
-	async #healNumber(id: number, checked: SegmentHealth | undefined, totals: Totals): Promise<number> {
-		const before = totals.rebuiltBytes;
+	async #healNumber(id: number, suspects: Suspects, totals: Totals): Promise<number> {
 		const segment = await this.#core.view((tx) => tx.get(segmentRecord, id));
-		if (segment === undefined) return 0;
-		const isAsChecked = checked !== undefined && samePlaces(checked.segment.fragments, segment.fragments);
-		const health = isAsChecked ? checked : this.#core.store.assess(segment);
-		if (health.lost) this.#foundLost(health, totals);
-		else if (!health.full || health.leaving > 0) await this.#healOne(health, totals, this.#asked === 0);
-		return totals.rebuiltBytes - before;
+		const isSuspected = suspects.has(id);
+		const health = segment === undefined ? undefined : isSuspected ? await this.#checkDamaged(id) : this.#core.store.assess(segment);
+		const isWhole = health?.full === true && health.leaving === 0;
+		let rebuiltBytes = 0;
+		if (health?.lost) this.#foundLost(health, totals);
+		else if (health !== undefined && !isWhole) rebuiltBytes = await this.#healOne(health, totals, this.#asked === 0);
+		if (isSuspected && (health === undefined || isWhole || rebuiltBytes > 0)) suspects.delete(id);
+		else if (isSuspected && health !== undefined) suspects.set(id, spareOf(health));
+		return rebuiltBytes;
 	}
 
-	async #healOne(health: SegmentHealth, totals: Totals, patient: boolean): Promise<void> {
+	/** Answers the live bytes of what was rebuilt. */
+	async #healOne(health: SegmentHealth, totals: Totals, patient: boolean): Promise<number> {
 		const { segment } = health;
 		await this.#core.packed(segment.id);
 		const unpin = this.#core.store.pin(segment.id);
 		let retired: { readonly places: readonly FragmentPlace[]; readonly position: number } | undefined;
+		let rebuiltBytes = 0;
 		try {
-			if (!(await isCurrent(this.#core, segment))) return;
+			if (!(await isCurrent(this.#core, segment))) return 0;
 			const rebuilt = await this.#core.store.rebuild(health, { patient });
 			if (rebuilt === undefined) {
 				this.#count(health, totals);
-				return;
+				return 0;
 			}
 			const position = await commitRebuilt(this.#core, segment, rebuilt);
-			if (position === undefined) return;
+			if (position === undefined) return 0;
 			retired = { places: rebuilt.retired, position };
 			await this.#core.engine.durable(position);
 			totals.rebuiltSegments++;
-			totals.rebuiltBytes += segment.liveBytes;
+			rebuiltBytes = segment.liveBytes;
+			totals.rebuiltBytes += rebuiltBytes;
 			const after = this.#core.store.assess(rebuilt.segment);
 			// What comes next for it may need the room that this step gives.
 			if (this.#count(after, totals)) this.#again = this.#lookAtAll = true;
@@ -386,6 +407,7 @@ export class Healer {
 			unpin();
 		}
 		if (retired !== undefined) await this.#core.retire(retired.places, segment, retired.position);
+		return rebuiltBytes;
 	}
 
 	#foundLost(health: SegmentHealth, totals: Totals): void {
@@ -439,6 +461,11 @@ export class Healer {
 		await this.#run?.catch(() => {});
 		if (this.#doneBytes > 0 && this.#care.now.healing !== undefined) await this.#save(false);
 	}
+}
+
+/** How many more fragments may go before it is lost. */
+function spareOf({ segment, fragments }: SegmentHealth): number {
+	return fragments.filter((one) => one.state === "ok").length - segment.dataShards;
 }
 
 /** What died while its turn came has given its places back: reading them would find damage where there is none. */

@@ -90,7 +90,8 @@ export async function preview(core: Core, healer: Healer, { segments, payloadByt
 	}
 	const took = (clock.monotonicMs() - startMs) / 1000;
 	const share = Math.max(segments / read, payloadBytes / Math.max(1, readBytes));
-	return { ...about, seconds: Math.ceil((2 * took * share) / limits.healsAtOnce), basis: "sampled" };
+	const rests = 1 + healer.status.tranquility;
+	return { ...about, seconds: Math.ceil((2 * took * share * rests) / limits.healsAtOnce), basis: "sampled" };
 }
 
 /** Disk by disk; new ones by their place. */
