@@ -6,6 +6,7 @@
  *     matter.
  *  R2 A read that can be answered without a disk is not held up by that disk for longer than limits.hedgeMs.
  *  R3 What fails is what was asked for: damage in other blocks of a window that is beyond recovery takes nothing with it.
+ *  R4 What has enough good shards at each of its blocks can be read, be they different ones at each.
  */
 import { assert } from "../base/assert.ts";
 import { allSettledOrThrow } from "../base/async.ts";
@@ -90,7 +91,7 @@ export class SegmentReader {
 			);
 			const run = { segment, index, from: alignDown(at - start, blockBytes), to: alignUp(end - start, blockBytes), uncached: true };
 			try {
-				(await this.#fetch(run)).release();
+				(await this.#fetch(run).catch((error: unknown) => this.#byBlocks(run, error))).release();
 			} catch (error) {
 				if (isFsError(error, "EIO")) return false;
 				throw error;
@@ -150,7 +151,7 @@ export class SegmentReader {
 		if (flight.users === 0) answer.release();
 	}
 
-	/** R3: after a read of whole windows found them lost, the blocks of [from, to) alone. */
+	/** R3: after a read of whole windows found them lost, the blocks of [from, to) alone; and if they are lost too, each of them by itself. */
 	async #narrower(
 		segment: Segment,
 		index: number,
@@ -161,8 +162,22 @@ export class SegmentReader {
 		error: unknown,
 	): Promise<void> {
 		const run = { segment, index, from: alignDown(from, blockBytes), to: alignUp(to, blockBytes) };
-		if (!isFsError(error, "EIO") || run.to - run.from >= failed.lengthBytes) throw error;
-		await this.#land({ from: run.from, lengthBytes: run.to - run.from, answer: this.#fetch(run), users: 0 }, use);
+		if (!isFsError(error, "EIO")) throw error;
+		const narrower = run.to - run.from < failed.lengthBytes;
+		const answer = narrower ? this.#fetch(run).catch((again: unknown) => this.#byBlocks(run, again)) : this.#byBlocks(run, error);
+		await this.#land({ from: run.from, lengthBytes: run.to - run.from, answer, users: 0 }, use);
+	}
+
+	/** R4: one block after the other, of a run that is lost as a whole. @throws `error`, if it is of one block; EIO of the first block that is lost. */
+	async #byBlocks(run: Run, error: unknown): Promise<Answer> {
+		if (!isFsError(error, "EIO") || run.to - run.from <= blockBytes) throw error;
+		const bytes = new Uint8Array(run.to - run.from);
+		for (let from = run.from; from < run.to; from += blockBytes) {
+			const block = await this.#fetch({ ...run, from, to: from + blockBytes });
+			bytes.set(block.bytes, from - run.from);
+			block.release();
+		}
+		return { bytes, decoded: true, release: () => {} };
 	}
 
 	/** Starts one read for the windows [first, end), which are kept when it comes back. */

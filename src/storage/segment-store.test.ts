@@ -96,6 +96,31 @@ describe("segment store: reading", () => {
 		});
 	});
 
+	it("gives all of a segment of which more shards are damaged than may be lost, but each block of fewer", async () => {
+		const lab = new Lab({ store: { cacheBytes: 0 } });
+		await lab.run(async () => {
+			let store = await lab.boot();
+			const payload = payloadOf(4 * 131_072, 8);
+			const segment = await store.write(1, payload, rs42, 1);
+			store = await lab.restart([segment]);
+			const blockAt = (index: number): number => headerLength(segment.shardBytes) + (3 + 2 * index) * 4096 + 77;
+			for (const index of [0, 1, 2, 4]) lab.damage(segment, index, blockAt(index));
+			assert.equal((await store.check(segment)).lost, true);
+			for (const [offset, length] of [
+				[0, payload.length],
+				[4096, 100_000],
+				[100, 131_072],
+			] as const) {
+				sameBytes(await store.read(segment, offset, length), payload.subarray(offset, offset + length), `[${offset}, +${length})`);
+			}
+			assert.equal(await store.isOnDisk(segment, 0, payload.length), true);
+			lab.damage(segment, 5, blockAt(0));
+			lab.damage(segment, 3, blockAt(0));
+			assert.equal(await store.isOnDisk(segment, 0, payload.length), false);
+			assert.equal(await codeOf(store.read(segment, 0, payload.length)), "EIO storage.lost");
+		});
+	});
+
 	it("needs no header of what it has written itself, and still believes no block that is not right", async () => {
 		const lab = new Lab({ store: { cacheBytes: 0 } });
 		await lab.run(async () => {

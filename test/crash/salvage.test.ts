@@ -2,8 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FsError } from "../../src/base/errors.ts";
+import type { Segment } from "../../src/records/interface.ts";
+import { segmentRecord } from "../../src/records/kinds.ts";
+import { headerLength } from "../../src/storage/fragment.ts";
+import { withEngine } from "../support/recount.ts";
 import { BadWorld } from "./bad-world.ts";
-import { caller, diskPaths, pattern } from "./scenario.ts";
+import { caller, diskPaths, pattern, simMemory } from "./scenario.ts";
 
 const block = 4096;
 
@@ -75,4 +79,47 @@ test("what still can be read survives two further losses; verify names the rest,
 			assert.equal(miscounted, 0, `seed ${seed}`);
 		});
 	}
+});
+
+/** All segments of a volume that is not mounted. */
+async function segmentsOf(bad: BadWorld): Promise<Segment[]> {
+	const { tag } = segmentRecord;
+	return await withEngine(bad.world.node().boot(), diskPaths, simMemory, async (engine) => {
+		const found = await engine.range({ start: tag, end: String.fromCharCode(tag.charCodeAt(0) + 1), limit: 1000 });
+		return found.map(({ key, value }) => segmentRecord.decode(value, key));
+	});
+}
+
+/** One block of each fragment, another one on each disk. Answers in how many segments there are as many blocks as fragments. */
+function spoilOneBlockEach(bad: BadWorld, segments: readonly Segment[]): number {
+	let spoilt = 0;
+	for (const segment of segments) {
+		if (segment.shardBytes < segment.fragments.length * block) continue;
+		spoilt++;
+		for (const { disk, pack, offset, index } of segment.fragments) {
+			const at = offset + headerLength(segment.shardBytes) + index * block + 9;
+			bad.world.corrupt(`/d${disk}`, `pack/${String(pack).padStart(8, "0")}`, at, 5);
+		}
+	}
+	return spoilt;
+}
+
+test("all fragments of a segment are damaged, each at another place: nothing is lost, and all of it is made whole", async () => {
+	const bad = await BadWorld.make(41);
+	await bad.run(async () => {
+		await bad.mount();
+		await bad.write("big", 500_000);
+		await bad.syncAll();
+		await bad.volume.shutdown();
+		assert.ok(spoilOneBlockEach(bad, await segmentsOf(bad)) > 0);
+		await bad.mount();
+		await bad.read("big");
+		const found = await bad.volume.verify({ dryRun: true, lost: true }, () => {});
+		assert.ok(found.corrupt > 2);
+		assert.deepEqual([found.unrecoverable, found.lostPaths], [0, []]);
+		const mended = await bad.volume.verify({ dryRun: false, lost: true }, () => {});
+		assert.deepEqual([mended.unrecoverable, mended.lostPaths, mended.repaired], [0, [], mended.corrupt + mended.missing]);
+		await bad.expectClean("verified again");
+		await bad.read("big");
+	});
 });

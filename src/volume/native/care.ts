@@ -1,6 +1,6 @@
 /** What the volume does by itself to keep its data whole, as the care record remembers it; and the look at one segment that all who care share. */
 import { Mutex } from "../../base/async.ts";
-import type { CareRecord } from "../../records/interface.ts";
+import type { CareRecord, Segment } from "../../records/interface.ts";
 import { careRecord } from "../../records/kinds.ts";
 import type { Core } from "./core.ts";
 import type { Healer } from "./healer.ts";
@@ -93,7 +93,19 @@ export async function examine(core: Core, healer: Healer, id: number, repair: bo
 		const bad = (after?.fragments ?? []).filter((one) => one.state !== "ok").length;
 		repaired = Math.max(0, corrupt + missing - bad);
 	}
-	// What it still gives is moved away; what is left of it then is lost.
-	const lost = health.lost && !(repair && (await healer.salvage(health)) === 0);
+	if (!health.lost) return { payloadBytes: health.segment.payloadBytes, fragments, corrupt, missing, repaired, lost: false };
+	// What it still gives is moved away: nothing of it is left then, or what is lost.
+	if (repair && (await healer.salvage(health)) === 0) repaired = corrupt + missing;
+	const lost = repaired === 0 && !(await givesAll(core, health.segment));
 	return { payloadBytes: health.segment.payloadBytes, fragments, corrupt, missing, repaired, lost };
+}
+
+/** More of its fragments are damaged than it can miss, but not at the same places. */
+async function givesAll(core: Core, segment: Segment): Promise<boolean> {
+	const unpin = core.store.pin(segment.id);
+	try {
+		return await core.store.isOnDisk(segment, 0, segment.payloadBytes);
+	} finally {
+		unpin();
+	}
 }
