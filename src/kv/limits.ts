@@ -59,8 +59,8 @@ export interface LocalLimits {
 	readonly spareFraction: number;
 	/** Taken in one call: a file system that has to write zeros for it is not held up for long. */
 	readonly spareStepBytes: number;
-	/** How often it is tried to take what is missing of it. */
-	readonly spareRetryMs: number;
+	/** How often disks that had no space are asked whether they have some, for spare space and for the metadata. */
+	readonly roomRetryMs: number;
 	/** Rounds of loading blocks for one read; each brings at least one block, unless a merge replaced runs meanwhile. */
 	readonly loadRounds: number;
 }
@@ -86,6 +86,6 @@ export const localLimits: LocalLimits = {
 	spareUnitBytes: 256 * 1024,
 	spareFraction: 64,
 	spareStepBytes: 8 * 1024 * 1024,
-	spareRetryMs: 60_000,
+	roomRetryMs: 5_000,
 	loadRounds: 100_000,
 };

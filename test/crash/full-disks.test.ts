@@ -67,7 +67,7 @@ describe("all disks are filled by other programs", () => {
 				assert.deepEqual((await volume.status()).metadataCopies, { wanted: 3, present: 3 });
 				fill(scene, false);
 				const whole = (await spareOf(scene))[0] as number;
-				await scene.world.sleep(130_000);
+				await scene.world.sleep(20_000);
 				for (const bytes of await spareOf(scene)) assert.ok(bytes > whole, "what was given up is taken again");
 				await volume.shutdown();
 			});

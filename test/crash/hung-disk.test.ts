@@ -1,10 +1,11 @@
-/** One disk of a mounted volume hangs in the kernel, and the daemon is killed while its thread waits there. The long suite plays the rest of such a day. */
+/** One disk of a mounted volume hangs in the kernel, or fails, and the daemon is killed while its thread waits there. The long suite plays the rest of such a day. */
 import assert from "node:assert/strict";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { cannotMount, execute, sleep, TestVolume } from "../support/cairn.ts";
 import { HangingDisk } from "../support/hanging-disk.ts";
+import { SyncedLoad } from "./synced-load.ts";
 
 const writeSynced =
 	'const fs = require("node:fs"); const fd = fs.openSync(process.argv[1], "w"); fs.writeSync(fd, "synced"); fs.fsyncSync(fd);';
@@ -102,6 +103,39 @@ describe("a disk that hangs", { skip: cannotMount() ?? false, concurrency: true 
 			assert.equal(readFileSync(join(volume.mountpoint, "synced"), "utf8"), "synced");
 		} finally {
 			await hanging?.answer();
+			await volume.close();
+		}
+	});
+
+	test("one whose fsync fails is done without, told with its reason, and nothing that was promised needs it (the long suite failing-disks plays the rest)", async () => {
+		let failing: HangingDisk | undefined;
+		const volume = await TestVolume.start({
+			disks: 3,
+			redundancy: "rs:2+1",
+			onFirstDisk: async (path) => {
+				const disk = await HangingDisk.on(path);
+				failing = disk;
+				return () => disk.close();
+			},
+		});
+		const load = new SyncedLoad(volume.mountpoint, 1, 2);
+		try {
+			assert.ok(failing);
+			await load.progress(20, () => volume.log());
+			await failing.fail("syncs");
+			await load.progress(60, () => volume.log());
+			await load.stop();
+			assert.deepEqual([...load.errors], [], volume.log());
+			await untilStates(volume, ["failed", "healthy", "healthy"]);
+			assert.match((await volume.try("disk", "show", volume.name, "d1")).stdout, /EIO/);
+			await volume.kill();
+			await execute("umount", ["-l", volume.mountpoint]);
+			volume.forgetMemory();
+			await volume.mount();
+			load.check("after a power cut");
+		} finally {
+			load.kill();
+			await failing?.answer();
 			await volume.close();
 		}
 	});

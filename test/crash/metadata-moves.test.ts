@@ -1,9 +1,10 @@
 /** Metadata that moves from disk to disk, as failures and full disks make it: found by the simulator. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { isFsError } from "../../src/base/errors.ts";
 import { inspectDisks } from "../../src/log/disk-set.ts";
 import { awayIn, BadWorld } from "./bad-world.ts";
-import { diskPaths } from "./scenario.ts";
+import { caller, diskPaths } from "./scenario.ts";
 
 async function metadataDisks(bad: BadWorld): Promise<string[]> {
 	return (await bad.volume.status()).disks.filter((disk) => disk.metadata).map((disk) => disk.path);
@@ -35,6 +36,102 @@ test("a move of the metadata that found no space at first ends with a checkpoint
 		bad.cut();
 		await bad.mount();
 		await bad.check("after a power cut", "durable");
+	});
+});
+
+/** Directories with long names, which need no space but the metadata's: `count` of them are more than the log's ring of 4 × 2.5 MiB takes. The last one is durable. */
+class Names {
+	readonly #bad: BadWorld;
+	#made = 0;
+
+	constructor(bad: BadWorld) {
+		this.#bad = bad;
+	}
+
+	async make(count: number): Promise<void> {
+		const { volume } = this.#bad;
+		for (let i = 0; i < count; i++) {
+			const { position } = await volume.makeDirectory(caller, volume.root, this.#name(this.#made), 0o755);
+			this.#made++;
+			if (i === count - 1) await volume.durable(position);
+		}
+	}
+
+	async check(): Promise<void> {
+		const { volume } = this.#bad;
+		for (let i = 0; i < this.#made; i++) await volume.lookup(caller, volume.root, this.#name(i));
+	}
+
+	#name(number: number): string {
+		return `${number}${"n".repeat(240)}`;
+	}
+}
+
+test("a metadata disk is lost and no other one has room: changes go on with a copy less, which is told, and it comes back by itself", async () => {
+	const bad = await BadWorld.make(9020);
+	await bad.run(async () => {
+		await bad.mount();
+		const names = new Names(bad);
+		const homes = await metadataDisks(bad);
+		for (const path of diskPaths) if (!homes.includes(path)) bad.world.full(path);
+		bad.world.wipe(homes[1] as string);
+		await bad.until("it is away", async () => awayIn(await bad.volume.status()).length === 1);
+		await names.make(10_000);
+		const short = await bad.volume.status();
+		assert.deepEqual(short.metadataCopies, { wanted: 3, present: 2 });
+		assert.equal(short.state, "degraded");
+		assert.ok(short.warnings.includes("metadata has 2 of 3 copies"), short.warnings.join("; "));
+		assert.deepEqual((await bad.volume.ledger()).metadataCopies, { wanted: 3, present: 2 });
+		const seen = await inspectDisks([homes[0] as string], { platform: bad.world.node().boot(), logger: bad.logger() });
+		assert.ok(seen.roster.logEpochs.length <= 2, "the log is cut meanwhile");
+		// As it is, over a power cut and an unmount.
+		bad.cut();
+		await bad.mount();
+		await names.check();
+		await names.make(3_000);
+		await bad.remount();
+		await names.check();
+		assert.deepEqual((await bad.volume.status()).metadataCopies, { wanted: 3, present: 2 });
+		for (const path of diskPaths) bad.world.full(path, false);
+		await bad.until("three copies", async () => (await bad.volume.status()).metadataCopies.present === 3);
+		// Each of the two that had it may go now.
+		bad.world.wipe(homes[0] as string);
+		await bad.until("two are away", async () => awayIn(await bad.volume.status()).length === 2);
+		await names.make(1_000);
+		await bad.until("three copies again", async () => (await bad.volume.status()).metadataCopies.present === 3);
+		bad.cut();
+		await bad.mount();
+		await names.check();
+	});
+});
+
+test("the last two disks with metadata are not made one because one of them is full", async () => {
+	const bad = await BadWorld.make(9021);
+	await bad.run(async () => {
+		await bad.mount();
+		const names = new Names(bad);
+		const homes = await metadataDisks(bad);
+		for (const path of diskPaths) if (!homes.includes(path)) bad.world.full(path);
+		bad.world.wipe(homes[1] as string);
+		await bad.until("it is away", async () => awayIn(await bad.volume.status()).length === 1);
+		bad.world.full(homes[0] as string);
+		let refused: unknown;
+		for (let round = 0; round < 40 && refused === undefined; round++) await names.make(1_000).catch((error: unknown) => (refused = error));
+		assert.ok(isFsError(refused, "ENOSPC"), String(refused));
+		assert.deepEqual((await bad.volume.status()).metadataCopies, { wanted: 3, present: 2 });
+		await bad.read("dir/a");
+		bad.world.full(homes[0] as string, false);
+		await bad.until("changes go on", () =>
+			names.make(1_000).then(
+				() => true,
+				() => false,
+			),
+		);
+		for (const path of diskPaths) bad.world.full(path, false);
+		await bad.until("three copies", async () => (await bad.volume.status()).metadataCopies.present === 3);
+		bad.cut();
+		await bad.mount();
+		await names.check();
 	});
 });
 

@@ -9,7 +9,7 @@ import { describe, test } from "node:test";
 import { cannotMount, execute, missingPrograms, must, sleep, TestVolume } from "../support/cairn.ts";
 import { contents } from "./kill-model.ts";
 
-const skip = cannotMount() ?? missingPrograms("mkfs.ext4", "e2fsck", "mount", "truncate") ?? false;
+const skip = cannotMount() ?? missingPrograms("mkfs.ext4", "e2fsck", "mount", "truncate", "python3", "dd") ?? false;
 
 class Files {
 	readonly #volume: TestVolume;
@@ -74,6 +74,13 @@ async function untilState(volume: TestVolume, disk: number, wanted: RegExp): Pro
 	}
 }
 
+async function untilCopies(wanted: string, copies: () => Promise<string>, volume: TestVolume): Promise<void> {
+	for (let i = 0; (await copies()) !== wanted; i++) {
+		assert.ok(i < 300, `${await copies()} copies of the metadata, not ${wanted}\n${volume.log()}`);
+		await sleep(200);
+	}
+}
+
 async function start(ext4MiB: number): Promise<{ volume: TestVolume; files: Files }> {
 	const volume = await TestVolume.start({ disks: 3, redundancy: "rs:2+1", ext4MiB });
 	return { volume, files: new Files(volume) };
@@ -131,6 +138,59 @@ describe("disks that refuse", { skip }, () => {
 			files.check();
 			assert.equal(files.put("after", 1_000_000), undefined, volume.log());
 			await volume.heal();
+		} finally {
+			await volume.close();
+		}
+	});
+
+	test("one with metadata breaks while no other one has room for it: changes go on with a copy less, and there are three again as soon as there is room", async () => {
+		const volume = await TestVolume.start({ disks: 5, redundancy: "rs:2+1", ext4MiB: 400 });
+		const files = new Files(volume);
+		const copies = async (): Promise<string> => {
+			const { wanted, present } = ((await volume.status()) as unknown as { metadataCopies: { wanted: number; present: number } })
+				.metadataCopies;
+			return `${present} of ${wanted}`;
+		};
+		try {
+			assert.equal(files.put("before", 3_000_000), undefined);
+			const { disks } = (await volume.status()) as unknown as { disks: { path: string; metadata: boolean }[] };
+			const [home = "", ...others] = disks.filter(({ metadata }) => metadata).map(({ path }) => path);
+			assert.equal(others.length, 2);
+			const full = disks.filter(({ metadata }) => !metadata).map(({ path }) => join(path, "somebody"));
+			for (const path of full) await execute("dd", ["if=/dev/zero", `of=${path}`, "bs=64k", "status=none"]);
+			await breakDown(home);
+			// More than the log's ring of 128 MiB takes: it goes on only when checkpoints do.
+			const names = `import os, sys
+for i in range(60000):
+    os.mkdir("%s/%d%s" % (sys.argv[1], i, "n" * 240))
+    if i % 1000 == 0:
+        fd = os.open(sys.argv[1], os.O_RDONLY); os.fsync(fd); os.close(fd)
+`;
+			const folder = join(volume.mountpoint, "names");
+			await must("mkdir", [folder]);
+			await must("python3", ["-c", names, folder], { timeoutMs: 1_200_000 });
+			await untilCopies("2 of 3", copies, volume);
+			const { stdout } = await volume.try("status", volume.name);
+			assert.match(stdout, /2 of 3 copies/);
+			assert.match((await volume.try("ledger", volume.name)).stdout, /2 of 3 copies/);
+			files.check();
+			await volume.kill();
+			await execute("umount", ["-l", volume.mountpoint]);
+			volume.forgetMemory();
+			await volume.mount();
+			assert.equal(readdirSync(folder).length, 60_000);
+			await untilCopies("2 of 3", copies, volume);
+			for (const path of full) rmSync(path);
+			await untilCopies("3 of 3", copies, volume);
+			files.check();
+			await volume.unmount();
+			await mendDisk(home);
+			await volume.mount();
+			await volume.heal();
+			const { corrupt, missing, unrecoverable } = await volume.verify();
+			assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0]);
+			assert.equal(readdirSync(folder).length, 60_000);
+			files.check();
 		} finally {
 			await volume.close();
 		}

@@ -1,4 +1,4 @@
-/** A directory that can be made to hang in the kernel: a FUSE file system of its own, in a process of its own, whose requests are read and then not answered. */
+/** A directory that can be made to hang in the kernel, or to fail: a FUSE file system of its own, in a process of its own, whose requests are read and then not answered, or answered EIO. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -7,6 +7,9 @@ const program = fileURLToPath(new URL("hanging-disk-server.js", import.meta.url)
 
 /** Which requests hang: all, or only those that make files durable. */
 export type Hanging = "everything" | "syncs";
+
+/** What fails: the next fsync of a file alone, everything that makes durable, or that and every write. */
+export type Failing = "one-sync" | "syncs" | "writes";
 
 export class HangingDisk {
 	readonly #server: ChildProcess;
@@ -30,7 +33,11 @@ export class HangingDisk {
 		await this.#tell(what);
 	}
 
-	/** Everything is answered, what waits too. */
+	async fail(what: Failing): Promise<void> {
+		await this.#tell(`fail-${what}`);
+	}
+
+	/** Everything is answered and works, what waits too. */
 	async answer(): Promise<void> {
 		await this.#tell("answer");
 	}

@@ -195,8 +195,8 @@ export class LocalEngine implements Engine {
 	#merging: Promise<void> | undefined;
 	#moving: Promise<void> | undefined;
 	#moveWanted = false;
-	#taking: Promise<void> | undefined;
-	#cancelTaking: () => void = () => {};
+	#looking: Promise<void> | undefined;
+	#cancelLook: () => void = () => {};
 	#closing: Promise<void> | undefined;
 	#stopped = false;
 	#stopListening: () => void = () => {};
@@ -239,7 +239,7 @@ export class LocalEngine implements Engine {
 		}
 		this.#mergeSoon();
 		if (!this.#store.complete) this.#moveSoon();
-		this.#takeSpare();
+		this.#lookForRoom();
 	}
 
 	get position(): Position {
@@ -581,6 +581,7 @@ export class LocalEngine implements Engine {
 	async #moveAll(): Promise<void> {
 		while (this.#moveWanted && !this.#stopped && !this.broken) {
 			this.#moveWanted = false;
+			const knownFull = this.#store.fullDisks;
 			try {
 				await this.#store.relocate();
 				// There is space now, or the checkpoint will say so again: what an earlier try found must not keep it from being made.
@@ -589,20 +590,28 @@ export class LocalEngine implements Engine {
 				this.#changed.notifyAll();
 				if (await this.#checkpoint()) await this.#cut();
 			} catch (error) {
-				this.#moveMayHelp = false;
 				this.#moveWanted = true;
-				await this.#troubled("moving metadata to other disks", error, true);
+				// Each disk that turns out to be full is left out of the next attempt, which comes at once: whoever writes waits for it.
+				this.#moveMayHelp = isFsError(error, "ENOSPC") && this.#store.fullDisks > knownFull;
+				if (!this.#moveMayHelp) await this.#troubled("moving metadata to other disks", error, !this.#store.complete);
+				else this.#parts.logger.warn(`no room for the metadata: ${(error as FsError).message}`);
 			}
 		}
 	}
 
 	/** Again and again: homes change, and disks that are full now have room later. */
-	#takeSpare(): void {
+	#lookForRoom(): void {
 		if (this.#stopped) return;
-		this.#taking ??= this.#store.spare.take(this.#store.homes).then(() => {
-			this.#taking = undefined;
-			this.#cancelTaking = this.#stopped ? () => {} : this.#parts.clock.after(this.#limits.spareRetryMs, () => this.#takeSpare());
+		this.#looking ??= this.#lookForRoomNow().finally(() => {
+			this.#looking = undefined;
+			this.#cancelLook = this.#stopped ? () => {} : this.#parts.clock.after(this.#limits.roomRetryMs, () => this.#lookForRoom());
 		});
+	}
+
+	async #lookForRoomNow(): Promise<void> {
+		await this.#store.lookForRoom();
+		if (!this.#store.complete) this.#moveSoon();
+		await this.#store.spare.take(this.#store.homes);
 	}
 
 	// ── upkeep ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -681,9 +690,9 @@ export class LocalEngine implements Engine {
 			this.#stopped = true;
 			this.#store.stop();
 			this.#stopListening();
-			this.#cancelTaking();
+			this.#cancelLook();
 			this.#changed.notifyAll();
-			await Promise.allSettled([this.#flushing, this.#merging, this.#moving, this.#taking]);
+			await Promise.allSettled([this.#flushing, this.#merging, this.#moving, this.#looking]);
 			await Promise.allSettled([this.#store.close(), this.#log.close()]).then((results) => {
 				for (const result of results) if (result.status === "rejected") throw result.reason;
 			});

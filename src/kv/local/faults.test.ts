@@ -317,7 +317,7 @@ test("a manifest that finds no space fails the flush, not the engine: writers ar
 	const { at, mounted, known } = await filled(3);
 	const isManifest = (name: string): boolean => name === "kv/manifest";
 	const { generation } = mounted.engine.statistics;
-	at.world.disk("/d2").starve(isManifest);
+	for (const path of ["/d2", "/d3"]) at.world.disk(path).starve(isManifest);
 	const commit = { expect: [], puts: [["w", new Uint8Array(300)] as const], deletes: [] };
 	let refusal: unknown;
 	await at.world.run(async () => {
@@ -332,7 +332,7 @@ test("a manifest that finds no space fails the flush, not the engine: writers ar
 	// A clean end names it in the roster, and the next mount refuses without it.
 	assert.equal(mounted.engine.statistics.generation, generation);
 	assert.equal((await at.world.run(mounted.engine.read(["w"])))[0]?.value.length, 300);
-	at.world.heal("/d2");
+	for (const path of ["/d2", "/d3"]) at.world.heal(path);
 	await at.world.advance(5_000);
 	await at.world.run(mounted.engine.commit({ expect: [], puts: [], deletes: ["w"] }));
 	await at.world.run(commitSome(mounted.engine, seed, known, 90));
@@ -341,6 +341,21 @@ test("a manifest that finds no space fails the flush, not the engine: writers ar
 	assert.equal(await at.world.run(stateOf(again.engine, seed, "after the manifest found no space")), 90);
 	for (const id of again.engine.members)
 		assert.equal(runFilesOn(at, pathOf(id)).length, again.engine.statistics.runs, "no run is left over");
+	at.node.powerCut();
+});
+
+test("metadata leaves one of three disks whose manifest finds no space, and comes back when it does", async () => {
+	const { at, mounted, known } = await filled(3);
+	at.world.disk("/d2").starve((name) => name === "kv/manifest");
+	await at.world.run(commitSome(mounted.engine, seed, known, 90));
+	await until(at, "two copies", () => mounted.engine.copies === 2);
+	await at.world.run(commitSome(mounted.engine, seed, known, 120));
+	at.world.heal("/d2");
+	await until(at, "three copies", () => mounted.engine.copies === 3);
+	await at.world.run(mounted.engine.durable(mounted.engine.position));
+	at.node.powerCut();
+	const again = await at.world.run(mountSmall(at));
+	assert.equal(await at.world.run(stateOf(again.engine, seed, "with three copies again")), 120);
 	at.node.powerCut();
 });
 

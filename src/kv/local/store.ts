@@ -27,7 +27,7 @@ import { ManifestFile, manifestFileName, readManifestSlots, type SlotsFound } fr
 import type { BlockSource, Run, RunWriter } from "./run.ts";
 import { blockFromSection, runFileName, runIdOf } from "./run.ts";
 import { type MendReport, RunFiles } from "./run-files.ts";
-import { spareFileName, SpareSpace } from "./spare.ts";
+import { spareBytes, spareFileName, SpareSpace } from "./spare.ts";
 import type { Wanted } from "./read-view.ts";
 
 export interface StoreModules {
@@ -231,13 +231,35 @@ export class RunStore {
 		}
 	}
 
-	/** Where the metadata should be: a disk without space gives its place to one that has some, as long as there are enough. */
+	/**
+	 * Where the metadata should be: a disk without space gives its place to one that has some. Where there is none, one copy less (which is told) is better than no change of anything; where even that cannot be had, what is
+	 * there stays, and changes have to wait for space.
+	 */
 	#wantedHomes(): readonly DiskId[] {
 		const all = this.#modules.chooseMembers();
 		if (this.#full.size === 0) return all;
 		const roomy = this.#modules.chooseMembers(this.#full);
-		if (roomy.length >= all.length) return roomy;
-		return this.#writableHomes().length >= all.length ? this.#homes : all;
+		const enough = enoughOf(all);
+		if (roomy.length >= enough) return roomy;
+		return this.#writableHomes().length >= enough ? this.#homes : all;
+	}
+
+	/** How many disks are known to have no space. */
+	get fullDisks(): number {
+		return this.#full.size;
+	}
+
+	/** Disks that had no space and have some now may be homes again: for all of the metadata and twice what is spare, or it would go back and forth. */
+	async lookForRoom(): Promise<void> {
+		const { disks, limits } = this.#modules;
+		const runsBytes = this.#runs.reduce((sum, run) => sum + run.info.bytes, 0);
+		const neededBytes = runsBytes + 2 * spareBytes(limits, disks.roster.config);
+		for (const id of [...this.#full]) {
+			const disk = disks.writable(id);
+			const space = await disk?.space().catch(() => undefined);
+			// One that is away is looked at when it is back.
+			if (disk === undefined || (space !== undefined && space.freeBytes >= neededBytes)) this.#full.delete(id);
+		}
 	}
 
 	/** Removes what no manifest names: after a crash, and on disks that are homes no more. */
@@ -348,7 +370,7 @@ export class RunStore {
 		if (all.length === 0) throw noHomes(undefined);
 		// One copy less is better than no mount: what is missing is copied when there is space, and told meanwhile.
 		const roomy = all.filter((id) => !this.#full.has(id));
-		const wanted = roomy.length >= Math.max(1, all.length - 1) ? roomy : all;
+		const wanted = roomy.length >= Math.max(1, this.#modules.chooseMembers().length - 1) ? roomy : all;
 		for (const id of wanted) if (!this.#homes.includes(id) && !this.#holders.includes(id)) await this.#prepareHome(id);
 		this.#homes = wanted;
 	}
@@ -778,6 +800,9 @@ export class RunStore {
 		return error;
 	}
 }
+
+/** Copies of the metadata that changes are taken with where no disk is left for one more: two at least, or the next loss would take everything. */
+const enoughOf = (all: readonly DiskId[]): number => Math.max(Math.min(2, all.length), all.length - 1);
 
 /** What a home has beside runs. */
 const otherFiles: ReadonlySet<string> = new Set([manifestFileName, spareFileName]);

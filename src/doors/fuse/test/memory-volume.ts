@@ -60,6 +60,8 @@ export class MemoryVolume implements Volume {
 	readonly calls: string[] = [];
 	/** Thrown by the next call of the method named, once. */
 	readonly faults = new Map<string, unknown>();
+	/** Thrown by every call of the method named. */
+	readonly failing = new Map<string, unknown>();
 	/** Set to make calls of a method wait. */
 	readonly gates = new Map<string, Promise<void>>();
 	readonly open_ = new Map<HandleId, Node>();
@@ -108,7 +110,7 @@ export class MemoryVolume implements Volume {
 		if (this.calls.length > 100_000) this.calls.length = 0;
 		const gate = this.gates.get(method);
 		if (gate !== undefined) await gate;
-		const fault = this.faults.get(method);
+		const fault = this.faults.get(method) ?? this.failing.get(method);
 		if (fault === undefined) return;
 		this.faults.delete(method);
 		throw fault;
