@@ -8,7 +8,13 @@ import { ReplyWriter, direntLength, encodeDirent, encodeEntry, entryOutBytes, ou
 /** A name of average length; only sets how many entries are asked for. */
 const usualNameBytes = 16;
 
-/** Fills a reply of at most `sizeBytes` of entries behind `after`; an empty one is the end. */
+export interface DirectoryReply {
+	readonly writer: ReplyWriter;
+	/** When it was sent. */
+	readonly release: () => void;
+}
+
+/** Fills a reply of at most `sizeBytes` of entries behind `after`; an empty one is the end. Programs ask for much and most directories are small: the memory is used again. */
 export async function readDirectory(
 	door: Door,
 	caller: Caller,
@@ -16,19 +22,26 @@ export async function readDirectory(
 	after: number,
 	sizeBytes: number,
 	plus: boolean,
-): Promise<ReplyWriter> {
-	const w = new ReplyWriter(outHeaderBytes + Math.min(sizeBytes, maxDirectoryReplyBytes));
+): Promise<DirectoryReply> {
+	const capacityBytes = outHeaderBytes + Math.min(sizeBytes, maxDirectoryReplyBytes);
+	const lent = door.readBuffers.take(capacityBytes);
+	const writer = new ReplyWriter(lent?.bytes ?? capacityBytes);
+	await fill(door, caller, node, after, writer, plus);
+	return { writer, release: () => lent?.release() };
+}
+
+async function fill(door: Door, caller: Caller, node: NodeRef, after: number, w: ReplyWriter, plus: boolean): Promise<void> {
 	let cookie = after;
 	for (;;) {
 		const limit = Math.min(maxDirectoryBatch, Math.ceil(w.room / direntLength(usualNameBytes, plus)) + 1);
 		const items =
 			door.now?.readDirectory(caller, node, cookie, limit, plus) ?? (await door.volume.readDirectory(caller, node, cookie, limit, plus));
 		for (const item of items) {
-			if (direntLength(item.name.length, plus) > w.room) return w;
+			if (direntLength(item.name.length, plus) > w.room) return;
 			encodeItem(door, w, item, plus);
 			cookie = item.cookie;
 		}
-		if (items.length < limit || w.room < direntLength(1, plus)) return w;
+		if (items.length < limit || w.room < direntLength(1, plus)) return;
 	}
 }
 

@@ -792,8 +792,9 @@ async function handleReaddir(door: Door, header: RequestHeader, r: RequestReader
 	const { offset, size } = decodeRead(r);
 	if (!Number.isSafeInteger(offset)) throw refused("EINVAL", "cookie", "a directory position beyond 2^53 was never given out");
 	const ref = node(door, header.nodeid);
-	const reply = await readDirectory(door, callerOf(door, header), ref, offset, size, plus);
-	door.reply(header, reply.finish(header, 0), undefined);
+	const { writer, release } = await readDirectory(door, callerOf(door, header), ref, offset, size, plus);
+	door.reply(header, writer.finish(header, 0), undefined);
+	release();
 }
 
 async function handleFsyncdir(door: Door, header: RequestHeader): Promise<void> {

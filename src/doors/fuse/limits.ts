@@ -31,7 +31,7 @@ export const maxConcurrentRequests = 512;
  */
 export const maxBytesInFlight = 32 << 20;
 
-/** Buffers for the answers to READs of this size or more are used again; so many bytes of free ones are kept. */
+/** Buffers for the answers to READs and READDIRs of this size or more are used again; so many bytes of free ones are kept. */
 export const pooledReadBytes = 32 << 10;
 export const keptReadBytes = 8 << 20;
 

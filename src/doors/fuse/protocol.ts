@@ -663,9 +663,10 @@ export class ReplyWriter {
 	readonly #view: DataView;
 	at = outHeaderBytes;
 
-	constructor(capacityBytes: number) {
-		this.bytes = new Uint8Array(capacityBytes);
-		this.#view = new DataView(this.bytes.buffer);
+	/** Memory of its own of so many bytes, or memory that is lent to it, with whatever is in it. */
+	constructor(room: number | Uint8Array) {
+		this.bytes = typeof room === "number" ? new Uint8Array(room) : room;
+		this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
 	}
 
 	get room(): number {

@@ -7,6 +7,7 @@
  *  F3 Every error of a disk is reported to the disk set; a disk without space is an error of the whole write (ENOSPC), never of the disk.
  */
 import { assert } from "../../base/assert.ts";
+import { BufferPool, type Lent } from "../../base/buffer-pool.ts";
 import { concatBytes } from "../../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
@@ -43,6 +44,8 @@ export class RunFiles {
 	readonly #open = new Map<string, OpenFile>();
 	/** Offsets of bad pieces that were reported, by file. */
 	readonly #knownDamage = new Map<string, Set<number>>();
+	/** Memory that runs are written from: of a flush, and of a merge beside it. */
+	readonly chunks: BufferPool;
 	/** Bad pieces found since the start, by reads and checks alike. */
 	corruptPieces = 0;
 	/** Called when a copy turned out damaged. */
@@ -50,6 +53,7 @@ export class RunFiles {
 
 	constructor(modules: RunFilesModules) {
 		this.#modules = modules;
+		this.chunks = new BufferPool({ fromBytes: 1, keptBytes: keptChunks * modules.limits.chunkBytes, shared: true });
 	}
 
 	// ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -411,6 +415,9 @@ export class RunFiles {
 	}
 }
 
+/** Two of a chunk and what it exceeds a chunk by, each rounded up to a power of two. */
+const keptChunks = 4;
+
 /** Writes to several disks at once; goes on without those that fail. */
 class MirrorSink implements RunSink {
 	readonly #files: RunFiles;
@@ -427,8 +434,18 @@ class MirrorSink implements RunSink {
 		return this.#onAll((id) => this.#files.createEmpty(this.#runId, id));
 	}
 
-	write(offset: number, parts: readonly Uint8Array[]): Promise<void> {
-		return this.#onAll((id) => this.#files.writeAt(this.#runId, id, offset, parts));
+	/** From memory that all disks' threads share: each would be sent a copy of its own otherwise. */
+	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {
+		const { bytes, release } = this.#files.chunks.take(parts.reduce((sum, part) => sum + part.length, 0)) as Lent;
+		let at = 0;
+		for (const part of parts) {
+			bytes.set(part, at);
+			at += part.length;
+		}
+		const wasLive = this.live.length;
+		await this.#onAll((id) => this.#files.writeAt(this.#runId, id, offset, [bytes]));
+		// A disk that did not answer in time may still be writing from it.
+		if (this.live.length === wasLive) release();
 	}
 
 	sync(): Promise<void> {
