@@ -16,7 +16,7 @@ EXPORT { Export_Id = 1; Path = $dir; Pseudo = /export; Protocols = 3; Transports
 LOG { Default_Log_Level = EVENT; }
 C
   # A /run of its own: the machine's rpcbind, if there is one, is not meant.
-  nsenter --net="/run/netns/$netns" unshare --mount --propagation private setsid sh -c '
+  nsenter --net="/run/netns/$netns" unshare --mount --propagation slave setsid sh -c '
     mount -t tmpfs tmpfs /run && mkdir -p /run/ganesha /run/dbus && rpcbind -f -w >/dev/null 2>&1 & sleep 1
     echo $! >"$0/rpcbind.pid"
     exec ganesha.nfsd -F -f "$0/conf" -p "$0/pid" -L "$0/log" -N NIV_EVENT' "$state" >"$state/out" 2>&1 </dev/null &

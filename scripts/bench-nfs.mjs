@@ -2,7 +2,7 @@
 /**
  * Measures a volume (replicate:2 on two disks) through the NFS client of a Linux kernel, beside NFS-Ganesha over one plain disk, in one sitting: in turns, and the medians of all rounds.
  *
- *   npm run bench:nfs -- [--rounds N] [--mib N] [--files N] [--clients N] [--seconds S] [--dir DIR] [--json FILE] [--only cairn|ganesha] [--profile DIR]
+ *   npm run bench:nfs -- [--rounds N] [--mib N] [--files N] [--clients N] [--seconds S] [--dir DIR] [--json FILE] [--only cairn|ganesha]
  *
  * The client is a guest (lab/: `lab/build-image.sh` makes its image). All disks are ext4 on loop devices, past the page cache, in one folder; Ganesha's is mounted with `sync`, so that its replies about names are stable as Cairn's are.
  * Needs root, FUSE and Debian's nfs-ganesha-vfs (installed by bench/peer-ganesha.sh where it is missing). Figures are ratios to trust, not absolutes.
@@ -25,7 +25,6 @@ const { values: options } = parseArgs({
 		seconds: { type: "string", default: "3" },
 		only: { type: "string" },
 		json: { type: "string" },
-		profile: { type: "string" },
 	},
 });
 
@@ -39,10 +38,7 @@ const undo = [];
 const run = (program, words, more = {}) =>
 	execFileSync(program, words, { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 26, ...more });
 const machine = (...words) => run(join(root, "lab/vm.sh"), words, { env: lab });
-const inNetwork = (...words) =>
-	run("nsenter", [`--net=/run/netns/${network}`, ...words], {
-		env: { ...process.env, CAIRN_HOME: home, ...(options.profile ? { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${options.profile}` } : {}) },
-	});
+const inNetwork = (...words) => run("nsenter", [`--net=/run/netns/${network}`, ...words], { env: { ...process.env, CAIRN_HOME: home } });
 const cairn = (...words) => inNetwork(process.execPath, join(root, "dist/src/cli/main.js"), ...words);
 
 function disk(name, mountOptions) {

@@ -50,7 +50,10 @@ function encodeItem(door: Door, w: ReplyWriter, item: DirectoryItem, plus: boole
 		// An entry with attributes counts as looked up; "." and "..", and a node that went away meanwhile, come without (node 0).
 		const known = item.name === "." || item.name === ".." ? undefined : item.attributes;
 		if (known === undefined) w.zeros(entryOutBytes);
-		else encodeEntry(w, known, { entryMs: door.entryMs, attributeMs: attributeValidity(door, known.ino) }, preferredIoBytes);
+		else {
+			encodeEntry(w, known, { entryMs: door.entryMs, attributeMs: attributeValidity(door, known.ino) }, preferredIoBytes);
+			door.known.told(known.ino);
+		}
 	}
 	encodeDirent(w, { ino: item.ino, cookie: item.cookie, type: item.type, name: item.name });
 }

@@ -4,6 +4,7 @@ import type { FsError } from "../../base/errors.ts";
 import type { Clock } from "../../platform/interface.ts";
 import type { Attributes, Changed, HandleId, Ino, Volume, VolumeNow } from "../../volume/interface.ts";
 import type { BoundedMap } from "./bounded-map.ts";
+import type { KnownNodes } from "./known-nodes.ts";
 import { recentAttributeMs, recentWriteMs } from "./limits.ts";
 import type { ReplyWriter, RequestHeader } from "./protocol.ts";
 
@@ -51,6 +52,7 @@ export interface Door {
 	/** Requests that wait for locks, by their number (session.ts `keyOfHeader`); they are answered at the end of the connection. */
 	readonly lockWaits: Map<string, RequestHeader>;
 	readonly readBuffers: BufferPool;
+	readonly known: KnownNodes;
 	readonly removed: BoundedMap<Ino, Attributes>;
 	/** When a file was last written, monotonic ms. */
 	readonly recentWrites: BoundedMap<Ino, number>;

@@ -221,6 +221,7 @@ function sendError(door: Door, header: RequestHeader, errno: number): void {
 function sendEntry(door: Door, header: RequestHeader, attributes: Attributes): void {
 	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
 	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
+	door.known.told(attributes.ino);
 	door.reply(header, door.out.finish(header, 0), undefined);
 }
 
@@ -589,6 +590,7 @@ function sendCreated(door: Door, header: RequestHeader, opened: Opened, flags: n
 	const { attributes } = opened;
 	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
 	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
+	door.known.told(attributes.ino);
 	encodeOpenOut(door.out, opened.handle, openReplyFlags(door, flags));
 	door.reply(header, door.out.finish(header, 0), undefined);
 }

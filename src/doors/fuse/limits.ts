@@ -86,3 +86,6 @@ export const maxLogSites = 256;
 
 /** How long a hand-over to another process waits for requests in flight: programs wait as long for theirs, and a disk may hang. */
 export const detachMs = 20_000;
+
+/** Counters of the nodes that the kernel may know (256 KiB): a prime number, so that runs of inode numbers spread. With many more known nodes than counters the kernel is told of every change, as it would be without them. */
+export const knownNodeCounters = 65_521;

@@ -125,7 +125,10 @@ test("requests decode to what was encoded", () => {
 	});
 
 	const forget = body((w) => w.u32(2).u32(0).u64(4).u64(1).u64(5).u64(2));
-	assert.deepEqual(p.decodeBatchForget(new p.RequestReader(forget)), [4, 5]);
+	assert.deepEqual(p.decodeBatchForget(new p.RequestReader(forget)), [
+		{ node: 4, times: 1 },
+		{ node: 5, times: 2 },
+	]);
 	const old = body((w) => w.u32(7).u32(31).u32(131_072).u32(0xff));
 	assert.deepEqual(p.decodeInit(new p.RequestReader(old)), { major: 7, minor: 31, maxReadAhead: 131_072, flags: 0xff, flags2: 0 });
 });

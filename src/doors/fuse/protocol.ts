@@ -642,17 +642,23 @@ export function decodeIoctl(r: RequestReader): IoctlIn {
 	return { handle, command, input: r.raw(inputBytes) };
 }
 
-/** `struct fuse_forget_in` and `fuse_batch_forget_in`: the nodes let go of. */
-export function decodeBatchForget(r: RequestReader): number[] {
+/** A node that the kernel lets go of, and how many of the replies that named it. */
+export interface Forgotten {
+	readonly node: number;
+	readonly times: number;
+}
+
+/** `struct fuse_forget_in`: how many replies. */
+export const decodeForget = (r: RequestReader): number => r.u64();
+
+/** `struct fuse_batch_forget_in`. */
+export function decodeBatchForget(r: RequestReader): Forgotten[] {
 	const count = r.u32();
 	r.skip(4);
 	if (count * 16 > r.remaining) throw shortInput("BATCH_FORGET");
-	const nodes: number[] = [];
-	for (let i = 0; i < count; i++) {
-		nodes.push(r.u64());
-		r.skip(8);
-	}
-	return nodes;
+	const forgotten: Forgotten[] = [];
+	for (let i = 0; i < count; i++) forgotten.push({ node: r.u64(), times: r.u64() });
+	return forgotten;
 }
 
 // ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ import type { Clock } from "../../platform/interface.ts";
 import { maxConcurrentRequests, recentWriteMs } from "./limits.ts";
 import { errnoOf, fattr, fopen, initFlags, opcodes } from "./protocol.ts";
 import { serveFuse } from "./server.ts";
-import type { FuseServerOptions } from "./server.ts";
+import type { ForeignChange, FuseServerOptions } from "./server.ts";
 import { MemoryVolume } from "./test/memory-volume.ts";
 import { FakeChannel, body, name, request } from "./test/requests.ts";
 import type { Reply, RequestOptions } from "./test/requests.ts";
@@ -226,6 +226,33 @@ test("a removed node answers with its last attributes until the kernel forgets i
 		),
 	);
 	assert.equal((await bench.getattr(ino)).errno, errnoOf.ESTALE);
+	await bench.server.stop();
+});
+
+test("a change from elsewhere is told of what the kernel may know: what replies have named, what is being named, and the root", async () => {
+	const bench = await new Bench().init();
+	const ino = u64(await bench.send(opcodes.MKDIR, (w) => name(w.u32(0o755).u32(0), "d")), 0);
+	const told = async (change: ForeignChange): Promise<number> => {
+		const before = bench.channel.notifications.length;
+		assert.equal(await bench.server.changedElsewhere(change), true);
+		return bench.channel.notifications.length - before;
+	};
+	const inside = { nodes: [{ ino, contentsFrom: 0 }, { ino: ino + 100 }], names: [{ parent: ino, name: "f" }] };
+	assert.equal(await told({ nodes: [{ ino: 1 }], names: [{ parent: 1, name: "x" }] }), 2);
+	assert.equal(await told(inside), 2, "the directory and the name in it, not the node that nobody has looked up");
+	bench.channel.post(
+		request(
+			opcodes.FORGET,
+			900,
+			body((w) => w.u64(1)),
+			{ node: ino },
+		),
+	);
+	assert.equal(await told(inside), 0);
+	const naming = bench.named(opcodes.SYMLINK, "s\0t");
+	assert.equal(await told(inside), 3, "whatever a request that is under way has looked at");
+	await naming;
+	assert.equal(await told(inside), 0);
 	await bench.server.stop();
 });
 

@@ -24,6 +24,7 @@ import { dropHandle, keepHandle } from "./door.ts";
 import type { Door, Negotiated, OpenFile } from "./door.ts";
 import { FaultLog } from "./faults.ts";
 import { answerAgain, createHandlers } from "./handlers.ts";
+import { KnownNodes } from "./known-nodes.ts";
 import { requestNameOf } from "./locks.ts";
 import type { Handler } from "./handlers.ts";
 import {
@@ -43,6 +44,7 @@ import {
 	ReplyWriter,
 	RequestReader,
 	decodeBatchForget,
+	decodeForget,
 	decodeHeader,
 	decodeInterrupt,
 	encodeForgetAttributes,
@@ -53,7 +55,7 @@ import {
 	opcodes,
 	outHeaderBytes,
 } from "./protocol.ts";
-import type { RequestHeader } from "./protocol.ts";
+import type { Forgotten, RequestHeader } from "./protocol.ts";
 import { isResent, keyOfHeader, RequestSession } from "./session.ts";
 
 export interface FuseServerOptions {
@@ -144,6 +146,17 @@ export interface FuseServer {
 const writeHeaderBytes = inHeaderBytes + 40;
 
 /** Opcodes without a reply. */
+/** Whose replies name a node to the kernel. */
+const naming: ReadonlySet<number> = new Set([
+	opcodes.LOOKUP,
+	opcodes.CREATE,
+	opcodes.MKDIR,
+	opcodes.MKNOD,
+	opcodes.SYMLINK,
+	opcodes.LINK,
+	opcodes.TMPFILE,
+	opcodes.READDIRPLUS,
+]);
 const silent: ReadonlySet<number> = new Set([opcodes.FORGET, opcodes.BATCH_FORGET, opcodes.INTERRUPT, opcodes.NOTIFY_REPLY]);
 
 export function serveFuse(options: FuseServerOptions, modules: FuseServerModules): FuseServer {
@@ -170,6 +183,8 @@ class Server implements FuseServer {
 	#interrupts = 0;
 	#pauses = 0;
 	#inFlight = 0;
+	/** Requests at work whose replies will name nodes. */
+	#namings = 0;
 	#bytesInFlight = 0;
 	#paused = false;
 	#channelEnded = false;
@@ -217,6 +232,7 @@ class Server implements FuseServer {
 			kernelMinor: options.kernelMinor,
 			lockWaits: new Map(),
 			readBuffers: new BufferPool({ fromBytes: pooledReadBytes, keptBytes: keptReadBytes, shared: false }),
+			known: new KnownNodes(options.session?.resumed === undefined),
 			mappable: new Map(),
 			writeOut: (ino, offset) => this.#writeOut(ino, offset),
 			removed: new BoundedMap(maxRemovedNodes),
@@ -318,13 +334,22 @@ class Server implements FuseServer {
 		}
 		if (running === undefined) this.#end(header, weight);
 		else
-			void running.then(
+			void this.#noting(header, running).then(
 				() => this.#end(header, weight),
 				(error: unknown) => {
 					this.#fail(header, error);
 					this.#end(header, weight);
 				},
 			);
+	}
+
+	/** While it is at work it may have looked at a node already that the kernel is told only by its reply. */
+	#noting(header: RequestHeader, running: Promise<void>): Promise<void> {
+		if (!naming.has(header.opcode)) return running;
+		this.#namings++;
+		return running.finally(() => {
+			this.#namings--;
+		});
 	}
 
 	/** F7. */
@@ -361,14 +386,20 @@ class Server implements FuseServer {
 	#receiveSilent(header: RequestHeader, request: Uint8Array, end: number): void {
 		try {
 			if (header.opcode === opcodes.INTERRUPT) this.#interrupt(new RequestReader(request, inHeaderBytes, end, "INTERRUPT"));
-			else if (header.opcode === opcodes.FORGET) this.#door.removed.delete(header.nodeid);
+			else if (header.opcode === opcodes.FORGET)
+				this.#forgotten({ node: header.nodeid, times: decodeForget(new RequestReader(request, inHeaderBytes, end, "FORGET")) });
 			else if (header.opcode === opcodes.BATCH_FORGET) {
-				const nodes = decodeBatchForget(new RequestReader(request, inHeaderBytes, end, "BATCH_FORGET"));
-				for (const node of nodes) this.#door.removed.delete(node);
+				const forgotten = decodeBatchForget(new RequestReader(request, inHeaderBytes, end, "BATCH_FORGET"));
+				for (const one of forgotten) this.#forgotten(one);
 			}
 		} catch (error) {
 			this.#fatal(error);
 		}
+	}
+
+	#forgotten({ node, times }: Forgotten): void {
+		this.#door.removed.delete(node);
+		this.#door.known.forgotten(node, times);
 	}
 
 	/** What waits for a lock gives up; everything else ends by itself. The kernel sends it after the request, and asks again if it was not answered. */
@@ -408,12 +439,16 @@ class Server implements FuseServer {
 		if (this.#channelEnded || this.#detaching) return true;
 		const now = this.#door.clock.monotonicMs();
 		for (const { ino, contentsFrom } of nodes) if (contentsFrom !== undefined) this.#door.recentWrites.set(ino, now);
+		const mayKnow = (ino: Ino): boolean => this.#namings > 0 || this.#door.known.mayKnow(ino);
 		const messages = [
-			...names.map(({ parent, name }) => encodeForgetEntry(parent, name)),
-			...nodes.map(({ ino, contentsFrom }) =>
-				contentsFrom === undefined ? encodeForgetAttributes(ino) : encodeForgetContents(ino, contentsFrom),
-			),
+			...names.filter(({ parent }) => mayKnow(parent)).map(({ parent, name }) => encodeForgetEntry(parent, name)),
+			...nodes
+				.filter(({ ino }) => mayKnow(ino))
+				.map(({ ino, contentsFrom }) =>
+					contentsFrom === undefined ? encodeForgetAttributes(ino) : encodeForgetContents(ino, contentsFrom),
+				),
 		];
+		if (messages.length === 0) return true;
 		return this.#withinTime(Promise.all(messages.map((message) => this.#notifyFully(message))));
 	}
 

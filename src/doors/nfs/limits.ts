@@ -32,6 +32,12 @@ export const sweepMs = 1000;
 /** Replies that are kept for calls that come again: clients send again what was under way when their connection broke, some hundred calls each. */
 export const maxReplyCacheEntries = 4096;
 export const maxReplyCacheBytes = 4 << 20;
+/** What of a call tells it from others with the same number and length: all but the contents that a WRITE brings. The kernel's own server takes 256 bytes; the longest credential and handle end before this. */
+export const cacheKeyBytes = 1024;
+
+/** Contents of large calls and replies lie in buffers that are used again: fresh memory for each would keep the collector busy for a quarter of the time. Of each kind, as many bytes are kept. */
+export const pooledFromBytes = 32 << 10;
+export const keptPoolBytes = 16 << 20;
 
 /** How long figures of free space are given again: asking the disks takes a while, and clients ask at every df. */
 export const spaceFreshMs = 500;

@@ -566,12 +566,13 @@ export class NfsProcedures {
 			const wanted = Math.min(countBytes, maxTransferBytes);
 			// Beyond what a file can have there is its end.
 			const at = Number.isSafeInteger(offset + wanted) ? offset : Number.MAX_SAFE_INTEGER - maxTransferBytes;
-			const bytes = await files.read(node.ino, (file) => volume.read(file, at, wanted, undefined, caller));
+			const lent = this.#state.readBuffers.take(wanted);
+			const bytes = await files.read(node.ino, (file) => volume.read(file, at, wanted, lent?.bytes, caller));
 			const attributes = await volume.getAttributes(caller, node);
 			const isEnd = at + bytes.length >= attributes.size;
 			writePostAttributes(writer, attributes, fsid);
 			writer.u32(bytes.length).bool(isEnd).u32(bytes.length);
-			return { body: bytes };
+			return { body: bytes, release: lent?.release };
 		};
 		return { failure: tellAttributes(seen), work };
 	}

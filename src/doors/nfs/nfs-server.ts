@@ -6,6 +6,7 @@
  *  S2 The write verifier changes whenever something that was written and not committed may be lost: at every start, and when a sync fails.
  *  S3 A node is reached only by a handle that this volume has made for an export which still exists and whose clients include the caller.
  */
+import { BufferPool } from "../../base/buffer-pool.ts";
 import { latin1ToUtf8, parseUuid } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
@@ -14,7 +15,7 @@ import type { Attributes, Caller, Ino, NodeRef, Volume, VolumeSpace } from "../.
 import { inRanges, isLoopback } from "./addresses.ts";
 import { admit, callerOf, type LiveExport } from "./exports.ts";
 import { decodeFileHandle, encodeFileHandle, generationOf, type HandleKeys } from "./file-handle.ts";
-import { spaceFreshMs } from "./limits.ts";
+import { keptPoolBytes, pooledFromBytes, spaceFreshMs } from "./limits.ts";
 import { Denials } from "./denials.ts";
 import type { FileSystemId } from "./nfs3.ts";
 import { OpenFiles } from "./open-files.ts";
@@ -57,6 +58,8 @@ export class NfsState {
 	readonly modules: NfsModules;
 	readonly files: OpenFiles;
 	readonly denials: Denials;
+	/** For contents that are read. */
+	readonly readBuffers = new BufferPool({ fromBytes: pooledFromBytes, keptBytes: keptPoolBytes, shared: false });
 	#exports: ReadonlyMap<number, LiveExport> = new Map();
 	readonly #keys: HandleKeys;
 	readonly #readOnly: boolean;

@@ -14,6 +14,8 @@ export interface CallContext {
 /** What follows the words that a procedure has written: the contents of an opaque, whose length it has written. */
 export interface Results {
 	readonly body?: Uint8Array;
+	/** The body lies in a borrowed buffer: called once nobody needs it any more, or never. */
+	readonly release?: (() => void) | undefined;
 	/** False: "ask again later", which no cache of replies may keep. Default true. */
 	readonly keep?: boolean;
 }

@@ -5,6 +5,7 @@
  *  R1 No more bytes are kept than of one unfinished record, and that is at most `maxRecordBytes` long.
  *  R2 After an error nothing more is read: the place in the stream is lost.
  */
+import type { BufferPool, Lent } from "../../base/buffer-pool.ts";
 import { concatBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import { maxFragments, maxRecordBytes } from "./limits.ts";
@@ -18,8 +19,12 @@ export function recordMark(lengthBytes: number): Uint8Array {
 	return mark;
 }
 
+/** `release`: the record lies in a borrowed buffer, which has to be given back. Without it the record may be kept. */
+type OnRecord = (record: Uint8Array, release: (() => void) | undefined) => void;
+
 export class RecordReader {
-	readonly #onRecord: (record: Uint8Array) => void;
+	readonly #onRecord: OnRecord;
+	readonly #pool: BufferPool | undefined;
 	/** Bytes of the mark that has begun. */
 	readonly #mark = new Uint8Array(4);
 	#markBytes = 0;
@@ -29,11 +34,13 @@ export class RecordReader {
 	#fragments = 0;
 	#parts: Uint8Array[] = [];
 	#length = 0;
+	/** Where a record of one fragment that is large enough for the pool is put together. */
+	#lent: Lent | undefined;
 	#failed = false;
 
-	/** `onRecord` may keep what it is given. */
-	constructor(onRecord: (record: Uint8Array) => void) {
+	constructor(onRecord: OnRecord, pool?: BufferPool) {
 		this.#onRecord = onRecord;
+		this.#pool = pool;
 	}
 
 	/** Bytes of an unfinished record that are kept. */
@@ -78,11 +85,13 @@ export class RecordReader {
 				`${what} is not taken: at most ${maxRecordBytes} bytes in ${maxFragments} fragments`,
 			);
 		}
+		if (this.#isLast && this.#fragments === 1) this.#lent = this.#pool?.take(this.#missing);
 		if (this.#missing === 0) this.#endFragment();
 	}
 
 	#take(bytes: Uint8Array): void {
-		this.#parts.push(bytes);
+		if (this.#lent === undefined) this.#parts.push(bytes);
+		else this.#lent.bytes.set(bytes, this.#length);
 		this.#length += bytes.length;
 		this.#missing -= bytes.length;
 		if (this.#missing === 0) this.#endFragment();
@@ -90,10 +99,12 @@ export class RecordReader {
 
 	#endFragment(): void {
 		if (!this.#isLast) return;
-		const record = this.#parts.length === 1 ? (this.#parts[0] as Uint8Array) : concatBytes(this.#parts);
+		const lent = this.#lent;
+		const record = lent?.bytes ?? (this.#parts.length === 1 ? (this.#parts[0] as Uint8Array) : concatBytes(this.#parts));
+		this.#lent = undefined;
 		this.#parts = [];
 		this.#length = 0;
 		this.#fragments = 0;
-		this.#onRecord(record);
+		this.#onRecord(record, lent?.release);
 	}
 }

@@ -7,12 +7,14 @@
  */
 import { assert } from "../../base/assert.ts";
 import { crc32c } from "../../codec/checksum.ts";
-import { maxReplyCacheBytes, maxReplyCacheEntries } from "./limits.ts";
+import { cacheKeyBytes, maxReplyCacheBytes, maxReplyCacheEntries } from "./limits.ts";
 
 export interface Reply {
 	readonly parts: readonly Uint8Array[];
 	/** False: "ask again later" is no answer to keep. */
 	readonly keep: boolean;
+	/** Parts lie in a borrowed buffer (never those of a reply that is kept). */
+	readonly release?: (() => void) | undefined;
 }
 
 interface Entry {
@@ -38,7 +40,7 @@ export class ReplyCache {
 
 	/** `address` and the message tell the call. A reply of `undefined` (none is sent) or a failure is not kept. */
 	answer(address: string, message: Uint8Array, work: () => Promise<Reply | undefined>): Promise<Reply | undefined> {
-		const key = `${address}/${message.length}/${crc32c(message)}/${xidOf(message)}`;
+		const key = `${address}/${message.length}/${crc32c(message.subarray(0, cacheKeyBytes))}/${xidOf(message)}`;
 		const known = this.#entries.get(key);
 		if (known !== undefined) {
 			this.#hits++;

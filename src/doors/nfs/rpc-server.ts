@@ -9,6 +9,7 @@
  *  T4 After `stop` no call is under way, and none is answered.
  */
 import { Deferred, Signal } from "../../base/async.ts";
+import { BufferPool } from "../../base/buffer-pool.ts";
 import { isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import { paddedBytes } from "../../codec/xdr.ts";
@@ -16,6 +17,7 @@ import type { Clock, DatagramSocket, Listener, Peer, Platform, TcpConnection } f
 import {
 	fullLogs,
 	idleConnectionMs,
+	keptPoolBytes,
 	maxCalls,
 	maxCallBytes,
 	maxCallsOfConnection,
@@ -25,6 +27,7 @@ import {
 	maxReplyBytesOfConnection,
 	maxTransferBytes,
 	plainReplyBytes,
+	pooledFromBytes,
 	slowClientMs,
 	stuckMs,
 } from "./limits.ts";
@@ -61,6 +64,8 @@ export class RpcServer {
 	readonly #platform: Platform;
 	readonly #logger: Logger;
 	readonly #replies = new ReplyCache();
+	/** Of large calls. */
+	readonly #records = new BufferPool({ fromBytes: pooledFromBytes, keptBytes: keptPoolBytes, shared: false });
 	readonly #connections = new Set<ServerConnection>();
 	readonly #listeners: Listener[] = [];
 	readonly #calls = new Map<string, number>();
@@ -115,11 +120,11 @@ export class RpcServer {
 			connection.destroy();
 			return;
 		}
-		const served = new ServerConnection(connection, this.#platform.clock, {
+		const served = new ServerConnection(connection, this.#platform.clock, this.#records, {
 			replyBytes: (message) => this.#replyBytesOf(message),
 			hasRoom: (bytes) => !this.#isFull && this.#replyBytes + bytes <= maxReplyBytes,
 			waits: (waits) => this.#setWaiting(served, waits),
-			call: (message, replyBytes) => this.#fromConnection(served, message, replyBytes),
+			call: (record, replyBytes) => this.#fromConnection(served, record, replyBytes),
 			closed: () => {
 				this.#connections.delete(served);
 				this.#waiting.delete(served);
@@ -181,9 +186,11 @@ export class RpcServer {
 
 	// ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-	#fromConnection(connection: ServerConnection, message: Uint8Array, replyBytes: number): void {
-		const work = this.#answer(message, { peer: connection.remote, local: connection.local, transport: "tcp" }).then(
-			(reply) => (reply === undefined ? undefined : connection.reply(reply.parts)),
+	#fromConnection(connection: ServerConnection, { message, release }: CallRecord, replyBytes: number): void {
+		const answering = this.#answer(message, { peer: connection.remote, local: connection.local, transport: "tcp" });
+		if (release !== undefined) answering.then(release, release);
+		const work = answering.then(
+			(reply) => (reply === undefined ? undefined : connection.reply(reply)),
 			(error: unknown) => {
 				// Not answered: the client sends it again, to whoever serves then.
 				if (!isFsError(error, "ENOTCONN")) this.#fault("a call met a fault of the server", error, connection.remote);
@@ -257,10 +264,10 @@ export class RpcServer {
 	async #run(call: RpcCall, procedure: Procedure, context: CallContext): Promise<Reply> {
 		const writer = beginReply(call.xid);
 		try {
-			const { body, keep = true } = (await procedure.run(call.reader, writer, context)) ?? {};
+			const { body, release, keep = true } = (await procedure.run(call.reader, writer, context)) ?? {};
 			if (body === undefined) return { parts: [writer.finish()], keep };
 			const padding = paddedBytes(body.length) - body.length;
-			return { parts: [writer.finish(), body, padding === 0 ? nothing : new Uint8Array(padding)], keep };
+			return { parts: [writer.finish(), body, padding === 0 ? nothing : new Uint8Array(padding)], keep, release };
 		} catch (error) {
 			if (isFsError(error) && error.site === "codec.xdr") return whole(encodeFailure(call.xid, acceptStatus.garbageArguments));
 			if (isFsError(error, "ENOTCONN")) throw error;
@@ -320,13 +327,19 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
 	return all;
 }
 
+interface CallRecord {
+	readonly message: Uint8Array;
+	/** It lies in a borrowed buffer. */
+	readonly release: (() => void) | undefined;
+}
+
 interface ConnectionEvents {
 	/** What has to be set aside for the reply to a call. */
 	readonly replyBytes: (message: Uint8Array) => number;
 	readonly hasRoom: (replyBytes: number) => boolean;
 	/** Whether calls that have come wait for room. */
 	readonly waits: (waits: boolean) => void;
-	readonly call: (message: Uint8Array, replyBytes: number) => void;
+	readonly call: (record: CallRecord, replyBytes: number) => void;
 	readonly closed: () => void;
 	readonly garbage: (error: unknown) => void;
 }
@@ -343,7 +356,7 @@ class ServerConnection {
 	readonly #reader: RecordReader;
 	#underWay = 0;
 	/** Calls that have come and not begun: what had been read already when there was no more room. */
-	readonly #waiting: Uint8Array[] = [];
+	readonly #waiting: CallRecord[] = [];
 	/** Set aside for replies. */
 	#setAsideBytes = 0;
 	/** Of replies that the kernel has not taken. */
@@ -354,16 +367,16 @@ class ServerConnection {
 	#paused = false;
 	#closed = false;
 	/** Replies on their way; what the client has not taken by the end it never takes. */
-	readonly #untaken = new Set<Deferred<void>>();
+	readonly #untaken = new Set<Deferred<boolean>>();
 
-	constructor(connection: TcpConnection, clock: Clock, events: ConnectionEvents) {
+	constructor(connection: TcpConnection, clock: Clock, pool: BufferPool, events: ConnectionEvents) {
 		this.#connection = connection;
 		this.remote = connection.remote;
 		this.local = connection.local;
 		this.#clock = clock;
 		this.#events = events;
 		this.usedMs = clock.monotonicMs();
-		this.#reader = new RecordReader((record) => void this.#waiting.push(record));
+		this.#reader = new RecordReader((message, release) => void this.#waiting.push({ message, release }), pool);
 		connection.onClose(() => this.#end());
 		connection.onData((bytes) => this.#receive(bytes));
 	}
@@ -401,14 +414,14 @@ class ServerConnection {
 	/** Calls that wait, as far as there is room. */
 	begin(): void {
 		const hadToWait = this.#waiting.length > 0;
-		for (let message = this.#waiting[0]; message !== undefined; message = this.#waiting[0]) {
-			const bytes = this.#events.replyBytes(message);
+		for (let record = this.#waiting[0]; record !== undefined; record = this.#waiting[0]) {
+			const bytes = this.#events.replyBytes(record.message);
 			if (this.#closed || this.#held || !this.#hasRoom(bytes) || !this.#events.hasRoom(bytes)) break;
 			this.#waiting.shift();
 			this.calls++;
 			this.#underWay++;
 			this.#setAsideBytes += bytes;
-			this.#events.call(message, bytes);
+			this.#events.call(record, bytes);
 		}
 		if (hadToWait && !this.#closed) this.#events.waits(this.#waiting.length > 0);
 		this.#look();
@@ -418,26 +431,31 @@ class ServerConnection {
 		return this.#underWay < maxCallsOfConnection && this.#setAsideBytes + replyBytes <= maxReplyBytesOfConnection;
 	}
 
-	async reply(parts: readonly Uint8Array[]): Promise<void> {
+	async reply({ parts, release }: Reply): Promise<void> {
 		if (this.#closed) return;
 		const bytes = parts.reduce((sum, part) => sum + part.length, 0);
 		this.#replyBytes += bytes;
 		this.#look();
-		await this.#taken([recordMark(bytes), ...parts]);
+		const isTaken = await this.#taken([recordMark(bytes), ...parts]);
+		// What was not taken, the kernel may still be reading.
+		if (isTaken) release?.();
 		this.usedMs = this.#clock.monotonicMs();
 		this.#replyBytes -= bytes;
 		this.#waitsSinceMs = undefined;
 		this.#look();
 	}
 
-	/** Resolves when the kernel has it, or the client is gone: it sends the call again. */
-	async #taken(parts: readonly Uint8Array[]): Promise<void> {
-		const taken = new Deferred<void>();
+	/** Resolves when the kernel has it (true), or the client is gone: it sends the call again. */
+	async #taken(parts: readonly Uint8Array[]): Promise<boolean> {
+		const taken = new Deferred<boolean>();
 		this.#untaken.add(taken);
-		const done = (): void => taken.resolve();
-		this.#connection.writeParts(parts).then(done, done);
-		await taken.promise;
+		this.#connection.writeParts(parts).then(
+			() => taken.resolve(true),
+			() => taken.resolve(false),
+		);
+		const isTaken = await taken.promise;
 		this.#untaken.delete(taken);
+		return isTaken;
 	}
 
 	/** A call that came here has ended. */
@@ -476,7 +494,7 @@ class ServerConnection {
 	#end(): void {
 		if (this.#closed) return;
 		this.#closed = true;
-		for (const reply of this.#untaken) reply.resolve();
+		for (const reply of this.#untaken) reply.resolve(false);
 		this.#events.closed();
 	}
 }

@@ -2,6 +2,7 @@
 import type net from "node:net";
 import { FsError } from "../../base/errors.ts";
 import type { Connection, Peer, TcpConnection } from "../interface.ts";
+import type { Awake } from "./awake.ts";
 
 export class RealConnection implements Connection {
 	readonly #socket: net.Socket;
@@ -41,18 +42,29 @@ export class RealTcpConnection extends RealConnection implements TcpConnection {
 	readonly remote: Peer;
 	readonly local: string;
 	readonly #socket: net.Socket;
+	readonly #awake: Awake | undefined;
 
-	constructor(socket: net.Socket) {
+	/** `awake`: of a server, which its clients ask again soon after a reply. */
+	constructor(socket: net.Socket, awake?: Awake) {
 		super(socket);
 		this.#socket = socket;
+		this.#awake = awake;
 		this.remote = { address: plainAddress(socket.remoteAddress ?? ""), port: socket.remotePort ?? 0 };
 		this.local = plainAddress(socket.localAddress ?? "");
+	}
+
+	override onData(fn: (bytes: Uint8Array) => void): void {
+		super.onData((bytes) => {
+			this.#awake?.came();
+			fn(bytes);
+		});
 	}
 
 	async writeParts(parts: readonly Uint8Array[]): Promise<void> {
 		this.#socket.cork();
 		const written = Promise.all(parts.map((part) => this.write(part)));
 		this.#socket.uncork();
+		this.#awake?.went();
 		await written;
 	}
 

@@ -3,10 +3,13 @@ import dgram from "node:dgram";
 import net from "node:net";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { DatagramSocket, Listener, Network, Peer, TcpConnection } from "../interface.ts";
+import { Awake } from "./awake.ts";
 import { plainAddress, RealTcpConnection } from "./connection.ts";
 import { realLimits } from "./limits.ts";
 
 export class RealNetwork implements Network {
+	readonly #awake = new Awake();
+
 	async listenTcp(
 		address: string,
 		port: number,
@@ -16,7 +19,7 @@ export class RealNetwork implements Network {
 		const server = net.createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: realLimits.keepAliveMs }, (socket) => {
 			open.add(socket);
 			socket.once("close", () => open.delete(socket));
-			onConnection(new RealTcpConnection(socket));
+			onConnection(new RealTcpConnection(socket, this.#awake));
 		});
 		await new Promise<void>((resolve, reject) => {
 			server.once("error", (error) => reject(bindError(error, address, port)));

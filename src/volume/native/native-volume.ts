@@ -867,6 +867,16 @@ export class LocalVolume implements NativeVolume {
 		await this.#data.truncate(ino, size);
 	}
 
+	/** A write through the handle takes no rights from the file, and that is known without waiting. */
+	#keepsRights({ caller, ino }: Handle): boolean {
+		if (caller.trusted) return true;
+		const found = this.#core.viewNow((tx) => {
+			const inode = requireInode(tx, ino);
+			return modeAfterWrite(inode, caller) === inode.mode && !hasCapability(tx, inode);
+		});
+		return found?.result === true;
+	}
+
 	/** A program that somebody else has written to must not run with its owner's rights. */
 	async #dropSetId(caller: Caller, ino: Ino): Promise<void> {
 		if (caller.trusted) return;
@@ -1216,7 +1226,7 @@ export class LocalVolume implements NativeVolume {
 				return { written: 0, attributes: await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino))) };
 			const fits = this.#takeSpace(this.#spaceOf(handle.ino, bytes.length));
 			let written = bytes.length;
-			if (fits && handle.caller.trusted) await this.#writePieces(handle, offset, bytes);
+			if (fits && this.#keepsRights(handle)) await this.#writePieces(handle, offset, bytes);
 			else {
 				const copy = bytes.slice();
 				if (!fits) written = await this.#findSpaceForWrite(handle, offset, copy.length);
