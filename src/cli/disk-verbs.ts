@@ -260,7 +260,7 @@ function detailsText({ paint }: Context, disk: DiskDetails): string {
 	const lines = [
 		`${disk.id} (${disk.path}) is ${paintState(disk.state, paint)}${disk.reason === "" ? "" : `: ${disk.reason}`}`,
 		`  trust       ${healthSet === null ? "automatic" : `set to ${healthSet} by the operator; cairn disk set NAME ${disk.id} auto undoes that`}`,
-		`  holds       ${counted(disk.fragments, "fragment")}, ${formatBytes(disk.usedBytes)} of ${formatBytes(disk.capacityBytes)}`,
+		`  holds       ${counted(disk.fragments, "fragment")}, ${formatBytes(disk.usedBytes)}${disk.capacityBytes === 0 ? "" : ` of ${formatBytes(disk.capacityBytes)}`}`,
 		`  errors      ${errors.length === 0 ? "none" : errors.map(([kind, count]) => `${count} ${kind}`).join(", ")} since the mount`,
 		...history.map(
 			({ at, state, reason }, i) => `  ${i === 0 ? "history     " : "            "}${at}  ${state}${reason === "" ? "" : `: ${reason}`}`,

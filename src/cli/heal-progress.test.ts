@@ -70,6 +70,10 @@ test("how long healing takes is right after it had nothing that it could do, and
 			await machine.world.advance(3000);
 		}
 	}
+	const stuck = await status(machine);
+	assert.equal(stuck.healing.remainingBytes, stuck.protection.degradedBytes, "not done is not nothing to do");
+	expectCode(await machine.cairn("status", "demo"), 0, /healing +34\.3 MiB wait: there is no other disk that fits/);
+	expectCode(await machine.cairn("explain", "/mnt/demo/file0"), 0, /safety +1 of 1 segment degraded: there is no other disk that fits/);
 	const plan = (await machine.cairn("disk", "replace", "demo", "d3", "--dry-run", "--json")).json;
 	expectCode(await machine.cairn("disk", "replace", "demo", "d3"), 0);
 	within(plan.work.seconds, await healed(machine), "before it began");
@@ -118,4 +122,46 @@ test("what a read finds damaged while other things are healed comes before what 
 	for (let step = 0; step < 4000 && (await survives(0)) > 0; step++) await machine.world.advance(100);
 	assert.equal(await survives(0), 0);
 	assert.ok((await survives(1)) > before - 6_000_000, `${await survives(1)} of ${before} wait still`);
+});
+
+test("a dry run repairs nothing: what it found stays, is told, and is mended when that is asked for", async () => {
+	const machine = await mounted(65);
+	await writeFile(machine, "film", 1_500_000);
+	expectCode(await machine.cairn("verify", "demo"), 0);
+	expectCode(await machine.cairn("explain", "/mnt/demo/film"), 0, /safety +1 of 1 segment proven in full \(oldest proof/);
+	for (const name of machine.world.disk("/d1").files())
+		if (name.startsWith("pack/")) machine.world.corrupt("/d1", name, 0, machine.world.disk("/d1").peek(name).length);
+	for (const look of [1, 2, 3]) {
+		const found = await machine.cairn("verify", "demo", "--dry-run", "--json");
+		expectCode(found, 5);
+		assert.deepEqual([found.json.corrupt, found.json.repaired], [1, 0], `look ${look}`);
+		await machine.world.advance(20_000);
+	}
+	expectCode(await machine.cairn("scrub", "demo", "start", "--dry-run", "--intensity", "high"), 0);
+	await machine.world.advance(20_000);
+	expectCode(await machine.cairn("scrub", "demo", "status"), 0, /dry run +ended .*1 corrupt, 0 missing, nothing changed/);
+	expectCode(await machine.cairn("scrub", "demo", "status"), 0, /last pass +none has come to its end yet/);
+	expectCode(await machine.cairn("status", "demo"), 0, /demo +degraded[\s\S]*healing +1\.4 MiB wait: the healer has yet to come to them/);
+	expectCode(await machine.cairn("ledger", "demo"), 0, /what a dry run found is mended when it is asked for, or read: cairn heal demo/);
+	expectCode(await machine.cairn("heal", "demo", "--wait"), 0);
+	const after = await machine.cairn("verify", "demo", "--dry-run", "--json");
+	expectCode(after, 0);
+	assert.equal(after.json.corrupt, 0);
+	expectCode(await machine.cairn("status", "demo"), 0, /demo +running[\s\S]*healing +nothing to do/);
+});
+
+test("a scrub that was stopped does not begin again at once, and takes no options that do nothing", async () => {
+	const machine = await mounted(66);
+	for (let at = 0; at < 8; at++) await writeFile(machine, `file${at}`, 1_500_000);
+	slowDisks(machine);
+	expectCode(await machine.cairn("scrub", "demo", "pause", "--intensity", "high"), 2, /schedule --intensity high/);
+	expectCode(await machine.cairn("scrub", "demo", "resume", "--dry-run"), 2, /start --dry-run/);
+	expectCode(await machine.cairn("scrub", "demo", "schedule", "continuous", "--intensity", "low"), 0);
+	const state = async () => (await machine.cairn("scrub", "demo", "status", "--json")).json.state;
+	for (let step = 0; step < 100 && (await state()) !== "running"; step++) await machine.world.advance(1000);
+	expectCode(await machine.cairn("scrub", "demo", "stop"), 0, /was stopped/);
+	for (let minute = 0; minute < 10; minute++) {
+		await machine.world.advance(60_000);
+		assert.equal(await state(), "idle");
+	}
 });

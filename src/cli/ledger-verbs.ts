@@ -2,7 +2,7 @@
 import { exitCodes } from "../daemon/exit-codes.ts";
 import type { Ledger, LedgerCause } from "../volume/native/interface.ts";
 import { callDaemon, type Context, type Outcome } from "./context.ts";
-import { metadataText } from "./status-verbs.ts";
+import { causeTexts, metadataText } from "./status-verbs.ts";
 import { counted, formatAge, formatBytes, formatDuration, formatTable } from "./format.ts";
 
 export async function ledger(context: Context, name: string): Promise<Outcome> {
@@ -16,6 +16,8 @@ function ledgerText(context: Context, name: string, found: Ledger): string {
 		return `no data is in segments yet${dirtyBytes > 0 ? `; ${formatBytes(dirtyBytes)} are in memory and log` : ""}\n`;
 	const lines = [`${levelTable(context, found)}\n${survivalTable(found)}`];
 	for (const shortage of shortages) lines.push(shortageText(shortage));
+	if (found.leavingBytes > 0 && !healing.active)
+		lines.push(`${formatBytes(found.leavingBytes)} that are to leave a disk wait for their turn, or for room on others`);
 	if (healing.active) {
 		const eta = healing.etaSeconds === null ? "" : `, about ${formatDuration(healing.etaSeconds)}`;
 		lines.push(`healing: ${formatBytes(healing.remainingBytes)} to do${eta}`);
@@ -48,23 +50,16 @@ function survivalTable({ survival }: Ledger): string {
 	return formatTable(["", "BY RECORDS", "PROVEN"], rows, [1, 2]);
 }
 
-const causes: Readonly<Record<LedgerCause, string>> = {
-	waiting: "degraded: the healer has yet to come to them",
-	paused: "degraded: the healer is paused",
-	awaited: "degraded: a lost disk is expected back, or another in its place, for ten minutes",
-	"no-space": "degraded: the disks that fit have no room for them",
-	"no-disk": "degraded: there is no other disk that fits",
-	lost: "lost, wholly or in part: too many of their fragments are gone or damaged",
-};
-
 function shortageText({ cause, bytes, segments, disks }: Ledger["shortages"][number]): string {
 	const gone = disks.length === 0 ? "" : ` (fragments on ${disks.join(", ")} cannot be read)`;
-	return `${formatBytes(bytes)} in ${counted(segments, "segment")} ${causes[cause]}${gone}`;
+	return `${formatBytes(bytes)} in ${counted(segments, "segment")} ${cause === "lost" ? "" : "degraded: "}${causeTexts[cause]}${gone}`;
 }
 
-function advice(name: string, { shortages }: Ledger): string[] {
+function advice(name: string, { shortages, healing }: Ledger): string[] {
 	const given: string[] = [];
 	const has = (cause: LedgerCause): boolean => shortages.some((one) => one.cause === cause);
+	if (has("waiting") && !healing.active) given.push(`what a dry run found is mended when it is asked for, or read: cairn heal ${name}`);
+	if (has("paused")) given.push(`go on healing: cairn heal ${name} --resume`);
 	if (has("no-disk")) given.push(`give lost disks back or add others: cairn disk replace ${name} DISK, cairn disk add ${name} PATH`);
 	if (has("awaited"))
 		given.push(`put another disk in its place (cairn disk replace ${name} DISK), or heal onto the others now (cairn heal ${name})`);

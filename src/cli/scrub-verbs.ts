@@ -25,6 +25,14 @@ export async function scrub(
 		throw new FsError("EINVAL", "cli.scrub-action", `"${action}" is nothing a scrub does: ${scrubActions.join(", ")}`);
 	if (action !== "schedule" && (schedule !== undefined || flags.hour !== undefined))
 		throw new FsError("EINVAL", "cli.scrub-schedule", `${schedule ?? "--hour"} belongs to a schedule: cairn scrub ${name} schedule …`);
+	if (action !== "start" && flags.dryRun === true)
+		throw new FsError("EINVAL", "cli.scrub-dry-run", `--dry-run belongs to a pass that begins: cairn scrub ${name} start --dry-run`);
+	if (action !== "start" && action !== "schedule" && flags.intensity !== undefined)
+		throw new FsError(
+			"EINVAL",
+			"cli.scrub-intensity",
+			`set it at any time with: cairn scrub ${name} schedule --intensity ${flags.intensity}`,
+		);
 	if (flags.hour !== undefined && !/^\d{1,2}$/.test(flags.hour))
 		throw new FsError("EINVAL", "cli.scrub-hour", `"${flags.hour}" is no hour: 0 to 23, UTC`);
 	const given = {
@@ -45,6 +53,7 @@ function scrubText(context: Context, now: ScrubStatus): string {
 		lines.push(`  progress    ${formatBytes(now.pass?.bytes)} of ${formatBytes(now.totalBytes)}${eta}`);
 	}
 	if (now.pass !== null && now.pass.endedAt === null) lines.push(`  this pass   ${passText(context, now.pass)}`);
+	if (now.pass !== null && now.pass.endedAt !== null && now.pass.dryRun) lines.push(`  dry run     ${passText(context, now.pass)}`);
 	lines.push(`  last pass   ${now.lastPass === null ? "none has come to its end yet" : passText(context, now.lastPass)}`);
 	return `${lines.join("\n")}\n`;
 }

@@ -5,7 +5,7 @@ import { exitCodes } from "../daemon/exit-codes.ts";
 import { cairnMounts, mountState } from "../daemon/mountpoint.ts";
 import { printable, printableDeep } from "../daemon/text.ts";
 import type { DaemonStatus } from "../daemon/verbs.ts";
-import type { Explanation, OfflineVolume } from "../volume/native/interface.ts";
+import type { Explanation, LedgerCause, OfflineVolume } from "../volume/native/interface.ts";
 import { sameDeviceWarning } from "../volume/native/status.ts";
 import { balancingText } from "./balance-verb.ts";
 import { scrubLine } from "./scrub-verbs.ts";
@@ -30,7 +30,8 @@ export interface StoppedStatus
 	readonly volume: string;
 	readonly state: "stopped" | "starting" | "failed";
 	readonly mounts: readonly string[];
-	readonly protection: Unknown<Omit<DaemonStatus["protection"], "targets">> & { readonly targets: DaemonStatus["protection"]["targets"] };
+	readonly protection: Unknown<Omit<DaemonStatus["protection"], "targets" | "shortages">> &
+		Pick<DaemonStatus["protection"], "targets" | "shortages">;
 	readonly disks: readonly StoppedDisk[];
 	readonly healing: Unknown<DaemonStatus["healing"]>;
 	readonly warnings: readonly string[];
@@ -69,6 +70,8 @@ const nothingKnown = (name: string): StoppedStatus => ({
 		lostBytes: null,
 		countedAt: null,
 		targets: [],
+		shortages: [],
+		leavingBytes: null,
 	},
 	disks: [],
 	healing: { active: false, remainingBytes: null, etaSeconds: null, doneBytes: null, startedAt: null, paused: null, tranquility: null },
@@ -125,7 +128,7 @@ const noVolumes = (context: Context): string =>
 
 function statusText(context: Context, one: AnyStatus): string {
 	const { paint } = context;
-	const { protection, healing } = one;
+	const { protection } = one;
 	const head = [paint("bold", one.volume), paintState(one.state, paint), one.redundancy ?? "", one.pid === null ? "" : `pid ${one.pid}`];
 	const lines = [head.filter((word) => word !== "").join("  ")];
 	for (const mountpoint of one.mounts) lines.push(`  mounted on  ${mountpoint}`);
@@ -137,7 +140,7 @@ function statusText(context: Context, one: AnyStatus): string {
 		const reserved = "reservedBytes" in one && one.reservedBytes > 0 ? `${formatBytes(one.reservedBytes)} reserved, ` : "";
 		const free = `${formatBytes(one.freeBytes)} free of ${formatBytes(one.capacityBytes)}`;
 		lines.push(`  space       ${formatBytes(one.usedBytes)} used, ${reserved}${free}`);
-		lines.push(`  healing     ${healingText(healing, degradedBytes ?? 0)}`);
+		for (const text of healingTexts(one)) lines.push(`  healing     ${text}`);
 	}
 	if ("balancing" in one && one.balancing.active) lines.push(`  balance     ${balancingText(one.balancing)}`);
 	if ("garbage" in one && one.garbage.bytes + one.garbage.unaccountedBytes > 0)
@@ -174,6 +177,16 @@ function countedText({ platform, paint }: Context, countedAt: string | null): st
 	return isOld ? paint("dim", ` (counted ${formatAge(countedAt, now)})`) : "";
 }
 
+/** Why bytes are not as safe as they should be. */
+export const causeTexts: Readonly<Record<LedgerCause, string>> = {
+	waiting: "the healer has yet to come to them",
+	paused: "the healer is paused",
+	awaited: "a lost disk is expected back, or another in its place, for ten minutes",
+	"no-space": "the disks that fit have no room for them",
+	"no-disk": "there is no other disk that fits",
+	lost: "lost, wholly or in part: too many of their fragments are gone or damaged",
+};
+
 /** How many copies there are, and when they were last read from the disks. */
 export function metadataText({ platform }: Context, { metadataCopies, metadataProvenAt }: MetadataShown): string {
 	const proven = metadataProvenAt === null ? "not proven by reading" : `proven ${formatAge(metadataProvenAt, platform.clock.realtime())}`;
@@ -190,14 +203,21 @@ function fullText({ paint, platform }: Context, { fullBytes, provenBytes, oldest
 	return proven === 0 ? said : `${formatBytes(proven)} proven in full${age}, ${said}`;
 }
 
-function healingText({ active, remainingBytes, etaSeconds, doneBytes, paused }: AnyStatus["healing"], degradedBytes: number): string {
-	if (paused === true) return "paused: nothing is rebuilt until cairn heal NAME --resume";
-	const done = doneBytes === null || doneBytes === 0 ? "" : `${formatBytes(doneBytes)} done, `;
-	if (active === true)
-		return `${done}${formatBytes(remainingBytes)} to do${etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`}`;
-	return degradedBytes > 0
-		? "waits for disks or space: none that is there fits, or has room for, what is degraded (cairn ledger NAME tells more)"
-		: "nothing to do";
+function healingTexts({ volume, healing, protection }: AnyStatus): string[] {
+	const { active, remainingBytes, etaSeconds, doneBytes, paused } = healing;
+	if ((remainingBytes ?? 0) === 0)
+		return [paused === true ? `nothing to do, and paused until cairn heal ${volume} --resume` : "nothing to do"];
+	if (paused === true) return [`paused: ${formatBytes(remainingBytes)} wait until cairn heal ${volume} --resume`];
+	const done = (doneBytes ?? 0) === 0 ? "" : `${formatBytes(doneBytes)} done, `;
+	const eta = etaSeconds === null ? "" : `, about ${formatDuration(etaSeconds)}`;
+	const work = active === true ? [`${done}${formatBytes(remainingBytes)} to do${eta}`] : [];
+	const held = protection.shortages
+		.filter(({ cause }) => cause !== "lost" && cause !== "paused" && (cause !== "waiting" || active !== true))
+		.map(({ cause, bytes }) => `${formatBytes(bytes)} wait: ${causeTexts[cause]} (cairn ledger ${volume} tells more)`);
+	const leaving = protection.leavingBytes ?? 0;
+	const leave =
+		active === true || leaving === 0 ? [] : [`${formatBytes(leaving)} that are to leave a disk wait for their turn, or for room on others`];
+	return [...work, ...held, ...leave];
 }
 
 function diskTable({ paint }: Context, disks: AnyStatus["disks"]): string {
@@ -271,10 +291,32 @@ export async function explain(context: Context, path: string): Promise<Outcome> 
 	);
 	const redundancy = { ...answer.redundancy, from: shownSource(answer.redundancy.from, mount.mountpoint) };
 	const found = { ...answer, redundancy, path: full };
-	return { exitCode: exitCodes.done, json: found, text: explainText(full, mount.name, found) };
+	return { exitCode: exitCodes.done, json: found, text: explainText(context, full, mount.name, found) };
 }
 
-function explainText(path: string, volume: string, found: Explanation): string {
+/** What the ledger says of the file's segments. */
+function safetyTexts({ platform }: Context, { segments, oldestProofAt, healing }: Explanation): string[] {
+	if (segments.length === 0) return [];
+	const of = (state: string): number => segments.filter((one) => one.state === state).length;
+	const age = oldestProofAt === null ? "" : ` (oldest proof ${formatAge(oldestProofAt, platform.clock.realtime())})`;
+	const counts = [
+		[of("proven"), `proven in full${age}`],
+		[of("recorded"), "recorded in full, not yet proven by reading"],
+	] as const;
+	const good = counts.filter(([count]) => count > 0).map(([count, text]) => `${count} of ${counted(segments.length, "segment")} ${text}`);
+	const bad = (Object.keys(causeTexts) as LedgerCause[]).flatMap((cause) => {
+		const count = segments.filter((one) => one.cause === cause).length;
+		if (count === 0) return [];
+		const eta =
+			cause === "waiting" && healing.etaSeconds !== null
+				? `; all that can be healed is in about ${formatDuration(healing.etaSeconds)}`
+				: "";
+		return [`${count} of ${counted(segments.length, "segment")} ${cause === "lost" ? "" : "degraded: "}${causeTexts[cause]}${eta}`];
+	});
+	return [...good, ...bad];
+}
+
+function explainText(context: Context, path: string, volume: string, found: Explanation): string {
 	const lines = [
 		path,
 		`  volume      ${volume}`,
@@ -284,6 +326,7 @@ function explainText(path: string, volume: string, found: Explanation): string {
 	if (found.inline) lines.push("  contents    in the inode, on every disk that holds metadata");
 	else if (found.type === "file" && found.segments.length === 0 && found.dirtyBytes === 0)
 		lines.push(`  contents    none${found.sizeBytes > 0 ? ": nothing was written, it reads as zeros" : ""}`);
+	lines.push(...safetyTexts(context, found).map((text) => `  safety      ${text}`));
 	if (found.dirtyBytes > 0) lines.push(`  dirty       ${formatBytes(found.dirtyBytes)} in memory and log, not in a segment yet`);
 	const rows = found.segments.flatMap((segment) =>
 		segment.fragments.map((fragment, index) => [

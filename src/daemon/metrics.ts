@@ -1,10 +1,10 @@
 /**
  * What monitoring is told, in the text format of Prometheus (prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4). Pure: a status becomes text.
  *
- * Labels are bounded: disks (at most 256), states, kinds of errors. Nothing here is about files or users.
+ * Labels are bounded: disks (at most 256), states, kinds of errors, protections that were asked for (a table in the volume's record). Nothing here is about files or users.
  */
 import { parseTime } from "../base/time.ts";
-import type { HistogramStatus, VolumeStatus } from "../volume/native/interface.ts";
+import type { HistogramStatus, LedgerCause, VolumeStatus } from "../volume/native/interface.ts";
 
 type Labels = Readonly<Record<string, string>>;
 
@@ -30,6 +30,7 @@ export interface MetricsContext {
 
 const volumeStates = ["starting", "running", "degraded", "recovering", "failed"];
 const diskStates = ["healthy", "degraded", "suspect", "draining", "failed", "missing"];
+const causes: readonly LedgerCause[] = ["waiting", "paused", "awaited", "no-space", "no-disk", "lost"];
 const one = (value: number): readonly Sample[] => [{ value }];
 const each = (label: string, values: Readonly<Record<string, number>>): readonly Sample[] =>
 	Object.entries(values).map(([key, value]) => ({ labels: { [label]: key }, value }));
@@ -69,6 +70,18 @@ const metrics: readonly Metric[] = [
 		}),
 	),
 	gauge(
+		"cairn_ledger_bytes",
+		"User data by what was asked for and what is known of it; wanted is the sum of the others.",
+		({ protection }) =>
+			protection.targets.flatMap(({ redundancy, bytes, provenBytes, recordedBytes, degradedBytes, lostBytes }) => {
+				const states = { wanted: bytes, proven: provenBytes, recorded: recordedBytes, degraded: degradedBytes, lost: lostBytes };
+				return each("state", states).map(({ labels, value }) => ({ labels: { redundancy, ...labels }, value }));
+			}),
+	),
+	gauge("cairn_shortage_bytes", "User data that is degraded or lost, by why it is so still.", ({ protection: { shortages } }) =>
+		each("cause", Object.fromEntries(causes.map((cause) => [cause, shortages.find((one) => one.cause === cause)?.bytes ?? 0]))),
+	),
+	gauge(
 		"cairn_oldest_proof_age_seconds",
 		"Since the proof that is longest ago; absent while nothing is proven.",
 		({ protection }, about) => {
@@ -99,7 +112,16 @@ const metrics: readonly Metric[] = [
 	counter("cairn_disk_errors_total", "Errors of the disk since the mount.", ({ disks }) =>
 		disks.flatMap(({ id, errorKinds }) => Object.entries(errorKinds).map(([kind, value]) => ({ labels: { disk: id, kind }, value }))),
 	),
-	gauge("cairn_healing_remaining_bytes", "What the healer has to do in this run.", ({ healing }) => one(healing.remainingBytes)),
+	gauge("cairn_healing_active", "1 while the healer is at work.", ({ healing }) => one(healing.active ? 1 : 0)),
+	gauge("cairn_healing_done_bytes", "User data brought to its target since this healing began.", ({ healing }) => one(healing.doneBytes)),
+	gauge("cairn_healing_remaining_bytes", "User data that has still to be brought to its target or off a disk.", ({ healing }) =>
+		one(healing.remainingBytes),
+	),
+	gauge(
+		"cairn_healing_eta_seconds",
+		"Until what can be healed now is; absent while nothing is at work or the speed is unknown.",
+		({ healing }) => (healing.etaSeconds === null ? [] : one(healing.etaSeconds)),
+	),
 	gauge("cairn_healing_paused", "1 while the operator has paused the healer.", ({ healing }) => one(healing.paused ? 1 : 0)),
 	gauge("cairn_balancing_active", "1 from the moment that a balance is asked for until the disks are even.", ({ balancing }) =>
 		one(balancing.active ? 1 : 0),

@@ -13,6 +13,8 @@ import { Monitor } from "./monitor.ts";
 
 const errorKinds = { read: 1, write: 0, sync: 0, corrupt: 2, timeout: 0 };
 const pass = { byHand: false, dryRun: false, segments: 1, fragments: 6, bytes: 7, corrupt: 3, missing: 0, repaired: 3, unrecoverable: 0 };
+const levels = { provenBytes: 2, recordedBytes: 1, degradedBytes: 1, lostBytes: 0, oldestProofAt: "2026-11-21T00:00:00.000Z" };
+const shortages = [{ cause: "no-disk", segments: 1, bytes: 1, disks: ["d1"] }];
 const status = {
 	volume: 'de"mo',
 	redundancy: "rs:4+2",
@@ -21,11 +23,11 @@ const status = {
 	usedBytes: 4,
 	freeBytes: 6,
 	dirtyBytes: 1,
-	protection: { fullBytes: 3, provenBytes: 2, oldestProofAt: "2026-11-21T00:00:00.000Z", degradedBytes: 1, lostBytes: 0, targets: [] },
+	protection: { fullBytes: 3, ...levels, targets: [{ redundancy: "rs:4+2", bytes: 4, ...levels }], shortages, leavingBytes: 0 },
 	metadataCopies: { wanted: 3, present: 2 },
 	metadataProvenAt: "2026-11-20T00:00:00.000Z",
 	disks: [{ id: "d1", state: "suspect", capacityBytes: 5, usedBytes: 2, errorKinds }],
-	healing: { active: true, remainingBytes: 8, etaSeconds: null, paused: false, tranquility: 0 },
+	healing: { active: true, remainingBytes: 8, etaSeconds: 70, doneBytes: 5, paused: false, tranquility: 0 },
 	garbage: { lookedAt: null, bytes: 1, unaccountedBytes: 0, foreign: 0, removedBytes: 2, clearedBytes: 3 },
 	balancing: { active: true, startedAt: null, movedBytes: 1, remainingBytes: 9, etaSeconds: null, waitingFor: "" },
 	scrub: { active: false, lastPass: { ...pass, startedAt: "2026-11-20T00:00:00.000Z", endedAt: "2026-11-20T01:00:00.000Z" } },
@@ -65,6 +67,11 @@ describe("metrics", () => {
 		assert.deepEqual([...names].sort(), [...metricNames].sort(), "all of them have a sample in this status");
 		for (const line of [
 			'cairn_protection_bytes{volume="de\\"mo",state="recorded"} 1',
+			'cairn_ledger_bytes{volume="de\\"mo",redundancy="rs:4+2",state="wanted"} 4',
+			'cairn_ledger_bytes{volume="de\\"mo",redundancy="rs:4+2",state="proven"} 2',
+			'cairn_shortage_bytes{volume="de\\"mo",cause="no-disk"} 1',
+			'cairn_shortage_bytes{volume="de\\"mo",cause="waiting"} 0',
+			'cairn_healing_eta_seconds{volume="de\\"mo"} 70',
 			'cairn_oldest_proof_age_seconds{volume="de\\"mo"} 60',
 			'cairn_status_age_seconds{volume="de\\"mo"} 3',
 			'cairn_disk_state{volume="de\\"mo",disk="d1",state="suspect"} 1',
@@ -78,12 +85,19 @@ describe("metrics", () => {
 	});
 
 	test("what is not known is absent", () => {
-		const fresh = { ...status, protection: { ...status.protection, oldestProofAt: null }, scrub: { ...status.scrub, lastPass: null } };
+		const healing = { ...status.healing, etaSeconds: null };
+		const fresh = {
+			...status,
+			healing,
+			protection: { ...status.protection, oldestProofAt: null },
+			scrub: { ...status.scrub, lastPass: null },
+		};
 		const text = renderMetrics(fresh, { nowSeconds: midnight, statusSeconds: midnight });
-		assert.doesNotMatch(text, /^cairn_(oldest_proof_age_seconds|scrub_last)/m);
+		assert.doesNotMatch(text, /^cairn_(oldest_proof_age_seconds|scrub_last|healing_eta)/m);
 	});
 
-	test("dashboard and alerts ask for metrics that exist", () => {
+	test("dashboard and alerts ask for metrics that exist, with labels that they have", () => {
+		const rendered = renderMetrics(status, { nowSeconds: midnight, statusSeconds: midnight });
 		let root = dirname(fileURLToPath(import.meta.url));
 		while (!existsSync(join(root, "package.json"))) root = dirname(root);
 		for (const name of ["dashboard.json", "alerts.yml"]) {
@@ -91,6 +105,15 @@ describe("metrics", () => {
 			const asked = new Set(text.match(/\bcairn_[a-z_]+/g));
 			assert.ok(asked.size > 5, name);
 			for (const metric of asked) assert.ok(metricNames.includes(metric), `${name}: ${metric}`);
+			const selectors = text.replaceAll('\\\\"', '"').matchAll(/\b(cairn_[a-z_]+)\{([a-z]+)=~?"([a-z|-]+)"/g);
+			for (const [, metric, label, values] of selectors) {
+				for (const value of (values as string).split("|"))
+					assert.match(
+						rendered,
+						new RegExp(`^${metric}\\{[^}]*\\b${label}="${value}"`, "m"),
+						`${name}: ${metric} has no ${label} "${value}"`,
+					);
+			}
 		}
 		JSON.parse(readFileSync(join(root, "docs/monitoring/dashboard.json"), "utf8"));
 	});
@@ -151,7 +174,7 @@ describe("monitoring over HTTP", () => {
 	test("figures for the token, states for everybody on this machine, nothing else", async () => {
 		const { get, token, asked } = await listen();
 		assert.match(token, /^[0-9a-f]{48}$/);
-		assert.deepEqual(await get("/health"), { code: 200, body: "healthy\n" });
+		assert.deepEqual(await get("/health"), { code: 200, body: "alive\n" });
 		assert.deepEqual(await get("/ready"), { code: 200, body: "ready\n" });
 		assert.equal((await get("/metrics")).code, 401);
 		assert.equal((await get("/metrics", { authorization: `Bearer ${token.replace(/.$/, "x")}` })).code, 401);

@@ -152,9 +152,9 @@ export class Monitor {
 		}
 	}
 
-	/** The process answers and the volume can still work. */
+	/** The process answers and the volume can still work. How safe the data is, only the metrics say. */
 	#health(): Answer {
-		return this.#modules.failure() === undefined ? plain(200, "healthy") : plain(503, "failed: see cairn status");
+		return this.#modules.failure() === undefined ? plain(200, "alive") : plain(503, "failed: see cairn status");
 	}
 
 	/** It serves. */

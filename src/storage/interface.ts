@@ -174,6 +174,8 @@ export interface SegmentStore {
 	feasible(target: Redundancy): Redundancy | undefined;
 	/** Segments in which a read found damage since the last call, but for those that are left for another one. */
 	takeDamaged(except?: ReadonlySet<number>): readonly number[];
+	/** `takeDamaged` would list it. */
+	isSuspected(segmentId: number): boolean;
 	/** Whoever has just checked the segment knows more than the reads that found damage in it, the check's own included. */
 	forgetDamaged(segmentId: number): void;
 	/** How many segments `takeDamaged` would list in all. */

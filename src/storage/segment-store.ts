@@ -434,6 +434,10 @@ export class NativeSegmentStore implements SegmentStore {
 		return damaged;
 	}
 
+	isSuspected(segmentId: number): boolean {
+		return this.#damaged.has(segmentId);
+	}
+
 	forgetDamaged(segmentId: number): void {
 		this.#damaged.delete(segmentId);
 	}

@@ -78,8 +78,22 @@ export interface Examined {
 	readonly lost: boolean;
 }
 
-/** Reads all of a segment, mends it unless told not to, and reads it again then. Undefined: it is gone. */
-export async function examine(core: Core, healer: Healer, id: number, repair: boolean): Promise<Examined | undefined> {
+/** `later`: the healer mends it when it may; `dry-run`: nobody is told of it. */
+export type Repair = "now" | "later" | "dry-run";
+
+/** Reads all of a segment, mends it if it is to be mended now, and reads it again then. Undefined: it is gone. */
+export async function examine(core: Core, healer: Healer, id: number, how: Repair): Promise<Examined | undefined> {
+	if (how !== "dry-run") return await look(core, healer, id, how === "now");
+	// What reads find damaged is healed without anybody asking; what others have found before still is.
+	const wasSuspected = core.store.isSuspected(id);
+	try {
+		return await look(core, healer, id, false);
+	} finally {
+		if (!wasSuspected) core.store.forgetDamaged(id);
+	}
+}
+
+async function look(core: Core, healer: Healer, id: number, repair: boolean): Promise<Examined | undefined> {
 	const health = await core.checkSegment(id);
 	if (health === undefined) return undefined;
 	const count = (state: "corrupt" | "missing"): number => health.fragments.filter((one) => one.state === state).length;

@@ -275,6 +275,7 @@ export class DiskWork implements DiskVerbs {
 		let bytes = 0;
 		let unplacedBytes = 0;
 		const room = this.#roomBeside(id);
+		const domains = new Set(this.#core.store.space().disks.flatMap((disk) => (disk.id === id ? [] : [this.#domainOf(disk.id)])));
 		const targets = new Set<string>();
 		for await (const segment of this.#core.segments()) {
 			const here = segment.fragments.filter((place) => place.disk === id).length;
@@ -284,6 +285,8 @@ export class DiskWork implements DiskVerbs {
 			bytes += here * lengthBytes;
 			targets.add(segment.target);
 			const taken = new Set(segment.fragments.filter((place) => place.disk !== id).map((place) => this.#domainOf(place.disk)));
+			// All that stay have one: it is made anew in another shape, of which `shapes` and `fits` tell.
+			if ([...domains].every((domain) => taken.has(domain))) continue;
 			const fitting = room.filter((one) => one.freeBytes >= lengthBytes && !taken.has(one.domain));
 			const emptiest = fitting.sort((a, b) => b.freeBytes - a.freeBytes)[0];
 			if (emptiest === undefined) unplacedBytes += here * lengthBytes;

@@ -87,7 +87,9 @@ export interface DiskStatus {
 }
 
 export interface HealingStatus {
+	/** It is at work. What can be done by no disk there is does not count. */
 	readonly active: boolean;
+	/** What has still to be brought to its target or off a disk; where nothing is at work on it, the ledger says why. */
 	readonly remainingBytes: number;
 	/** null while unknown. */
 	readonly etaSeconds: number | null;
@@ -283,7 +285,12 @@ export interface VolumeStatus {
 		readonly lostBytes: number;
 		/** When these were counted: on a large volume some time ago. ISO 8601. */
 		readonly countedAt: string;
-		readonly targets: readonly { readonly redundancy: string; readonly bytes: number }[];
+		/** By what was asked for; as in the ledger. */
+		readonly targets: readonly (Omit<LedgerLevel, "segments" | "wantedBytes"> & { readonly bytes: number })[];
+		/** Why what is degraded or lost is so. */
+		readonly shortages: readonly LedgerShortage[];
+		/** Of what is in full: it has still to leave a disk that is to be emptied. */
+		readonly leavingBytes: number;
 	};
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };
 	/** When all of it (superblocks, log, runs, manifests) was last read from every disk and left right; null: never, or damage was left. ISO 8601. */
@@ -347,6 +354,8 @@ export interface Ledger {
 	readonly recordedBytes: number;
 	readonly degradedBytes: number;
 	readonly lostBytes: number;
+	/** Of what is proven or recorded: it has still to leave a disk that is to be emptied. */
+	readonly leavingBytes: number;
 	readonly oldestProofAt: string | null;
 	readonly metadataCopies: { readonly wanted: number; readonly present: number };
 	/** When all of it (superblocks, log, runs, manifests) was last read from every disk and left right; null: never, or damage was left. ISO 8601. */
@@ -654,9 +663,17 @@ export interface Explanation {
 	readonly inline: boolean;
 	/** Bytes acknowledged and not yet sealed into segments. */
 	readonly dirtyBytes: number;
+	/** When all that is proven of it was proven at the latest: of all fragments the longest ago; null: some are not. ISO 8601. */
+	readonly oldestProofAt: string | null;
+	/** Of the volume: how long until what can be healed now is. */
+	readonly healing: Pick<HealingStatus, "active" | "etaSeconds">;
 	readonly segments: readonly {
 		readonly id: number;
 		readonly redundancy: string;
+		/** As in the ledger. */
+		readonly state: "proven" | "recorded" | "degraded" | "lost";
+		/** Why it is degraded or lost; null: it is not. */
+		readonly cause: LedgerCause | null;
 		readonly fragments: readonly {
 			readonly index: number;
 			readonly disk: string;

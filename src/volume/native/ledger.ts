@@ -19,6 +19,8 @@ export interface SegmentsLedger {
 	readonly recordedBytes: number;
 	readonly degradedBytes: number;
 	readonly lostBytes: number;
+	/** Of proven and recorded: what has still to leave a disk that is to be emptied. */
+	readonly leavingBytes: number;
 	readonly oldestProofAt: string | null;
 }
 
@@ -105,17 +107,25 @@ export interface CountedLedger {
 	readonly ledger: SegmentsLedger;
 }
 
+/** Why a segment is not whole, or not where it should be. */
+export function causeOf(core: Core, health: SegmentHealth, healPaused: boolean): LedgerCause {
+	if (health.lost) return "lost";
+	const outlook = core.store.outlook(health);
+	if (outlook !== "possible") return outlook;
+	return healPaused ? "paused" : "waiting";
+}
+
 class Sums {
 	readonly #core: Core;
-	/** Why what could be healed is not. */
-	readonly #possible: LedgerCause;
+	readonly #healPaused: boolean;
+	#leavingBytes = 0;
 	readonly #levels = new Map<string, Level>();
 	readonly #shortages = new Map<LedgerCause, Shortage>();
 	readonly #survival = new Map<number, Survival>();
 
 	constructor(core: Core, healPaused: boolean) {
 		this.#core = core;
-		this.#possible = healPaused ? "paused" : "waiting";
+		this.#healPaused = healPaused;
 	}
 
 	add(segment: Segment, health: SegmentHealth, proven: ReadonlyMap<number, number>): void {
@@ -131,6 +141,7 @@ class Sums {
 			level.oldest = Math.min(level.oldest, ...proven.values());
 		} else level.recordedBytes += bytes;
 		if (health.lost || !health.full) this.#falls(health);
+		else if (health.leaving > 0) this.#leavingBytes += bytes;
 	}
 
 	#level(redundancy: string): Level {
@@ -144,8 +155,7 @@ class Sums {
 
 	#falls(health: SegmentHealth): void {
 		const { segment } = health;
-		const outlook = health.lost ? "lost" : this.#core.store.outlook(health);
-		const cause = outlook === "possible" ? this.#possible : outlook;
+		const cause = causeOf(this.#core, health, this.#healPaused);
 		const shortage = this.#shortages.get(cause) ?? { cause, segments: 0, bytes: 0, disks: new Set() };
 		this.#shortages.set(cause, shortage);
 		shortage.segments++;
@@ -182,6 +192,7 @@ class Sums {
 			recordedBytes: total("recordedBytes"),
 			degradedBytes: total("degradedBytes"),
 			lostBytes: total("lostBytes"),
+			leavingBytes: this.#leavingBytes,
 			oldestProofAt: timeOf(oldest),
 		};
 	}

@@ -1648,7 +1648,7 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	explain(path: string): Promise<Explanation> {
-		return explainPath(this.#core, this.#data, path);
+		return explainPath(this.#core, this.#data, this.#healer, path);
 	}
 
 	/**

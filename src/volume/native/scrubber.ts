@@ -6,6 +6,7 @@
  *  U2 A pass is complete only when it came behind the last segment; what was made since it began was written since it began.
  *  U3 What a pass repairs it has read again; a dry run writes nothing but proofs and its own progress.
  *  U4 Between two batches it rests as its intensity says; paused, or out of its hours, it does nothing at all.
+ *  U5 A dry run is no pass that the schedule counts, and after a pass that was stopped it rests as after one that came to its end.
  */
 import { toFsError, FsError } from "../../base/errors.ts";
 import type { CareRecord, ScrubIntensity, ScrubPass, ScrubSchedule } from "../../records/interface.ts";
@@ -33,7 +34,10 @@ export class Scrubber implements ScrubVerbs {
 	#savedMs = 0;
 	/** Of the pass under way, here and now: the record follows. */
 	#pass: ScrubPass | undefined;
-	#totalBytes = 0;
+	/** Undefined: not counted yet. */
+	#totalBytes: number | undefined;
+	/** U5: seconds since 1970. */
+	#stoppedAt = 0;
 	/** When this process took the pass up, and what had been read by then: for the estimate. */
 	#sinceMs = 0;
 	#sinceBytes = 0;
@@ -77,11 +81,10 @@ export class Scrubber implements ScrubVerbs {
 	}
 
 	#isDue(): boolean {
-		const { schedule, lastPass, pass } = this.#care;
-		const now = this.#seconds();
-		const since = now - Math.max(lastPass?.endedAt ?? 0, pass?.endedAt ?? 0);
+		const { schedule, lastPass } = this.#care;
+		const since = this.#seconds() - Math.max(lastPass?.endedAt ?? 0, this.#stoppedAt);
 		// A clock that was set back must not keep the scrub from ever coming again.
-		const rested = since < 0 || (lastPass === undefined && pass === undefined);
+		const rested = since < 0;
 		if (schedule === "continuous") return rested || since >= limits.scrubRestSeconds;
 		return schedule === "nightly" && this.#isNight() && (rested || since >= limits.scrubNightSeconds);
 	}
@@ -141,6 +144,7 @@ export class Scrubber implements ScrubVerbs {
 			pass: this.#pass === undefined ? care.pass : { ...this.#pass },
 		}));
 		this.#pass = undefined;
+		this.#stoppedAt = this.#seconds();
 		return this.status();
 	}
 
@@ -167,6 +171,7 @@ export class Scrubber implements ScrubVerbs {
 		const { schedule, hour, intensity, state, pass, lastPass } = this.#care;
 		const now = this.#pass ?? pass;
 		const active = this.#working !== undefined;
+		const totalBytes = active ? this.#totalBytes : undefined;
 		return {
 			state,
 			active,
@@ -175,16 +180,16 @@ export class Scrubber implements ScrubVerbs {
 			intensity,
 			pass: now === undefined ? null : passStatus(now),
 			lastPass: lastPass === undefined ? null : passStatus(lastPass),
-			totalBytes: active ? Math.max(this.#totalBytes, now?.bytes ?? 0) : null,
-			etaSeconds: active ? this.#eta(now) : null,
+			totalBytes: totalBytes === undefined ? null : Math.max(totalBytes, now?.bytes ?? 0),
+			etaSeconds: totalBytes === undefined ? null : this.#eta(now, totalBytes),
 		};
 	}
 
-	#eta(pass: ScrubPass | undefined): number | null {
+	#eta(pass: ScrubPass | undefined, totalBytes: number): number | null {
 		const elapsed = this.#modules.core.platform.clock.monotonicMs() - this.#sinceMs;
 		const done = (pass?.bytes ?? 0) - this.#sinceBytes;
 		if (pass === undefined || done <= 0 || elapsed <= 0) return null;
-		return Math.ceil((Math.max(0, this.#totalBytes - pass.bytes) * elapsed) / done / 1000);
+		return Math.ceil((Math.max(0, totalBytes - pass.bytes) * elapsed) / done / 1000);
 	}
 
 	// ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,8 +205,10 @@ export class Scrubber implements ScrubVerbs {
 
 	async #work(): Promise<void> {
 		const { core } = this.#modules;
-		this.#totalBytes = 0;
-		for await (const segment of core.segments()) this.#totalBytes += segment.payloadBytes;
+		this.#totalBytes = undefined;
+		let totalBytes = 0;
+		for await (const segment of core.segments()) totalBytes += segment.payloadBytes;
+		this.#totalBytes = totalBytes;
 		this.#sinceMs = this.#savedMs = core.platform.clock.monotonicMs();
 		this.#sinceBytes = this.#pass?.bytes ?? 0;
 		while (this.#mayWork() && this.#pass !== undefined) {
@@ -237,7 +244,7 @@ export class Scrubber implements ScrubVerbs {
 		for (const id of ids) {
 			// Shutting down, or told to stop: the rest comes next time.
 			if (!this.#mayWork()) break;
-			const found = await examine(core, healer, id, !pass.dryRun && !this.#care.healPaused);
+			const found = await examine(core, healer, id, pass.dryRun ? "dry-run" : this.#care.healPaused ? "later" : "now");
 			next = { ...next, after: id };
 			if (found === undefined) continue;
 			next = {
@@ -259,7 +266,7 @@ export class Scrubber implements ScrubVerbs {
 		const { core, care } = this.#modules;
 		const done = { ...pass, endedAt: Math.max(1, this.#seconds()) };
 		await core.proofs.settle({ sweep: true });
-		await care.change((now) => ({ ...now, state: "idle", pass: done, lastPass: done }));
+		await care.change((now) => ({ ...now, state: "idle", pass: done, lastPass: pass.dryRun ? now.lastPass : done }));
 		this.#pass = undefined;
 		const { fragments, corrupt, missing, repaired, unrecoverable } = done;
 		core.logger.info("the scrub has read everything", { fragments, corrupt, missing, repaired, unrecoverable });

@@ -12,7 +12,7 @@ import type { Compactor } from "./compactor.ts";
 import type { Core } from "./core.ts";
 import type { Garbage } from "./garbage.ts";
 import type { Healer } from "./healer.ts";
-import type { DiskStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
+import type { DiskStatus, HealingStatus, Ledger, VolumeState, VolumeStatus } from "./interface.ts";
 import type { Scrubber } from "./scrubber.ts";
 import { type LedgerBook, type SegmentsLedger, segmentsLedger, timeOf } from "./ledger.ts";
 import type { Protector } from "./protector.ts";
@@ -52,7 +52,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 	const { at, ledger } = await modules.ledgerBook.get();
 	const disks = diskStatus(modules);
 	const copies = metadataCopies(modules);
-	const healing = healer.status;
+	const healing = healingStatus(healer, ledger);
 	const warnings = warningsOf(options, modules, ledger, copies);
 	return {
 		volume: options.name,
@@ -71,7 +71,9 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 			degradedBytes: ledger.degradedBytes,
 			lostBytes: ledger.lostBytes,
 			countedAt: at,
-			targets: ledger.levels.map(({ redundancy, wantedBytes }) => ({ redundancy, bytes: wantedBytes })),
+			targets: ledger.levels.map(({ segments: _, wantedBytes, redundancy, ...level }) => ({ redundancy, bytes: wantedBytes, ...level })),
+			shortages: ledger.shortages,
+			leavingBytes: ledger.leavingBytes,
 		},
 		metadataCopies: copies,
 		metadataProvenAt: provenAt(modules),
@@ -91,15 +93,22 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 export async function volumeLedger(options: StatusOptions, modules: StatusModules): Promise<Ledger> {
 	const { core, healer } = modules;
 	await core.store.refreshSpace();
+	const ledger = await segmentsLedger(core, healer.status.paused);
 	return {
 		volume: options.name,
 		at: formatTime(core.platform.clock.realtime()),
-		...(await segmentsLedger(core, healer.status.paused)),
+		...ledger,
 		metadataCopies: metadataCopies(modules),
 		metadataProvenAt: provenAt(modules),
 		dirtyBytes: core.dirty.bytes,
-		healing: healer.status,
+		healing: healingStatus(healer, ledger),
 	};
+}
+
+/** Nothing to do is said only where the records say so too. */
+function healingStatus(healer: Healer, { degradedBytes, leavingBytes }: SegmentsLedger): HealingStatus {
+	const { status } = healer;
+	return status.active ? status : { ...status, remainingBytes: degradedBytes + leavingBytes };
 }
 
 /** Disks that do not answer keep nobody from hearing that they do not: the figures of before are told then. */

@@ -13,7 +13,8 @@ import { examine, proveMetadata } from "./care.ts";
 import type { Core } from "./core.ts";
 import type { FileData } from "./data.ts";
 import type { Explanation, Progress, VerifyOptions, VerifyResult } from "./interface.ts";
-import { timeOf } from "./ledger.ts";
+import type { Healer } from "./healer.ts";
+import { causeOf, timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 import { checkReferences } from "./references.ts";
 import type { ScrubberModules } from "./scrubber.ts";
@@ -124,7 +125,7 @@ class Look {
 
 	async #at({ id, payloadBytes }: Segment, isProven: boolean): Promise<void> {
 		const { core, healer } = this.#modules;
-		const examined = isProven ? undefined : await examine(core, healer, id, !this.#options.dryRun);
+		const examined = isProven ? undefined : await examine(core, healer, id, this.#options.dryRun ? "dry-run" : "now");
 		if (isProven) this.#found.skippedSegments++;
 		if (examined !== undefined) {
 			this.#found.checkedFragments += examined.fragments;
@@ -285,7 +286,7 @@ export function directoryPath(tx: RecordTransaction, ino: Ino): string | undefin
 	return undefined;
 }
 
-export async function explainPath(core: Core, data: FileData, path: string): Promise<Explanation> {
+export async function explainPath(core: Core, data: FileData, healer: Healer, path: string): Promise<Explanation> {
 	const plan = await core.view((tx) => {
 		const found = resolvePath(tx, path);
 		const { inode } = found;
@@ -295,9 +296,17 @@ export async function explainPath(core: Core, data: FileData, path: string): Pro
 	});
 	if (plan.ranges.length > limits.explainSegments)
 		throw new FsError("E2BIG", "volume.explain", `${path} has more than ${limits.explainSegments} extents: too many to list`);
+	// What can be done for it hangs on the room that disks have.
+	await core.store.refreshSpace();
+	const { active, etaSeconds, paused } = healer.status;
 	const segments: Explanation["segments"][number][] = [];
 	for (const segment of new Map(plan.ranges.map((range) => [range.segment.id, range.segment])).values())
-		segments.push(await explainSegment(core, segment));
+		segments.push(await explainSegment(core, segment, paused));
+	const proofs = segments.flatMap(({ fragments }) => fragments.map(({ provenAt }) => provenAt));
+	const oldestProofAt = proofs.reduce(
+		(oldest, at) => (oldest === null || at === null ? null : at < oldest ? at : oldest),
+		proofs[0] ?? null,
+	);
 	return {
 		path,
 		ino: plan.inode.ino,
@@ -306,16 +315,22 @@ export async function explainPath(core: Core, data: FileData, path: string): Pro
 		redundancy: plan.redundancy,
 		inline: plan.inode.inline !== undefined,
 		dirtyBytes: core.dirty.attributes(plan.inode.ino)?.bytes ?? 0,
+		oldestProofAt,
+		healing: { active, etaSeconds },
 		segments,
 	};
 }
 
-async function explainSegment(core: Core, segment: Segment): Promise<Explanation["segments"][number]> {
+async function explainSegment(core: Core, segment: Segment, healPaused: boolean): Promise<Explanation["segments"][number]> {
 	const proven = await core.proofs.of(segment);
-	const { fragments } = core.store.assess(segment);
+	const health = core.store.assess(segment);
+	const { fragments, full, lost } = health;
+	const whole = fragments.every(({ index }) => proven.has(index)) ? "proven" : "recorded";
 	return {
 		id: segment.id,
 		redundancy: formatRedundancy({ dataShards: segment.dataShards, parityShards: segment.parityShards }),
+		state: lost ? "lost" : full ? whole : "degraded",
+		cause: full && !lost ? null : causeOf(core, health, healPaused),
 		fragments: fragments.map(({ index, disk, state }) => {
 			const provenAt = state === "ok" ? timeOf(proven.get(index)) : null;
 			return { index, disk: disk === undefined ? "none" : `d${disk}`, state, provenAt };
