@@ -124,9 +124,9 @@ describe("scrub", () => {
 			flip(world, "/d1", 40_000, 400);
 			await volume.scrub.begin({ dryRun: true, intensity: "high" });
 			await ended(world, volume);
-			const dry = volume.scrub.status().lastPass;
+			const { pass: dry, lastPass } = volume.scrub.status();
 			assert.ok((dry?.corrupt ?? 0) > 0);
-			assert.deepEqual([dry?.repaired, dry?.dryRun], [0, true]);
+			assert.deepEqual([dry?.repaired, dry?.dryRun, lastPass], [0, true, null]);
 			assert.deepEqual(
 				(await volume.ledger()).shortages.map((one) => [one.cause, one.bytes]),
 				[["paused", 4 * fileBytes]],
