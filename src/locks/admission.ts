@@ -26,6 +26,14 @@ export interface Asker {
 	readonly clientInstance: string;
 	/** The caller's own cache is no reason to wait. */
 	readonly leaseKey?: string;
+	/** Its request, where it may give up waiting. */
+	readonly call?: CallName | undefined;
+}
+
+/** A request of a door that its client may give up (`FileLocks.giveUp`): a number that is never used again. */
+export interface CallName {
+	readonly low: number;
+	readonly high: number;
 }
 
 export function doorOf({ door }: Asker): LockDoor {

@@ -8,13 +8,24 @@
  *  T3 A request of a predecessor that changed something is not carried out again: `#before` has its name until no request can come again.
  *  T5 An inode is bound (admission.ts) whenever it is not PLAIN, or somebody waits to operate on it or to open it. While it is, the core knows every open file and every operation under way there.
  *  T6 Who waits to be admitted holds no admission.
+ *  T7 A request that was given up waits for nobody any more: neither where it waits, nor where it would begin to.
  *  T4 While grace lasts nothing is locked but what was held before: who asks for more waits (programs here) or is sent away (clients elsewhere).
  */
 import { assert } from "../base/assert.ts";
 import { Deferred } from "../base/async.ts";
-import { FsError } from "../base/errors.ts";
+import { FsError, isFsError } from "../base/errors.ts";
 import type { Clock, SimulationHooks } from "../platform/interface.ts";
-import { type Access, type Admission, AdmissionTable, type Asker, doorOf, isBoundByRanges, operationOf, type Place } from "./admission.ts";
+import {
+	type Access,
+	type Admission,
+	AdmissionTable,
+	type Asker,
+	type CallName,
+	doorOf,
+	isBoundByRanges,
+	operationOf,
+	type Place,
+} from "./admission.ts";
 import { apply, createLockState, holdsOf, isPlain, type LockState, nextTick, test, waitedFor, waitersOf } from "./core.ts";
 import type { Command, Effect, Hold, LockCounters, LockDoor, Owner, RefusalCode, Request } from "./interface.ts";
 import { admissionLimits, fileLockLimits, lockLimits } from "./limits.ts";
@@ -167,6 +178,10 @@ export class FileLocks {
 	readonly #listeners = new Map<string, LeaseListener>();
 	/** Numbers what the core is asked. */
 	#asked = 0;
+	/** T7: what waits to be let in for a request that may be given up, by the name of the request; the key in the core. */
+	readonly #calls = new Map<string, string>();
+	/** Requests that were given up, the oldest first: they may be about to wait. */
+	readonly #givenUp = new Set<string>();
 	/** Who waits to be admitted or to open. */
 	#waitingToEnter = 0;
 	#cancelTick: () => void = () => {};
@@ -453,13 +468,13 @@ export class FileLocks {
 		const owner = askerOwner(asker);
 		const operation = operationOf(access, asker, opened);
 		const want = { kind: "operation", id, ...operation, range, leaseKey: asker.leaseKey } as const;
-		const later = this.#askToEnter({ ino, key: id, owner, want });
+		const later = this.#askToEnter({ ino, key: id, owner, want }, asker.call);
 		const enter = (): Admission => this.#admissions.enter(ino, access, asker, opened, id);
 		return later === undefined ? enter() : later.then(enter);
 	}
 
 	/** Opens and operations: refused at once, or waiting for leases alone. */
-	#askToEnter(request: Pick<Request, "ino" | "key" | "owner" | "want">): Promise<void> | undefined {
+	#askToEnter(request: Pick<Request, "ino" | "key" | "owner" | "want">, call: CallName | undefined): Promise<void> | undefined {
 		// Only who is refused or let in at once when there are that many; as they wait for what ends by itself, they will be fewer.
 		const deadlineMs = request.owner.door === "nfs" ? this.#nowMs + admissionLimits.resendingMs : undefined;
 		const later = this.#ask({ kind: "request", ...request, patient: false, victim: false, deadlineMs }, noRequest);
@@ -470,7 +485,32 @@ export class FileLocks {
 			throw refusal("EAGAIN", `${admissionLimits.waiting} operations wait for leases of this volume already`);
 		}
 		this.#waitingToEnter++;
-		return later.finally(() => void this.#waitingToEnter--);
+		const entered = later.finally(() => void this.#waitingToEnter--);
+		return call === undefined ? entered : this.#unlessGivenUp(nameOf(call), request.key, entered);
+	}
+
+	/** T7. @throws FsError EINTR. */
+	async #unlessGivenUp(name: string, key: string, entered: Promise<void>): Promise<void> {
+		this.#calls.set(name, key);
+		if (this.#givenUp.has(name)) this.#run({ kind: "cancel", key }, noRequest);
+		try {
+			await entered;
+		} catch (error) {
+			if (!isFsError(error, "ECANCELED") || !this.#givenUp.has(name)) throw error;
+			throw new FsError("EINTR", "locks.given-up", "the request was interrupted while it waited for a lease elsewhere", {}, error);
+		} finally {
+			if (this.#calls.get(name) === key) this.#calls.delete(name);
+		}
+	}
+
+	/** The client of a request does not want to wait any more. If it waits for a lease, now or later, it fails with EINTR; whatever else it does ends by itself. */
+	giveUp(call: CallName): void {
+		const name = nameOf(call);
+		this.#givenUp.add(name);
+		const [oldest] = this.#givenUp;
+		if (this.#givenUp.size > admissionLimits.givenUp) this.#givenUp.delete(oldest as string);
+		const key = this.#calls.get(name);
+		if (key !== undefined) this.#run({ kind: "cancel", key }, noRequest);
 	}
 
 	/**
@@ -480,7 +520,7 @@ export class FileLocks {
 	async open(ino: number, sharing: Sharing, asker: Asker): Promise<string> {
 		if (sharing.deny !== 0) this.#bind(ino);
 		const id = `opening:${++this.#asked}`;
-		await this.#askToEnter({ ino, key: id, owner: askerOwner(asker, id), want: { kind: "open", id, sharing } });
+		await this.#askToEnter({ ino, key: id, owner: askerOwner(asker, id), want: { kind: "open", id, sharing } }, asker.call);
 		return id;
 	}
 

@@ -36,6 +36,8 @@ export const admissionLimits = {
 	waiting: 256,
 	/** How long an operation of a client that sends its requests again waits: less than the shortest time after which clients do (1.1 s over UDP). Then it is told to come later. */
 	resendingMs: 1000,
+	/** Requests that were given up and are remembered: more than a mount carries out at once. */
+	givenUp: 1024,
 	/** How long a client elsewhere waits for an answer that says whether it has a lock or a share, where it does not ask to wait. */
 	answerMs: 5000,
 	/** An operation that touches several inodes waits for one after the other, holding nothing, and begins anew after each: they are given back once, so this is far more than ever happens. */

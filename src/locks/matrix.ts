@@ -53,23 +53,23 @@ const own: Readonly<Record<LockClass, string>> = {
 	"smb-exclusive": /*  */ "-- -- -- -o  ----",
 };
 
-function parsed(table: Readonly<Record<LockClass, string>>): ReadonlyMap<string, Cell> {
+type Cells = ReadonlyMap<LockClass, ReadonlyMap<LockClass | IoClass, Cell>>;
+
+/** What is held → what is asked for: each request looks at every hold, which is no place to make words. */
+function parsed(table: Readonly<Record<LockClass, string>>): Cells {
 	const columns = [...lockClasses, ...ioClasses];
-	const cells = new Map<string, Cell>();
-	for (const held of lockClasses) {
+	const rowOf = (held: LockClass): ReadonlyMap<LockClass | IoClass, Cell> => {
 		const row = table[held].replaceAll(" ", "");
-		columns.forEach((asked, at) => {
-			cells.set(`${held} ${asked}`, row[at] as Cell);
-		});
-	}
-	return cells;
+		return new Map(columns.map((asked, at) => [asked, row[at] as Cell]));
+	};
+	return new Map(lockClasses.map((held) => [held, rowOf(held)]));
 }
 
 const foreignCells = parsed(foreign);
 const ownCells = parsed(own);
 
 export function cell(held: LockClass, asked: LockClass | IoClass, sameOwner: boolean): Cell {
-	return (sameOwner ? ownCells : foreignCells).get(`${held} ${asked}`) as Cell;
+	return (sameOwner ? ownCells : foreignCells).get(held)?.get(asked) as Cell;
 }
 
 export function familyOf(lock: LockClass): LockFamily {

@@ -2,9 +2,11 @@
  * The one API of a volume (architecture, section 7): what doors see. Asynchronous, serialisable, bounded. Implementations pass `test/conformance/volume.ts`.
  */
 import type { Timestamp } from "../base/time.ts";
+import type { CallName } from "../locks/admission.ts";
 import type { FileLocks, HeldLock, RemoteLock, RemoteShare } from "../locks/file-locks.ts";
 import type { FileType, Ino } from "../records/interface.ts";
 
+export type { CallName } from "../locks/admission.ts";
 export type { FileLocks, HeldLock, LocalLock, RemoteLock, RemoteShare } from "../locks/file-locks.ts";
 export {
 	offsetWordsOf,
@@ -52,6 +54,8 @@ export interface Caller {
 	readonly leaseKey?: string;
 	/** Without it, a request that is sent again is carried out again. */
 	readonly request?: RequestToken;
+	/** Of a client that may give up waiting (`locks.giveUp`): what waits for a lease elsewhere then fails with EINTR. Calls by a handle are given it by themselves. */
+	readonly call?: CallName;
 }
 
 export interface NodeRef {
@@ -393,16 +397,17 @@ export interface Volume {
 	 * `by`: whose request it is, where the handle is not one that he has opened (NFS 3 knows no opens): then what opens elsewhere deny is denied to it.
 	 * @throws FsError EBUSY `locks.denied`, EAGAIN (`by` a client that asks again: a lease is on its way back; of SMB: the bytes are locked).
 	 */
-	read(handle: HandleId, offset: number, lengthBytes: number, room?: Uint8Array, by?: Caller): Promise<Uint8Array>;
+	read(handle: HandleId, offset: number, lengthBytes: number, room?: Uint8Array, by?: Caller, call?: CallName): Promise<Uint8Array>;
 	/** The bytes are copied before the first await. With append the offset is the end of the file. Acknowledged = survives the death of the daemon. `by` and errors as for `read`. */
 	write(
 		handle: HandleId,
 		offset: number,
 		bytes: Uint8Array,
 		by?: Caller,
+		call?: CallName,
 	): Promise<{ readonly written: number; readonly attributes: Attributes }>;
 	/** @throws FsError EINVAL (empty range), EBADF (not open for writing), EFBIG, ENOSPC. */
-	allocate(handle: HandleId, mode: AllocateMode, offset: number, lengthBytes: number): Promise<Changed>;
+	allocate(handle: HandleId, mode: AllocateMode, offset: number, lengthBytes: number, call?: CallName): Promise<Changed>;
 	/**
 	 * Copies a range without moving bytes where it can: both files then share them. Fewer bytes than asked for at the end of the source, or because it would take long: call again. 0 = the source ends there.
 	 * @throws FsError EBADF, EINVAL (ranges of one file overlap), EISDIR, EFBIG, ENOSPC.
@@ -413,13 +418,14 @@ export interface Volume {
 		target: HandleId,
 		targetOffset: number,
 		lengthBytes: number,
+		call?: CallName,
 	): Promise<{ readonly copied: number; readonly attributes: Attributes }>;
 	/** The first byte at or behind `offset` that is data, or hole (the end of the file counts as one). @throws FsError ENXIO: none. */
-	seek(handle: HandleId, offset: number, what: "data" | "hole"): Promise<number>;
+	seek(handle: HandleId, offset: number, what: "data" | "hole", call?: CallName): Promise<number>;
 	/** Reports (and does not clear) the handle's sticky error: close(2). */
 	flush(handle: HandleId): Promise<void>;
 	/** Bytes and names of the file survive the loss of as many disks as the volume tolerates. Reports the handle's sticky error. */
-	fsync(handle: HandleId, dataOnly: boolean): Promise<void>;
+	fsync(handle: HandleId, dataOnly: boolean, call?: CallName): Promise<void>;
 	/** Locks that were taken through the handle go with it. */
 	close(handle: HandleId): Promise<void>;
 	/** Byte ranges and flocks of the files of this volume, of all doors. What it does, it does before it returns: answers come in the order of the calls. */

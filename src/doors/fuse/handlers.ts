@@ -178,6 +178,7 @@ function callerOf(door: Door, header: RequestHeader): Caller {
 		clientInstance: door.clientInstance,
 		share: undefined,
 		trusted: true,
+		call: requestNameOf(header),
 		...(header.slot === undefined ? {} : { request: { slot: header.slot, low: header.uniqueLow, high: requestHighOf(header.uniqueHigh) } }),
 	};
 }
@@ -619,7 +620,7 @@ async function handleRead(door: Door, header: RequestHeader, r: RequestReader): 
 	// Nothing is stored beyond 2^53: such a read is past every end.
 	if (!Number.isSafeInteger(offset + size)) return sendBytes(door, header, new Uint8Array(0));
 	const lent = door.readBuffers.take(size);
-	const bytes = await door.volume.read(handle, offset, size, lent?.bytes);
+	const bytes = await door.volume.read(handle, offset, size, lent?.bytes, undefined, requestNameOf(header));
 	if (bytes.length > size) throw refused("EIO", "read-long", `the volume answered ${bytes.length} bytes to a read of ${size}`);
 	door.bytesRead += bytes.length;
 	sendBytes(door, header, bytes);
@@ -658,7 +659,7 @@ async function writeLater(
 	ino: number,
 	{ handle, offset, data, dropsRights }: LaterWrite,
 ): Promise<number> {
-	const { written, attributes } = await door.volume.write(handle, offset, data);
+	const { written, attributes } = await door.volume.write(handle, offset, data, undefined, requestNameOf(header));
 	if (dropsRights && modeWithoutSetId(attributes) !== undefined)
 		noted(door, await door.volume.setAttributes(callerOf(door, header), node(door, ino), { dropRights: true }, handle));
 	return written;
@@ -680,7 +681,7 @@ async function handleFallocate(door: Door, header: RequestHeader, r: RequestRead
 	const kind = allocateModes.get(mode);
 	if (kind === undefined) throw refused("ENOTSUP", "fallocate-mode", `fallocate mode 0x${mode.toString(16)} is not supported`);
 	if (!Number.isSafeInteger(offset + length)) throw refused("EFBIG", "offset", "files end at 2^53 bytes");
-	noted(door, await door.volume.allocate(handle, kind, offset, length));
+	noted(door, await door.volume.allocate(handle, kind, offset, length, requestNameOf(header)));
 	door.recentWrites.set(ino, door.clock.monotonicMs());
 	done(door, header);
 }
@@ -696,7 +697,7 @@ async function handleCopyFileRange(door: Door, header: RequestHeader, r: Request
 	const most = Math.min(length, wide ? 2 ** 52 : 0xffff_f000);
 	if (!Number.isSafeInteger(sourceOffset + most) || !Number.isSafeInteger(targetOffset + most))
 		throw refused("EFBIG", "offset", "files end at 2^53 bytes");
-	const { copied } = await door.volume.copyRange(source, sourceOffset, target, targetOffset, most);
+	const { copied } = await door.volume.copyRange(source, sourceOffset, target, targetOffset, most, requestNameOf(header));
 	door.recentWrites.set(ino, door.clock.monotonicMs());
 	if (wide) door.out.reset().u64(copied);
 	else door.out.reset().u32(copied).u32(0);
@@ -713,7 +714,9 @@ async function handleLseek(door: Door, header: RequestHeader, r: RequestReader):
 	if (whence !== seekWhence.DATA && whence !== seekWhence.HOLE) throw refused("EINVAL", "whence", `lseek from ${whence}`);
 	const what = whence === seekWhence.DATA ? "data" : "hole";
 	const known = !door.mappable.has(ino) || (await door.writeOut(ino, Math.min(offset, Number.MAX_SAFE_INTEGER)));
-	const found = known ? await door.volume.seek(handle, offset, what) : await withoutHoles(door, header, handle, offset, what);
+	const found = known
+		? await door.volume.seek(handle, offset, what, requestNameOf(header))
+		: await withoutHoles(door, header, handle, offset, what);
 	door.out.reset().u64(found);
 	door.reply(header, door.out.finish(header, 0), undefined);
 }
@@ -763,7 +766,7 @@ async function handleSetlk(door: Door, header: RequestHeader, r: RequestReader, 
 async function handleFsync(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
 	const { handle, dataOnly } = decodeFsync(r);
 	openFile(door, handle);
-	await door.volume.fsync(handle, dataOnly);
+	await door.volume.fsync(handle, dataOnly, requestNameOf(header));
 	done(door, header);
 }
 

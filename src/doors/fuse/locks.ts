@@ -17,7 +17,7 @@ interface RequestName {
 	readonly high: number;
 }
 
-export function requestNameOf({ uniqueLow, uniqueHigh }: RequestHeader): RequestName {
+export function requestNameOf({ uniqueLow, uniqueHigh }: Pick<RequestHeader, "uniqueLow" | "uniqueHigh">): RequestName {
 	return { low: uniqueLow, high: requestHighOf(uniqueHigh) };
 }
 

@@ -402,11 +402,15 @@ class Server implements FuseServer {
 		this.#door.known.forgotten(node, times);
 	}
 
-	/** What waits for a lock gives up; everything else ends by itself. The kernel sends it after the request, and asks again if it was not answered. */
+	/** What waits for a lock, or for a lease of somebody elsewhere, gives up; everything else ends by itself. The kernel sends it once, after the request. */
 	#interrupt(r: RequestReader): void {
 		this.#interrupts++;
-		const waiting = this.#door.lockWaits.get(keyOfHeader(decodeInterrupt(r)));
-		if (waiting === undefined) return;
+		const of = decodeInterrupt(r);
+		const waiting = this.#door.lockWaits.get(keyOfHeader(of));
+		if (waiting === undefined) {
+			this.#volume.locks.giveUp(requestNameOf(of));
+			return;
+		}
 		waiting.interrupted = true;
 		this.#volume.locks.cancel(requestNameOf(waiting));
 	}

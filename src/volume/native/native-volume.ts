@@ -43,6 +43,7 @@ import type {
 	At,
 	Attributes,
 	Caller,
+	CallName,
 	Changed,
 	ChangedName,
 	ChangedNode,
@@ -329,13 +330,14 @@ export class LocalVolume implements NativeVolume {
 		node: NodeRef,
 		access: Access,
 		fn: (admission: Admission) => Promise<T>,
-		how: Pick<Place, "opened" | "range"> = {},
+		how: Pick<Place, "opened" | "range"> & { readonly call?: CallName | undefined } = {},
 	): Promise<T> {
 		this.#requireLive(node);
 		const { ino } = node;
+		const { call = caller.call, ...place } = how;
 		const admission = this.locks.passes(ino, access, caller)
-			? this.#core.admissions.enter(ino, access, caller, how.opened === true)
-			: ((await this.locks.admit([{ ino, access, ...how }], caller))[0] as Admission);
+			? this.#core.admissions.enter(ino, access, caller, place.opened === true)
+			: ((await this.locks.admit([{ ino, access, ...place }], { ...caller, call }))[0] as Admission);
 		try {
 			return await fn(admission);
 		} finally {
@@ -358,14 +360,20 @@ export class LocalVolume implements NativeVolume {
 		handle: Handle,
 		access: Access,
 		fn: (admission: Admission) => Promise<T>,
-		how: { readonly by?: Caller | undefined; readonly offset?: number; readonly lengthBytes?: number } = {},
+		how: {
+			readonly by?: Caller | undefined;
+			readonly offset?: number;
+			readonly lengthBytes?: number;
+			readonly call?: CallName | undefined;
+		} = {},
 	): Promise<T> {
-		const { by, offset, lengthBytes } = how;
+		const { by, offset, lengthBytes, call } = how;
 		const range =
 			offset === undefined || lengthBytes === undefined || lengthBytes === 0 ? {} : { range: rangeToLength(offset, lengthBytes) };
 		const isBound = handle.caller.door === "smb";
 		return this.#admitted(by ?? handle.caller, this.node(handle.ino), access, fn, {
 			opened: by === undefined,
+			call,
 			...(isBound ? range : {}),
 		});
 	}
@@ -1171,13 +1179,13 @@ export class LocalVolume implements NativeVolume {
 		return inode;
 	}
 
-	async read(id: HandleId, offset: number, lengthBytes: number, room?: Uint8Array, by?: Caller): Promise<Uint8Array> {
+	async read(id: HandleId, offset: number, lengthBytes: number, room?: Uint8Array, by?: Caller, call?: CallName): Promise<Uint8Array> {
 		const handle = this.#handles.get(id);
 		if (!handle.read) throw new FsError("EBADF", "volume.read", "the handle is not open for reading");
 		checkRange(offset, lengthBytes);
 		const read = (): Promise<Uint8Array> =>
 			this.#data.read(handle.ino, offset, lengthBytes, readPattern(handle, offset, lengthBytes), room);
-		return this.#through(handle, "read", read, { by, offset, lengthBytes });
+		return this.#through(handle, "read", read, { by, offset, lengthBytes, call });
 	}
 
 	async write(
@@ -1185,6 +1193,7 @@ export class LocalVolume implements NativeVolume {
 		offset: number,
 		bytes: Uint8Array,
 		by?: Caller,
+		call?: CallName,
 	): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		const handle = this.#handles.get(id);
 		if (!handle.write) throw new FsError("EBADF", "volume.write", "the handle is not open for writing");
@@ -1194,10 +1203,11 @@ export class LocalVolume implements NativeVolume {
 		if (handle.restriction !== 0) {
 			const copy = bytes.slice();
 			await this.#checkRestricted(handle, offset);
-			return this.#write(handle, offset, copy, by);
+			return this.#write(handle, offset, copy, { by, call });
 		}
 		// Where it may have to wait, the bytes are copied first.
-		return this.#write(handle, offset, this.locks.passes(handle.ino, "write", by ?? handle.caller) ? bytes : bytes.slice(), by);
+		const kept = this.locks.passes(handle.ino, "write", by ?? handle.caller) ? bytes : bytes.slice();
+		return this.#write(handle, offset, kept, { by, call });
 	}
 
 	/** What needs no more than a place in the ring. */
@@ -1219,7 +1229,7 @@ export class LocalVolume implements NativeVolume {
 		handle: Handle,
 		offset: number,
 		bytes: Uint8Array,
-		by: Caller | undefined,
+		from: { readonly by: Caller | undefined; readonly call: CallName | undefined },
 	): Promise<{ readonly written: number; readonly attributes: Attributes }> {
 		const write = async (admission: Admission): Promise<{ readonly written: number; readonly attributes: Attributes }> => {
 			if (bytes.length === 0)
@@ -1239,7 +1249,7 @@ export class LocalVolume implements NativeVolume {
 			const attributes = await this.#core.view((tx) => this.#attributes(requireInode(tx, handle.ino)));
 			return { written, attributes };
 		};
-		return this.#through(handle, "write", write, { by, offset, lengthBytes: bytes.length });
+		return this.#through(handle, "write", write, { ...from, offset, lengthBytes: bytes.length });
 	}
 
 	/** Flags bind those who have the file open already. `offset` undefined: contents are taken away. @throws FsError EPERM. */
@@ -1402,13 +1412,13 @@ export class LocalVolume implements NativeVolume {
 
 	// ── ranges ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-	async allocate(id: HandleId, mode: AllocateMode, offset: number, lengthBytes: number): Promise<Changed> {
+	async allocate(id: HandleId, mode: AllocateMode, offset: number, lengthBytes: number, call?: CallName): Promise<Changed> {
 		const handle = this.#handles.get(id);
 		if (!handle.write) throw new FsError("EBADF", "volume.allocate", "the handle is not open for writing");
 		checkRange(offset, lengthBytes);
 		if (lengthBytes === 0) throw new FsError("EINVAL", "volume.allocate", "an empty range cannot be allocated");
 		checkEnd(offset + lengthBytes, "volume.allocate");
-		return this.#through(handle, "write", async (admission) => {
+		const allocate = async (admission: Admission): Promise<Changed> => {
 			// On append-only files space may be set aside, and nothing else, however the file was opened (fallocate(2)).
 			const asWriteAt = mode === "allocate" || mode === "allocate-keep-size" ? Number.POSITIVE_INFINITY : undefined;
 			if (handle.restriction !== 0) await this.#checkRestricted(handle, asWriteAt);
@@ -1417,7 +1427,8 @@ export class LocalVolume implements NativeVolume {
 			admission.check();
 			if (handle.sync) await this.#syncHandle(handle);
 			return { position: this.#core.engine.position };
-		});
+		};
+		return this.#through(handle, "write", allocate, { call });
 	}
 
 	async copyRange(
@@ -1426,6 +1437,7 @@ export class LocalVolume implements NativeVolume {
 		targetId: HandleId,
 		targetOffset: number,
 		lengthBytes: number,
+		call?: CallName,
 	): Promise<{ readonly copied: number; readonly attributes: Attributes }> {
 		const source = this.#handles.get(sourceId);
 		const target = this.#handles.get(targetId);
@@ -1438,7 +1450,7 @@ export class LocalVolume implements NativeVolume {
 			{ ino: source.ino, access: "read", opened: true },
 			{ ino: target.ino, access: "write", opened: true },
 		];
-		const admissions = await this.locks.admit(places, target.caller);
+		const admissions = await this.locks.admit(places, { ...target.caller, call });
 		try {
 			const copied = await this.#copy(source, sourceOffset, target, targetOffset, lengthBytes);
 			for (const admission of admissions) admission.check();
@@ -1481,10 +1493,10 @@ export class LocalVolume implements NativeVolume {
 		return bytes.length;
 	}
 
-	async seek(id: HandleId, offset: number, what: "data" | "hole"): Promise<number> {
+	async seek(id: HandleId, offset: number, what: "data" | "hole", call?: CallName): Promise<number> {
 		const handle = this.#handles.get(id);
 		if (!Number.isSafeInteger(offset) || offset < 0) throw new FsError("ENXIO", "volume.seek", `there is no offset ${offset}`);
-		return this.#through(handle, "attributes", () => this.#ranges.seek(handle.ino, offset, what));
+		return this.#through(handle, "attributes", () => this.#ranges.seek(handle.ino, offset, what), { call });
 	}
 
 	async flush(id: HandleId): Promise<void> {
@@ -1496,9 +1508,9 @@ export class LocalVolume implements NativeVolume {
 		if (handle.error !== undefined) throw handle.error;
 	}
 
-	async fsync(id: HandleId, _dataOnly: boolean): Promise<void> {
+	async fsync(id: HandleId, _dataOnly: boolean, call?: CallName): Promise<void> {
 		const handle = this.#handles.get(id);
-		await this.#through(handle, "attributes", () => this.#syncHandle(handle));
+		await this.#through(handle, "attributes", () => this.#syncHandle(handle), { call });
 	}
 
 	async #syncHandle(handle: Handle): Promise<void> {
