@@ -154,7 +154,7 @@ export interface DiskSet {
 	readable(id: DiskId): Disk | undefined;
 	/** The open disk, or undefined when it must not be written now (only healthy ones are, and degraded ones as a last choice). */
 	writable(id: DiskId): Disk | undefined;
-	/** The open disk, or undefined when not even space may be given back on it (healthy and draining ones may). */
+	/** The open disk, or undefined when not even space may be given back on it (healthy and draining ones may). Metadata is written to a draining disk until it has moved. */
 	clearable(id: DiskId): Disk | undefined;
 	/** Disks that have not answered for their limit and are waited for all the same, because more stand still than the volume can lose; and for how long, in milliseconds. Absent only in fakes. */
 	waits?(): ReadonlyMap<DiskId, number>;

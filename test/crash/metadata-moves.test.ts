@@ -154,3 +154,43 @@ test("a verification beside healing calls nothing lost and blames no healthy dis
 		});
 	}
 });
+
+test("a disk that is to leave has all of the metadata until another one has it: it can be read when the two others cannot", async () => {
+	const bad = await BadWorld.make(9040);
+	await bad.run(async () => {
+		await bad.mount();
+		const names = new Names(bad);
+		const [leaving, ...others] = (await metadataDisks(bad)) as [string, string, string];
+		for (const path of diskPaths) if (path !== leaving && !others.includes(path)) bad.world.full(path);
+		await bad.volume.disks.drain(`d${1 + diskPaths.indexOf(leaving)}`, { allowDegraded: true });
+		await names.make(10_000);
+		for (const path of others) bad.world.fail(path, ["read"]);
+		await names.check();
+		for (const path of others) bad.world.heal(path);
+		for (const path of diskPaths) bad.world.full(path, false);
+		await bad.until("it has left", async () => !(await metadataDisks(bad)).includes(leaving));
+		bad.cut();
+		await bad.mount();
+		await names.check();
+	});
+});
+
+test("a home that cannot be read does not hold up the move from another", async () => {
+	const bad = await BadWorld.make(9041);
+	await bad.run(async () => {
+		await bad.mount();
+		const names = new Names(bad);
+		await names.make(100);
+		await bad.remount();
+		const [leaving, unreadable] = (await metadataDisks(bad)) as [string, string, string];
+		bad.world.fail(unreadable, ["read"]);
+		const startMs = bad.world.nowMs;
+		await bad.volume.disks.drain(`d${1 + diskPaths.indexOf(leaving)}`, { allowDegraded: true });
+		const others = diskPaths.filter((path) => path !== leaving && path !== unreadable).map((path) => `d${1 + diskPaths.indexOf(path)}`);
+		const isElsewhere = `metadata is on ${others.slice(0, 3).join(", ")}`;
+		await bad.until("it is on three others", async () => bad.lines.some((line) => line.includes(isElsewhere)));
+		// Virtual time: attempts that fail are a second apart, unless another disk can take the place.
+		assert.ok(bad.world.nowMs - startMs < 1_000, `${bad.world.nowMs - startMs} ms`);
+		await names.check();
+	});
+});

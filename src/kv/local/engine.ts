@@ -29,7 +29,7 @@ import type { MemTable, View, Wanted } from "./read-view.ts";
 import { collectRange, lookup } from "./read-view.ts";
 import type { Run, RunWriter } from "./run.ts";
 import { rotateBytes } from "./spare.ts";
-import { RunStore, type StrayFile, type VerifyProgress, type VerifyReport } from "./store.ts";
+import { RunStore, sameDisks, type StrayFile, type VerifyProgress, type VerifyReport } from "./store.ts";
 
 export interface LocalEngineOptions {
 	/** Go on where the log has lost records (default: what the mount was told). */
@@ -495,7 +495,8 @@ export class LocalEngine implements Engine {
 	}
 
 	/** Background work that failed: waits before the next try, or ends everything when nothing will get better. */
-	async #troubled(what: string, error: unknown, isNeeded: boolean): Promise<void> {
+	/** Waits before the next attempt, as long as nothing has changed that it hangs on. */
+	async #troubled(what: string, error: unknown, isNeeded: boolean, isAsBefore: () => boolean = () => true): Promise<void> {
 		if (isFsError(error, "ECANCELED") || this.#stopped) return;
 		if (this.broken) return this.#fail(error);
 		if (!(error instanceof FsError)) return this.#fail(error);
@@ -507,7 +508,7 @@ export class LocalEngine implements Engine {
 			if (!this.#store.complete) this.#moveSoon();
 		}
 		this.#changed.notifyAll();
-		await this.#parts.clock.sleep(this.#limits.retryMs);
+		for (let part = 0; part < 10 && isAsBefore() && !this.#stopped; part++) await this.#parts.clock.sleep(this.#limits.retryMs / 10);
 	}
 
 	/** What is no FsError is a broken invariant: going on could write wrong metadata. */
@@ -581,7 +582,7 @@ export class LocalEngine implements Engine {
 	async #moveAll(): Promise<void> {
 		while (this.#moveWanted && !this.#stopped && !this.broken) {
 			this.#moveWanted = false;
-			const knownFull = this.#store.fullDisks;
+			const wanted = this.#store.wantedHomes();
 			try {
 				await this.#store.relocate();
 				// There is space now, or the checkpoint will say so again: what an earlier try found must not keep it from being made.
@@ -591,10 +592,14 @@ export class LocalEngine implements Engine {
 				if (await this.#checkpoint()) await this.#cut();
 			} catch (error) {
 				this.#moveWanted = true;
-				// Each disk that turns out to be full is left out of the next attempt, which comes at once: whoever writes waits for it.
-				this.#moveMayHelp = isFsError(error, "ENOSPC") && this.#store.fullDisks > knownFull;
-				if (!this.#moveMayHelp) await this.#troubled("moving metadata to other disks", error, !this.#store.complete);
-				else this.#parts.logger.warn(`no room for the metadata: ${(error as FsError).message}`);
+				// A disk that turned out to be full or not to be read is left out of the next attempt, which comes at once: whoever writes waits for it, and the metadata has a copy less meanwhile.
+				const isAsBefore = (): boolean => sameDisks(wanted, this.#store.wantedHomes());
+				this.#moveMayHelp = !isAsBefore() && isFsError(error, "ENOSPC");
+				if (isAsBefore()) await this.#troubled("moving metadata to other disks", error, !this.#store.complete, isAsBefore);
+				else
+					this.#parts.logger.warn(
+						`metadata could not move to ${wanted.map((id) => `d${id}`).join(", ")}: ${toFsError(error, "kv.move").message}; other disks are taken`,
+					);
 			}
 		}
 	}

@@ -88,6 +88,12 @@ export class RunFiles {
 		await this.#discard(run.info.id, targets);
 	}
 
+	/** Some copies of a run that has others. */
+	async removeCopies(run: Run, ids: readonly DiskId[]): Promise<void> {
+		for (const id of ids) run.copies.delete(id);
+		await this.#discard(run.info.id, ids);
+	}
+
 	/** One copy's file and what is known of it. An open file that has lost its name would be written to in vain when the run is copied there again. @throws FsError what the disk said. */
 	async removeFile(runId: number, id: DiskId, disk: Disk): Promise<void> {
 		await this.#closeFile(runId, id);
@@ -305,7 +311,7 @@ export class RunFiles {
 	async #syncCopy(runId: number, id: DiskId): Promise<void> {
 		try {
 			const file = await this.#file(runId, id, false);
-			const disk = this.#modules.disks.writable(id);
+			const disk = this.#modules.disks.clearable(id);
 			if (!file || !disk) throw gone(id);
 			await file.sync("kv.run-mend");
 			await disk.syncNames("kv", "kv.run-mend-name");
@@ -333,7 +339,7 @@ export class RunFiles {
 	async writeAt(runId: number, id: DiskId, offset: number, parts: readonly Uint8Array[]): Promise<void> {
 		try {
 			const file = await this.#file(runId, id, true);
-			if (!file || !this.#modules.disks.writable(id)) throw gone(id);
+			if (!file || !this.#modules.disks.clearable(id)) throw gone(id);
 			await file.write(offset, parts);
 		} catch (error) {
 			this.report(id, error, "write");
@@ -344,7 +350,7 @@ export class RunFiles {
 	async syncNew(runId: number, id: DiskId): Promise<void> {
 		try {
 			const file = await this.#file(runId, id, false);
-			const disk = this.#modules.disks.writable(id);
+			const disk = this.#modules.disks.clearable(id);
 			if (!file || !disk) throw gone(id);
 			await file.sync("kv.run");
 			await disk.syncNames("kv", "kv.run-name");

@@ -232,21 +232,19 @@ export class RunStore {
 	}
 
 	/**
-	 * Where the metadata should be: a disk without space gives its place to one that has some. Where there is none, one copy less (which is told) is better than no change of anything; where even that cannot be had, what is
-	 * there stays, and changes have to wait for space.
+	 * Where the metadata should be: a disk without space gives its place to one that has some. Where there is none, a disk that is to leave keeps it for now; else one copy less (which is told) is better than no change of
+	 * anything; where even that cannot be had, what is there stays, and changes have to wait for space.
 	 */
-	#wantedHomes(): readonly DiskId[] {
+	wantedHomes(): readonly DiskId[] {
 		const all = this.#modules.chooseMembers();
 		if (this.#full.size === 0) return all;
 		const roomy = this.#modules.chooseMembers(this.#full);
+		const homes = this.#writableHomes();
+		if (roomy.length >= all.length) return roomy;
+		if (homes.filter((id) => !this.#full.has(id)).length >= all.length) return homes;
 		const enough = enoughOf(all);
 		if (roomy.length >= enough) return roomy;
-		return this.#writableHomes().length >= enough ? this.#homes : all;
-	}
-
-	/** How many disks are known to have no space. */
-	get fullDisks(): number {
-		return this.#full.size;
+		return homes.length >= enough ? this.#homes : all;
 	}
 
 	/** Disks that had no space and have some now may be homes again: for all of the metadata and twice what is spare, or it would go back and forth. */
@@ -366,7 +364,7 @@ export class RunStore {
 
 	/** While mounting, before any home is known: where new runs go. */
 	async chooseHomes(): Promise<void> {
-		const all = this.#wantedHomes();
+		const all = this.wantedHomes();
 		if (all.length === 0) throw noHomes(undefined);
 		// One copy less is better than no mount: what is missing is copied when there is space, and told meanwhile.
 		const roomy = all.filter((id) => !this.#full.has(id));
@@ -393,10 +391,19 @@ export class RunStore {
 			if (edit.add) this.#doubtful.push(edit.add);
 			await this.#writeManifest(runs, edit.covered ?? this.#covered, false);
 			this.#runs = runs;
-			if (edit.add) this.#inHand.delete(edit.add.info.id);
+			if (edit.add) {
+				await this.#removeStrays(edit.add);
+				this.#inHand.delete(edit.add.info.id);
+			}
 			edit.onDone();
 			for (const run of edit.remove) this.#retire(run);
 		});
+	}
+
+	/** Copies on disks that ceased to be homes while the run was written. */
+	async #removeStrays(run: Run): Promise<void> {
+		const strays = [...run.copies].filter((id) => !this.#homes.includes(id) && !this.#incoming.includes(id));
+		await this.#files.removeCopies(run, strays);
 	}
 
 	/** S4. */
@@ -424,7 +431,7 @@ export class RunStore {
 		for (const id of reached) this.#manifests.get(id)?.advance();
 		this.#written = generation;
 		// A disk may have failed since its write.
-		this.#homes = reached.filter((id) => disks.writable(id));
+		this.#homes = reached.filter((id) => disks.clearable(id));
 		this.#holders = this.#homes;
 		this.#covered = covered;
 		for (const run of this.#doubtful.splice(0)) if (!runs.includes(run)) this.#retire(run);
@@ -459,7 +466,7 @@ export class RunStore {
 	}
 
 	async #manifestFile(id: DiskId): Promise<ManifestFile> {
-		const disk = this.#modules.disks.writable(id);
+		const disk = this.#modules.disks.clearable(id);
 		if (!disk) throw new FsError("EIO", "kv.disk-gone", `d${id} is not usable any more`);
 		const open = this.#manifests.get(id);
 		if (open?.disk === disk) return open;
@@ -482,7 +489,7 @@ export class RunStore {
 
 	async #ensureCopies(runs: readonly Run[], homes: readonly DiskId[]): Promise<void> {
 		for (const run of runs) {
-			for (const id of homes) if (!run.copies.has(id) && this.#modules.disks.writable(id)) await this.#copy(run, id);
+			for (const id of homes) if (!run.copies.has(id) && this.#modules.disks.clearable(id)) await this.#copy(run, id);
 		}
 	}
 
@@ -491,7 +498,7 @@ export class RunStore {
 		try {
 			await this.#files.mend(run, id, "copy", () => this.#stopping);
 		} catch (error) {
-			if (this.#modules.disks.writable(id)) throw error;
+			if (this.#modules.disks.clearable(id)) throw error;
 		}
 	}
 
@@ -507,13 +514,14 @@ export class RunStore {
 		this.spare.forget(id);
 	}
 
+	/** A disk that is to leave counts until the metadata has moved: what is written meanwhile would have a copy less. */
 	#writableHomes(): readonly DiskId[] {
-		return this.#homes.filter((id) => this.#modules.disks.writable(id) !== undefined);
+		return this.#homes.filter((id) => this.#modules.disks.clearable(id) !== undefined);
 	}
 
 	/** True when the metadata is on as many disks as it should be. */
 	get complete(): boolean {
-		return sameDisks(this.#homes, this.#wantedHomes());
+		return sameDisks(this.#homes, this.wantedHomes());
 	}
 
 	/**
@@ -524,7 +532,7 @@ export class RunStore {
 		const rounds = this.#modules.disks.slots().length + 2;
 		for (let round = 0; round < rounds && !this.complete && !this.#stopping; round++) {
 			this.#throwIfBroken();
-			const wanted = this.#wantedHomes();
+			const wanted = this.wantedHomes();
 			if (wanted.length === 0) return;
 			await this.#relocateTo(wanted);
 		}
@@ -548,7 +556,7 @@ export class RunStore {
 				try {
 					await this.#writeManifest(this.#runs, this.#covered, false);
 				} catch (error) {
-					if (isFsError(error, "ENOSPC")) this.#homes = before.filter((id) => disks.writable(id));
+					if (isFsError(error, "ENOSPC")) this.#homes = before.filter((id) => disks.clearable(id));
 					throw error;
 				}
 				for (const id of before) if (!this.#homes.includes(id)) await this.#leaveHome(id);
@@ -604,6 +612,8 @@ export class RunStore {
 		this.#manifests.delete(id);
 		for (const name of await disk.list("kv")) {
 			const runId = runIdOf(name);
+			// Who has a run in hand sees to its files: taking one away beneath its writer would look like a failure of the disk.
+			if (runId !== undefined && this.#inHand.has(runId)) continue;
 			if (runId !== undefined) await this.#files.removeFile(runId, id, disk);
 			else if (otherFiles.has(`kv/${name}`)) await disk.remove(`kv/${name}`);
 		}
@@ -847,7 +857,7 @@ function refusal(result: PromiseSettledResult<unknown> | undefined): unknown {
 	return result?.status === "rejected" ? (result.reason as unknown) : undefined;
 }
 
-function sameDisks(a: readonly DiskId[], b: readonly DiskId[]): boolean {
+export function sameDisks(a: readonly DiskId[], b: readonly DiskId[]): boolean {
 	return a.length === b.length && a.every((id) => b.includes(id));
 }
 
