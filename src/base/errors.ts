@@ -113,6 +113,14 @@ export function newerFormat(site: string, what: string, format: string): FsError
 	return new FsError("REFUSED", site, message, { newerFormat: true });
 }
 
+/** The version in the first eight bytes (magic u32, version u32, little-endian) where it is a newer one than `known`. */
+export function newerVersion(head: Uint8Array, magic: number, known: number): number | undefined {
+	if (head.length < 8) return undefined;
+	const view = new DataView(head.buffer, head.byteOffset, head.length);
+	const version = view.getUint32(4, true);
+	return view.getUint32(0, true) === magic && version > known ? version : undefined;
+}
+
 export function isNewerFormat(error: unknown): error is FsError {
 	return error instanceof FsError && error.data["newerFormat"] === true;
 }

@@ -20,7 +20,7 @@ import { ControlServer } from "./control.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { Exporter } from "./exporter.ts";
 import type { Home } from "./home.ts";
-import type { Program, ResumeState } from "./keeper-link.ts";
+import { type Program, type ResumeState, resumeVersion } from "./keeper-link.ts";
 import { type Keepers, Keeping } from "./keeping.ts";
 import { Monitor } from "./monitor.ts";
 import { connectionEndMs, detachedUsersMs, lockPatienceMs, lockRetryMs, maxReadBytes, socketWatchMs } from "./limits.ts";
@@ -178,7 +178,7 @@ export class Daemon {
 		this.#volume = volume;
 		await this.#remember();
 		const channel = await this.#fuse.resume(descriptor, mountSubtype);
-		await this.#keep(channel, { session, negotiated });
+		await this.#keep(channel, { version: resumeVersion, session, negotiated });
 		this.#serve(volume, channel, { negotiated: negotiated ?? undefined, left: volume.resumed });
 	}
 
@@ -288,7 +288,7 @@ export class Daemon {
 			maxReadBytes,
 			flags: mountOptions.flags,
 		});
-		await this.#keep(channel, { session, negotiated: null });
+		await this.#keep(channel, { version: resumeVersion, session, negotiated: null });
 		this.#serve(volume, channel, undefined);
 	}
 

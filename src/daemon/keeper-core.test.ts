@@ -4,7 +4,7 @@ import { type Effect, KeeperCore } from "./keeper-core.ts";
 import type { Plan, ToKeeper } from "./keeper-link.ts";
 import { deathsInARow, longestRestartMs, servedEnoughMs, startWithinMs } from "./limits.ts";
 
-const plan: Plan = { program: ["node", "/old/main.js"], words: ["demo"], resume: { session: 7, negotiated: null } };
+const plan: Plan = { program: ["node", "/old/main.js"], words: ["demo"], resume: { version: 1, session: 7, negotiated: null } };
 
 /** A keeper and its clock. */
 class Setup {
@@ -113,6 +113,31 @@ describe("the keeper", () => {
 		setup.end();
 		assert.deepEqual(setup.end(), startOld);
 		assert.deepEqual(setup.tell({ kind: "serving" }), ["timer off"]);
+	});
+
+	test("a new program that has said how it would be followed and then ends is not followed that way", () => {
+		const setup = new Setup();
+		setup.tell({ kind: "hand-over", program: ["node", "/new/main.js"] });
+		setup.end();
+		setup.tell({ kind: "plan", plan: { program: ["node", "/new/main.js"], words: ["--tomorrow"], resume: null } });
+		const effects = setup.core.apply({ kind: "ended", how: "exit code 4" }, setup.nowMs);
+		const start = effects.find((effect) => effect.kind === "start");
+		assert.deepEqual(start?.kind === "start" && start.plan, plan);
+	});
+
+	test("what a newer daemon says and this keeper does not know is no word of serving", () => {
+		const setup = new Setup();
+		setup.tell({ kind: "hand-over", program: ["node", "/new/main.js"] });
+		setup.end();
+		for (const unknown of [{ kind: "weather" }, { kind: "Serving" }, {}, null, 7, "serving"]) {
+			const effects = setup.core.apply({ kind: "told", message: unknown as unknown as ToKeeper }, setup.nowMs);
+			assert.deepEqual(
+				effects.map(({ kind }) => kind),
+				["log"],
+				JSON.stringify(unknown),
+			);
+		}
+		assert.deepEqual(setup.end(), startOld, "it never served");
 	});
 
 	test("where mounts cannot be resumed, programs get errors before the volume is mounted anew", () => {

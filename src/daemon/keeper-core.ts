@@ -38,8 +38,8 @@ export class KeeperCore {
 	#plan: Plan | undefined;
 	/** The daemon that serves hands over to this program. */
 	#handOver: Program | undefined;
-	/** What served before the program that is being tried. */
-	#before: Program | undefined;
+	/** What served before the program that is being tried, and how: that one may have said other things since. */
+	#before: Plan | undefined;
 	#deaths = 0;
 	#servingSinceMs: number;
 	#stopping = false;
@@ -63,11 +63,21 @@ export class KeeperCore {
 	}
 
 	#told(message: ToKeeper, nowMs: number): Effect[] {
-		if (message.kind === "plan") this.#plan = message.plan;
-		else if (message.kind === "hand-over") this.#handOver = message.program;
-		else if (message.kind === "bye") return this.#over(0);
-		else if (this.#phase === "starting") return this.#served(nowMs);
-		return [];
+		// A daemon of another version may say anything.
+		switch ((message as ToKeeper | null)?.kind) {
+			case "plan":
+				this.#plan = (message as Extract<ToKeeper, { kind: "plan" }>).plan;
+				return [];
+			case "hand-over":
+				this.#handOver = (message as Extract<ToKeeper, { kind: "hand-over" }>).program;
+				return [];
+			case "bye":
+				return this.#over(0);
+			case "serving":
+				return this.#phase === "starting" ? this.#served(nowMs) : [];
+			default:
+				return [log("warn", `the daemon said what this keeper does not understand: ${JSON.stringify(message).slice(0, 100)}`)];
+		}
 	}
 
 	#served(nowMs: number): Effect[] {
@@ -98,16 +108,19 @@ export class KeeperCore {
 
 	#followUp(plan: Plan, program: Program): Effect[] {
 		this.#handOver = undefined;
-		this.#before = plan.program;
+		this.#before = plan;
 		this.#plan = { ...plan, program };
 		return [log("info", `the daemon has handed over to ${program.at(-1)}`), ...this.#start(true)];
 	}
 
 	/** A program that cannot serve is no reason to lose the mount. */
-	#goBack(plan: Plan, before: Program, how: string): Effect[] {
+	#goBack(plan: Plan, before: Plan, how: string): Effect[] {
 		this.#before = undefined;
-		this.#plan = { ...plan, program: before };
-		return [log("error", `${plan.program.at(-1)} ended (${how}) before it served: back to ${before.at(-1)}`), ...this.#start(false)];
+		this.#plan = before;
+		return [
+			log("error", `${plan.program.at(-1)} ended (${how}) before it served: back to ${before.program.at(-1)}`),
+			...this.#start(false),
+		];
 	}
 
 	#start(renewKeeper: boolean): Effect[] {

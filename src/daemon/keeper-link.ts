@@ -4,7 +4,7 @@
  * The keeper (keeper.ts) holds the descriptor of `/dev/fuse`, so that the mount lives on when the daemon dies, and starts a successor, which is given that descriptor and this connection
  * under fixed numbers.
  */
-import { isFsError } from "../base/errors.ts";
+import { FsError, isFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { Negotiated } from "../doors/fuse/door.ts";
 import type { Connection } from "../platform/interface.ts";
@@ -17,8 +17,12 @@ export const keptDescriptors = { fuse: 4, link: 5 } as const;
 /** Node, its flags, and the daemon's script: absolute paths. */
 export type Program = readonly string[];
 
+/** Raised with every change of what is said here that an older program would misunderstand. */
+export const resumeVersion = 1;
+
 /** What a successor needs to go on with the mount. */
 export interface ResumeState {
+	readonly version: typeof resumeVersion;
 	readonly session: number;
 	/** Null until the kernel has asked. */
 	readonly negotiated: Negotiated | null;
@@ -46,6 +50,43 @@ export type ToDaemon = {
 	readonly kind: "stop";
 	readonly reason: string;
 };
+
+/** Exactly these: what is not known here was agreed with the kernel by another version, and would be broken. */
+const negotiatedKinds: Readonly<Record<keyof Negotiated, "number" | "boolean">> = {
+	minor: "number",
+	killPriv: "boolean",
+	setxattrExt: "boolean",
+	dontMask: "boolean",
+	noOpendir: "boolean",
+	locks: "boolean",
+	resend: "boolean",
+};
+
+/** @throws FsError REFUSED for what this version does not understand in full: whoever said it goes on with the mount. */
+export function decodeResumeState(text: string): ResumeState {
+	const state = JSON.parse(text) as Partial<Record<string, unknown>> | null;
+	const { version, session, negotiated, ...unknown } = state ?? {};
+	const refuse = (why: string): FsError =>
+		new FsError(
+			"REFUSED",
+			"daemon.resume-unknown",
+			`the mount was begun by another version of Cairn (${why}): only that one can go on with it`,
+		);
+	if (version !== resumeVersion) throw refuse(`it speaks version ${String(version)}, this is ${resumeVersion}`);
+	if (Object.keys(unknown).length > 0) throw refuse(`unknown: ${Object.keys(unknown).join(", ")}`);
+	if (!Number.isSafeInteger(session)) throw refuse("no session");
+	return { version, session: session as number, negotiated: negotiated === null ? null : decodeNegotiated(negotiated, refuse) };
+}
+
+function decodeNegotiated(negotiated: unknown, refuse: (why: string) => FsError): Negotiated {
+	if (typeof negotiated !== "object" || negotiated === null) throw refuse("what was agreed with the kernel is missing");
+	const kinds: Readonly<Record<string, string>> = negotiatedKinds;
+	const wrong = Object.entries(negotiated).filter(([key, value]) => typeof value !== kinds[key]);
+	if (wrong.length > 0) throw refuse(`it agreed with the kernel on ${wrong.map(([key]) => key).join(", ")}`);
+	const missing = Object.keys(kinds).filter((key) => !(key in negotiated));
+	if (missing.length > 0) throw refuse(`it did not agree with the kernel on ${missing.join(", ")}`);
+	return negotiated as Negotiated;
+}
 
 const encode = (message: ToKeeper | ToDaemon): Uint8Array => new TextEncoder().encode(`${JSON.stringify(message)}\n`);
 

@@ -21,7 +21,15 @@ import { type DaemonArguments, encodeArguments } from "./arguments.ts";
 import { Daemon, type DaemonOptions } from "./daemon.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { Home } from "./home.ts";
-import { type DaemonsLink, KeeperLink, keptDescriptors, type ResumeState, type ToDaemon, type ToKeeper } from "./keeper-link.ts";
+import {
+	type DaemonsLink,
+	decodeResumeState,
+	KeeperLink,
+	keptDescriptors,
+	type ResumeState,
+	type ToDaemon,
+	type ToKeeper,
+} from "./keeper-link.ts";
 import type { Keepers } from "./keeping.ts";
 import { compileBudget, keeperHeapMiB, logFileBytes } from "./limits.ts";
 import { formatJsonLine, formatLogLine, type LogData, type LogLevel, callerOf } from "./log-line.ts";
@@ -186,8 +194,20 @@ function decodeArguments(words: readonly string[]): ParsedArguments {
 		readyDescriptor: values["ready-fd"] === undefined ? undefined : Number(values["ready-fd"]),
 		kept: values.kept,
 		renewKeeper: values["renew-keeper"],
-		resume: values.resume === undefined ? undefined : (JSON.parse(values.resume) as ResumeState),
+		resume: values.resume === undefined ? undefined : decodeResumeState(values.resume),
 	};
+}
+
+/** What another version has said is refused in one line: its keeper goes back to that one. */
+async function runProcess(words: readonly string[]): Promise<number> {
+	let options: RunOptions;
+	try {
+		options = optionsFromArguments(words);
+	} catch (error) {
+		process.stderr.write(`cairn: ${printable(toFsError(error, "daemon.arguments").message)}\n`);
+		return exitCodeOf(error);
+	}
+	return await runDaemon(options);
 }
 
 function optionsFromArguments(words: readonly string[]): RunOptions {
@@ -265,7 +285,7 @@ function tellParent(descriptor: number | undefined, message: ReadyMessage): void
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
 	// The platform's timers do not keep a process alive; serving does.
 	const alive = setInterval(() => {}, 3_600_000);
-	process.exitCode = await runDaemon(optionsFromArguments(process.argv.slice(2)));
+	process.exitCode = await runProcess(process.argv.slice(2));
 	clearInterval(alive);
 	process.exit();
 }

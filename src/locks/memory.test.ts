@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LockMemory, lockMemoryBytes, type LockRecord, type StoredLock } from "./memory.ts";
+import { isNewerFormat } from "../base/errors.ts";
+import { LockMemory, lockMemoryBytes, type LockRecord, refuseNewerLocks, type StoredLock } from "./memory.ts";
 import { toEnd } from "./range.ts";
 
 const volume = "01234567-89ab-cdef-0123-456789abcdef";
@@ -94,4 +95,28 @@ test("the memory of another session, another volume or another size is refused",
 	assert.throws(() => open(bytes, true, undefined, volume.replace("0123", "1123")), { code: "REFUSED" });
 	assert.throws(() => open(bytes.slice(0, lockMemoryBytes(2)), true), { code: "REFUSED" });
 	assert.throws(() => open(new Uint8Array(lockMemoryBytes(4)), true), { code: "REFUSED" });
+});
+
+test("a record or a lock of a kind that is not known here, and memory of a newer version, refuse all of it", () => {
+	const bytes = new Uint8Array(lockMemoryBytes(8));
+	open(bytes, false).append(records);
+	refuseNewerLocks(bytes, "memory");
+	const newer = bytes.slice();
+	newer[4] = 2;
+	assert.throws(() => refuseNewerLocks(newer, "memory"), isNewerFormat);
+	const changes: readonly (readonly [number, number])[] = [
+		[0, 0],
+		[0, 4],
+		[0, 255],
+		[1, 200],
+		[2, 1],
+		[3, 128],
+	];
+	for (const [at, value] of changes) {
+		const unknown = bytes.slice();
+		// Of the second record.
+		unknown[64 + 64 + at] = value;
+		assert.throws(() => open(unknown, true), isNewerFormat, `byte ${at} is ${value}`);
+	}
+	assert.deepEqual(open(bytes, true).found, records);
 });

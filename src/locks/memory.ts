@@ -10,12 +10,12 @@
  * Invariants
  *  V1 Records count up to the half's number of records, which is stored after them: what one command changed is there altogether or not at all.
  *  V2 The half in use is changed to after the other one is complete.
- *  V3 What is there is believed only when the header names this volume and this session.
+ *  V3 What is there is believed only when the header names this volume and this session, and a kind of record or lock that is not known here refuses all of it.
  *  V4 A half has room for everything that may be held, the notes that are carried over, and one more command.
  */
 import { assert } from "../base/assert.ts";
 import { equalBytes, parseUuid } from "../base/bytes.ts";
-import { FsError } from "../base/errors.ts";
+import { FsError, newerFormat, newerVersion } from "../base/errors.ts";
 import { crc32c } from "../codec/checksum.ts";
 import { type LockClass, lockClasses } from "./matrix.ts";
 import { positionOf, type Range, wordsOf } from "./range.ts";
@@ -160,7 +160,10 @@ export class LockMemory {
 		const kind = view.getUint8(at);
 		if (kind === kinds.note) return { kind: "note", request };
 		const lockClass = lockClasses[view.getUint8(at + 1)];
-		assert((kind === kinds.set || kind === kinds.clear) && lockClass !== undefined, "V1: records are whole");
+		if ((kind !== kinds.set && kind !== kinds.clear) || lockClass === undefined || view.getUint16(at + 2, true) !== 0) {
+			const format = `record ${kind} of class ${view.getUint8(at + 1)}`;
+			throw newerFormat("locks.session-newer", "what programs have locked", format);
+		}
 		const handle = view.getFloat64(at + 40, true);
 		const lock: StoredLock = {
 			class: lockClass,
@@ -177,6 +180,12 @@ export class LockMemory {
 
 export function isNamed({ low, high }: RequestName): boolean {
 	return low !== noRequest.low || high !== noRequest.high;
+}
+
+/** @throws FsError REFUSED: what a newer Cairn has left there. */
+export function refuseNewerLocks(head: Uint8Array, what: string): void {
+	const version = newerVersion(head, magic, formatVersion);
+	if (version !== undefined) throw newerFormat("locks.session-newer", what, String(version));
 }
 
 function encodeHeader(volume: Uint8Array, session: number, capacity: number): Uint8Array {

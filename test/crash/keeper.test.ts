@@ -1,24 +1,12 @@
 /** A mount outlives its daemon: the command line, real processes, a real kernel. The long suite kills more often. */
 import assert from "node:assert/strict";
-import {
-	closeSync,
-	cpSync,
-	openSync,
-	readdirSync,
-	readFileSync,
-	readSync,
-	symlinkSync,
-	truncateSync,
-	unlinkSync,
-	writeFileSync,
-	writeSync,
-} from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, readSync, truncateSync, unlinkSync, writeFileSync, writeSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { cannotMount, execute, sleep, TestVolume } from "../support/cairn.ts";
 import { keeperSuite, search } from "./keeper.ts";
+import { installation } from "./upgrade.ts";
 
 async function until(what: string, condition: () => boolean): Promise<void> {
 	const endMs = performance.now() + 60_000;
@@ -107,10 +95,7 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 	});
 
 	test("cairn upgrade: another installation takes over, programs wait", async () => {
-		const elsewhere = join(volume.base, "installed");
-		cpSync(fileURLToPath(new URL("../../src", import.meta.url)), join(elsewhere, "dist/src"), { recursive: true });
-		for (const name of ["node_modules", "package.json"])
-			symlinkSync(fileURLToPath(new URL(`../../../${name}`, import.meta.url)), join(elsewhere, name));
+		const elsewhere = installation(join(volume.base, "installed"));
 		const held = openSync(join(volume.mountpoint, "held"), "w+");
 		writeSync(held, "before ");
 		unlinkSync(join(volume.mountpoint, "held"));
@@ -125,6 +110,19 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 		// The old keeper has made room for one of the new installation.
 		await until("the new keeper", () => volume.keepers().length === 1);
 		assert.match(readFileSync(`/proc/${volume.keepers()[0]}/cmdline`, "utf8"), /installed/);
+	});
+
+	test("a version that has room for fewer open files refuses, and changes nothing that the one before needs (the long suite upgrade has more)", async () => {
+		const difference = ["volume/native/limits.js", "handles: 262_144,", "handles: 1_024,"] as const;
+		const smaller = installation(join(volume.base, "smaller"), [difference]);
+		const held = openSync(join(volume.mountpoint, "held"), "w+");
+		unlinkSync(join(volume.mountpoint, "held"));
+		const { code, stderr } = await volume.tryOf(smaller, "upgrade", volume.name);
+		assert.deepEqual([code, /could not serve .* goes on/.test(stderr)], [1, true], `${stderr}\n${volume.log()}`);
+		assert.match(volume.log(), /instead of \d+: another version/);
+		writeSync(held, "after");
+		assert.equal(readFileSync(`/proc/self/fd/${held}`, "utf8"), "after");
+		closeSync(held);
 	});
 
 	test("an installation that cannot serve makes room for the one before", async () => {

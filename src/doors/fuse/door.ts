@@ -24,8 +24,8 @@ export interface Negotiated {
 	readonly dontMask: boolean;
 	/** The kernel can do without OPENDIR and RELEASEDIR. */
 	readonly noOpendir: boolean;
-	/** The volume serves locks; otherwise the kernel keeps them, for itself. Absent in what older programs left. */
-	readonly locks?: boolean;
+	/** The volume serves locks; otherwise the kernel keeps them, for itself. */
+	readonly locks: boolean;
 	/** It can send requests again that a process took with it (Linux 6.9). */
 	readonly resend: boolean;
 }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isFsError } from "../../base/errors.ts";
-import { HandleMemory, handleMemoryBytes, type StoredHandle } from "./handle-memory.ts";
+import { isFsError, isNewerFormat } from "../../base/errors.ts";
+import { HandleMemory, handleMemoryBytes, refuseNewerHandles, type StoredHandle } from "./handle-memory.ts";
+import { RequestMemory, requestMemoryBytes } from "./request-memory.ts";
 
 const volume = "01234567-89ab-cdef-0123-456789abcdef";
 const fresh = (memory: Uint8Array) => new HandleMemory({ volume, session: { id: 2 ** 52 + 1, resume: false } }, memory);
@@ -77,4 +78,30 @@ test("memory of another session, another volume or damaged is refused", () => {
 		assert.throws(() => resumed(damaged), refused, `byte ${at}`);
 	}
 	assert.deepEqual(resumed(bytes).found, []);
+});
+
+test("a handle of a kind that is not known here, and memory of a newer version, refuse all of it", () => {
+	const bytes = new Uint8Array(handleMemoryBytes(3));
+	const memory = fresh(bytes);
+	for (let i = 0; i < 2; i++) memory.keep(memory.take() as number, handle);
+	refuseNewerHandles(bytes, "memory");
+	const newer = bytes.slice();
+	newer[4] = 3;
+	assert.throws(() => refuseNewerHandles(newer, "memory"), isNewerFormat);
+	for (let bit = 7; bit < 32; bit++) {
+		const unknown = bytes.slice();
+		// The state of the second handle.
+		unknown[64 + 32 + (bit >> 3)] = (unknown[64 + 32 + (bit >> 3)] as number) | (1 << (bit & 7));
+		assert.throws(() => resumed(unknown), isNewerFormat, `bit ${bit}`);
+	}
+	assert.equal(resumed(bytes).found.length, 2);
+});
+
+test("a request in a state that is not known here is refused", () => {
+	const bytes = new Uint8Array(requestMemoryBytes);
+	const requests = new RequestMemory(bytes);
+	requests.begin({ slot: 5, low: 6, high: 7 });
+	assert.deepEqual(new RequestMemory(bytes).found, [{ slot: 5, requestLow: 6, requestHigh: 7, replying: false }]);
+	new Uint32Array(bytes.buffer)[5 * 3] = 3;
+	assert.throws(() => new RequestMemory(bytes), isNewerFormat);
 });

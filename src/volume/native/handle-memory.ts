@@ -8,11 +8,11 @@
  * Invariants
  *  M1 A place counts as open exactly while its state word is not 0; the word is stored last when a handle is kept, and first when it is let go.
  *  M2 A place is given out once until it is freed.
- *  M3 What is there is believed only when the header names this volume and this session.
+ *  M3 What is there is believed only when the header names this volume and this session, and a bit that is not known here refuses all of it: a handle must not be taken for one that may less, or more.
  */
 import { assert } from "../../base/assert.ts";
 import { equalBytes, parseUuid } from "../../base/bytes.ts";
-import { FsError } from "../../base/errors.ts";
+import { FsError, newerFormat, newerVersion } from "../../base/errors.ts";
 import { crc32c } from "../../codec/checksum.ts";
 import type { HandleId, Ino } from "../interface.ts";
 import type { SessionOptions } from "./interface.ts";
@@ -23,6 +23,7 @@ const headerBytes = 64;
 const headerUsed = 40;
 const entryBytes = 32;
 const bits = { open: 1, read: 2, write: 4, append: 8, sync: 16, failed: 32, trusted: 64 } as const;
+const knownBits = Object.values(bits).reduce((sum, bit) => sum | bit, 0);
 
 export interface StoredHandle {
 	readonly ino: Ino;
@@ -83,6 +84,7 @@ export class HandleMemory {
 		// Places are used in order; one without a generation was never used, nor any behind it.
 		for (let place = 0; place < this.#capacity && this.#words[this.#wordOf(place) + 1] !== 0; place++) {
 			const state = Atomics.load(this.#words, this.#wordOf(place));
+			if ((state & ~knownBits) !== 0) throw newerFormat("volume.session-newer", "what this mount has open", `handles of kind ${state}`);
 			if (state !== 0) found.push(this.#read(place, state));
 			this.#fresh = place + 1;
 		}
@@ -151,6 +153,12 @@ export class HandleMemory {
 		Atomics.store(this.#words, this.#wordOf(place), 0);
 		this.#free.push(place);
 	}
+}
+
+/** @throws FsError REFUSED: what a newer Cairn has left there. */
+export function refuseNewerHandles(head: Uint8Array, what: string): void {
+	const version = newerVersion(head, magic, formatVersion);
+	if (version !== undefined) throw newerFormat("volume.session-newer", what, String(version));
 }
 
 function encodeHeader(volume: Uint8Array, session: number, capacity: number): Uint8Array {

@@ -7,26 +7,48 @@ import { refuseNewerMetadata } from "../../kv/local/newer.ts";
 import type { DiskSet } from "../../log/interface.ts";
 import { refuseNewerLog } from "../../log/newer.ts";
 import { refuseNewerTail } from "../../log/memory-tail.ts";
+import { fileLockLimits } from "../../locks/limits.ts";
+import { lockMemoryBytes, refuseNewerLocks } from "../../locks/memory.ts";
 import type { Disk, Platform } from "../../platform/interface.ts";
 import { refuseNewerFragments } from "../../storage/newer.ts";
 import { refuseNewerRing } from "../../storage/ring.ts";
+import { handleMemoryBytes, refuseNewerHandles } from "./handle-memory.ts";
 import { limits } from "./limits.ts";
 import { memoryNames } from "./memory-names.ts";
+import { requestMemoryBytes } from "./request-memory.ts";
 
 const memoryHeadBytes = 4096;
 
 export interface MemorySizes {
 	readonly logTailBytes: number;
 	readonly dirtyRingBytes: number;
+	readonly handleBytes: number;
+	readonly lockBytes: number;
+}
+
+interface GivenSizes {
+	readonly logTailBytes: number;
+	readonly dirtyRingBytes: number;
+	readonly handles?: number;
+	readonly lockRecords?: number;
 }
 
 /** @throws FsError REFUSED. Everything else that may be wrong is found, and said, by those whose files they are. */
-export async function refuseNewer(disks: DiskSet, platform: Platform, sizes: MemorySizes, acceptLoss: boolean): Promise<void> {
+export async function refuseNewer(
+	disks: DiskSet,
+	platform: Platform,
+	sizes: MemorySizes,
+	{ acceptLoss, resumes }: { readonly acceptLoss: boolean; readonly resumes: boolean },
+): Promise<void> {
 	const { volume, clean } = disks.roster;
+	const names = memoryNames(volume);
+	if (resumes) {
+		await refuseNewerMemory(platform, names.handles, sizes.handleBytes, refuseNewerHandles, whoGoesOn);
+		await refuseNewerMemory(platform, names.locks, sizes.lockBytes, refuseNewerLocks, whoGoesOn);
+	}
 	if (!clean && !acceptLoss) {
-		const names = memoryNames(volume);
-		await refuseNewerMemory(platform, names.log, sizes.logTailBytes, refuseNewerTail);
-		await refuseNewerMemory(platform, names.dirty, sizes.dirtyRingBytes, refuseNewerRing);
+		await refuseNewerMemory(platform, names.log, sizes.logTailBytes, refuseNewerTail, whatIsLost);
+		await refuseNewerMemory(platform, names.dirty, sizes.dirtyRingBytes, refuseNewerRing, whatIsLost);
 	}
 	const open = disks.slots().flatMap(({ disk }) => (disk ? [disk] : []));
 	const found = await Promise.allSettled(open.map((disk) => lookAt(disk, volume)));
@@ -39,16 +61,20 @@ async function lookAt(disk: Disk, volume: string): Promise<void> {
 	await refuseNewerFragments(disk);
 }
 
+const whatIsLost =
+	"mount with that version, and unmount: what the last daemon had acknowledged is in it; --accept-loss goes on without that";
+const whoGoesOn = "what programs have open and locked is in it, and only that version can go on with their mount";
+
 /** Memory of another size could only be replaced by an empty one: what was acknowledged would be lost without a word. */
 async function refuseNewerMemory(
 	platform: Platform,
 	name: string,
 	sizeBytes: number,
 	refuse: (head: Uint8Array, what: string) => void,
+	advice: string,
 ): Promise<void> {
 	const head = await platform.memoryHead(name, memoryHeadBytes);
 	if (head === undefined) return;
-	const advice = "what the last daemon had acknowledged is in it; --accept-loss goes on without that";
 	try {
 		refuse(head.bytes, `the memory file ${name}`);
 	} catch (error) {
@@ -56,12 +82,18 @@ async function refuseNewerMemory(
 		throw error;
 	}
 	if (head.sizeBytes === sizeBytes) return;
-	const message = `the memory file ${name} has ${head.sizeBytes} bytes instead of ${sizeBytes}: another version of Cairn has left it. Mount with that version, and unmount; ${advice}`;
+	const message = `the memory file ${name} has ${head.sizeBytes} bytes instead of ${sizeBytes}: another version of Cairn has left it; ${advice}`;
 	throw new FsError("REFUSED", "volume.memory-size", message, { sizeBytes: head.sizeBytes });
 }
 
 /** Of a mount's memory files. */
-export function memorySizes(given: MemorySizes | undefined): MemorySizes {
-	const { logTailBytes, dirtyRingBytes } = { ...limits, ...given };
-	return { logTailBytes, dirtyRingBytes };
+export function memorySizes(given: GivenSizes | undefined): MemorySizes {
+	const { logTailBytes, dirtyRingBytes, handles } = { ...limits, ...given };
+	const lockRecords = given?.lockRecords ?? fileLockLimits.records;
+	return {
+		logTailBytes,
+		dirtyRingBytes,
+		handleBytes: handleMemoryBytes(handles) + requestMemoryBytes,
+		lockBytes: lockMemoryBytes(lockRecords),
+	};
 }

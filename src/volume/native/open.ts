@@ -8,8 +8,7 @@ import { Deferred } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import { openLocalEngine, type LocalEngine } from "../../kv/local/engine.ts";
 import { AdmissionTable } from "../../locks/admission.ts";
-import { fileLockLimits } from "../../locks/limits.ts";
-import { LockMemory, lockMemoryBytes } from "../../locks/memory.ts";
+import { LockMemory } from "../../locks/memory.ts";
 import { createDiskSet, markClean, type OpenDiskSet, openDiskSet } from "../../log/disk-set.ts";
 import type { DiskSet } from "../../log/interface.ts";
 import { makeRoot } from "../../namespace/verbs.ts";
@@ -23,7 +22,7 @@ import type { SegmentStore } from "../../storage/interface.ts";
 import { defaultRedundancy, formatRedundancy, parseRedundancy, tolerance, width } from "../../storage/redundancy.ts";
 import { createSegmentStore } from "../../storage/segment-store.ts";
 import { Core } from "./core.ts";
-import { HandleMemory, handleMemoryBytes } from "./handle-memory.ts";
+import { HandleMemory } from "./handle-memory.ts";
 import type { CreatedVolume, CreateOptions, NativeVolume, OpenOptions, VolumeModules } from "./interface.ts";
 import { limits } from "./limits.ts";
 import { LockWitness, lockWitnessBytes } from "./lock-witness.ts";
@@ -185,7 +184,9 @@ async function openFloors(options: OpenOptions, modules: VolumeModules, creating
 	const undo: (() => Promise<void>)[] = [];
 	try {
 		const { diskPaths, acceptLoss, skipLocked = false } = options;
-		const beforeMount = (found: DiskSet): Promise<void> => refuseNewer(found, platform, memorySizes(options.memory), acceptLoss);
+		const resumes = options.session?.resume === true;
+		const beforeMount = (found: DiskSet): Promise<void> =>
+			refuseNewer(found, platform, memorySizes(options.memory), { acceptLoss, resumes });
 		const disks = await openDiskSet({ paths: diskPaths, acceptLoss, skipLocked, beforeMount, ...(creating && { creating }) }, modules);
 		undo.push(() => disks.close());
 		const { roster } = disks;
@@ -257,9 +258,10 @@ async function openSession({ session, memory: sizes }: OpenOptions, volume: stri
 		await platform.removeMemory(names.handles);
 		await platform.removeMemory(names.locks);
 	}
-	const handleBytes = handleMemoryBytes(sizes?.handles ?? limits.handles);
-	const memory = await platform.openMemory(names.handles, handleBytes + requestMemoryBytes);
-	const lockMemory = await platform.openMemory(names.locks, lockMemoryBytes(sizes?.lockRecords ?? fileLockLimits.records));
+	const { handleBytes: sessionBytes, lockBytes } = memorySizes(sizes);
+	const handleBytes = sessionBytes - requestMemoryBytes;
+	const memory = await platform.openMemory(names.handles, sessionBytes);
+	const lockMemory = await platform.openMemory(names.locks, lockBytes);
 	// A process that was killed while it opened has left the session as it was.
 	let ends = false;
 	const endWithVolume = (end: boolean): void => {

@@ -7,6 +7,7 @@
  * Invariant: the numbers of a slot change only while its state is 0, so that a process which is killed between two stores leaves either the whole request or none.
  */
 import { assert } from "../../base/assert.ts";
+import { newerFormat } from "../../base/errors.ts";
 import { requestSlots } from "../interface.ts";
 import type { RequestMarks, RequestToken } from "../interface.ts";
 
@@ -27,13 +28,14 @@ export class RequestMemory implements RequestMarks {
 	readonly found: readonly FoundRequest[];
 	readonly #words: Uint32Array;
 
-	/** `memory` is all zeros, or what a process of the same session left. */
+	/** `memory` is all zeros, or what a process of the same session left. @throws FsError REFUSED for a state that is not known here. */
 	constructor(memory: Uint8Array) {
 		assert(memory.length === requestMemoryBytes, "memory for each slot of requests");
 		this.#words = new Uint32Array(memory.buffer, memory.byteOffset, requestSlots * wordsPerSlot);
 		const found: FoundRequest[] = [];
 		for (let slot = 0; slot < requestSlots; slot++) {
 			const [now = state.free, requestLow = 0, requestHigh = 0] = this.#words.subarray(slot * wordsPerSlot, (slot + 1) * wordsPerSlot);
+			if (now > state.replying) throw newerFormat("volume.session-newer", "what this mount was asked", `requests in state ${now}`);
 			if (now !== state.free) found.push({ slot, requestLow, requestHigh, replying: now === state.replying });
 		}
 		this.found = found;
