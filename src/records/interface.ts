@@ -394,7 +394,7 @@ export type ExportSquash = "root" | "all" | "none";
 
 /** A part of the volume that clients elsewhere may use. */
 export interface ExportRecord {
-	/** Never used again: it is in clients' file handles. */
+	/** Never used again. */
 	readonly id: number;
 	/** Below the root, a byte string: "" = the whole volume. */
 	readonly folder: string;

@@ -1,6 +1,6 @@
 /** Exports of a real mount, over real sockets: what is changed through one door is seen through the other at once, and clients go on after the daemon was killed. */
 import assert from "node:assert/strict";
-import { readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { bytesToLatin1, latin1ToBytes } from "../../src/base/bytes.ts";
@@ -119,7 +119,15 @@ describe("exports of a real mount", { skip: cannotMount() ?? false }, () => {
 		exported = JSON.parse(await volume.cairn("export", "add", volume.name, "--json")) as Exported;
 		client = await connected();
 		assert.equal((await client.mount(exported.path)).status, 13, "a port that anybody may use");
-		assert.equal((await client.getattr(top)).status, 70, "another export of the same volume");
+		assert.equal((await client.getattr(top)).status, 13, "the handle is good still, the port is not");
+		await volume.cairn("export", "remove", volume.name);
+		await mkdir(path("sub"));
+		await volume.cairn("export", "add", `${volume.name}:/sub`, "--any-port");
+		client = await connected();
+		assert.equal((await client.getattr(top)).status, 70, "what is not exported any more");
+		await volume.cairn("export", "add", volume.name, "--any-port");
+		assert.equal((await client.getattr(top)).status, 0, "the same directory again: who has it mounted goes on");
+		await volume.cairn("export", "remove", `${volume.name}:/sub`);
 		await volume.unmount();
 		await assert.rejects(network.connectTcp({ address: "127.0.0.1", port: portOf(exported) }), /nobody listens/);
 		await volume.mount();

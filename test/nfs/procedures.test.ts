@@ -45,7 +45,7 @@ async function isStatus(expected: keyof typeof status, work: Promise<{ readonly 
 }
 
 check("MOUNT: paths, lists, forgetting", async (client, top, world) => {
-	await made(client.mkdir(top, "sub"));
+	const sub = await made(client.mkdir(top, "sub"));
 	await made(client.create(top, "file", "guarded", { mode: 0o644 }));
 	assert.deepEqual((await client.mount("/demo/sub/")).status, 0);
 	assert.deepEqual((await client.mount("/demo")).flavors, [1]);
@@ -68,8 +68,13 @@ check("MOUNT: paths, lists, forgetting", async (client, top, world) => {
 	assert.equal((await client.mount("/demo")).status, 0);
 	world.setExports([{ ...wholeVolume, privilegedPorts: true }]);
 	await isStatus("ACCES", client.getattr(top), "a port that anybody may use");
+	world.setExports([]);
+	await isStatus("STALE", client.getattr(top), "nothing is exported");
 	world.setExports([{ ...wholeVolume, id: 2 }]);
-	await isStatus("STALE", client.getattr(top), "the export is gone, another has come");
+	const { fileid } = await attributesOf(client, sub);
+	world.setExports([{ ...wholeVolume, rootIno: fileid }]);
+	await isStatus("STALE", client.getattr(top), "another directory has come under the name of the export");
+	await isStatus("STALE", client.getattr(sub), "what lies in it was reached through an export that is gone");
 });
 
 check("the programs and versions that are there, and those that are not", async (client) => {
@@ -134,9 +139,10 @@ check("GETATTR, SETATTR: all attributes, the guard, sizes", async (client, top) 
 	assert.equal((await client.readAll(file)).length, 100_000);
 	await isStatus("ISDIR", client.setattr(top, { size: 0 }));
 	await isStatus("FBIG", client.setattr(file, { size: Number.MAX_SAFE_INTEGER }));
-	await isStatus("BADHANDLE", client.getattr(file.map((byte, i) => (i === 27 ? byte ^ 1 : byte))), "a handle of another inode, made up");
+	await isStatus("BADHANDLE", client.getattr(file.map((byte, i) => (i === 31 ? byte ^ 1 : byte))), "a handle of another inode, made up");
+	await isStatus("BADHANDLE", client.getattr(file.map((byte, i) => (i === 11 ? byte ^ 1 : byte))), "of another export, made up");
 	await isStatus("BADHANDLE", client.getattr(file.subarray(0, 40)));
-	await isStatus("STALE", client.getattr(file.map((byte, i) => (i === 9 ? byte ^ 1 : byte))), "of another volume");
+	await isStatus("STALE", client.getattr(file.map((byte, i) => (i === 13 ? byte ^ 1 : byte))), "of another volume");
 	await client.remove(top, "f");
 	await isStatus("STALE", client.getattr(file));
 });

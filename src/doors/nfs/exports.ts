@@ -8,7 +8,7 @@ import type { Credential } from "./rpc.ts";
 export type Squash = "root" | "all" | "none";
 
 export interface Export {
-	/** Never used again for another one: it is in the file handles. */
+	/** Of its record. */
 	readonly id: number;
 	/** As the operator named it: `photos`, `photos:/public`. */
 	readonly name: string;
@@ -28,6 +28,7 @@ export interface Export {
 
 /** An export whose folder was found. */
 export interface LiveExport extends Export {
+	/** Names it in file handles: inode numbers are never used again. */
 	readonly rootIno: Ino;
 }
 

@@ -2,7 +2,9 @@
  * File handles. They say all that is needed to find the node again after any restart, and carry a keyed hash, so that nobody reaches a node that no reply has named to somebody: a client of `/photos/public` must not be able to make up
  * handles of the rest of the volume.
  *
- * 44 bytes, big-endian: version u32, export u32, volume (16 bytes), inode u64, generation u32, SipHash of what is before (8 bytes).
+ * An export is named by the inode of its directory: who removes an export and adds it again has not made another one, and clients that have it mounted go on; another directory under the same name is another export.
+ *
+ * 48 bytes, big-endian: version u32, directory of the export u64, volume (16 bytes), inode u64, generation u32, SipHash of what is before (8 bytes).
  */
 import { equalBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
@@ -10,12 +12,13 @@ import { sipHash } from "../../codec/siphash.ts";
 import { XdrReader, XdrWriter } from "../../codec/xdr.ts";
 import type { Attributes, Ino } from "../../volume/interface.ts";
 
-const version = 1;
-const signedBytes = 36;
-export const fileHandleBytes = 44;
+const version = 2;
+const signedBytes = 40;
+export const fileHandleBytes = 48;
 
 export interface FileHandle {
-	readonly exportId: number;
+	/** Of the export through which it was named. */
+	readonly rootIno: Ino;
 	readonly ino: Ino;
 	readonly generation: number;
 }
@@ -32,8 +35,8 @@ export function generationOf({ btime }: Attributes): number {
 	return (btime.seconds ^ btime.nanoseconds) >>> 0;
 }
 
-export function encodeFileHandle({ secret, volume }: HandleKeys, { exportId, ino, generation }: FileHandle): Uint8Array {
-	const writer = new XdrWriter(fileHandleBytes).u32(version).u32(exportId).fixed(volume).u64(ino).u32(generation);
+export function encodeFileHandle({ secret, volume }: HandleKeys, { rootIno, ino, generation }: FileHandle): Uint8Array {
+	const writer = new XdrWriter(fileHandleBytes).u32(version).u64(rootIno).fixed(volume).u64(ino).u32(generation);
 	return writer.fixed(sipHash(secret, writer.finish())).finish();
 }
 
@@ -43,11 +46,11 @@ export function decodeFileHandle({ secret, volume }: HandleKeys, bytes: Uint8Arr
 	if (bytes.length !== fileHandleBytes) throw bad();
 	const reader = new XdrReader(bytes, "file handle");
 	if (reader.u32() !== version) throw bad();
-	const exportId = reader.u32();
+	const rootIno = reader.u64();
 	// Another volume has another secret, too: told apart first, a client learns that its file system is gone.
 	if (!equalBytes(reader.fixed(16), volume)) throw new FsError("ESTALE", "nfs.handle-volume", "the file handle is of another volume");
 	const ino = reader.u64();
 	const generation = reader.u32();
 	if (!equalBytes(reader.fixed(8), sipHash(secret, bytes.subarray(0, signedBytes)))) throw bad();
-	return { exportId, ino, generation };
+	return { rootIno, ino, generation };
 }

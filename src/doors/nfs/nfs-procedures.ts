@@ -139,7 +139,7 @@ function requireFile({ attributes, node }: Target): void {
 
 /** Two exports are two file systems for clients. @throws FsError EXDEV. */
 function requireSameExport(a: Target, b: Target): void {
-	if (a.entry.id !== b.entry.id) throw new FsError("EXDEV", "nfs.exports-differ", "the two directories are of two exports");
+	if (a.entry.rootIno !== b.entry.rootIno) throw new FsError("EXDEV", "nfs.exports-differ", "the two directories are of two exports");
 }
 
 /** The contents of a directory are its listing, which the kernel keeps too. */

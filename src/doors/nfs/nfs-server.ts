@@ -60,7 +60,8 @@ export class NfsState {
 	readonly denials: Denials;
 	/** For contents that are read. */
 	readonly readBuffers = new BufferPool({ fromBytes: pooledFromBytes, keptBytes: keptPoolBytes, shared: false });
-	#exports: ReadonlyMap<number, LiveExport> = new Map();
+	/** By their directories. */
+	#exports: ReadonlyMap<Ino, LiveExport> = new Map();
 	readonly #keys: HandleKeys;
 	readonly #readOnly: boolean;
 	#verifier: Uint8Array;
@@ -80,7 +81,7 @@ export class NfsState {
 	// ── exports ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 	setExports(entries: readonly LiveExport[]): void {
-		this.#exports = new Map(entries.map((entry) => [entry.id, entry]));
+		this.#exports = new Map(entries.map((entry) => [entry.rootIno, entry]));
 	}
 
 	get exports(): readonly LiveExport[] {
@@ -90,20 +91,21 @@ export class NfsState {
 	// ── handles ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 	handleOf(entry: LiveExport, attributes: Attributes): Uint8Array {
-		return encodeFileHandle(this.#keys, { exportId: entry.id, ino: attributes.ino, generation: generationOf(attributes) });
+		return encodeFileHandle(this.#keys, { rootIno: entry.rootIno, ino: attributes.ino, generation: generationOf(attributes) });
 	}
 
 	/** Two exports are two file systems: clients must not take a node of one for the same node of another with other rights. */
 	#fsid(entry: LiveExport): FileSystemId {
 		const view = new DataView(this.#keys.volume.buffer, this.#keys.volume.byteOffset, 16);
-		return { high: view.getUint32(0), low: (view.getUint32(4) ^ entry.id) >>> 0 };
+		const [high, low] = [Math.floor(entry.rootIno / 2 ** 32), entry.rootIno >>> 0];
+		return { high: (view.getUint32(0) ^ high) >>> 0, low: (view.getUint32(4) ^ low) >>> 0 };
 	}
 
 	/** @throws FsError EBADF, ESTALE, EACCES. */
 	async target(bytes: Uint8Array, { credential, peer }: CallContext): Promise<Target> {
-		const { exportId, ino, generation } = decodeFileHandle(this.#keys, bytes);
-		const entry = this.#exports.get(exportId);
-		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { exportId });
+		const { rootIno, ino, generation } = decodeFileHandle(this.#keys, bytes);
+		const entry = this.#exports.get(rootIno);
+		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { rootIno });
 		admit(entry, peer);
 		const caller = callerOf(entry, credential, peer);
 		const node = this.volume.node(ino);
@@ -117,9 +119,9 @@ export class NfsState {
 
 	/** For whoever asks about something that is its own already: the file may be gone. @throws FsError EBADF, ESTALE, EACCES. */
 	inodeOf(bytes: Uint8Array, { peer }: CallContext): Ino {
-		const { exportId, ino } = decodeFileHandle(this.#keys, bytes);
-		const entry = this.#exports.get(exportId);
-		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { exportId });
+		const { rootIno, ino } = decodeFileHandle(this.#keys, bytes);
+		const entry = this.#exports.get(rootIno);
+		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { rootIno });
 		admit(entry, peer);
 		return ino;
 	}

@@ -129,7 +129,7 @@ test("as whom: nobody is more than the export allows", () => {
 
 test("file handles: nobody makes one up, whichever bit is changed", () => {
 	const keys = { secret: new Uint8Array(16).fill(3), volume: Uint8Array.from({ length: 16 }, (_, i) => i) };
-	const about = { exportId: 7, ino: 2 ** 52 + 1, generation: 0xffff_ffff };
+	const about = { rootIno: 2 ** 40 + 7, ino: 2 ** 52 + 1, generation: 0xffff_ffff };
 	const bytes = encodeFileHandle(keys, about);
 	assert.equal(bytes.length, fileHandleBytes);
 	assert.deepEqual(decodeFileHandle(keys, bytes), about);
