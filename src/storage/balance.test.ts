@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Prng } from "../platform/sim/prng.ts";
 import type { FragmentPlace } from "../records/interface.ts";
-import { balanceTargets, bestMove, unevenBytes } from "./balance.ts";
+import { balanceTargets, bestMove, toleratedBytes, unevenBytes } from "./balance.ts";
 import type { DiskSpace } from "./space.ts";
 
 interface Segment {
@@ -79,6 +79,28 @@ class World {
 }
 
 describe("balance", () => {
+	it("foretells what moves until the disks are as even as they have to be", () => {
+		const disks = [1, 2, 3, 4, 5, 6].map((id) => ({ id, usedBytes: 120, freeBytes: 880, targetBytes: 100 }));
+		const targets = [...disks, { id: 7, usedBytes: 0, freeBytes: 3000, targetBytes: 120 }];
+		assert.equal(unevenBytes(targets), 120);
+		assert.equal(
+			toleratedBytes(targets, () => 0),
+			120,
+		);
+		assert.equal(
+			toleratedBytes(targets, (sizeBytes) => sizeBytes / 50),
+			60,
+		);
+		assert.equal(
+			toleratedBytes(targets, (sizeBytes) => sizeBytes / 100),
+			90,
+		);
+		assert.equal(
+			toleratedBytes(targets, (sizeBytes) => sizeBytes / 10),
+			0,
+		);
+	});
+
 	it("ends with all disks within two fragments of what they are to hold, and moves little more than has to move", () => {
 		let even = 0;
 		for (let seed = 1; seed <= 60; seed++) {

@@ -43,6 +43,18 @@ export function unevenBytes(targets: readonly DiskTarget[]): number {
 	return targets.reduce((sum, { usedBytes, targetBytes }) => sum + Math.max(0, usedBytes - targetBytes), 0);
 }
 
+/** The bytes that move until no disk is further from its target than `toleranceOf(its size)`. */
+export function toleratedBytes(targets: readonly DiskTarget[], toleranceOf: (sizeBytes: number) => number): number {
+	let above = 0;
+	let below = 0;
+	for (const { usedBytes, freeBytes, targetBytes } of targets) {
+		const tooFar = Math.max(0, Math.abs(usedBytes - targetBytes) - toleranceOf(usedBytes + freeBytes));
+		if (usedBytes > targetBytes) above += tooFar;
+		else below += tooFar;
+	}
+	return Math.max(above, below);
+}
+
 export interface FragmentMove {
 	readonly index: number;
 	readonly from: number;

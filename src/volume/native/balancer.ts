@@ -9,7 +9,7 @@
  */
 import { toFsError, FsError } from "../../base/errors.ts";
 import type { Segment } from "../../records/interface.ts";
-import { bestMove, type DiskTarget, type FragmentMove, unevenBytes } from "../../storage/balance.ts";
+import { bestMove, type DiskTarget, type FragmentMove, toleratedBytes, unevenBytes } from "../../storage/balance.ts";
 import { fragmentLength } from "../../storage/fragment.ts";
 import type { SpaceChange } from "../../storage/interface.ts";
 import type { Care } from "./care.ts";
@@ -72,7 +72,7 @@ export class Balancer implements BalanceVerbs {
 		const { balancing } = this.#care.now;
 		if (balancing === undefined)
 			return { active: false, startedAt: null, movedBytes: 0, remainingBytes: 0, etaSeconds: null, waitingFor: "" };
-		const remainingBytes = unevenBytes(this.#targets);
+		const remainingBytes = this.#workBytes(this.#targets);
 		return {
 			active: true,
 			startedAt: timeOf(balancing.startedAt),
@@ -109,7 +109,7 @@ export class Balancer implements BalanceVerbs {
 		const now = this.#core.store.space();
 		const { targets, space } = this.#core.store.balance(this.#measure.mostBytes);
 		const isEven = this.#isEven(targets);
-		const bytes = isEven ? 0 : unevenBytes(targets);
+		const bytes = isEven ? 0 : this.#workBytes(targets);
 		const then = isEven ? now : space;
 		const seen = await survey(this.#core, undefined);
 		const about = { segments: this.#countOf(bytes), payloadBytes: bytes };
@@ -143,7 +143,7 @@ export class Balancer implements BalanceVerbs {
 	async worthBytes(added: SpaceChange["added"] = []): Promise<number> {
 		await this.#look();
 		const { targets } = this.#core.store.balance(this.#measure.mostBytes, added);
-		return this.#isEven(targets) ? 0 : unevenBytes(targets);
+		return this.#isEven(targets) ? 0 : this.#workBytes(targets);
 	}
 
 	async begin(): Promise<BalancingStatus> {
@@ -279,6 +279,11 @@ export class Balancer implements BalanceVerbs {
 		return targets.every(
 			({ usedBytes, freeBytes, targetBytes }) => Math.abs(usedBytes - targetBytes) <= this.#tolerance(usedBytes + freeBytes),
 		);
+	}
+
+	/** Raw bytes that move before no disk is further from its target than is tolerated. */
+	#workBytes(targets: readonly DiskTarget[]): number {
+		return toleratedBytes(targets, (sizeBytes) => this.#tolerance(sizeBytes));
 	}
 
 	#tolerance(sizeBytes: number): number {
