@@ -191,6 +191,35 @@ describe("platform real: threads", () => {
 		});
 	});
 
+	for (const diskLane of [true, false]) {
+		it(`has a write and its sync wait on a disk that hangs, and fails them when it is given up, ${diskLane ? "in shared memory" : "by message"}`, async () => {
+			await withDisk(async (path) => {
+				const platform = createRealPlatform({ diskWorker, diskLane });
+				const disk = await platform.openDisk(path);
+				const file = await disk.open("f", { create: true });
+				fs.writeFileSync(`${path}.hang`, "");
+				const ended: string[] = [];
+				const late = [file.write(0, [new Uint8Array(100).fill(3)]), file.sync("test.late")];
+				for (const call of late) void call.then(() => ended.push("late"));
+				await new Promise((resolve) => setTimeout(resolve, 20));
+				assert.notEqual(disk.activity?.().state, "idle");
+				assert.deepEqual(ended, []);
+				// What is asked for behind them waits behind them.
+				const behind = file.borrow(0, 100);
+				fs.rmSync(`${path}.hang`);
+				await Promise.all(late);
+				assert.ok((await behind).bytes.every((byte) => byte === 3));
+				fs.writeFileSync(`${path}.hang`, "");
+				const stuck = Promise.allSettled([file.write(0, [new Uint8Array(100).fill(4)]), file.sync("test.stuck")]);
+				await disk.close();
+				for (const end of await stuck) assert.ok(end.status === "rejected" && isFsError(end.reason, "EIO"));
+				fs.rmSync(`${path}.hang`);
+				for (let i = 0; i < 2000 && platform.stuckDisks().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 2));
+				assert.deepEqual(platform.stuckDisks(), []);
+			});
+		});
+	}
+
 	it("says what is wrong with a path that is no disk, and its thread does not count as stuck", async () => {
 		await withDisk(async (path) => {
 			const platform = createRealPlatform();

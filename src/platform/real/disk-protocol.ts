@@ -1,6 +1,6 @@
 /** What the main thread and a disk's thread say to each other. */
 import type { ErrorCode, ErrorData } from "../../base/errors.ts";
-import type { LaneMemory } from "./read-lane.ts";
+import type { LaneMemory } from "./disk-lane.ts";
 
 export type DiskRequest =
 	| { readonly kind: "openDisk" | "lock" | "space" | "probe" | "close" }
@@ -26,7 +26,7 @@ export interface DiskCallMessage {
 	readonly request: DiskRequest;
 }
 
-/** A message brings some of them; one without any says that there are answers in the lane. The number of a read in the lane is -1 - slot. */
+/** A message brings some of them; one without any says that there are answers in the lane. The number of a call in the lane is -1 - slot, and that of the sync behind a write one less. */
 export type DiskReply =
 	| { readonly id: number; readonly value: unknown }
 	| {
@@ -38,7 +38,7 @@ export interface DiskWorkerData {
 	readonly path: string;
 	/** What the thread is at, for whoever must not wait for its answer, and what it sleeps on: see `vitals`. */
 	readonly vitals: Int32Array<SharedArrayBuffer>;
-	/** For small reads. */
+	/** For small calls. */
 	readonly lane: LaneMemory;
 }
 

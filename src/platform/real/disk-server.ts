@@ -19,7 +19,7 @@ import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorker
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
 import { allocate, forget, prefetch, punch, tryLock, readExactly } from "./libc.ts";
 import { realLimits } from "./limits.ts";
-import { LaneServer } from "./read-lane.ts";
+import { LaneServer } from "./disk-lane.ts";
 
 /** The file that tells one disk from another that is mounted in its place. */
 const identityFile = "superblock";
@@ -476,20 +476,27 @@ class Service {
 	#serveLane(): boolean {
 		const slots = this.#lane.asked();
 		if (slots.length === 0 || this.closed) return false;
-		const requests = slots.map((slot) => this.#lane.request(slot));
-		for (const [index, slot] of slots.entries()) {
-			const request = requests[index] as (typeof requests)[number];
-			Atomics.add(this.#told, vitals.begun, 1);
-			if (index === 0) this.#expect(requests);
-			this.#before(request);
-			const reply = answer(() => this.#execute(request), this.#path, -1 - slot, request);
-			Atomics.add(this.#told, vitals.finished, 1);
-			if ("error" in reply) {
-				this.#lane.fail(slot);
-				this.#port.postMessage([reply]);
-			} else if (this.#lane.answer(slot, reply.value as number)) this.#port.postMessage([]);
-		}
+		const asked = slots.map((slot) => this.#lane.requests(slot));
+		if (asked.length > 1) this.#expect(asked.flat());
+		for (const [index, slot] of slots.entries()) this.#serveSlot(slot, asked[index] as readonly DiskRequest[]);
 		return true;
+	}
+
+	#serveSlot(slot: number, requests: readonly DiskRequest[]): void {
+		const replies: DiskReply[] = [];
+		for (const request of requests) {
+			Atomics.add(this.#told, vitals.begun, 1);
+			this.#before(request);
+			replies.push(answer(() => this.#execute(request), this.#path, -1 - slot - replies.length, request));
+			Atomics.add(this.#told, vitals.finished, 1);
+		}
+		if (replies.some((reply) => "error" in reply)) {
+			this.#lane.fail(slot);
+			this.#port.postMessage(replies);
+			return;
+		}
+		const [first] = replies as readonly { readonly value: unknown }[];
+		if (this.#lane.answer(slot, typeof first?.value === "number" ? first.value : 0)) this.#port.postMessage([]);
 	}
 
 	#executeAll(calls: readonly DiskCallMessage[]): void {

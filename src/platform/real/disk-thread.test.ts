@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { randomInt } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { Prng } from "../sim/prng.ts";
+import { realLimits } from "./limits.ts";
 import { createRealPlatform } from "./platform.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "cairn-thread-"));
@@ -69,6 +72,66 @@ test("small reads one after the other and side by side, errors among them, give 
 	await assert.rejects(file.borrow(0, blockBytes), { code: "EBADF" });
 	await disk.close();
 });
+
+for (const diskLane of [true, false]) {
+	const how = diskLane ? "in shared memory" : "by message";
+	test(`calls of all kinds ${how} are carried out in the order in which they were made`, async () => {
+		const seed = randomInt(2 ** 31);
+		const random = new Prng(seed, "order");
+		const draw = (bound: number): number => random.below(bound);
+		const disk = await createRealPlatform({ diskLane }).openDisk(folder);
+		const file = await disk.open(`order-${diskLane}`, { create: true });
+		const contents = new Uint8Array(40 * blockBytes);
+		await file.write(0, [contents]);
+		const read = async (offset: number, expected: Uint8Array): Promise<void> => {
+			const lent = await file.borrow(offset, expected.length);
+			assert.deepEqual(new Uint8Array(lent.bytes), expected, `seed ${seed}`);
+			lent.release();
+		};
+		const write = (lengthBytes: number): Promise<void> => {
+			const bytes = new Uint8Array(lengthBytes).fill(draw(256));
+			const offset = draw(contents.length - lengthBytes);
+			contents.set(bytes, offset);
+			return file.write(offset, [bytes.subarray(0, 10), bytes.subarray(10)]);
+		};
+		for (let round = 0; round < 500; round++) {
+			const calls: Promise<unknown>[] = [];
+			for (let count = 1 + draw(5); count > 0; count--) {
+				const kind = draw(8);
+				const offset = draw(38) * blockBytes;
+				if (kind < 3) calls.push(write(1 + draw(2 * blockBytes)));
+				else if (kind === 3) calls.push(write(3 * realLimits.laneSlotBytes));
+				else if (kind < 6) calls.push(file.sync("test.order"));
+				else calls.push(read(offset, contents.slice(offset, offset + 2 * blockBytes)));
+			}
+			await Promise.all(calls);
+			// Both sides fall asleep now and then.
+			if (round % 100 === 0) await setTimeout(5);
+		}
+		assert.deepEqual(await file.read(0, contents.length), contents, `seed ${seed}`);
+		await disk.close();
+	});
+
+	test(`a sync that protects nothing fails ${how}, and the write before it does not; the disk goes on`, async () => {
+		const disk = await createRealPlatform({ diskLane }).openDisk(folder);
+		const file = await disk.open(`removed-${diskLane}`, { create: true });
+		const well = await disk.open(`well-${diskLane}`, { create: true });
+		for (let round = 0; round < 10; round++) await Promise.all([file.write(0, [block(round)]), file.sync("test.before")]);
+		await disk.remove(`removed-${diskLane}`);
+		for (let round = 0; round < 3; round++) {
+			const [written, synced] = await Promise.allSettled([file.write(0, [block(1)]), file.sync("test.removed")]);
+			assert.equal(written.status, "fulfilled");
+			assert.equal(synced.status === "rejected" && (synced.reason as { code?: string }).code, "ENOENT");
+			await assert.rejects(file.sync("test.removed"), { code: "ENOENT" });
+			await Promise.all([well.write(0, [block(round)]), well.sync("test.well")]);
+			assert.deepEqual(await well.read(0, blockBytes), block(round));
+		}
+		// Calls that are out when it is closed settle.
+		const last = [well.write(0, [block(9)]), well.sync("test.last")];
+		await disk.close();
+		await Promise.all(last);
+	});
+}
 
 test("a disk that nobody asks takes no processor time, and answers who asks then", async () => {
 	const disk = await createRealPlatform().openDisk(folder);

@@ -2,7 +2,8 @@
  * The main thread's end of a disk's thread: hands calls over in order, within a window.
  *
  * Invariants
- * 1. Calls are handed over in the order in which they were made. Small reads go through the lane (read-lane.ts) only while no other call is waiting or open, and the thread looks there before it executes what came by message.
+ * 1. Calls are handed over in the order in which they were made. Small reads go through the lane (disk-lane.ts) only while nothing but such reads is waiting or open, a small write and its sync only while nothing else is, and the thread looks there before it
+ *    executes what came by message.
  * 2. Every call settles: by its reply, or with EIO when the thread died or was given up. Only a thread that hangs keeps calls open.
  * 3. The thread keeps the process alive only while a call is open.
  */
@@ -10,10 +11,10 @@ import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { FsError } from "../../base/errors.ts";
 import type { Borrowed, DiskActivity } from "../interface.ts";
+import { createLaneMemory, LaneCaller, type LaneWriting, writingSlot } from "./disk-lane.ts";
 import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
 import { replySpinMs } from "./fuse-limits.ts";
 import { realLimits } from "./limits.ts";
-import { createLaneMemory, LaneCaller } from "./read-lane.ts";
 import { SpinHistory } from "./spin-history.ts";
 
 interface Open {
@@ -30,16 +31,29 @@ interface LaneCall extends Open {
 	readonly askedMs: number;
 }
 
+export interface DiskThreadOptions {
+	readonly workerUrl: URL;
+	/** Small calls go through shared memory; otherwise all by message. */
+	readonly useLane: boolean;
+	/** The thread has ended. */
+	readonly onExit: () => void;
+}
+
 export class DiskThread {
 	readonly path: string;
 	readonly #worker: Worker;
 	readonly #vitals = new Int32Array(new SharedArrayBuffer(4 * vitals.count));
 	readonly #open = new Map<number, Open>();
 	readonly #lane = new LaneCaller(createLaneMemory());
+	/** Reads in the lane. */
 	readonly #laneCalls = new Map<number, LaneCall>();
-	/** Whether answers in the lane have come soon enough lately to be waited for awake. */
+	/** A write, a sync or both in the lane: nothing else was open when they were asked for. */
+	#laneWriting: { readonly ids: readonly number[]; readonly askedMs: number } | undefined;
+	readonly #useLane: boolean;
+	/** Whether answers in the lane have come soon enough lately to be waited for awake: a sync takes longer than a read. */
 	readonly #laneHistory = new SpinHistory(replySpinMs);
-	/** When a small read was made while no call was open. */
+	readonly #writingHistory = new SpinHistory(replySpinMs);
+	/** When something was put into the lane while no call was open. */
 	#roseMs = 0;
 	/** A look is scheduled. */
 	#looking = false;
@@ -55,8 +69,9 @@ export class DiskThread {
 	#exited = false;
 
 	/** @param onExit called when the thread has ended. */
-	constructor(path: string, workerUrl: URL, onExit: () => void) {
+	constructor(path: string, { workerUrl, useLane, onExit }: DiskThreadOptions) {
 		this.path = path;
+		this.#useLane = useLane;
 		this.#worker = new Worker(workerUrl, {
 			name: `disk ${path}`,
 			workerData: { path, vitals: this.#vitals, lane: this.#lane.memory } satisfies DiskWorkerData,
@@ -107,7 +122,7 @@ export class DiskThread {
 	/** A small read, while nothing else is to be done. Undefined: `call` it. The bytes are short at the end of the file. */
 	borrow(handle: number, offset: number, lengthBytes: number): Promise<Borrowed> | undefined {
 		const isAlone = this.#waiting.length === 0 && this.#open.size === this.#laneCalls.size;
-		const slot = isAlone && this.#dead === undefined ? this.#lane.ask(handle, offset, lengthBytes) : undefined;
+		const slot = isAlone && this.#useLane && this.#dead === undefined ? this.#lane.ask(handle, offset, lengthBytes) : undefined;
 		if (slot === undefined) return undefined;
 		return new Promise<Borrowed>((resolve, reject) => {
 			const askedMs = performance.now();
@@ -118,14 +133,17 @@ export class DiskThread {
 			const call = { bytes: 0, resolve: resolve as (value: never) => void, reject, askedMs };
 			this.#open.set(-1 - slot, call);
 			this.#laneCalls.set(slot, call);
-			this.#lookUntilMs = askedMs + replySpinMs;
-			if (!this.#looking && this.#laneHistory.worthIt) {
-				this.#looking = true;
-				this.#lane.watch(true);
-				setImmediate(this.#look);
-			}
+			this.#lookForAnswer(askedMs, this.#laneHistory);
 			this.#ring();
 		});
+	}
+
+	#lookForAnswer(askedMs: number, history: SpinHistory): void {
+		this.#lookUntilMs = askedMs + replySpinMs;
+		if (this.#looking || !history.worthIt) return;
+		this.#looking = true;
+		this.#lane.watch(true);
+		setImmediate(this.#look);
 	}
 
 	/** Once in each turn of the event loop, for as long as fast disks take. */
@@ -144,7 +162,11 @@ export class DiskThread {
 		if (this.#lane.outstanding > 0) this.#lane.look(this.#takeAnswer);
 	}
 
-	readonly #takeAnswer = (slot: number, bytes: Uint8Array): void => {
+	readonly #takeAnswer = (slot: number, bytes: Uint8Array | undefined): void => {
+		if (bytes === undefined) {
+			this.#written();
+			return;
+		}
 		const call = this.#laneCalls.get(slot);
 		// It was failed when the thread was given up (L1).
 		if (call === undefined) return;
@@ -154,6 +176,20 @@ export class DiskThread {
 		call.resolve(lent as never);
 		this.#closeCall(-1 - slot, call);
 	};
+
+	/** What stands in the lane for writing has succeeded. */
+	#written(): void {
+		const writing = this.#laneWriting;
+		// It was failed when the thread was given up.
+		if (writing === undefined) return;
+		this.#laneWriting = undefined;
+		this.#writingHistory.waited(performance.now() - writing.askedMs);
+		for (const id of writing.ids) {
+			const call = this.#open.get(id) as Open;
+			call.resolve(undefined as never);
+			this.#closeCall(id, call);
+		}
+	}
 
 	/** Fails what is open and lets the thread go without waiting for it: a thread inside a system call ends when that call returns. */
 	abandon(why: string): void {
@@ -178,8 +214,32 @@ export class DiskThread {
 		});
 	}
 
+	/** All that waits goes into the lane, if that is a small write, a sync, or both. False: it goes by message. */
+	#writeInLane(): boolean {
+		if (!this.#useLane || this.#open.size > 0) return false;
+		const writing = asWriting(this.#waiting);
+		if (writing === undefined || !this.#lane.askToWrite(writing)) return false;
+		const askedMs = performance.now();
+		this.#worker.ref();
+		this.#roseMs = askedMs;
+		const ids: number[] = [];
+		for (const call of this.#waiting) {
+			const id = -1 - writingSlot - ids.length;
+			ids.push(id);
+			this.#open.set(id, call);
+			this.#openBytes += call.bytes;
+			this.#waitingBytes -= call.bytes;
+		}
+		this.#waiting = [];
+		this.#laneWriting = { ids, askedMs };
+		this.#lookForAnswer(askedMs, this.#writingHistory);
+		this.#ring();
+		return true;
+	}
+
 	#flush(): void {
 		this.#hurrying = false;
+		if (this.#writeInLane()) return;
 		const messages: DiskCallMessage[] = [];
 		const moved: ArrayBuffer[] = [];
 		let taken = 0;
@@ -209,13 +269,17 @@ export class DiskThread {
 	#settle(reply: DiskReply): void {
 		const call = this.#open.get(reply.id);
 		if (call === undefined) return;
-		if (reply.id < 0) {
-			this.#laneCalls.delete(-1 - reply.id);
-			this.#lane.failed(-1 - reply.id);
-		}
+		if (reply.id < 0) this.#failedInLane(-1 - reply.id);
 		if ("error" in reply) call.reject(new FsError(reply.error.code, reply.error.site, reply.error.message, reply.error.data));
 		else call.resolve(reply.value as never);
 		this.#closeCall(reply.id, call);
+	}
+
+	/** A write and its sync have a reply each, and the slot of the first. */
+	#failedInLane(slot: number): void {
+		if (slot < writingSlot) this.#laneCalls.delete(slot);
+		else this.#laneWriting = undefined;
+		if (slot <= writingSlot) this.#lane.failed(slot);
 	}
 
 	#closeCall(id: number, call: Open): void {
@@ -230,11 +294,22 @@ export class DiskThread {
 		const calls = [...this.#open.values(), ...this.#waiting];
 		this.#open.clear();
 		this.#laneCalls.clear();
+		this.#laneWriting = undefined;
 		this.#waiting = [];
 		this.#waitingBytes = 0;
 		this.#openBytes = 0;
 		for (const call of calls) call.reject(this.#dead);
 	}
+}
+
+/** A write, a sync, or a write and the sync of the same file; undefined: something else, or more. */
+function asWriting(calls: readonly Call[]): LaneWriting | undefined {
+	if (calls.length > 2) return undefined;
+	const [first, second] = calls.map((call) => call.request);
+	if (first?.kind === "sync") return second === undefined ? { handle: first.handle, write: undefined, sync: true } : undefined;
+	if (first?.kind !== "write" || (second !== undefined && (second.kind !== "sync" || second.handle !== first.handle))) return undefined;
+	const lengthBytes = first.parts.reduce((sum, part) => sum + part.length, 0);
+	return { handle: first.handle, write: { offset: first.offset, parts: first.parts, lengthBytes }, sync: second !== undefined };
 }
 
 /** It has the processor or waits for it (proc_pid_stat(5), state R). */

@@ -1,5 +1,5 @@
 /**
- * Small reads of a disk, asked for and answered in shared memory: a message costs two threads more than such a read, most of all where they run code that has not been compiled.
+ * Small calls of a disk in shared memory: reads, and a write with the sync behind it. A message costs two threads more than such a call, most of all where they run code that has not been compiled.
  *
  * The main thread asks, wakes the disk's thread, and looks for the answer itself as long as that has been worth it lately (`DiskThread`); otherwise it wants to be told by a message.
  *
@@ -7,6 +7,7 @@
  *  L1 A slot belongs to one read from `ask` until its bytes are given back; a slot of a read whose end is unknown is never used again.
  *  L2 Everything in a slot is written before its state: who sees the state sees the rest.
  *  L3 An answer that is in its slot when `watch(false)` has returned is found by the next look, and one that comes later is told by a message.
+ *  L4 One slot is for writing. It is asked for only while no other call is open, and no read is asked for until it is answered: slots are served in their own order, not in that of asking.
  */
 import { assert } from "../../base/assert.ts";
 import type { DiskRequest } from "./disk-protocol.ts";
@@ -18,19 +19,28 @@ export interface LaneMemory {
 	readonly bytes: Uint8Array<SharedArrayBuffer>;
 }
 
-type Read = Extract<DiskRequest, { readonly kind: "read" }>;
+/** A write, the sync of a file, or both in this order. */
+export interface LaneWriting {
+	readonly handle: number;
+	readonly write: { readonly offset: number; readonly parts: readonly Uint8Array[]; readonly lengthBytes: number } | undefined;
+	readonly sync: boolean;
+}
 
 const watching = 0;
 const firstSlot = 1;
-/** Offsets are two numbers: whole 4 GiB, and the rest as an unsigned number. */
-const word = { state: 0, handle: 1, offsetHigh: 2, offsetLow: 3, lengthBytes: 4, count: 5, words: 6 } as const;
+/** Behind those of reads. */
+export const writingSlot = realLimits.laneSlots;
+const slots = realLimits.laneSlots + 1;
+/** Offsets are two numbers: whole 4 GiB, and the rest as an unsigned number. `kind`: what is asked for, bits of `asks`. */
+const word = { state: 0, handle: 1, offsetHigh: 2, offsetLow: 3, lengthBytes: 4, count: 5, kind: 6, words: 7 } as const;
 const state = { free: 0, asked: 1, answered: 2, failed: 3 } as const;
+const asks = { read: 1, write: 2, sync: 4 } as const;
 const highUnit = 2 ** 32;
 
 export function createLaneMemory(): LaneMemory {
 	return {
-		control: new Int32Array(new SharedArrayBuffer(4 * (firstSlot + realLimits.laneSlots * word.words))),
-		bytes: new Uint8Array(new SharedArrayBuffer(realLimits.laneSlots * realLimits.laneSlotBytes)),
+		control: new Int32Array(new SharedArrayBuffer(4 * (firstSlot + slots * word.words))),
+		bytes: new Uint8Array(new SharedArrayBuffer(slots * realLimits.laneSlotBytes)),
 	};
 }
 
@@ -47,47 +57,77 @@ function bytesOf({ bytes }: LaneMemory, slot: number, lengthBytes: number): Uint
 export class LaneCaller {
 	readonly memory: LaneMemory;
 	readonly #free: number[] = [];
-	/** Slots that were asked for and not taken from yet. */
+	/** Slots of reads that were asked for and not taken from yet. */
 	readonly #out = new Set<number>();
+	#writes = false;
 
 	constructor(memory: LaneMemory) {
 		this.memory = memory;
 		for (let slot = realLimits.laneSlots - 1; slot >= 0; slot--) this.#free.push(slot);
 	}
 
-	/** Reads without an answer so far. */
+	/** Slots without an answer so far. */
 	get outstanding(): number {
-		return this.#out.size;
+		return this.#out.size + (this.#writes ? 1 : 0);
 	}
 
-	/** The slot, or undefined: too large, or too many at once. */
+	/** The slot of a read, or undefined: too large, or too many at once. */
 	ask(handle: number, offset: number, lengthBytes: number): number | undefined {
 		if (lengthBytes > realLimits.laneSlotBytes) return undefined;
 		const slot = this.#free.pop();
 		if (slot === undefined) return undefined;
+		this.#describe(slot, asks.read, handle, offset, lengthBytes);
+		this.#out.add(slot);
+		Atomics.store(this.memory.control, at(slot) + word.state, state.asked);
+		return slot;
+	}
+
+	/** False: too large. L4. */
+	askToWrite({ handle, write, sync }: LaneWriting): boolean {
+		assert(this.outstanding === 0, "a write is asked for alone");
+		const lengthBytes = write?.lengthBytes ?? 0;
+		if (lengthBytes > realLimits.laneSlotBytes) return false;
+		let filled = writingSlot * realLimits.laneSlotBytes;
+		for (const part of write?.parts ?? []) {
+			this.memory.bytes.set(part, filled);
+			filled += part.length;
+		}
+		this.#describe(writingSlot, (write ? asks.write : 0) | (sync ? asks.sync : 0), handle, write?.offset ?? 0, lengthBytes);
+		this.#writes = true;
+		Atomics.store(this.memory.control, at(writingSlot) + word.state, state.asked);
+		return true;
+	}
+
+	#describe(slot: number, kind: number, handle: number, offset: number, lengthBytes: number): void {
 		const { control } = this.memory;
 		const first = at(slot);
+		control[first + word.kind] = kind;
 		control[first + word.handle] = handle;
 		control[first + word.offsetHigh] = Math.floor(offset / highUnit);
 		control[first + word.offsetLow] = (offset % highUnit) | 0;
 		control[first + word.lengthBytes] = lengthBytes;
-		this.#out.add(slot);
-		Atomics.store(control, first + word.state, state.asked);
-		return slot;
 	}
 
-	/** Hands over what has been answered. Failures come by message. */
-	look(take: (slot: number, bytes: Uint8Array) => void): void {
+	/** Hands over what has been answered: the bytes of reads, nothing for `writingSlot`. Failures come by message. */
+	look(take: (slot: number, bytes: Uint8Array | undefined) => void): void {
 		const { control } = this.memory;
 		for (const slot of this.#out) {
 			if (Atomics.load(control, at(slot) + word.state) !== state.answered) continue;
 			this.#out.delete(slot);
 			take(slot, bytesOf(this.memory, slot, control[at(slot) + word.count] as number));
 		}
+		if (!this.#writes || Atomics.load(control, at(writingSlot) + word.state) !== state.answered) return;
+		this.#writes = false;
+		take(writingSlot, undefined);
 	}
 
 	/** A message has told why there is no answer. */
 	failed(slot: number): void {
+		if (slot === writingSlot) {
+			assert(this.#writes, "a write fails that was asked for");
+			this.#writes = false;
+			return;
+		}
 		assert(this.#out.delete(slot), "a read fails that was asked for");
 		this.giveBack(slot);
 	}
@@ -115,20 +155,27 @@ export class LaneServer {
 
 	/** The slots that wait for an answer. */
 	asked(): number[] {
-		const slots: number[] = [];
-		for (let slot = 0; slot < realLimits.laneSlots; slot++) {
-			if (Atomics.load(this.#memory.control, at(slot) + word.state) === state.asked) slots.push(slot);
+		const found: number[] = [];
+		for (let slot = 0; slot < slots; slot++) {
+			if (Atomics.load(this.#memory.control, at(slot) + word.state) === state.asked) found.push(slot);
 		}
-		return slots;
+		return found;
 	}
 
-	request(slot: number): Read {
+	/** One call, or a write and the sync behind it. */
+	requests(slot: number): readonly DiskRequest[] {
 		const { control } = this.#memory;
 		const first = at(slot);
 		const lengthBytes = control[first + word.lengthBytes] as number;
 		const offset = (control[first + word.offsetHigh] as number) * highUnit + ((control[first + word.offsetLow] as number) >>> 0);
 		const handle = control[first + word.handle] as number;
-		return { kind: "read", handle, offset, lengthBytes, into: bytesOf(this.#memory, slot, lengthBytes) };
+		const kind = control[first + word.kind] as number;
+		const bytes = bytesOf(this.#memory, slot, lengthBytes);
+		if (kind === asks.read) return [{ kind: "read", handle, offset, lengthBytes, into: bytes }];
+		const found: DiskRequest[] = [];
+		if ((kind & asks.write) !== 0) found.push({ kind: "write", handle, offset, parts: [bytes] });
+		if ((kind & asks.sync) !== 0) found.push({ kind: "sync", handle });
+		return found;
 	}
 
 	/** True when the main thread has to be told. L3. */
