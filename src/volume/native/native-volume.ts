@@ -69,7 +69,7 @@ import { Compactor } from "./compactor.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
 import type { StorageEffects } from "../../storage/interface.ts";
 import type { Core } from "./core.ts";
-import { FileData, later, requireInode } from "./data.ts";
+import { FileData, isGone, later, requireInode } from "./data.ts";
 import { DiskWork } from "./disks.ts";
 import { ExportBook } from "./exports.ts";
 import { Garbage } from "./garbage.ts";
@@ -1631,7 +1631,10 @@ export class LocalVolume implements NativeVolume {
 	async setProtection(path: string, options: SetProtection, onProgress: (progress: Progress) => void): Promise<ProtectionSet> {
 		if (this.#closing) throw this.#closingError();
 		const { inode, parent } = await this.#core.view((tx) => resolvePath(tx, path));
-		const warnings = await this.#protector.set(inode.ino, parent, options.redundancy, options.allowDegraded);
+		const warnings = await this.#protector.set(inode.ino, parent, options.redundancy, options.allowDegraded).catch((error: unknown) => {
+			if (!isGone(error)) throw error;
+			throw new FsError("ENOENT", "volume.path-removed", `${path} was removed before its protection could be changed`, { path }, error);
+		});
 		const waitingFor = options.now ? await this.#protector.wait(inode.ino, onProgress) : undefined;
 		const redundancy = await this.#core.view((tx) => effectiveProtection(this.#core, tx, resolvePath(tx, path)));
 		return { redundancy, warnings, done: options.now && waitingFor === undefined, waitingFor: waitingFor ?? "" };
