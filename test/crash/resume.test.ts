@@ -10,6 +10,7 @@ import type { Negotiated } from "../../src/doors/fuse/door.ts";
 import { opcodes } from "../../src/doors/fuse/protocol.ts";
 import { type FuseServer, serveFuse } from "../../src/doors/fuse/server.ts";
 import { body, FakeChannel, name, type Reply, request } from "../../src/doors/fuse/test/requests.ts";
+import { inodeFlags } from "../../src/namespace/flags.ts";
 import { SimWorld } from "../../src/platform/sim/world.ts";
 import { requestSlots } from "../../src/volume/interface.ts";
 import type { Attributes, Caller, RequestMarks } from "../../src/volume/interface.ts";
@@ -366,6 +367,27 @@ describe("requests that are sent again", () => {
 			assert.equal((await connection.sendAgain(release)).errno, 0);
 			const fresh = connection.prepare(opcodes.RELEASE, (w) => w.u64(handle).u32(2).u32(0).u64(0), made.file);
 			assert.notEqual((await connection.channel.send(fresh)).errno, 0, "a handle that is not open");
+		});
+	});
+
+	test("what was open is written as what is opened anew: in one step, once its file was looked at", async () => {
+		const { connection, made } = await prepared(4);
+		await connection.world.run(async () => {
+			const open = (): Promise<Reply> => connection.send(opcodes.OPEN, (w) => w.u32(2).u32(0), made.file);
+			const handleOf = (opened: Reply): number => Number(opened.view.getBigUint64(0, true));
+			const before = handleOf(await open());
+			await connection.takeOver();
+			const after = handleOf(await open());
+			await connection.at.write(before, 0, new Uint8Array(5));
+			const { now } = connection.at;
+			assert.deepEqual([now?.write(after, 0, new Uint8Array(3)), now?.write(before, 0, new Uint8Array(4))], [3, 4]);
+			// Flags bind it as before.
+			await connection.at.setAttributes(caller, connection.at.node(made.file), { flags: inodeFlags.immutable });
+			assert.equal(now?.write(before, 0, new Uint8Array(4)), undefined);
+			await assert.rejects(connection.at.write(before, 0, new Uint8Array(4)), { code: "EPERM" });
+			await connection.takeOver();
+			assert.equal(connection.at.now?.write(before, 0, new Uint8Array(4)), undefined);
+			await assert.rejects(connection.at.write(before, 0, new Uint8Array(4)), { code: "EPERM" });
 		});
 	});
 
