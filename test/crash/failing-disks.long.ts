@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { mkdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
 import { cannotMount, execute, missingPrograms, must, sleep, TestVolume, type TestVolumeOptions } from "../support/cairn.ts";
 import { HangingDisk } from "../support/hanging-disk.ts";
@@ -191,4 +191,47 @@ describe("a disk that fails under load", { skip }, () => {
 				await volume.close();
 			}
 		});
+
+	test("more disks fail than the volume can lose: no sync succeeds any more, and what had succeeded is there when they work again", async (t) => {
+		const disks: HangingDisk[] = [];
+		const volume = await TestVolume.start({
+			disks: 3,
+			redundancy: "rs:2+1",
+			onFirstDisk: async (path) => {
+				for (const name of ["disk1", "disk2", "disk3"]) disks.push(await HangingDisk.on(join(dirname(path), name)));
+				return async () => {
+					for (const disk of disks) await disk.close();
+				};
+			},
+		});
+		const load = new SyncedLoad(volume.mountpoint, 99, writers);
+		try {
+			await load.progress(100, () => volume.log());
+			for (const disk of disks) await disk.fail("syncs");
+			const before = load.promises;
+			for (let i = 0; load.errors.size === 0; i++) {
+				assert.ok(i < 1200, `programs are told\n${volume.log()}`);
+				await sleep(50);
+			}
+			await sleep(3_000);
+			// One of each may have had its syncs behind it.
+			assert.ok(load.promises <= before + writers, `${load.promises - before} promises after every sync failed\n${volume.log()}`);
+			t.diagnostic(`${load.promises} promises, then ${[...load.errors].map(([code, times]) => `${code} ${times} times`).join(", ")}`);
+			for (const code of load.errors.keys()) assert.match(code, /^(EIO|EROFS|ENOTCONN|ECONNABORTED|ENOENT)$/, volume.log());
+			load.kill();
+			await volume.kill();
+			await execute("umount", ["-l", volume.mountpoint]);
+			for (const disk of disks) await disk.answer();
+			volume.forgetMemory();
+			await volume.mount();
+			load.check("when the disks work again");
+			await volume.heal();
+			const { corrupt, missing, unrecoverable } = await volume.verify();
+			assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0], volume.log());
+		} finally {
+			load.kill();
+			for (const disk of disks) await disk.answer().catch(() => {});
+			await volume.close();
+		}
+	});
 });
