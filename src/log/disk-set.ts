@@ -410,7 +410,8 @@ class ManagedDisks implements OpenDiskSet {
 		for (const { id, disk, path } of this.#slots.values()) {
 			if (disk?.verifyTable === undefined) continue;
 			const found = await disk.verifyTable(repair).catch((error: unknown) => {
-				this.report(id, error, "read");
+				// What cannot be read it calls damaged; what fails is writing it down. Nothing on the disk is durable any more then.
+				this.report(id, error, "sync");
 				return undefined;
 			});
 			if (found === undefined) {

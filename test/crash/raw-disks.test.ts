@@ -59,3 +59,19 @@ test("verify finds and mends what a raw disk finds its files by: more disks than
 		await again.shutdown();
 	});
 });
+
+test("a raw disk whose sync fails while it is verified is out at once: the next disk that fails is not one too many (seed 17124)", async () => {
+	const world = new SimWorld({ seed: seed + 1 });
+	await makeWorldVolume(world, undefined, true);
+	const node = world.node();
+	await world.run(async () => {
+		const volume = await openSim(node.boot());
+		await volume.makeDirectory(caller, volume.root, "kept", 0o755);
+		await volume.syncAll();
+		world.failNextSync("/d6");
+		await volume.verify({ dryRun: false, lost: false }, () => {});
+		const failed = (await volume.status()).disks.filter(({ state }) => state === "failed").map(({ path }) => path);
+		assert.deepEqual(failed, ["/d6"]);
+		await volume.shutdown();
+	});
+});
