@@ -134,6 +134,35 @@ function table(results) {
 }
 
 const results = {};
+
+/** Also of a sitting that was ended early. */
+function tell() {
+	const names = Object.keys(results);
+	const rounds = Math.min(...names.map((name) => results[name].length));
+	if (names.length > 0 && rounds > 0) console.log(table(Object.fromEntries(names.map((name) => [name, results[name].slice(0, rounds)]))));
+	if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(results, null, "\t")}\n`);
+}
+
+function cleanUp() {
+	for (const step of undo.splice(0).reverse())
+		try {
+			step();
+		} catch (error) {
+			console.error(error.message);
+		}
+	// Never below a mount that is still there.
+	const isInUse = readdirSync(place).some((name) => name !== "run" && isMounted(join(place, name)));
+	if (isInUse) console.error(`${place} is not removed: something is still mounted there`);
+	else rmSync(place, { recursive: true, force: true });
+}
+
+for (const signal of ["SIGINT", "SIGTERM"])
+	process.once(signal, () => {
+		tell();
+		cleanUp();
+		process.exit(1);
+	});
+
 try {
 	for (const folder of ["shared", "run"]) mkdirSync(join(place, folder));
 	machine("net", "up");
@@ -147,22 +176,11 @@ try {
 		for (const side of round % 2 === 0 ? sides : [...sides].reverse()) {
 			process.stderr.write(`round ${round + 1}: ${side.name}\n`);
 			results[side.name] = [...(results[side.name] ?? []), await measure(side)];
+			if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(results, null, "\t")}\n`);
 		}
-	console.log(table(Object.fromEntries(sides.map(({ name }) => [name, results[name]]))));
+	tell();
 } finally {
-	if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(results, null, "\t")}\n`);
-	for (const step of undo.reverse())
-		try {
-			step();
-		} catch (error) {
-			console.error(error.message);
-		}
-	// Never below a mount that is still there.
-	const mounts = readdirSync(place)
-		.filter((name) => name !== "run")
-		.some((name) => isMounted(join(place, name)));
-	if (mounts) console.error(`${place} is not removed: something is still mounted there`);
-	else rmSync(place, { recursive: true, force: true });
+	cleanUp();
 }
 
 function isMounted(path) {

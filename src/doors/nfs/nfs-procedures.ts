@@ -298,10 +298,11 @@ export class NfsProcedures {
 			const { entry, caller, node, fsid } = directory;
 			// Above the root of an export there is nothing for its clients.
 			const name = at.name === ".." && node.ino === entry.rootIno ? "." : at.name;
-			const found = await this.#state.volume.lookup(caller, node, name);
+			const { volume } = this.#state;
+			const found = volume.now?.lookup(caller, node, name) ?? (await volume.lookup(caller, node, name));
 			writer.opaque(this.#state.handleOf(entry, found));
 			writePostAttributes(writer, found, fsid);
-			writePostAttributes(writer, await this.#state.volume.getAttributes(caller, node), fsid);
+			writePostAttributes(writer, volume.now?.getAttributes(caller, node) ?? (await volume.getAttributes(caller, node)), fsid);
 			return undefined;
 		};
 		return { failure: tellAttributes(seen), work };

@@ -10,7 +10,7 @@ import { BufferPool } from "../../base/buffer-pool.ts";
 import { latin1ToUtf8, parseUuid } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
-import type { Platform } from "../../platform/interface.ts";
+import type { Peer, Platform } from "../../platform/interface.ts";
 import type { Attributes, Caller, Ino, NodeRef, Volume, VolumeSpace } from "../../volume/interface.ts";
 import { inRanges, isLoopback } from "./addresses.ts";
 import { admit, callerOf, type LiveExport } from "./exports.ts";
@@ -62,6 +62,8 @@ export class NfsState {
 	readonly readBuffers = new BufferPool({ fromBytes: pooledFromBytes, keptBytes: keptPoolBytes, shared: false });
 	/** By their directories. */
 	#exports: ReadonlyMap<Ino, LiveExport> = new Map();
+	/** Who may come, of the exports as they are now. */
+	readonly #admitted = new WeakMap<LiveExport, WeakSet<Peer>>();
 	readonly #keys: HandleKeys;
 	readonly #readOnly: boolean;
 	#verifier: Uint8Array;
@@ -106,10 +108,10 @@ export class NfsState {
 		const { rootIno, ino, generation } = decodeFileHandle(this.#keys, bytes);
 		const entry = this.#exports.get(rootIno);
 		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { rootIno });
-		admit(entry, peer);
+		this.#admit(entry, peer);
 		const caller = callerOf(entry, credential, peer);
 		const node = this.volume.node(ino);
-		const attributes = await this.volume.getAttributes(caller, node);
+		const attributes = this.volume.now?.getAttributes(caller, node) ?? (await this.volume.getAttributes(caller, node));
 		if (attributes.nlink === 0 || generationOf(attributes) !== generation) {
 			if (attributes.nlink === 0) this.files.forget(ino);
 			throw new FsError("ESTALE", "nfs.removed", `inode ${ino} has been removed`, { ino });
@@ -117,12 +119,21 @@ export class NfsState {
 		return { entry, caller, node, attributes, fsid: this.#fsid(entry) };
 	}
 
+	/** Once for each connection and state of the export: addresses are compared as text and bits, which takes longer than a small call. */
+	#admit(entry: LiveExport, peer: Peer): void {
+		const known = this.#admitted.get(entry) ?? new WeakSet<Peer>();
+		if (known.has(peer)) return;
+		admit(entry, peer);
+		known.add(peer);
+		this.#admitted.set(entry, known);
+	}
+
 	/** For whoever asks about something that is its own already: the file may be gone. @throws FsError EBADF, ESTALE, EACCES. */
 	inodeOf(bytes: Uint8Array, { peer }: CallContext): Ino {
 		const { rootIno, ino } = decodeFileHandle(this.#keys, bytes);
 		const entry = this.#exports.get(rootIno);
 		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { rootIno });
-		admit(entry, peer);
+		this.#admit(entry, peer);
 		return ino;
 	}
 
