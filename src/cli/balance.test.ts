@@ -40,3 +40,20 @@ test("a disk that is added is told to be empty, and a balance fills it: planned,
 	assert.deepEqual(await readFile(machine, "film"), bytes);
 	expectCode(await machine.cairn("verify", "demo"), 0, / 0 corrupt, 0 missing/);
 });
+
+test("images of fixed size on one device do not divide its space: each has its own", async () => {
+	const machine = new Machine(72, 0);
+	machine.host.makeFolder("/mnt/demo");
+	const sizes = { capacityBytes: 1 << 28, domain: "one", raw: true };
+	for (const path of ["/i1", "/i2", "/i3", "/i4"]) machine.world.addDisk(path, sizes);
+	expectCode(await machine.cairn("create", "demo", "--disk", "/i1", "/i2", "/i3", "/i4", "--same-device", "--redundancy", "rs:2+1"), 0);
+	expectCode(await machine.cairn("mount", "demo", "/mnt/demo"), 0);
+	const { json } = await machine.cairn("status", "demo", "--json");
+	for (const disk of json.disks) assert.ok(disk.capacityBytes > 0.9 * (1 << 28), `${disk.id} has ${disk.capacityBytes}`);
+	machine.world.addDisk("/i5", sizes);
+	const { json: plan } = await machine.cairn("disk", "add", "demo", "/i5", "--dry-run", "--json");
+	assert.ok(plan.freeBytes.after > 1.15 * plan.freeBytes.now, JSON.stringify(plan.freeBytes));
+	expectCode(await machine.cairn("disk", "add", "demo", "/i5"), 0);
+	const { json: after } = await machine.cairn("status", "demo", "--json");
+	assert.ok(Math.abs(after.freeBytes - plan.freeBytes.after) < plan.freeBytes.after / 20, `${after.freeBytes}`);
+});

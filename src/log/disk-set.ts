@@ -842,7 +842,9 @@ class ManagedDisks implements OpenDiskSet {
 			await this.#refuseUnfit(strangers, force);
 			this.#refuseShared(opened, leaving);
 			const spaces = await Promise.all(opened.map((disk) => disk.space()));
-			return opened.map((disk, at) => ({ path: paths[at] as string, domain: disk.domain, ...(spaces[at] as (typeof spaces)[number]) }));
+			return opened.map(({ domain, ownsSpace = false }, at) => {
+				return { path: paths[at] as string, domain, ownsSpace, ...(spaces[at] as (typeof spaces)[number]) };
+			});
 		} finally {
 			for (const disk of opened) closeQuietly(disk, this.#logger);
 		}

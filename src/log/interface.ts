@@ -142,6 +142,8 @@ export interface AddOptions {
 export interface DiskPlace {
 	readonly path: string;
 	readonly domain: string;
+	/** As `Disk.ownsSpace`. */
+	readonly ownsSpace: boolean;
 	readonly capacityBytes: number;
 	readonly freeBytes: number;
 }

@@ -212,6 +212,7 @@ class Line {
 class TimedDisk implements Disk {
 	readonly path: string;
 	readonly domain: string;
+	readonly ownsSpace: boolean;
 	/** Absent where the disk has none. */
 	readonly setAside?: (name: string, sizeBytes: number, site: string) => Promise<number>;
 	readonly #disk: Disk;
@@ -220,6 +221,7 @@ class TimedDisk implements Disk {
 	constructor(disk: Disk, line: Line) {
 		this.path = disk.path;
 		this.domain = disk.domain;
+		this.ownsSpace = disk.ownsSpace === true;
 		this.#disk = disk;
 		this.#line = line;
 		const setAside = disk.setAside?.bind(disk);

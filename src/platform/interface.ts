@@ -129,6 +129,8 @@ export interface Disk {
 	disregard?(): void;
 	/** Disks with equal domain share one device and fail together (real: st_dev). */
 	readonly domain: string;
+	/** All of its space is its own, also beside others of its domain: a raw device, or an image of fixed size. */
+	readonly ownsSpace?: boolean;
 	/**
 	 * Exclusive against every other opener of the same disk, in this process and others, until `close` or death.
 	 * @throws FsError EBUSY.

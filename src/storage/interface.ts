@@ -69,7 +69,13 @@ export type WritePurpose = "data" | "compaction";
 /** Disks that come and go, in thought. */
 export interface SpaceChange {
 	readonly without?: number;
-	readonly added?: readonly { readonly domain: string; readonly capacityBytes: number; readonly freeBytes: number }[];
+	readonly added?: readonly {
+		readonly domain: string;
+		/** As `Disk.ownsSpace`. */
+		readonly ownsSpace: boolean;
+		readonly capacityBytes: number;
+		readonly freeBytes: number;
+	}[];
 }
 
 export interface SpacePreview {

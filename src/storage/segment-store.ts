@@ -163,9 +163,18 @@ export class NativeSegmentStore implements SegmentStore {
 	}
 
 	#sharers(disk: number): number {
-		const slots = this.#modules.disks.slots();
-		const device = slots.find((slot) => slot.id === disk)?.disk?.domain;
-		return Math.max(1, slots.filter((slot) => slot.disk !== undefined && slot.disk.domain === device).length);
+		const device = this.#sharedDevice(disk);
+		return device === undefined ? 1 : Math.max(1, this.#sharersOf(device));
+	}
+
+	/** The device whose space the disk divides with others; undefined: it has its own, or is not there. */
+	#sharedDevice(id: number): string | undefined {
+		const disk = this.#modules.disks.slot(id)?.disk;
+		return disk === undefined || disk.ownsSpace === true ? undefined : disk.domain;
+	}
+
+	#sharersOf(device: string): number {
+		return this.#modules.disks.slots().filter(({ id }) => this.#sharedDevice(id) === device).length;
 	}
 
 	// ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -484,16 +493,15 @@ export class NativeSegmentStore implements SegmentStore {
 	#diskSpacesWith(added: NonNullable<SpaceChange["added"]>): DiskSpace[] {
 		const { config } = this.#modules.disks.roster;
 		// Disks on one device share what it has.
-		const newcomers = (device: string): number => added.filter((one) => one.domain === device).length;
+		const newcomers = (device: string): number => added.filter((one) => !one.ownsSpace && one.domain === device).length;
 		const now = this.#diskSpaces().map((disk): DiskSpace => {
-			const device = this.#modules.disks.slot(disk.id)?.disk?.domain;
+			const device = this.#sharedDevice(disk.id);
 			const sharers = this.#sharers(disk.id);
 			const share = device === undefined ? 1 : sharers / (sharers + newcomers(device));
 			return { ...disk, capacityBytes: Math.floor(disk.capacityBytes * share), freeBytes: Math.floor(disk.freeBytes * share) };
 		});
-		const more = added.map(({ domain, ...place }, at): DiskSpace => {
-			const there = this.#modules.disks.slots().filter((slot) => slot.disk?.domain === domain).length;
-			const sharers = there + newcomers(domain);
+		const more = added.map(({ domain, ownsSpace, ...place }, at): DiskSpace => {
+			const sharers = ownsSpace ? 1 : this.#sharersOf(domain) + newcomers(domain);
 			const id = -1 - at;
 			const capacityBytes = Math.floor(place.capacityBytes / sharers);
 			const freeBytes = Math.max(0, Math.floor(place.freeBytes / sharers) - this.#reserve(id, capacityBytes));

@@ -97,10 +97,11 @@ export class Hooks implements SimulationHooks {
 }
 
 function lateDisk(disk: Disk, late: LateSync, world: SimWorld): Disk {
-	const { path, domain } = disk;
+	const { path, domain, ownsSpace = false } = disk;
 	return {
 		path,
 		domain,
+		ownsSpace,
 		get foreign() {
 			return disk.foreign;
 		},

@@ -80,6 +80,7 @@ async function foreignOn(device: RawDevice): Promise<string | undefined> {
 class RawDisk implements Disk {
 	readonly path: string;
 	readonly domain: string;
+	readonly ownsSpace = true;
 	readonly #device: RawDevice;
 	readonly #random: Random;
 	#layout: RawLayout | undefined;

@@ -93,10 +93,11 @@ export class SimRawDevice implements RawDevice {
 
 /** The disk that is made of a device, with the writes refused that the device is told to refuse (`SimDevice.starve`): the device itself knows no names. */
 export function starvingDisk(disk: Disk, device: SimDevice): Disk {
-	const { path, domain } = disk;
+	const { path, domain, ownsSpace = false } = disk;
 	return {
 		path,
 		domain,
+		ownsSpace,
 		get foreign() {
 			return disk.foreign;
 		},
