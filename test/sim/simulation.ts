@@ -13,7 +13,8 @@ import type { SimNode } from "../../src/platform/sim/node.ts";
 import { hash32, Prng } from "../../src/platform/sim/prng.ts";
 import { SimWorld } from "../../src/platform/sim/world.ts";
 import type { Caller } from "../../src/volume/interface.ts";
-import type { NativeVolume, VolumeModules } from "../../src/volume/native/interface.ts";
+import { parseRedundancy, width } from "../../src/storage/redundancy.ts";
+import type { NativeVolume, VolumeModules, VolumeStatus } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
 import { audit, lyingOn } from "./audit.ts";
 import { Client, lockOwner, type OpenFile } from "./client.ts";
@@ -790,6 +791,7 @@ export class Simulation {
 		const other = status.disks.find((disk) => disk.state !== "healthy");
 		if (other !== undefined) return `${other.id} is ${other.state}: ${other.reason}`;
 		if (balancing.active) return `a balance is still under way: ${JSON.stringify(balancing)}`;
+		if (metadataCopies.present === metadataCopies.wanted && asksForMoreDisks(protection, status.disks.length)) return undefined;
 		return state === "running" ? undefined : `${state} ${JSON.stringify({ protection, metadataCopies })} ${status.warnings.join("; ")}`;
 	}
 
@@ -857,4 +859,16 @@ export class Simulation {
 			await this.world.sleep(restMs);
 		}
 	}
+}
+
+/**
+ * What is degraded asks for more disks than there are, and the status says so: a disk may leave although a path that has no contents yet asked for its like (seed 494 with 1,160 steps). More cannot be done.
+ */
+function asksForMoreDisks({ shortages, targets }: VolumeStatus["protection"], disks: number): boolean {
+	const short = targets.filter(({ degradedBytes }) => degradedBytes > 0);
+	return (
+		shortages.length > 0 &&
+		shortages.every(({ cause }) => cause === "no-disk") &&
+		short.every(({ redundancy }) => width(parseRedundancy(redundancy)) > disks)
+	);
 }
