@@ -264,7 +264,7 @@ export async function otherMemorySize(seed: number): Promise<void> {
 			return larger;
 		});
 		const steps = bad.world.steps;
-		await fails(`seed ${seed}`, bad.mount(), "REFUSED", "volume.memory-size", /another version of Cairn.*Mount with that version/);
+		await fails(`seed ${seed}`, bad.mount(), "REFUSED", "volume.memory-size", /another version of Cairn.*mount with that version/);
 		assert.equal(bad.world.steps, steps, `seed ${seed}: nothing was written`);
 		bad.kill();
 		bad.node.tamper(name as string, (bytes) => bytes.slice(0, bytes.length / 2));
