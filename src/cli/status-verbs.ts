@@ -149,9 +149,16 @@ function statusText(context: Context, one: AnyStatus): string {
 		);
 	if ("scrub" in one) lines.push(`  scrub       ${scrubLine(context, one.scrub)}`);
 	if ("doors" in one && one.doors.nfs !== null && one.doors.nfs.exports > 0) lines.push(`  NFS         ${nfsText(context, one.doors.nfs)}`);
+	if ("nativeReads" in one && one.nativeReads !== null) lines.push(`  native      ${nativeText(context, one.nativeReads)}`);
 	if ("metadataCopies" in one) lines.push(`  metadata    ${metadataText(context, one)}`);
 	const warnings = one.warnings.map((text) => `  ${paint("yellow", "warning")}     ${text}\n`).join("");
 	return `${lines.join("\n")}\n${warnings}${one.disks.length === 0 ? "" : diskTable(context, one.disks)}`;
+}
+
+function nativeText({ paint }: Context, reads: NonNullable<DaemonStatus["nativeReads"]>): string {
+	if (reads.unavailable !== null) return paint("yellow", `reads: not used: ${reads.unavailable}`);
+	const staged = `${counted(reads.stagedFiles, "file")} staged (${formatBytes(reads.stagedBytes)} of ${formatBytes(reads.spaceBytes)})`;
+	return `reads: ${staged}, open ${counted(reads.handles, "time")}`;
 }
 
 function nfsText(

@@ -13,8 +13,10 @@ import { utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { Negotiated } from "../doors/fuse/door.ts";
+import { forgetNativeReads, NativeReads, type NativeReadsStatus, noNativeReads } from "../doors/fuse/native-reads.ts";
 import type { ForeignChange, FuseServer, FuseServerModules, FuseServerOptions, FuseSession } from "../doors/fuse/server.ts";
-import type { FuseChannel, FuseHost, Platform } from "../platform/interface.ts";
+import { openDiskWithDeadlines } from "../platform/deadline.ts";
+import type { Disk, FuseChannel, FuseHost, Platform } from "../platform/interface.ts";
 import type { NativeVolume, OpenOptions, SessionOptions, VolumeModules } from "../volume/native/interface.ts";
 import { ControlServer } from "./control.ts";
 import { exitCodes } from "./exit-codes.ts";
@@ -78,6 +80,8 @@ export interface DaemonEnd {
 	readonly hangingDisks: readonly string[];
 }
 
+const unkept = "nothing takes this mount over when its daemon dies (--foreground, on_crash=remount or die)";
+
 export class Daemon {
 	readonly #options: DaemonOptions;
 	readonly #modules: DaemonModules;
@@ -92,6 +96,7 @@ export class Daemon {
 	#keeping: Keeping | undefined;
 	#monitor: Monitor | undefined;
 	#exporter: Exporter | undefined;
+	#nativeReads: NativeReads | undefined;
 	readonly #profiler: Profiler;
 
 	private constructor(options: DaemonOptions, modules: DaemonModules, fuse: FuseHost) {
@@ -148,6 +153,7 @@ export class Daemon {
 			if (resume === undefined) await this.#startAnew();
 			else await this.#takeOver(resume);
 		} catch (error) {
+			await this.#endNativeReads(resume !== undefined);
 			await this.#volume
 				?.shutdown({ keepSession: resume !== undefined })
 				.catch((failure: unknown) => logger.error("shutting down after a failed start", { error: String(failure) }));
@@ -179,7 +185,7 @@ export class Daemon {
 		await this.#remember();
 		const channel = await this.#fuse.resume(descriptor, mountSubtype);
 		await this.#keep(channel, { version: resumeVersion, session, negotiated });
-		this.#serve(volume, channel, { negotiated: negotiated ?? undefined, left: volume.resumed });
+		await this.#serve(volume, channel, { negotiated: negotiated ?? undefined, left: volume.resumed });
 	}
 
 	async #startMonitor(): Promise<void> {
@@ -289,7 +295,7 @@ export class Daemon {
 			flags: mountOptions.flags,
 		});
 		await this.#keep(channel, { version: resumeVersion, session, negotiated: null });
-		this.#serve(volume, channel, undefined);
+		await this.#serve(volume, channel, undefined);
 	}
 
 	async #keep({ descriptor }: FuseChannel, resume: ResumeState): Promise<void> {
@@ -307,17 +313,57 @@ export class Daemon {
 		return this.#options.resume === undefined;
 	}
 
-	#serve(volume: NativeVolume, channel: FuseChannel, resumed: FuseSession["resumed"]): void {
+	async #serve(volume: NativeVolume, channel: FuseChannel, resumed: FuseSession["resumed"]): Promise<void> {
 		const { platform, logger, serveFuse, crash } = this.#modules;
 		const { readOnly, localLocks, fuseMinor } = this.#options.mountOptions;
 		const locks = localLocks ? "kernel" : "volume";
 		const onNegotiated = (negotiated: Negotiated): Promise<void> => this.#negotiated(negotiated);
 		const session = { onNegotiated, marks: volume.requestMarks, ...(resumed === undefined ? {} : { resumed }) };
+		const nativeReads = await this.#beginNativeReads(volume, channel, resumed);
 		this.#server = serveFuse(
-			{ readOnly, locks, onFatal: crash, session, ...(fuseMinor !== undefined && { kernelMinor: fuseMinor }) },
+			{ readOnly, locks, onFatal: crash, session, nativeReads, ...(fuseMinor !== undefined && { kernelMinor: fuseMinor }) },
 			{ volume, channel, platform, logger },
 		);
 		void this.#server.ended.then(() => this.#finish());
+	}
+
+	/** Only where somebody goes on with the mount when this process dies: else programs would read from files of a mount that is dead, beside a new one. */
+	async #beginNativeReads(
+		volume: NativeVolume,
+		{ backings }: FuseChannel,
+		resumed: FuseSession["resumed"],
+	): Promise<NativeReads | undefined> {
+		const { name, mountOptions } = this.#options;
+		const { home, platform, logger } = this.#modules;
+		const { readOnly, nativeReads, nativeReadsMiB } = mountOptions;
+		if (!nativeReads || !this.#keeping?.state.resume) {
+			if (nativeReads) logger.warn("files are not read natively", { why: unkept });
+			await forgetNativeReads(home.nativeFolder(name), { volume, platform }).catch((error: unknown) =>
+				logger.warn("files that were read natively are not all removed", { error: toFsError(error, "daemon.native-left").message }),
+			);
+			return undefined;
+		}
+		const spaceBytes = nativeReadsMiB === undefined ? undefined : nativeReadsMiB * 2 ** 20;
+		const options = { folder: home.nativeFolder(name), readOnly, spaceBytes, resumed: resumed?.left.handles };
+		const openFolder = (path: string): Promise<Disk> => openDiskWithDeadlines(platform, path);
+		this.#nativeReads = await NativeReads.begin(options, { volume, platform, openFolder, backings, logger });
+		return this.#nativeReads;
+	}
+
+	get #nativeReadsStatus(): NativeReadsStatus | undefined {
+		const { name, mountOptions } = this.#options;
+		if (!mountOptions.nativeReads) return undefined;
+		return this.#nativeReads?.status ?? noNativeReads(this.#modules.home.nativeFolder(name), unkept);
+	}
+
+	async #endNativeReads(forSuccessor: boolean): Promise<void> {
+		const reads = this.#nativeReads;
+		this.#nativeReads = undefined;
+		await reads
+			?.end(forSuccessor)
+			.catch((error: unknown) =>
+				this.#modules.logger.warn("ending native reads", { error: toFsError(error, "daemon.native-reads").message }),
+			);
 	}
 
 	async #negotiated(negotiated: Negotiated): Promise<void> {
@@ -359,6 +405,7 @@ export class Daemon {
 			mountpoint: this.#server && !this.#shutdown ? this.#options.mountpoint : undefined,
 			volume: this.#shutdown ? undefined : this.#volume,
 			exporter: this.#shutdown ? undefined : this.#exporter,
+			nativeReads: this.#shutdown ? undefined : this.#nativeReadsStatus,
 			ending: this.#shutdown !== undefined,
 			failure: this.#failure,
 			logger: this.#modules.logger,
@@ -455,6 +502,7 @@ export class Daemon {
 	async #endForSuccessor(keeping: Keeping, program: Program): Promise<DaemonEnd> {
 		const { logger } = this.#modules;
 		await this.#stopMonitor();
+		await this.#endNativeReads(true);
 		try {
 			await this.#volume?.shutdown({ keepSession: true });
 		} catch (error) {
@@ -483,6 +531,7 @@ export class Daemon {
 		let end: Omit<DaemonEnd, "hangingDisks"> = { clean: true, exitCode: exitCodes.done, message: "" };
 		await this.#stopMonitor();
 		await this.#stopExporter();
+		await this.#endNativeReads(false);
 		try {
 			await this.#volume?.shutdown();
 			logger.info("unmounted cleanly");

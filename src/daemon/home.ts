@@ -43,6 +43,11 @@ export class Home {
 		return `${this.folder(name)}/daemon.log`;
 	}
 
+	/** Copies of files that the kernel reads by itself. */
+	nativeFolder(name: string): string {
+		return `${this.folder(name)}/native`;
+	}
+
 	/** The token of monitoring: mode 0600, like all that is written here. */
 	tokenPath(name: string): string {
 		return `${this.folder(name)}/metrics.token`;
@@ -83,6 +88,9 @@ export class Home {
 		const folder = this.folder(name);
 		for (const file of ["volume.json", "control.sock", "daemon.log", "daemon.log.1", "metrics.token"])
 			await this.#files.remove(`${folder}/${file}`);
+		const native = this.nativeFolder(name);
+		for (const file of await this.#files.list(native)) await this.#files.remove(`${native}/${file}`);
+		await this.#files.remove(native);
 		if ((await this.#files.list(folder)).length === 0) await this.#files.remove(folder);
 	}
 }

@@ -3,7 +3,16 @@ import { test } from "node:test";
 import { isFsError } from "../base/errors.ts";
 import { decodeResumeState, type ResumeState } from "./keeper-link.ts";
 
-const negotiated = { minor: 45, killPriv: true, setxattrExt: true, dontMask: true, noOpendir: false, locks: true, resend: true };
+const negotiated = {
+	minor: 45,
+	killPriv: true,
+	setxattrExt: true,
+	dontMask: true,
+	noOpendir: false,
+	locks: true,
+	resend: true,
+	passthrough: false,
+};
 const state: ResumeState = { version: 1, session: 2 ** 52 + 1, negotiated };
 
 test("what a daemon told its keeper is understood as it was meant", () => {
@@ -18,7 +27,7 @@ test("what another version has told it, and agreed with the kernel, is refused a
 		[{ ...state, version: 2 }, /version 2/],
 		[before, /version undefined/],
 		[{ ...state, tomorrow: 1 }, /tomorrow/],
-		[{ ...state, negotiated: { ...negotiated, passthrough: true } }, /passthrough/],
+		[{ ...state, negotiated: { ...negotiated, tomorrow: true } }, /tomorrow/],
 		[{ ...state, negotiated: { ...negotiated, killPriv: "v3" } }, /killPriv/],
 		[{ ...state, negotiated: lacking }, /locks/],
 		[{ ...state, negotiated: undefined }, /missing/],

@@ -60,6 +60,7 @@ const negotiatedKinds: Readonly<Record<keyof Negotiated, "number" | "boolean">> 
 	noOpendir: "boolean",
 	locks: "boolean",
 	resend: "boolean",
+	passthrough: "boolean",
 };
 
 /** @throws FsError REFUSED for what this version does not understand in full: whoever said it goes on with the mount. */

@@ -102,6 +102,9 @@ export interface MountOptions {
 	readonly localLocks: boolean;
 	/** The kernel is taken for one that speaks no more than FUSE 7.N; undefined: for what it is. */
 	readonly fuseMinor: number | undefined;
+	/** The kernel reads hot files that nobody can write to by itself, from copies on this machine; of at most so many MiB (undefined: a small part of that file system). */
+	readonly nativeReads: boolean;
+	readonly nativeReadsMiB: number | undefined;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -130,6 +133,14 @@ function fuseMinorOf(word: string): number | undefined {
 	return minor === undefined ? undefined : Number(minor);
 }
 
+const nativeWords: Readonly<Record<string, boolean>> = { "native_reads=on": true, "native_reads=off": false };
+
+/** Of `native_reads_mib=2048`. */
+function nativeMiBOf(word: string): number | undefined {
+	const number = Number(/^native_reads_mib=(\d{1,9})$/.exec(word)?.[1] ?? 0);
+	return number > 0 ? number : undefined;
+}
+
 /** `-o ro,noatime,…`. @throws FsError EINVAL for an option that is not known. */
 export function parseMountOptions(text: string): MountOptions {
 	const words = text.split(",").filter((word) => word !== "");
@@ -139,6 +150,8 @@ export function parseMountOptions(text: string): MountOptions {
 		kernelFlags.has(word) ||
 		portOf(word) !== undefined ||
 		fuseMinorOf(word) !== undefined ||
+		nativeMiBOf(word) !== undefined ||
+		Object.hasOwn(nativeWords, word) ||
 		withoutEffect.has(word) ||
 		Object.hasOwn(onCrashWords, word) ||
 		Object.hasOwn(logWords, word) ||
@@ -153,6 +166,8 @@ export function parseMountOptions(text: string): MountOptions {
 			"metrics=PORT",
 			...Object.keys(logWords),
 			...Object.keys(lockWords),
+			...Object.keys(nativeWords),
+			"native_reads_mib=N",
 			"fuse_minor=N",
 		].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
@@ -165,6 +180,8 @@ export function parseMountOptions(text: string): MountOptions {
 		localLocks: lockWords[words.findLast((word) => Object.hasOwn(lockWords, word)) ?? ""] ?? false,
 		metricsPort: words.map(portOf).findLast((port) => port !== undefined),
 		fuseMinor: words.map(fuseMinorOf).findLast((minor) => minor !== undefined),
+		nativeReads: nativeWords[words.findLast((word) => Object.hasOwn(nativeWords, word)) ?? ""] ?? false,
+		nativeReadsMiB: words.map(nativeMiBOf).findLast((number) => number !== undefined),
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
@@ -178,6 +195,8 @@ export function mountOptionWords({
 	logFormat,
 	localLocks,
 	fuseMinor,
+	nativeReads,
+	nativeReadsMiB,
 	flags,
 }: MountOptions): string[] {
 	return [
@@ -188,6 +207,8 @@ export function mountOptionWords({
 		...(logFormat === "text" ? [] : [`log=${logFormat}`]),
 		...(localLocks ? ["local_lock=all"] : []),
 		...(fuseMinor === undefined ? [] : [`fuse_minor=${fuseMinor}`]),
+		...(nativeReads ? ["native_reads=on"] : []),
+		...(nativeReadsMiB === undefined ? [] : [`native_reads_mib=${nativeReadsMiB}`]),
 		...flags,
 	];
 }

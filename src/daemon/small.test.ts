@@ -113,6 +113,8 @@ describe("mount options", () => {
 			logFormat: "text",
 			localLocks: false,
 			fuseMinor: undefined,
+			nativeReads: false,
+			nativeReadsMiB: undefined,
 			flags: [],
 		});
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
@@ -123,6 +125,8 @@ describe("mount options", () => {
 			logFormat: "text",
 			localLocks: false,
 			fuseMinor: undefined,
+			nativeReads: false,
+			nativeReadsMiB: undefined,
 			flags: ["noatime", "nosuid"],
 		});
 		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
@@ -133,6 +137,8 @@ describe("mount options", () => {
 			logFormat: "text",
 			localLocks: false,
 			fuseMinor: undefined,
+			nativeReads: false,
+			nativeReadsMiB: undefined,
 			flags: [],
 		});
 		for (const text of [
@@ -145,6 +151,7 @@ describe("mount options", () => {
 			"metrics=9464,log=json,nodev",
 			"local_lock=all,nodev",
 			"fuse_minor=37,nodev",
+			"native_reads=on,native_reads_mib=512,nodev",
 		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}

@@ -2,6 +2,7 @@
 import { latin1ToUtf8, utf8ToLatin1 } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
+import type { NativeReadsStatus } from "../doors/fuse/native-reads.ts";
 import type { NativeVolume, Progress, ProtectionSet, ScrubStatus, VerifyResult, VolumeStatus } from "../volume/native/interface.ts";
 import type { Arguments } from "./control.ts";
 import type { Exporter, NfsDoorStatus, ShownExport } from "./exporter.ts";
@@ -20,6 +21,8 @@ export interface DaemonState {
 	readonly volume: NativeVolume | undefined;
 	/** As the volume. */
 	readonly exporter: Exporter | undefined;
+	/** Undefined: not asked for. */
+	readonly nativeReads: NativeReadsStatus | undefined;
 	readonly ending: boolean;
 	readonly failure: Error | undefined;
 	readonly logger: Logger;
@@ -158,15 +161,36 @@ export interface DoorsStatus {
 }
 
 /** The contract's status; what is not known while the volume starts is null. */
-export type DaemonStatus = VolumeStatus & { readonly pid: number; readonly mounts: readonly string[]; readonly doors: DoorsStatus };
+export type DaemonStatus = VolumeStatus & {
+	readonly pid: number;
+	readonly mounts: readonly string[];
+	readonly doors: DoorsStatus;
+	/** Null: not asked for (`-o native_reads=on`), or the volume starts or ends. */
+	readonly nativeReads: ToldNativeReads | null;
+};
+
+/** As JSON has it. */
+export type ToldNativeReads = Omit<NativeReadsStatus, "unavailable"> & { readonly unavailable: string | null };
 
 async function status(state: DaemonState): Promise<unknown> {
 	const about = { pid: state.pid, mounts: state.mountpoint === undefined ? [] : [state.mountpoint] };
 	if (!state.volume) return { volume: state.name, state: state.ending ? "stopped" : "starting", ...about };
 	const now = await state.volume.status();
 	const doors: DoorsStatus = { nfs: (await state.exporter?.status()) ?? null };
-	if (!state.failure) return { ...now, ...about, doors };
-	return { ...now, ...about, doors, state: "failed", warnings: [`failed: ${printable(state.failure.message)}`, ...now.warnings] };
+	const nativeReads = state.nativeReads === undefined ? null : toldNativeReads(state.nativeReads);
+	if (!state.failure) return { ...now, ...about, doors, nativeReads };
+	return {
+		...now,
+		...about,
+		doors,
+		nativeReads,
+		state: "failed",
+		warnings: [`failed: ${printable(state.failure.message)}`, ...now.warnings],
+	};
+}
+
+function toldNativeReads({ unavailable, ...known }: NativeReadsStatus): ToldNativeReads {
+	return { ...known, unavailable: unavailable === undefined ? null : printable(unavailable) };
 }
 
 function percent(progress: ProgressSink): (value: Progress) => void {

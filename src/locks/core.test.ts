@@ -307,6 +307,17 @@ describe("bounds", () => {
 		assert.deepEqual(holdsOf(bench.state, ino), []);
 		assert.equal(bench.state.counters.broken, 3);
 	});
+
+	test("what the daemon itself denies is no operator's to take away", () => {
+		const bench = new Bench();
+		bench.do({ kind: "enter-open", ino, id: "mine", owner: { ...owner("d"), firm: true }, sharing: { access: 1, deny: 2 } });
+		bench.do({ kind: "enter-open", ino, id: "another's", owner: owner("e"), sharing: { access: 1, deny: 4 } });
+		for (const one of ["d", undefined]) bench.do({ kind: "break-locks", ino, owner: one });
+		assert.deepEqual(
+			bench.state.resources.get(ino)?.opens.map(({ id }) => id),
+			["mine"],
+		);
+	});
 });
 
 describe("the six modes", () => {

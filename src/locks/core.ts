@@ -337,7 +337,7 @@ class Step {
 	#breakLocks(resource: Resource, owner: string | undefined): void {
 		const count = (): number => resource.holds.length + resource.opens.length + resource.leases.length;
 		const before = count();
-		const isMeant = (one: Owner): boolean => owner === undefined || one.id === owner;
+		const isMeant = (one: Owner): boolean => one.firm !== true && (owner === undefined || one.id === owner);
 		this.#drop(resource, (hold) => isMeant(hold.owner));
 		// An open that denies nothing is in nobody's way, and belongs to somebody who goes on using it.
 		resource.opens = resource.opens.filter((open) => !isMeant(open.owner) || (owner === undefined && open.sharing.deny === 0));

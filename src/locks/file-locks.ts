@@ -863,7 +863,8 @@ function askerOwner(asker: Asker, id?: string): Owner {
 	const client = door === "nfs" ? `nfs@${instance}` : `${door}:${instance}`;
 	// What a client caches and what it has open under the same key are one owner's.
 	const owner: Owner = { id: id === undefined ? `${client}:operation` : (asker.leaseKey ?? id), client, door, pid: 0 };
-	return door === "nfs" ? { ...owner, host: instance } : owner;
+	if (door === "nfs") return { ...owner, host: instance };
+	return asker.door === "control" ? { ...owner, firm: true } : owner;
 }
 
 function hexOf([high, low]: readonly [number, number]): string {

@@ -14,6 +14,8 @@ export interface Owner {
 	readonly pid: number;
 	/** The machine whose reads and writes name no open (NFS 3): what its own opens deny does not bind it. Absent where operations name their open. */
 	readonly host?: string;
+	/** Of the daemon itself: what its opens deny keeps what somebody else reads from going stale, and is no operator's to take away. */
+	readonly firm?: true;
 }
 
 /** One locked range, and who has it since when. */

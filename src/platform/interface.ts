@@ -342,6 +342,22 @@ export interface FuseMountOptions {
 	readonly flags: readonly string[];
 }
 
+/**
+ * Files of this machine that the kernel reads by itself for those who have files of the mount open: FUSE passthrough (Linux 6.9; fuse.h FUSE_DEV_IOC_BACKING_OPEN). Paths are those of `openDisk`, of regular files on a local
+ * file system. A call takes as long as that file system does.
+ */
+export interface FuseBackings {
+	/**
+	 * Makes the file known to this connection, and holds it; what INIT settled must allow it. The number is the connection's: it outlives this process.
+	 * @throws FsError EPERM (not root, or not settled), ENOENT, EIO, ENOTSUP (that file system, or this kernel, cannot).
+	 */
+	open(path: string): Promise<number>;
+	/** Gives the number up. What was opened with it stays open. One that is not known is fine. */
+	close(number: number): Promise<void>;
+	/** Whether anybody has the file open or mapped; where that cannot be found out, somebody has. */
+	inUse(path: string): Promise<boolean>;
+}
+
 /** One `/dev/fuse` connection. Requests are read by reader threads; replies are written by the caller's thread; notifications only by a notifier thread. */
 export interface FuseChannel {
 	/** `onRequest` is called in order of arrival with a whole request. The bytes are valid only until it returns: copy what must live longer. */
@@ -357,6 +373,8 @@ export interface FuseChannel {
 	capable(pid: number, capability: number): Promise<boolean>;
 	/** Whether a thread waits in fcntl(2) with F_OFD_SETLKW in this moment: the protocol does not tell such locks from those of processes. False when that is not to be known. */
 	waitsForOpenFile(pid: number): Promise<boolean>;
+	/** Absent where there can be none. */
+	readonly backings?: FuseBackings;
 	/** The file descriptor of the connection in this process, for one that shall inherit it. Undefined where there is none. */
 	readonly descriptor?: number;
 	/** Resolves when the kernel ended the connection (unmounted or aborted). */

@@ -6,12 +6,15 @@ import type { Attributes, Changed, HandleId, Ino, Volume, VolumeNow } from "../.
 import type { BoundedMap } from "./bounded-map.ts";
 import type { KnownNodes } from "./known-nodes.ts";
 import { recentAttributeMs, recentWriteMs } from "./limits.ts";
+import type { NativeReads } from "./native-reads.ts";
 import type { ReplyWriter, RequestHeader } from "./protocol.ts";
 
 export interface OpenFile {
 	readonly ino: Ino;
 	/** Open for reading and writing: it can be mapped shared, and written to without our knowledge. */
 	readonly mappable: boolean;
+	/** The kernel reads it by itself. */
+	readonly native: boolean;
 }
 
 /** What INIT settled. */
@@ -28,6 +31,8 @@ export interface Negotiated {
 	readonly locks: boolean;
 	/** It can send requests again that a process took with it (Linux 6.9). */
 	readonly resend: boolean;
+	/** It reads files of this machine by itself where it is told to (Linux 6.9). */
+	readonly passthrough: boolean;
 }
 
 export interface Door {
@@ -53,6 +58,8 @@ export interface Door {
 	readonly lockWaits: Map<string, RequestHeader>;
 	readonly readBuffers: BufferPool;
 	readonly known: KnownNodes;
+	/** Undefined: every read comes through here. */
+	readonly nativeReads: NativeReads | undefined;
 	readonly removed: BoundedMap<Ino, Attributes>;
 	/** When a file was last written, monotonic ms. */
 	readonly recentWrites: BoundedMap<Ino, number>;
@@ -102,6 +109,7 @@ export function keepHandle(door: Door, handle: HandleId, file: OpenFile): void {
 export function dropHandle(door: Door, handle: HandleId): void {
 	const file = door.handles.get(handle);
 	door.handles.delete(handle);
+	if (file !== undefined) door.nativeReads?.closed(file.ino, file.native);
 	if (file?.mappable !== true) return;
 	const left = (door.mappable.get(file.ino) ?? 1) - 1;
 	if (left === 0) door.mappable.delete(file.ino);

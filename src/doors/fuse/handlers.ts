@@ -103,7 +103,7 @@ const wanted =
 /** @throws FsError ENOTSUP: the kernel is too old. */
 export function negotiate(
 	init: InitIn,
-	{ keepCache, serveLocks }: Pick<Door, "keepCache" | "serveLocks">,
+	{ keepCache, serveLocks, nativeReads }: Pick<Door, "keepCache" | "serveLocks" | "nativeReads">,
 ): { readonly out: InitOut; readonly state: Negotiated } {
 	if (init.major < 7 || (init.major === 7 && init.minor < minMinor)) {
 		const data = { major: init.major, minor: init.minor };
@@ -120,17 +120,19 @@ export function negotiate(
 	const both = initFlags.POSIX_LOCKS | initFlags.FLOCK_LOCKS;
 	const locks = serveLocks && (init.flags & both) === both;
 	const flags = (init.major === 7 ? init.flags : 0) & (locks ? caching | both : caching);
+	const passthrough = nativeReads !== undefined && (flags & initFlags.INIT_EXT) !== 0 && (init.flags2 & initFlags2.PASSTHROUGH) !== 0;
 	const minor = Math.min(init.minor, maxMinor);
 	return {
 		out: {
 			minor,
 			maxReadAhead: maxReadAheadBytes,
 			flags: flags >>> 0,
-			flags2: 0,
+			flags2: passthrough ? initFlags2.PASSTHROUGH : 0,
 			maxBackground,
 			congestionThreshold,
 			maxWrite: maxWriteBytes,
 			maxPages,
+			maxStackDepth: passthrough ? 1 : 0,
 		},
 		state: {
 			minor,
@@ -140,6 +142,7 @@ export function negotiate(
 			noOpendir: keepCache && (init.flags & initFlags.NO_OPENDIR_SUPPORT) !== 0,
 			locks,
 			resend: (init.flags2 & initFlags2.HAS_RESEND) !== 0,
+			passthrough,
 		},
 	};
 }
@@ -147,7 +150,7 @@ export function negotiate(
 /** What an older kernel would have said. */
 function asOlder(init: InitIn, minor: number | undefined): InitIn {
 	if (minor === undefined || init.minor <= minor) return init;
-	return { ...init, minor, flags2: minor < resendMinor ? init.flags2 & ~initFlags2.HAS_RESEND : init.flags2 };
+	return { ...init, minor, flags2: minor < resendMinor ? 0 : init.flags2 };
 }
 
 async function handleInit(door: Door, header: RequestHeader, r: RequestReader): Promise<void> {
@@ -204,10 +207,13 @@ function done(door: Door, header: RequestHeader): void {
 }
 
 /** With what the volume knew at once, or when it has found out. */
-function answered<T>(now: T | undefined, later: () => Promise<T>, then: (result: T) => void): Promise<void> | undefined {
+function answered<T>(
+	now: T | undefined,
+	later: () => Promise<T>,
+	then: (result: T) => Promise<void> | undefined | void,
+): Promise<void> | undefined {
 	if (now === undefined) return later().then(then);
-	then(now);
-	return undefined;
+	return then(now) ?? undefined;
 }
 
 function noted(door: Door, changed: Changed): void {
@@ -528,10 +534,11 @@ function intentOf(flags: number, disposition: OpenIntent["disposition"]): OpenIn
 	return { disposition, access: accessOf(flags), sync: (flags & openFlags.DSYNC) !== 0, appending: (flags & openFlags.APPEND) !== 0 };
 }
 
-/** close(2) of a file opened for reading has nothing to report, and needs no FLUSH, unless that is what ends its locks (locks.ts). */
-function openReplyFlags(door: Door, flags: number): number {
+/** close(2) of a file opened for reading has nothing to report, and needs no FLUSH, unless that is what ends its locks (locks.ts). What the kernel reads by itself it does not keep for us: it would refuse the open. */
+function openReplyFlags(door: Door, flags: number, native: boolean): number {
 	const needsFlush = accessOf(flags).write || door.negotiated?.locks === true;
-	return (door.keepCache ? fopen.KEEP_CACHE : 0) | (needsFlush ? 0 : fopen.NOFLUSH);
+	const caching = native ? fopen.PASSTHROUGH : door.keepCache ? fopen.KEEP_CACHE : 0;
+	return caching | (needsFlush ? 0 : fopen.NOFLUSH);
 }
 
 function roomForHandle(door: Door): void {
@@ -539,10 +546,32 @@ function roomForHandle(door: Door): void {
 		throw refused("EMFILE", "handles", `${door.maxHandles} files are open through this mount, which is the limit`);
 }
 
-function opening(door: Door, opened: Opened, flags: number): void {
-	keepHandle(door, opened.handle, { ino: opened.attributes.ino, mappable: (flags & openFlags.ACCMODE) === openFlags.RDWR });
+/** Finds out how the kernel is to read what was opened, notes the handle, and answers: by what is put in front of `fuse_open_out`, and that. */
+function replyOpened(door: Door, header: RequestHeader, opened: Opened, flags: number, before: () => void): Promise<void> | undefined {
 	noted(door, opened);
+	const { attributes, created } = opened;
+	const access = accessOf(flags);
+	const isReading = access.read && !access.write && (flags & openFlags.TRUNC) === 0 && !created;
+	const reply = (backing: number | undefined): void => {
+		const mappable = access.read && access.write;
+		keepHandle(door, opened.handle, { ino: attributes.ino, mappable, native: backing !== undefined });
+		door.out.reset();
+		before();
+		encodeOpenOut(door.out, opened.handle, openReplyFlags(door, flags, backing !== undefined), backing);
+		door.reply(header, door.out.finish(header, 0), undefined);
+	};
+	const backing = door.nativeReads?.opening(attributes, isReading && door.negotiated?.passthrough === true);
+	if (!(backing instanceof Promise)) {
+		reply(backing);
+		return undefined;
+	}
+	return backing.then(reply, async (error: unknown) => {
+		await door.volume.close(opened.handle);
+		throw error;
+	});
 }
+
+const nothingBefore = (): void => {};
 
 function handleOpen(door: Door, header: RequestHeader, r: RequestReader): Promise<void> | undefined {
 	const open = decodeOpen(r);
@@ -557,10 +586,8 @@ function handleOpen(door: Door, header: RequestHeader, r: RequestReader): Promis
 		door.now?.open(caller, at, intent),
 		() => door.volume.open(caller, at, intent),
 		(opened) => {
-			opening(door, opened, open.flags);
 			if (truncate) door.recentWrites.set(header.nodeid, door.clock.monotonicMs());
-			encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
-			door.reply(header, door.out.finish(header, 0), undefined);
+			return replyOpened(door, header, opened, open.flags, nothingBefore);
 		},
 	);
 }
@@ -586,14 +613,13 @@ function handleCreate(door: Door, header: RequestHeader, r: RequestReader): Prom
 	);
 }
 
-function sendCreated(door: Door, header: RequestHeader, opened: Opened, flags: number): void {
-	opening(door, opened, flags);
+function sendCreated(door: Door, header: RequestHeader, opened: Opened, flags: number): Promise<void> | undefined {
 	const { attributes } = opened;
-	const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
-	encodeEntry(door.out.reset(), attributes, validity, preferredIoBytes);
-	door.known.told(attributes.ino);
-	encodeOpenOut(door.out, opened.handle, openReplyFlags(door, flags));
-	door.reply(header, door.out.finish(header, 0), undefined);
+	return replyOpened(door, header, opened, flags, () => {
+		const validity = { entryMs: door.entryMs, attributeMs: attributeValidity(door, attributes.ino) };
+		encodeEntry(door.out, attributes, validity, preferredIoBytes);
+		door.known.told(attributes.ino);
+	});
 }
 
 /** O_TMPFILE: a file without a name. With O_EXCL it can never get one. */
@@ -605,7 +631,7 @@ async function handleTmpfile(door: Door, header: RequestHeader, r: RequestReader
 	const intent = { ...intentOf(create.flags, "create"), unnamed: true, linkable: (create.flags & openFlags.EXCL) === 0 };
 	const at = { parent: node(door, header.nodeid), name: "" };
 	const opened = await door.volume.open(caller, at, { ...intent, attributes: { mode: create.mode & 0o7777 } });
-	sendCreated(door, header, opened, create.flags);
+	await sendCreated(door, header, opened, create.flags);
 }
 
 function openFile(door: Door, handle: number): OpenFile {
@@ -870,15 +896,13 @@ async function reopened(door: Door, header: RequestHeader, flags: number, { open
 async function openAgain(door: Door, header: RequestHeader, open: ReturnType<typeof decodeOpen>, past: Past): Promise<void> {
 	const opened = await reopened(door, header, open.flags, past);
 	dropHandle(door, opened.handle);
-	opening(door, opened, open.flags);
-	encodeOpenOut(door.out.reset(), opened.handle, openReplyFlags(door, open.flags));
-	door.reply(header, door.out.finish(header, 0), undefined);
+	await replyOpened(door, header, opened, open.flags, nothingBefore);
 }
 
 async function createAgain(door: Door, header: RequestHeader, create: ReturnType<typeof decodeCreate>, past: Past): Promise<void> {
 	const opened = await reopened(door, header, create.flags, past);
 	dropHandle(door, opened.handle);
-	sendCreated(door, header, opened, create.flags);
+	await sendCreated(door, header, opened, create.flags);
 }
 
 export function createHandlers(door: Door): ReadonlyMap<number, Handler> {

@@ -89,3 +89,37 @@ export const detachMs = 20_000;
 
 /** Counters of the nodes that the kernel may know (256 KiB): a prime number, so that runs of inode numbers spread. With many more known nodes than counters the kernel is told of every change, as it would be without them. */
 export const knownNodeCounters = 65_521;
+
+/** Files that the kernel reads by itself (staging-core.ts). */
+export const staging = {
+	/** Staged files: each that is in use has a place in memory, a number in the kernel and an open file here. */
+	files: 256,
+	/** The page cache serves smaller files as well, and a copy of each would cost more than it saves. */
+	minFileBytes: 1 << 20,
+	/** Opened so often within so long: a file that is read once, or by a backup every night, is not worth a copy. */
+	opens: 3,
+	opensWithinMs: 600_000,
+	/** Some 100 bytes each. */
+	countedInodes: 4096,
+	/** Servers open a hot file several times a second. */
+	idleMs: 1000,
+	/** Longer than a healthy disk needs to open a file. */
+	attachMs: 1000,
+	/** A program that has mapped a file keeps it mapped for long: looking costs three system calls. */
+	lookMs: 100,
+	maxLookMs: 10_000,
+	/** A folder without room, a disk that fails: it is not tried at each open. */
+	retryMs: 60_000,
+} as const;
+
+/** What staged files take unless told otherwise: at most this, and this part of the file system that holds them. */
+export const stagingMostBytes = 4 * 2 ** 30;
+export const stagingFraction = 1 / 20;
+/** This part of it stays free for others. */
+export const stagingFreeFraction = 1 / 10;
+/** Copied at once: what one READ can carry. */
+export const stagingStepBytes = 1 << 20;
+/** How long an end waits for a hanging folder. */
+export const nativeEndMs = 5000;
+/** One for each process that died in the moment between getting a number and writing it down. */
+export const unrecordedNumbers = 16;

@@ -209,6 +209,7 @@ test("INIT, statfs and directory entries have the kernel's sizes", () => {
 		congestionThreshold: 48,
 		maxWrite: 1 << 20,
 		maxPages: 256,
+		maxStackDepth: 1,
 	});
 	assert.equal(w.finish(header, 0).length, 16 + 64);
 	p.encodeStatfs(w.reset(), { blockBytes: 4096, blocks: 1, freeBlocks: 2, files: 3, freeFiles: 4, nameBytes: 255 });

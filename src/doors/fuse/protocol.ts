@@ -109,10 +109,10 @@ export const fattr = {
 	KILL_SUIDGID: 1 << 11,
 } as const;
 
-/** Of `flags2`, without the 32 bits below: 1 << 39 in fuse.h. */
-export const initFlags2 = { HAS_RESEND: 1 << 7 } as const;
+/** Of `flags2`, without the 32 bits below: 1 << 37 and 1 << 39 in fuse.h. */
+export const initFlags2 = { PASSTHROUGH: 1 << 5, HAS_RESEND: 1 << 7 } as const;
 
-export const fopen = { KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3, NOFLUSH: 1 << 5 } as const;
+export const fopen = { KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3, NOFLUSH: 1 << 5, PASSTHROUGH: 1 << 7 } as const;
 export const getattrFh = 1;
 export const writeKillSuidGid = 1 << 2;
 export const openKillSuidGid = 1 << 0;
@@ -823,8 +823,8 @@ export function encodeLockOut(w: ReplyWriter, start: Words, end: Words, type: nu
 }
 
 /** `struct fuse_open_out`. */
-export function encodeOpenOut(w: ReplyWriter, handle: number, flags: number): void {
-	w.u64(handle).u32(flags).u32(0);
+export function encodeOpenOut(w: ReplyWriter, handle: number, flags: number, backing = 0): void {
+	w.u64(handle).u32(flags).u32(backing);
 }
 
 /** `struct fuse_ioctl_out`, before the bytes of the answer. */
@@ -865,13 +865,15 @@ export interface InitOut {
 	readonly congestionThreshold: number;
 	readonly maxWrite: number;
 	readonly maxPages: number;
+	/** Of file systems below this one, itself included: more than 0 where files are passed through. */
+	readonly maxStackDepth: number;
 }
 
 /** `struct fuse_init_out` of 7.23 and later: 64 bytes. Nanosecond times. */
 export function encodeInitOut(w: ReplyWriter, init: InitOut): void {
 	w.u32(7).u32(init.minor).u32(init.maxReadAhead).u32(init.flags);
 	w.u16(init.maxBackground).u16(init.congestionThreshold).u32(init.maxWrite).u32(1);
-	w.u16(init.maxPages).u16(0).u32(init.flags2).zeros(28);
+	w.u16(init.maxPages).u16(0).u32(init.flags2).u32(init.maxStackDepth).zeros(24);
 }
 
 export interface StatfsOut {

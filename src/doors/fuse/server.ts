@@ -27,6 +27,7 @@ import { answerAgain, createHandlers } from "./handlers.ts";
 import { KnownNodes } from "./known-nodes.ts";
 import { requestNameOf } from "./locks.ts";
 import type { Handler } from "./handlers.ts";
+import type { NativeReads } from "./native-reads.ts";
 import {
 	detachMs,
 	maxBytesInFlight,
@@ -79,6 +80,8 @@ export interface FuseServerOptions {
 	readonly answerNow?: boolean;
 	/** The connection may be taken over by another process. */
 	readonly session?: FuseSession;
+	/** The kernel reads hot files by itself. The caller ends it, when the server has ended. */
+	readonly nativeReads?: NativeReads | undefined;
 }
 
 export interface FuseSession {
@@ -205,7 +208,8 @@ class Server implements FuseServer {
 		this.#session =
 			session === undefined ? undefined : new RequestSession(session.resumed?.left, session.marks, (handle) => this.#closeLeft(handle));
 		for (const { handle, ino, read, write } of session?.resumed?.left.handles ?? [])
-			keepHandle(this.#door, handle, { ino, mappable: read && write });
+			keepHandle(this.#door, handle, { ino, mappable: read && write, native: options.nativeReads?.isNative(ino) === true });
+		if (this.#door.negotiated !== undefined) options.nativeReads?.negotiated(this.#door.negotiated.passthrough);
 		this.ended = this.#over.promise;
 		void modules.channel.ended.then(() => this.#finish());
 		modules.channel.start((request) => this.#receive(request));
@@ -241,7 +245,11 @@ class Server implements FuseServer {
 			bytesRead: 0,
 			bytesWritten: 0,
 			negotiated: options.session?.resumed?.negotiated,
-			onNegotiated: async (negotiated) => options.session?.onNegotiated(negotiated),
+			nativeReads: options.nativeReads,
+			onNegotiated: async (negotiated) => {
+				options.nativeReads?.negotiated(negotiated.passthrough);
+				await options.session?.onNegotiated(negotiated);
+			},
 			resumedMs: options.session?.resumed === undefined ? undefined : modules.platform.clock.monotonicMs(),
 			out: this.#scratch,
 			destroyed: false,

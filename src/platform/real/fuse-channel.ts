@@ -20,7 +20,8 @@ import { assert } from "../../base/assert.ts";
 import { Deferred } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
-import type { FuseChannel } from "../interface.ts";
+import type { FuseBackings, FuseChannel } from "../interface.ts";
+import { RealBackings } from "./fuse-backings.ts";
 import { libc } from "./fuse-libc.ts";
 import {
 	burstGapMs,
@@ -49,6 +50,7 @@ const unanswered: ReadonlySet<number> = new Set([2, 36, 41, 42]);
 
 export class RealFuseChannel implements FuseChannel {
 	readonly ended: Promise<void>;
+	readonly backings: FuseBackings;
 	readonly #fd: number;
 	readonly #stopFd: number;
 	readonly #onClosed: () => Promise<void>;
@@ -86,6 +88,7 @@ export class RealFuseChannel implements FuseChannel {
 	constructor(fd: number, onClosed: () => Promise<void>) {
 		this.#fd = fd;
 		this.#onClosed = onClosed;
+		this.backings = new RealBackings(fd, () => this.#closing !== undefined);
 		const stopFd = libc().eventfd();
 		if (stopFd < 0)
 			throw new FsError("EMFILE", "platform.fuse-eventfd", `eventfd failed with errno ${-stopFd}: raise the limit of open files`);

@@ -62,6 +62,13 @@ export interface DeviceCalls {
 	mknod(path: Uint8Array, mode: number, device: number): number;
 }
 
+/** What files behind a mount need; each answers a result or -errno, on a thread of the pool: the file system of the file may hang. */
+export interface BackingCalls {
+	/** `argument` is given as the pointer. */
+	ioctl(fd: number, request: number, argument: Uint8Array): Promise<number>;
+	fcntl(fd: number, command: number, argument: number): Promise<number>;
+}
+
 let loaded: Libc | undefined;
 
 /** The library is the same for the whole process and holds no state of ours. */
@@ -165,6 +172,23 @@ function loadDeviceCalls(): DeviceCalls | undefined {
 	} catch {
 		return undefined;
 	}
+}
+
+let loadedBackingCalls: BackingCalls | undefined;
+
+export function backingCalls(): BackingCalls {
+	loadedBackingCalls ??= loadBackingCalls();
+	return loadedBackingCalls;
+}
+
+function loadBackingCalls(): BackingCalls {
+	const library = koffi.load("libc.so.6");
+	const ioctl = library.func("int ioctl(int fd, unsigned long request, void *argument)");
+	const fcntl = library.func("int fcntl(int fd, int command, long argument)");
+	return {
+		ioctl: (fd, request, argument) => outcome((done) => ioctl.async(fd, request, argument, done)),
+		fcntl: (fd, command, argument) => outcome((done) => fcntl.async(fd, command, argument, done)),
+	};
 }
 
 /** Whether poll(2) tells of an error: on `/dev/fuse` that the connection has ended. */
