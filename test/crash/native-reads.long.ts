@@ -9,6 +9,16 @@ import { nativeStatus, put, stage, until, work } from "./native-reads.ts";
 const sizeBytes = 2 << 20;
 const kills = Number(process.env["CAIRN_KILLS"] ?? 20);
 
+function isWritable(path: string): boolean {
+	try {
+		closeSync(openSync(path, "r+"));
+		return true;
+	} catch (error) {
+		assert.equal((error as { code?: unknown }).code, "EBUSY");
+		return false;
+	}
+}
+
 describe("files that the kernel reads by itself", { skip: cannotMount() ?? missingPrograms("chattr") ?? false }, () => {
 	let volume: TestVolume;
 	before(async () => {
@@ -41,7 +51,8 @@ describe("files that the kernel reads by itself", { skip: cannotMount() ?? missi
 		for (const { ended } of workers) assert.ok((await ended) > 0);
 		await until("all are let go of", volume, async () => (await nativeStatus(volume)).heldFiles === 0);
 		for (const path of paths) await must("chattr", ["-i", path]);
-		for (const path of paths) closeSync(openSync(path, "r+"));
+		// chattr has opened them too, and they are held for a second after that.
+		await until("all can be written again", volume, () => paths.every(isWritable));
 		await volume.unmount();
 	});
 
