@@ -55,7 +55,9 @@ class Rounds {
 		await sleep(this.#random(4000));
 		await this.#guest.must(`kill -9 $(pgrep -f daemon/main.js)`);
 		assert.match((await ended).stdout, /all ended/, "no writer hangs");
-		await this.#guest.must(`timeout ${boundSeconds} sh -c 'until ls ${mountpoint}/${folders[0]?.folder} >/dev/null 2>&1; do sleep 0.2; done'`);
+		await this.#guest.must(
+			`timeout ${boundSeconds} sh -c 'until ls ${mountpoint}/${folders[0]?.folder} >/dev/null 2>&1; do sleep 0.2; done'`,
+		);
 		await this.#check();
 	}
 
