@@ -23,6 +23,11 @@ export const quick: readonly Found[] = [
 	},
 	{ seed: 1982, steps: 100, what: "simulator: status was compared with the disks before compaction had ended" },
 	{ seed: 3101, steps: 100, what: "a balance moved the last 64 KiB to and fro without end" },
+	{
+		seed: 7361,
+		steps: 100,
+		what: "a run written while mounting counted as in hand for ever: its file stayed on a disk that the metadata left",
+	},
 	{ seed: 10225, steps: 100, what: "a read beside a truncation had the old size with zeros in the place of what was on the disks" },
 	{ seed: 10434, steps: 100, what: "simulator: a volume with a disk still to be emptied was taken for whole" },
 	{
@@ -30,6 +35,9 @@ export const quick: readonly Found[] = [
 		steps: 100,
 		what: "after a checkpoint that found no space the roster named a manifest that nobody had, and the mount was refused",
 	},
+	{ seed: 17124, steps: 100, what: "a raw disk whose sync failed while it was verified passed for one that could not be read" },
+	{ seed: 12251, steps: 100, what: "runs in hand came back as garbage on a disk that the metadata left" },
+	{ seed: 10853, steps: 100, what: "a drain left new metadata with one copy that could be read" },
 	{ seed: 15414, steps: 100, what: "a change of protection that waited to be tried again was told as over" },
 	{ seed: 18021, steps: 100, what: "a change of protection that was refused kept all later ones waiting until the next mount" },
 ];

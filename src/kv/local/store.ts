@@ -77,6 +77,8 @@ export class RunStore {
 	readonly #keptSlots = new Map<DiskId, number>();
 	/** Disks that had no space for metadata. */
 	readonly #full = new Set<DiskId>();
+	/** Homes that are being emptied. */
+	readonly #leaving = new Set<DiskId>();
 	#incoming: readonly DiskId[] = [];
 	#homes: readonly DiskId[] = [];
 	/** S8: disks that hold the newest manifest that is durable, and all its runs. */
@@ -359,6 +361,7 @@ export class RunStore {
 
 	/** While mounting: the run stands in memory, and `establish` will name it. */
 	adopt(run: Run): void {
+		this.#inHand.delete(run.info.id);
 		this.#runs = [run, ...this.#runs];
 	}
 
@@ -620,8 +623,11 @@ export class RunStore {
 		this.spare.forget(id);
 	}
 
+	/** Until it is done what lies there is no garbage that somebody else would have to find. */
 	async #leaveHome(id: DiskId): Promise<void> {
+		this.#leaving.add(id);
 		await this.#emptyHome(id).catch((error: unknown) => this.#files.report(id, error, "write"));
+		this.#leaving.delete(id);
 	}
 
 	// ── retired runs, damaged copies ─────────────────────────────────────────────────────────────────────────────
@@ -669,7 +675,7 @@ export class RunStore {
 	}
 
 	#isStray(disk: DiskId, name: string): boolean {
-		const isHome = [this.#homes, this.#incoming, this.#holders].some((ids) => ids.includes(disk));
+		const isHome = this.#leaving.has(disk) || [this.#homes, this.#incoming, this.#holders].some((ids) => ids.includes(disk));
 		const runId = runIdOf(name);
 		if (runId === undefined) return !isHome && otherFiles.has(`kv/${name}`) && !this.#manifests.has(disk);
 		if (this.#inHand.has(runId) || this.#doubtful.some((run) => run.info.id === runId)) return false;
