@@ -348,13 +348,18 @@ export interface Conversion {
 	readonly birthEpoch: number;
 }
 
+export interface PendingPiece {
+	readonly offset: number;
+	readonly bytes: Uint8Array;
+}
+
 /** Bytes of a file that an fsync put into the log; newer than what the extents say, older than what is dirty in memory. */
 export interface Pending {
 	readonly ino: Ino;
 	/** Volume-wide counter: order of replay. */
 	readonly id: number;
-	readonly offset: number;
-	readonly bytes: Uint8Array;
+	/** In file order, not overlapping. */
+	readonly pieces: readonly PendingPiece[];
 	readonly birthEpoch: number;
 }
 

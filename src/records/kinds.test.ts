@@ -230,7 +230,20 @@ const samples: readonly Sample[] = [
 	sample(conversionRecord, { ino: 8, since: { seconds: 1, nanoseconds: 2 }, birthEpoch: 2 }, 8),
 	sample(intentRecord, { id: 6, kind: "zero", ino: 8, from: 1, to: 2, birthEpoch: 2 }, 6),
 	sample(requestRecord, { slot: 3, session: 2 ** 52, requestLow: 0xffff_ffff, requestHigh: 7, ino: 8, birthEpoch: 2 }, 3),
-	sample(pendingRecord, { ino: 8, id: 3, offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]), birthEpoch: 2 }, 8, 3),
+	sample(
+		pendingRecord,
+		{
+			ino: 8,
+			id: 3,
+			pieces: [
+				{ offset: 5, bytes: new Uint8Array([9]) },
+				{ offset: 2 ** 43, bytes: new Uint8Array([1, 2, 3]) },
+			],
+			birthEpoch: 2,
+		},
+		8,
+		3,
+	),
 	sample(proofRecord, proof, 2 ** 40),
 	sample(
 		diskHistoryRecord,

@@ -1,5 +1,5 @@
 /** All record kinds (records/interface.ts): one constant each. */
-import { assert } from "../base/assert.ts";
+import { assert, failed } from "../base/assert.ts";
 import { keyU16, readKeyU64 } from "../base/bytes.ts";
 import { type ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
@@ -30,6 +30,7 @@ import type {
 	NumberRange,
 	Orphan,
 	Pending,
+	PendingPiece,
 	RequestOutcome,
 	PortMapperChoice,
 	PosixAccess,
@@ -70,6 +71,7 @@ import {
 	maximumNameBytes,
 	maximumParityShards,
 	maximumPendingBytes,
+	maximumPendingPieces,
 	maximumProtections,
 	maximumShareOwnerBytes,
 	maximumSpan,
@@ -890,17 +892,39 @@ export const pendingRecord: RecordKind<readonly [ino: Ino, id: number], Pending>
 	sizeHint: 4096 + 28,
 	epoch: (pending) => pending.birthEpoch,
 	write(writer, pending) {
-		assert(pending.bytes.length <= maximumPendingBytes, `pending bytes: ${pending.bytes.length}`);
-		writer.u64(pending.ino).u64(pending.id).u64(pending.offset).bytes(pending.bytes);
+		writer.u64(pending.ino).u64(pending.id).u32(pending.pieces.length);
+		let [bytes, end] = [0, 0];
+		for (const piece of pending.pieces) {
+			if (piece.offset < end || piece.bytes.length === 0) failed(`a pending piece at ${piece.offset}, the one before ends at ${end}`);
+			writer.u64(piece.offset).bytes(piece.bytes);
+			end = piece.offset + piece.bytes.length;
+			bytes += piece.bytes.length;
+		}
+		assert(bytes <= maximumPendingBytes && pending.pieces.length <= maximumPendingPieces, "a pending record is bounded");
 	},
 	read: (reader, head, key) => ({
 		ino: readIdentity(reader, key, 1),
 		id: readIdentity(reader, key, 9),
-		offset: reader.u64(),
-		bytes: readBytes(reader, maximumPendingBytes, "pending contents"),
+		pieces: readPendingPieces(reader),
 		birthEpoch: head.birthEpoch,
 	}),
 });
+
+function readPendingPieces(reader: ByteReader): PendingPiece[] {
+	const count = reader.u32();
+	if (count > maximumPendingPieces) throw reader.corrupt(`${count} pending pieces`);
+	const pieces: PendingPiece[] = [];
+	let [left, end] = [maximumPendingBytes, 0];
+	for (let i = 0; i < count; i++) {
+		const offset = reader.u64();
+		const bytes = readBytes(reader, left, "pending contents");
+		if (offset < end || bytes.length === 0) throw reader.corrupt(`a pending piece at ${offset}, the one before ends at ${end}`);
+		end = offset + bytes.length;
+		left -= bytes.length;
+		pieces.push({ offset, bytes });
+	}
+	return pieces;
+}
 
 export const requestRecord: RecordKind<readonly [slot: number], RequestOutcome> = defineKind({
 	name: "request outcome",

@@ -35,6 +35,8 @@ export const maximumHistoryReasonBytes = 256;
 export const maximumTranquility = 100;
 /** A pending record must fit a commit (512 KiB) together with the inode and the head. */
 export const maximumPendingBytes = 384 * 1024;
+/** Pieces in it: as many scattered writes as are under way at once share one record. */
+export const maximumPendingPieces = 256;
 /** Distinct protections that files of one volume ask for; they sit in the one volume record. */
 export const maximumProtections = 1024;
 

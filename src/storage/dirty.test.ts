@@ -300,16 +300,23 @@ class Model {
 		if (this.#random(2) === 0 && this.#store.hasRoom(100)) this.#write(ino, this.#random(fileBytes - 100), 90);
 		if (this.#captures.has(ino)) return;
 		const meta = this.#meta.get(ino) as Meta;
-		const ids = unlogged.pieces.map((piece) => this.#pend(meta, ino, piece));
+		const ids = this.#pend(meta, ino, unlogged.pieces);
 		meta.sealedThrough = Math.max(meta.sealedThrough, unlogged.through);
 		meta.mtime = mtime?.seconds ?? meta.mtime;
 		this.#store.logged(ino, ids, unlogged.through);
 		assert.deepEqual([...this.#store.pendings(ino)].sort(), [...meta.pendings.keys()].sort(), this.#message);
 	}
 
-	#pend(meta: Meta, ino: number, piece: DirtyPiece): number {
+	/** In one record or two. */
+	#pend(meta: Meta, ino: number, pieces: readonly DirtyPiece[]): number[] {
+		if (pieces.length === 0) return [];
+		const cut = this.#random(pieces.length);
+		return (cut === 0 ? [pieces] : [pieces.slice(0, cut), pieces.slice(cut)]).map((part) => this.#pendOne(meta, ino, part));
+	}
+
+	#pendOne(meta: Meta, ino: number, pieces: readonly DirtyPiece[]): number {
 		const id = ++this.#pendingIds;
-		meta.pendings.set(id, { ino, id, offset: piece.offset, bytes: piece.bytes.slice(), birthEpoch: 1 });
+		meta.pendings.set(id, { ino, id, pieces: pieces.map(({ offset, bytes }) => ({ offset, bytes: bytes.slice() })), birthEpoch: 1 });
 		return id;
 	}
 
@@ -320,7 +327,7 @@ class Model {
 		const stays = this.#store.overlay(ino, 0, size);
 		const through = this.#store.lastWrite;
 		meta.pendings.clear();
-		const ids = stays.map((piece) => this.#pend(meta, ino, piece));
+		const ids = this.#pend(meta, ino, stays);
 		meta.sealed.fill(0, size);
 		meta.sealedThrough = through;
 		meta.mtime = ++this.#ticks;
@@ -666,7 +673,7 @@ describe("dirty store: what memory is believed", () => {
 	test("an explicit time marks only entries that are the inode's still", () => {
 		const bytes = new Uint8Array(pageBytes + 8192);
 		const store = open(bytes, 1);
-		store.recover([{ ino: 2, id: 1, offset: 0, bytes: bytesOf("heap"), birthEpoch: 1 }], always);
+		store.recover([{ ino: 2, id: 1, pieces: [{ offset: 0, bytes: bytesOf("heap") }], birthEpoch: 1 }], always);
 		store.write(2, 100, bytesOf("cut off"), time(1));
 		store.truncate(2, 50);
 		store.write(3, 0, bytesOf("in its place"), time(9));
@@ -678,8 +685,13 @@ describe("dirty store: what memory is believed", () => {
 
 	test("pending records come first, in the order of their ids", () => {
 		const store = open(written(), 6, 5);
-		const pending = (id: number, offset: number, words: string): Pending => ({ ino: 2, id, offset, bytes: bytesOf(words), birthEpoch: 1 });
-		store.recover([pending(9, 3, "BB"), pending(4, 2, "aaaa")], always);
+		const pending = (id: number, ...pieces: (readonly [offset: number, words: string])[]): Pending => ({
+			ino: 2,
+			id,
+			pieces: pieces.map(([offset, words]) => ({ offset, bytes: bytesOf(words) })),
+			birthEpoch: 1,
+		});
+		store.recover([pending(9, [1, "ep"], [3, "tB"]), pending(4, [2, "aaaa"], [40, "far"])], always);
 		assert.equal(text(store.overlay(2, 0, 10)), "0:kept 4:B 5:a");
 		assert.deepEqual(store.pendings(2), [4, 9]);
 		const captured = store.capture(2) as Captured;

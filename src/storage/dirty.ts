@@ -388,11 +388,11 @@ export class RingDirtyStore implements DirtyStore {
 	}
 
 	#recoverPending(pending: Pending): void {
-		const { ino, id, offset, bytes } = pending;
+		const { ino, id, pieces } = pending;
 		const state = this.#state(ino);
 		state.pendings = [...state.pendings, id];
-		if (bytes.length === 0) return;
-		this.#active(state).map.put({ offset, end: offset + bytes.length, source: bytes, at: 0, entry: undefined, number: 0, logged: true });
+		for (const { offset, bytes } of pieces)
+			this.#active(state).map.put({ offset, end: offset + bytes.length, source: bytes, at: 0, entry: undefined, number: 0, logged: true });
 	}
 
 	#recoverEntry(found: FoundEntry): void {

@@ -475,7 +475,7 @@ export interface DirtyStore {
 	drop(ino: Ino): void;
 	/** An explicit setattr of mtime came: the next seal leaves it alone. */
 	clearTime(ino: Ino): void;
-	/** Pieces of the active layer that no pending record holds yet; used by fsync into the log. `through` as in Captured. */
+	/** Pieces of the active layer that no pending record holds yet, in file order; used by fsync into the log. Copies up to `dirtyLimits.loggedCopyBytes`, beyond that views. `through` as in Captured. */
 	unlogged(ino: Ino): { readonly pieces: readonly DirtyPiece[]; readonly bytes: number; readonly through: number } | undefined;
 	/** Those pieces are in pending records with these ids now (committed). */
 	logged(ino: Ino, pendingIds: readonly number[], through: number): void;

@@ -105,6 +105,59 @@ test("a time that is set while an fsync or a seal is under way stays", async () 
 	});
 });
 
+test("many that write and sync one file at once share transactions, and what each was promised survives a power cut anywhere", async () => {
+	const [writers, pageBytes, rounds] = [24, 4096, 3];
+	/** Writes by each in turn; answers the rounds that each was promised. With `endAt` the power fails there. */
+	const play = async (endAt: number | undefined): Promise<{ readonly steps: readonly [number, number]; readonly records: number }> => {
+		const world = new SimWorld({ seed: 728 });
+		await makeWorldVolume(world);
+		const node = world.node();
+		const promised = new Array<number>(writers).fill(0);
+		let [first, records] = [0, 0];
+		const life = async (): Promise<void> => {
+			const volume = await openSim(node.boot());
+			const handle = await openFile(volume, "file");
+			const { ino } = await volume.lookup(caller, volume.root, "file");
+			const position = async (): Promise<number> => (await volume.setAttributes(caller, volume.node(ino), { mode: 0o644 })).position;
+			const before = await position();
+			await volume.durable(before);
+			first = world.steps;
+			const writer = async (who: number): Promise<void> => {
+				for (let round = 1; round <= rounds; round++) {
+					// Some lie side by side, some do not.
+					await volume.write(handle, who * (who % 3 === 0 ? 3 : 1) * pageBytes, pattern(who * 10 + round, pageBytes));
+					await volume.fsync(handle, false);
+					promised[who] = round;
+				}
+			};
+			const mine = (who: number): boolean => ![...promised.keys()].some((other) => other !== who && other % 3 === 0 && other * 3 === who);
+			await Promise.all([...promised.keys()].filter(mine).map(writer));
+			records = (await position()) - before;
+		};
+		const ended = endAt === undefined ? undefined : world.cutAt(endAt);
+		await world.run(() => (ended === undefined ? life() : Promise.race([life(), ended])));
+		const last = world.steps;
+		if (!world.wasCut) node.powerCut();
+		await world.run(async () => {
+			const volume = await openSim(world.node().boot());
+			const found = promised.some((round) => round > 0) ? await contents(volume, "file") : new Uint8Array(0);
+			for (const [who, round] of promised.entries()) {
+				if (round === 0) continue;
+				const at = who * (who % 3 === 0 ? 3 : 1) * pageBytes;
+				const page = found.subarray(at, at + pageBytes);
+				const isKept = [round, round + 1].some((one) => Buffer.compare(page, pattern(who * 10 + one, pageBytes)) === 0);
+				assert(isKept, `the end at step ${endAt}: round ${round} of writer ${who} is gone`);
+			}
+			await volume.shutdown();
+		});
+		return { steps: [first, last], records };
+	};
+	const whole = await play(undefined);
+	assert(whole.records <= rounds * 6, `${whole.records} transactions for ${rounds} rounds of ${writers} writers`);
+	const [from, to] = whole.steps;
+	for (let endAt = from; endAt <= to; endAt += Math.max(1, Math.floor((to - from) / 10))) await play(endAt);
+});
+
 test("what is written while a seal fails stays above what the seal held, and this test sees the bug that turns it round", async () => {
 	for (const bug of [undefined, "failed-seal-on-top"] as const) {
 		const world = new SimWorld({ seed: 726 });

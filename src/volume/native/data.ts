@@ -16,6 +16,7 @@ import { FsError, isFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
 import type { Chunk, Ino, Inode, Intent, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, pendingRecord } from "../../records/kinds.ts";
+import { maximumPendingPieces } from "../../records/limits.ts";
 import {
 	addChunk,
 	map as mapExtents,
@@ -54,10 +55,14 @@ export class FileData {
 	readonly #core: Core;
 	readonly #packer: Packer;
 	readonly #trouble: () => FsError | undefined;
+	/** What one transaction may put into the log besides the inode: a volume with a small log has small ones. */
+	readonly #loggedBytes: number;
 	/** Inodes held exclusively: their writers wait (V2, V7). */
 	readonly #frozen = new Map<Ino, Promise<void>>();
 	/** Work that failed half way (V6). */
 	readonly #unfinished = new Map<Ino, Unfinished>();
+	/** Inodes of which somebody waits to log or seal what is dirty (`#persist`). */
+	readonly #waitingPersists = new Map<Ino, Promise<void>>();
 	/** Why nothing is written any more. */
 	#refusal: FsError | undefined;
 
@@ -66,6 +71,7 @@ export class FileData {
 		this.#core = core;
 		this.#packer = packer;
 		this.#trouble = trouble;
+		this.#loggedBytes = Math.min(limits.logFsyncBytes, Math.floor(core.engine.manifest.maximumCommitBytes / 2));
 	}
 
 	// ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -292,25 +298,38 @@ export class FileData {
 
 	/** Bytes and names of the inode are durable when it resolves. */
 	async fsync(ino: Ino): Promise<void> {
-		if (this.#core.dirty.has(ino)) await this.#core.flow.run(ino, () => this.#persistLocked(ino));
+		if (this.#core.dirty.has(ino)) await this.#persist(ino);
 		await this.#core.engine.durable(this.#core.engine.position);
+	}
+
+	/** Who comes while others wait for their turn is served with them: what is dirty now is dirty then. */
+	#persist(ino: Ino): Promise<void> {
+		const waiting = this.#waitingPersists.get(ino);
+		if (waiting !== undefined) return waiting;
+		let hasBegun = false;
+		const persist = this.#core.flow.run(ino, () => {
+			hasBegun = true;
+			this.#waitingPersists.delete(ino);
+			return this.#persistLocked(ino);
+		});
+		if (!hasBegun) this.#waitingPersists.set(ino, persist);
+		return persist;
 	}
 
 	/** Puts what is dirty into the log when it is little, else seals it. */
 	async #persistLocked(ino: Ino): Promise<void> {
 		const unlogged = this.#core.dirty.unlogged(ino);
 		if (unlogged === undefined) return;
-		const pendings = unlogged.pieces.length + this.#core.dirty.pendings(ino).length;
+		const { pieces } = unlogged;
 		const unusual = this.#core.platform.simulation?.buggify("volume.fsync-seals") === true;
-		if (unusual || unlogged.bytes > limits.logFsyncBytes || pendings > limits.pendingsPerInode) {
+		if (unusual || this.#isMuch(ino, pieces, unlogged.bytes)) {
 			await this.sealLocked(ino);
 			return;
 		}
-		const pieces = unlogged.pieces.map((piece) => ({ offset: piece.offset, bytes: piece.bytes.slice() }));
 		const end = pieces.reduce((most, piece) => Math.max(most, piece.offset + piece.bytes.length), 0);
-		const { result: ids } = await this.#core.transact((tx, context) => {
+		const { result: id } = await this.#core.transact((tx, context) => {
 			const inode = requireInode(tx, ino);
-			const pendingIds = pieces.map((piece) => putPending(tx, context, ino, piece));
+			const pendingId = putPending(tx, context, ino, pieces);
 			// Asked in each attempt: a time that was set meanwhile stays.
 			const written = this.#core.dirty.attributes(ino)?.mtime;
 			const mtime = written ?? inode.mtime;
@@ -322,9 +341,20 @@ export class FileData {
 				ctime,
 				sealedThrough: Math.max(inode.sealedThrough, unlogged.through),
 			});
-			return pendingIds;
+			return pendingId;
 		});
-		this.#core.dirty.logged(ino, ids, unlogged.through);
+		this.#core.dirty.logged(ino, [id], unlogged.through);
+	}
+
+	/** Whether a seal of the inode costs less than another record in the log. */
+	#isMuch(ino: Ino, unlogged: readonly DirtyPiece[], unloggedBytes: number): boolean {
+		const { dirty } = this.#core;
+		return (
+			unloggedBytes > this.#loggedBytes ||
+			unlogged.length > maximumPendingPieces ||
+			dirty.pendings(ino).length >= limits.pendingsPerInode ||
+			(dirty.attributes(ino)?.bytes ?? 0) > limits.sealLoggedBytes
+		);
 	}
 
 	// ── truncate ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -379,7 +409,7 @@ export class FileData {
 		const first = await this.#core.transact((tx, context, effects) => {
 			const inode = requireInode(tx, ino);
 			for (const id of obsolete) tx.delete(pendingRecord, ino, id);
-			const pendingIds = stays.map((piece) => putPending(tx, context, ino, piece));
+			const pendingIds = stays.length === 0 ? [] : [putPending(tx, context, ino, stays)];
 			also(tx, context);
 			const inline = inode.inline?.subarray(0, size).slice();
 			const counts = { dataGeneration: inode.dataGeneration + 1, change: inode.change + 1, sealedThrough: through };
@@ -420,9 +450,10 @@ export class FileData {
 		const stays = this.#core.dirty.overlay(ino, 0, size);
 		const bytes = stays.reduce((sum, piece) => sum + piece.bytes.length, 0);
 		return (
-			bytes > limits.logFsyncBytes ||
-			// One transaction deletes the ones and puts the others.
-			stays.length + this.#core.dirty.pendings(ino).length > limits.pendingsPerInode
+			bytes > this.#loggedBytes ||
+			stays.length > maximumPendingPieces ||
+			// One transaction deletes them and puts the new one.
+			this.#core.dirty.pendings(ino).length >= limits.pendingsPerInode
 		);
 	}
 
@@ -478,9 +509,10 @@ function putInode(tx: RecordTransaction, inode: Inode): void {
 	tx.put(inodeRecord, inode, inode.ino);
 }
 
-function putPending(tx: RecordTransaction, context: OperationContext, ino: Ino, piece: DirtyPiece): number {
+/** `pieces` stay as they are until the transaction has ended: copies, not views of the ring. */
+function putPending(tx: RecordTransaction, context: OperationContext, ino: Ino, pieces: readonly DirtyPiece[]): number {
 	const id = context.numbers.pending();
-	tx.put(pendingRecord, { ino, id, offset: piece.offset, bytes: piece.bytes, birthEpoch: context.epoch }, ino, id);
+	tx.put(pendingRecord, { ino, id, pieces, birthEpoch: context.epoch }, ino, id);
 	return id;
 }
 

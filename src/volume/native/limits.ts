@@ -1,5 +1,7 @@
 /** Bounds of the native volume, each with its reason. */
 
+import { dirtyLimits } from "../../storage/limits.ts";
+
 const MiB = 1024 * 1024;
 
 export const limits = {
@@ -21,8 +23,10 @@ export const limits = {
 	segmentChunks: 1000,
 	/** A chunk is the unit of reference; larger ones would keep more dead bytes alive after an overwrite. */
 	chunkBytes: 1 * MiB,
-	/** Dirty bytes of one fsync that go into the log rather than into a segment: one parallel sync of three mirrors instead of six. */
-	logFsyncBytes: 128 * 1024,
+	/** Dirty bytes of one fsync that go into the log rather than into a segment: one parallel sync of three mirrors instead of six. As many as `DirtyStore.unlogged` copies; half of what a transaction may have. */
+	logFsyncBytes: dirtyLimits.loggedCopyBytes,
+	/** A file with that much unsealed is sealed by its next fsync, however little that would log: a segment full, so that whoever waits for it does not wait for several. */
+	sealLoggedBytes: 2 * MiB,
 	/** Pending records one inode may have: they are deleted in one transaction with the seal that replaces them, which needs `extentLimits.minimumBudget` changes besides. */
 	pendingsPerInode: 48,
 	/** Memory of acknowledged and unsealed data (architecture: 96 MiB), as a ring. */
