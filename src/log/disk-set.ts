@@ -702,10 +702,15 @@ class ManagedDisks implements OpenDiskSet {
 	/** True when an answer was another one than before: it counts when it comes again. */
 	async #askDevices(devices: DeviceReports): Promise<boolean> {
 		let isNews = false;
+		const answers = new Map<string, string | undefined>();
 		for (const slot of [...this.#slots.values()]) {
 			if (this.#closed) return false;
 			if (!slot.disk) continue;
-			const text = await devices.smart(slot.domain);
+			// Starting a process holds everything else up for some milliseconds: a device is asked once, however many disks lie on it, and others have a turn before the next.
+			const asked = answers.has(slot.domain);
+			const text = asked ? answers.get(slot.domain) : await devices.smart(slot.domain);
+			answers.set(slot.domain, text);
+			if (!asked) await this.#platform.clock.yield();
 			const opinion = text === undefined ? undefined : readSmart(text);
 			if (opinion === undefined || !slot.disk || this.#closed) continue;
 			const isConfirmed = slot.complaint !== undefined && (slot.complaint === "") === (opinion.why === "");

@@ -8,6 +8,8 @@ export const limits = {
 	packBytes: 256 * 1024 * 1024,
 	/** Architecture: a segment is 2 MiB by default and 64 MiB at the most. */
 	maxPayloadBytes: 64 * 1024 * 1024,
+	/** Time for making parity and checksums in each turn of the event loop: some small segments, or one large one, which takes longer. */
+	encodeMs: 0.5,
 	/** What headers cost is reckoned for segments of this size when free space is shown. */
 	nominalPayloadBytes: 2 * 1024 * 1024,
 	/**

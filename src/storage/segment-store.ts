@@ -14,6 +14,7 @@ import { BufferPool } from "../base/buffer-pool.ts";
 import type { Lent } from "../base/buffer-pool.ts";
 import { parseUuid } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
+import { TurnShare } from "../base/turn-share.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
 import { balanceTargets } from "./balance.ts";
 import { assertSegment, fragmentLength, shardLength } from "./fragment.ts";
@@ -76,6 +77,8 @@ export class NativeSegmentStore implements SegmentStore {
 	#writer: FragmentWriter;
 	#healer: Healer;
 	#writes = new Semaphore(limits.concurrentWrites);
+	/** Encoding takes a millisecond or more for a large payload: one of them in each turn. */
+	readonly #encoding: TurnShare;
 	readonly #parity = new BufferPool({ fromBytes: limits.parityFromBytes, keptBytes: limits.parityKeptBytes, shared: true });
 	#pins = new Map<number, Set<Deferred<void>>>();
 	/** Segments in which damage was found. */
@@ -94,6 +97,7 @@ export class NativeSegmentStore implements SegmentStore {
 	constructor(options: SegmentStoreOptions, modules: SegmentStoreModules) {
 		this.#modules = modules;
 		this.#packBytes = options.packBytes ?? limits.packBytes;
+		this.#encoding = new TurnShare(modules.platform.clock, limits.encodeMs);
 		const shared: FragmentReaderModules & FragmentWriterModules = {
 			...modules,
 			volume: parseUuid(modules.disks.roster.volume),
@@ -211,9 +215,13 @@ export class NativeSegmentStore implements SegmentStore {
 		let refreshed = false;
 		for (let attempt = 0; attempt < limits.writeAttempts; attempt++) {
 			await this.#writer.ready();
-			const candidates = this.#writer.candidates(purpose).filter((candidate) => !excluded.has(candidate.id));
-			const shape = feasibleShape(wanted, domainCount(candidates));
+			const usable = (): Candidate[] => this.#writer.candidates(purpose).filter((candidate) => !excluded.has(candidate.id));
+			const shape = feasibleShape(wanted, domainCount(usable()));
 			if (!shape) throw noDisks(id, failures);
+			if (!encoded || !sameShape(encoded.shape, shape))
+				encoded = { shape, shards: await this.#encoding.run(() => encodeShards(payload, shape, room)) };
+			// Space is looked at in the step that takes it.
+			const candidates = usable();
 			const shardBytes = shardLength(payload.length, shape.dataShards);
 			const disks = chooseDisks(candidates, width(shape), fragmentLength(shardBytes), id);
 			if (!disks) {
@@ -222,7 +230,6 @@ export class NativeSegmentStore implements SegmentStore {
 				await this.refreshSpace();
 				continue;
 			}
-			if (!encoded || !sameShape(encoded.shape, shape)) encoded = { shape, shards: encodeShards(payload, shape, room) };
 			const set = { segment: id, generation: 1 + attempt, shape, payloadBytes: payload.length, shardBytes, shards: encoded.shards };
 			const put = await this.#writer.put(set, disks);
 			if (put.failures.length === 0) {

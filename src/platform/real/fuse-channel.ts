@@ -34,6 +34,7 @@ import {
 	requestSpinMs,
 	ringBytes,
 	spinMs,
+	turnMs,
 	workerHeap,
 } from "./fuse-limits.ts";
 import type { NotificationDone } from "./fuse-notifier.ts";
@@ -167,9 +168,12 @@ export class RealFuseChannel implements FuseChannel {
 
 	#drain(): number {
 		let count = 0;
+		const untilMs = performance.now() + turnMs;
 		while (count < requestsPerTurn && !this.#paused) {
 			if (this.#consumer.drain(1, this.#deliver) === 0 && !this.#readOne()) break;
 			count++;
+			// What was answered by a disk, and what other requests wait for, comes between turns only.
+			if (performance.now() >= untilMs) break;
 		}
 		return count;
 	}

@@ -10,6 +10,7 @@ import { assert } from "../../base/assert.ts";
 import { KeyedMutex, Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
+import { TurnShare } from "../../base/turn-share.ts";
 import type { DiskSet } from "../../log/interface.ts";
 import type { Engine, Transaction, TransactOptions } from "../../kv/interface.ts";
 import { glance, transact, transactNow } from "../../kv/transact.ts";
@@ -33,6 +34,14 @@ export interface CoreModules {
 	readonly dirty: DirtyStore;
 	readonly numbers: NumberBlocks;
 	readonly admissions: AdmissionTable;
+}
+
+/** What seals that nobody waits for do, in turns of their own. */
+export interface Behind {
+	/** Looking at what is dirty, and copying it into payloads. */
+	readonly gather: TurnShare;
+	/** Transactions of what lies in segments. */
+	readonly commit: TurnShare;
 }
 
 export interface CoreOptions {
@@ -59,6 +68,7 @@ export class Core {
 	readonly admissions: AdmissionTable;
 	/** Seal, fsync, truncation and reaping of one inode never overlap. */
 	readonly flow = new KeyedMutex<Ino>();
+	readonly behind: Behind;
 	readonly proofs: ProofBook;
 	readonly #numbers: NumberBlocks;
 	readonly #options: TransactOptions;
@@ -90,6 +100,9 @@ export class Core {
 		this.dirty = modules.dirty;
 		this.admissions = modules.admissions;
 		this.#numbers = modules.numbers;
+		const { clock, simulation } = modules.platform;
+		const share = (): TurnShare => new TurnShare(clock, limits.behindMs, () => simulation?.buggify("volume.turn-over") === true);
+		this.behind = { gather: share(), commit: share() };
 		this.proofs = new ProofBook(this);
 	}
 

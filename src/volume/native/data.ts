@@ -14,6 +14,7 @@ import { assert } from "../../base/assert.ts";
 import { Semaphore } from "../../base/async.ts";
 import { FsError, isFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
+import type { TurnShare } from "../../base/turn-share.ts";
 import type { Chunk, Ino, Inode, Intent, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, pendingRecord } from "../../records/kinds.ts";
 import { maximumPendingPieces } from "../../records/limits.ts";
@@ -26,7 +27,7 @@ import {
 	write as writeExtents,
 } from "../../storage/extents.ts";
 import type { Captured, DirtyPiece, MappedRange, ReadPattern, StorageEffects } from "../../storage/interface.ts";
-import type { Core } from "./core.ts";
+import type { Behind, Core } from "./core.ts";
 import { limits } from "./limits.ts";
 import type { Packer, Placed } from "./packer.ts";
 
@@ -221,15 +222,22 @@ export class FileData {
 		await this.#core.flow.run(ino, () => this.sealLocked(ino));
 	}
 
+	/** The same, a step at a time in the turns that are there for it: hundreds of files are sealed side by side, and who reads meanwhile must not wait for all of them. */
+	async sealBehind(ino: Ino): Promise<void> {
+		const { dirty, flow, behind } = this.#core;
+		if (!dirty.has(ino)) return;
+		await behind.gather.run(() => flow.run(ino, () => this.sealLocked(ino, behind)));
+	}
+
 	/** Like seal, for callers that hold `flow`. */
-	async sealLocked(ino: Ino): Promise<void> {
+	async sealLocked(ino: Ino, behind?: Behind): Promise<void> {
 		const captured = this.#core.dirty.capture(ino);
 		if (captured === undefined) return;
 		try {
 			const { clock, random, simulation } = this.#core.platform;
 			// As on slow disks: writes, times and deaths come meanwhile.
 			if (simulation?.buggify("volume.slow-seal")) await clock.sleep(random.below(limits.sealAgeMs));
-			await this.#commitCapture(captured);
+			await this.#commitCapture(captured, behind);
 		} catch (error) {
 			this.#core.dirty.restored(captured);
 			// A write that came after its inode was taken apart: nobody else would let go of its memory.
@@ -239,23 +247,29 @@ export class FileData {
 		this.#core.dirty.committed(captured);
 	}
 
-	async #commitCapture(captured: Captured): Promise<void> {
+	async #commitCapture(captured: Captured, behind: Behind | undefined): Promise<void> {
 		const inode = await this.#core.view((tx) => requireInode(tx, captured.ino));
 		const size = Math.max(inode.size, captured.attributes.end);
 		const small = size <= limits.inlineBytes && !this.#core.platform.simulation?.buggify("volume.tiny-in-segment");
 		if (small && (inode.inline !== undefined || inode.storedBytes === 0)) {
-			await this.#commitInline(captured);
+			await inTurn(behind?.commit, () => this.#commitInline(captured));
 			return;
 		}
 		const pieces = inode.inline === undefined ? captured.pieces : withInline(inode.inline, captured.pieces);
-		await this.#placeAndCommit(captured, pieces, inode.inline !== undefined, inode.protection);
+		await this.#placeAndCommit(captured, pieces, inode.inline !== undefined, inode.protection, behind);
 	}
 
-	async #placeAndCommit(captured: Captured, pieces: readonly DirtyPiece[], wasInline: boolean, protection: number): Promise<void> {
-		const placed = await this.#packer.place(captured.ino, this.#core.redundancyOf(protection), pieces);
+	async #placeAndCommit(
+		captured: Captured,
+		pieces: readonly DirtyPiece[],
+		wasInline: boolean,
+		protection: number,
+		behind?: Behind,
+	): Promise<void> {
+		const placed = await this.#packer.place(captured.ino, this.#core.redundancyOf(protection), pieces, behind?.gather);
 		const used = new Set<number>();
 		try {
-			await this.#commitPlaced(captured, placed, wasInline, used);
+			await this.#commitPlaced(captured, placed, wasInline, used, behind?.commit);
 		} finally {
 			for (const one of placed) one.settle(used.has(one.segment.id));
 		}
@@ -276,11 +290,19 @@ export class FileData {
 	}
 
 	/** As many pieces a transaction as fit; each step leaves a file that is right, the last one ends the seal. */
-	async #commitPlaced(captured: Captured, placed: readonly Placed[], wasInline: boolean, used: Set<number>): Promise<void> {
+	async #commitPlaced(
+		captured: Captured,
+		placed: readonly Placed[],
+		wasInline: boolean,
+		used: Set<number>,
+		turns: TurnShare | undefined,
+	): Promise<void> {
 		let progress: CommitProgress = { index: 0, doneTo: placed[0]?.offset ?? 0, begun: undefined };
 		for (let finished = false; !finished; ) {
 			const from = progress;
-			const step = await this.#core.transact((tx, context, effects) => commitStep(tx, context, effects, captured, placed, wasInline, from));
+			const step = await inTurn(turns, () =>
+				this.#core.transact((tx, context, effects) => commitStep(tx, context, effects, captured, placed, wasInline, from)),
+			);
 			for (let i = from.index; i <= step.result.progress.index && i < placed.length; i++) {
 				const one = placed[i] as Placed;
 				if (i < step.result.progress.index || step.result.progress.begun !== undefined) used.add(one.segment.id);
@@ -483,6 +505,10 @@ export class FileData {
 		const captured: Captured = { ino, pieces: [], bytes: 0, attributes, through: 0, pendings: [] };
 		await this.#placeAndCommit(captured, withInline(inode.inline, []), true, inode.protection);
 	}
+}
+
+function inTurn<T>(turns: TurnShare | undefined, step: () => Promise<T>): Promise<T> {
+	return turns === undefined ? step() : turns.run(step);
 }
 
 export function requireInode(tx: RecordTransaction, ino: Ino): Inode {

@@ -50,6 +50,8 @@ export const limits = {
 	/** Kept free of data on each disk for metadata: so much, or this part of a small disk. */
 	reserveBytes: 256 * MiB,
 	reserveFraction: 16,
+	/** Time in each turn of the event loop for gathering what is sealed behind the foreground, and as much for its transactions: some ten of these. A request that comes meanwhile waits so long at the most. */
+	behindMs: 1,
 	/** Inodes sealed side by side; they share segments. */
 	sealBatchInodes: 512,
 	/** Reads up to this size, farther than that from the last one, so many times in turn, are random: nothing around them is fetched. */

@@ -1,5 +1,6 @@
 /**
- * Packs pieces of many files into segments. Whoever seals adds pieces; those that come within one turn of the event loop share payloads.
+ * Packs pieces of many files into segments. Whoever seals adds pieces; those that come within one turn of the event loop share payloads, and so do those of one pass of seals in the background, which take
+ * their share of many turns (`behind`).
  *
  * Invariants
  *  P1 A payload is not changed from when it is handed to the store until that settles; then its buffer is used again. (A disk that hung may still read it later: it
@@ -10,6 +11,7 @@
 import { assert } from "../../base/assert.ts";
 import { Deferred, Semaphore } from "../../base/async.ts";
 import { isFsError } from "../../base/errors.ts";
+import type { TurnShare } from "../../base/turn-share.ts";
 import type { Ino, Segment } from "../../records/interface.ts";
 import { rangesOf } from "../../records/number-ranges.ts";
 import type { ChunkPlace, DirtyPiece, Redundancy } from "../../storage/interface.ts";
@@ -42,6 +44,8 @@ interface Builder {
 	readonly payload: Uint8Array;
 	length: number;
 	readonly items: Item[];
+	/** Somebody in the foreground waits for it. */
+	isAwaited: boolean;
 }
 
 export class Packer {
@@ -51,6 +55,8 @@ export class Packer {
 	/** By target: a segment is protected as a whole. */
 	readonly #builders = new Map<string, Builder>();
 	#closing = false;
+	/** Whose turns open payloads wait for. */
+	#behind: TurnShare | undefined;
 	/** Payloads in use (P2), and who waits for one. */
 	#inUse = 0;
 	readonly #waiting: Deferred<void>[] = [];
@@ -63,8 +69,8 @@ export class Packer {
 		this.#makeRoom = makeRoom;
 	}
 
-	/** Resolves when all pieces of the file are durable in segments of that target; on an error everything placed so far is let go. */
-	async place(ino: Ino, target: Redundancy, pieces: readonly DirtyPiece[]): Promise<Placed[]> {
+	/** Resolves when all pieces of the file are durable in segments of that target; on an error everything placed so far is let go. With `behind` they are copied in its turns. */
+	async place(ino: Ino, target: Redundancy, pieces: readonly DirtyPiece[], behind?: TurnShare): Promise<Placed[]> {
 		const waits: Promise<Placed>[] = [];
 		for (const piece of pieces) {
 			// Many chunks make a seal of many transactions.
@@ -72,11 +78,15 @@ export class Packer {
 			const pieceBytes = piece.run?.lengthBytes ?? piece.bytes.length;
 			for (let at = 0; at < pieceBytes; at += chunkBytes) {
 				const lengthBytes = Math.min(chunkBytes, pieceBytes - at);
-				while (!this.#hasPayload(target, lengthBytes)) await this.#payloadFree();
-				const placed = this.#add(ino, target, piece, at, lengthBytes);
-				// It may fail while this one waits for the next payload: it is looked at below.
-				placed.catch(() => {});
-				waits.push(placed);
+				const add = (): boolean => {
+					if (!this.#hasPayload(target, lengthBytes)) return false;
+					const placed = this.#add(ino, target, piece, at, lengthBytes, behind);
+					// It may fail while this one waits for the next payload: it is looked at below.
+					placed.catch(() => {});
+					waits.push(placed);
+					return true;
+				};
+				while (!(behind === undefined ? add() : await behind.run(add))) await this.#payloadFree();
 			}
 		}
 		const results = await Promise.allSettled(waits);
@@ -99,7 +109,7 @@ export class Packer {
 		return waiter.promise;
 	}
 
-	#add(ino: Ino, target: Redundancy, piece: DirtyPiece, from: number, lengthBytes: number): Promise<Placed> {
+	#add(ino: Ino, target: Redundancy, piece: DirtyPiece, from: number, lengthBytes: number, behind: TurnShare | undefined): Promise<Placed> {
 		const builder = this.#builderFor(target, lengthBytes);
 		const item: Item = { ino, offset: piece.offset + from, length: lengthBytes, payloadOffset: builder.length, placed: new Deferred() };
 		const into = builder.payload.subarray(builder.length, builder.length + lengthBytes);
@@ -109,7 +119,10 @@ export class Packer {
 		builder.items.push(item);
 		const full = builder.length === limits.segmentBytes || builder.items.length === limits.segmentChunks;
 		if (full || this.#core.platform.simulation?.buggify("volume.small-segments")) this.#close(builder);
-		else this.#closeSoon();
+		else {
+			if (behind === undefined) builder.isAwaited = true;
+			this.#closeSoon(behind);
+		}
 		return item.placed.promise;
 	}
 
@@ -121,19 +134,25 @@ export class Packer {
 		assert(this.#inUse < limits.segmentPayloads, "P2: a payload is free");
 		this.#inUse++;
 		const payload = this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(limits.segmentBytes));
-		const builder: Builder = { target, payload, length: 0, items: [] };
+		const builder: Builder = { target, payload, length: 0, items: [], isAwaited: false };
 		this.#builders.set(name, builder);
 		return builder;
 	}
 
-	#closeSoon(): void {
+	#closeSoon(behind: TurnShare | undefined): void {
+		if (behind !== undefined) this.#behind = behind;
 		if (this.#closing) return;
 		this.#closing = true;
-		void this.#core.platform.clock.yield().then(() => {
-			this.#closing = false;
-			for (const builder of [...this.#builders.values()]) this.#close(builder);
-		});
+		void this.#core.platform.clock.yield().then(this.#closeOpen);
 	}
+
+	/** What waits for its turn behind the foreground may still share a payload, unless somebody in the foreground waits for that: half-empty segments cost more than a few turns. */
+	readonly #closeOpen = (): void => {
+		this.#closing = false;
+		const more = (this.#behind?.waiting ?? 0) > 0;
+		for (const builder of [...this.#builders.values()]) if (!more || builder.isAwaited) this.#close(builder);
+		if (this.#builders.size > 0) this.#closeSoon(undefined);
+	};
 
 	#close(builder: Builder): void {
 		this.#builders.delete(formatRedundancy(builder.target));

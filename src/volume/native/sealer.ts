@@ -83,7 +83,7 @@ export class Sealer {
 		await Promise.all(
 			inos.map(async (ino) => {
 				try {
-					await this.#data.seal(ino);
+					await this.#data.sealBehind(ino);
 				} catch (error) {
 					// A file that was removed meanwhile has nothing to lose, and must not hide the failure of another.
 					if (isGone(error)) return;
