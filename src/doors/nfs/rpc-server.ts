@@ -327,6 +327,14 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
 	return all;
 }
 
+/** The mark goes before the first part, which is short. */
+function inRecord([head = nothing, ...rest]: readonly Uint8Array[], lengthBytes: number): Uint8Array[] {
+	const marked = new Uint8Array(4 + head.length);
+	marked.set(recordMark(lengthBytes));
+	marked.set(head, 4);
+	return [marked, ...rest.filter((part) => part.length > 0)];
+}
+
 interface CallRecord {
 	readonly message: Uint8Array;
 	/** It lies in a borrowed buffer. */
@@ -436,7 +444,7 @@ class ServerConnection {
 		const bytes = parts.reduce((sum, part) => sum + part.length, 0);
 		this.#replyBytes += bytes;
 		this.#look();
-		const isTaken = await this.#taken([recordMark(bytes), ...parts]);
+		const isTaken = await this.#taken(inRecord(parts, bytes));
 		// What was not taken, the kernel may still be reading.
 		if (isTaken) release?.();
 		this.usedMs = this.#clock.monotonicMs();
