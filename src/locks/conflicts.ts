@@ -12,7 +12,7 @@ import {
 	sharingConflict,
 } from "./matrix.ts";
 import { isWhole, overlaps, type Range } from "./range.ts";
-import type { Lease, LockState, Resource, Waiter } from "./state.ts";
+import type { Lease, LockState, OpenEntry, Resource, Waiter } from "./state.ts";
 
 function rangesConflict(
 	held: { class: LockClass; range: Range },
@@ -31,6 +31,23 @@ function rangesConflict(
 
 export function conflictsWithHold(hold: Hold, owner: string, asked: { class: LockClass | IoClass; range: Range }): boolean {
 	return rangesConflict(hold, asked, hold.owner.id === owner);
+}
+
+/** Opens that stand in the way, themselves or by what is locked through them, and give way: their end is waited for. */
+export function yielding(resource: Resource, request: Pick<Request, "owner" | "want">): readonly OpenEntry[] {
+	return resource.opens.filter((open) => {
+		if (open.yields === undefined) return false;
+		const holds = resource.holds.filter(({ handle }) => handle === open.yields);
+		return blockers({ ...resource, holds, modes: [], opens: [open] }, request).length > 0;
+	});
+}
+
+/** As `blockers`, without those who give way. */
+export function firmBlockers(resource: Resource, request: Pick<Request, "owner" | "want">): readonly Owner[] {
+	const giving = new Set(resource.opens.map(({ yields }) => yields).filter((handle) => handle !== undefined));
+	if (giving.size === 0) return blockers(resource, request);
+	const holds = resource.holds.filter(({ handle }) => handle === undefined || !giving.has(handle));
+	return blockers({ ...resource, holds, opens: resource.opens.filter(({ yields }) => yields === undefined) }, request);
 }
 
 /** Owners of what is held and does not go with the request; itself, where an SMB open is in its own way. */

@@ -81,6 +81,8 @@ function inShort(effect: Effect): string {
 			return `leased ${effect.state}`;
 		case "wanted":
 			return `wanted ${effect.owner.id} ${effect.mode}`;
+		case "give-way":
+			return `give way ${effect.handle}`;
 		case "set":
 		case "clear":
 			return "";
@@ -335,6 +337,58 @@ describe("the six modes", () => {
 	});
 });
 
+describe("opens that yield", () => {
+	const away = {
+		kind: "enter-open",
+		ino,
+		id: "o1",
+		owner: owner("away", "smb"),
+		sharing: { access: share.read, deny: share.write },
+	} as const;
+	const write: Want = { kind: "open", id: "o2", sharing: { access: share.write, deny: 0 } };
+
+	test("who is in conflict with one waits for its end, whether it is patient or not; it is told once", () => {
+		const bench = new Bench();
+		bench.do({ ...away, yields: 7 });
+		assert.deepEqual(bench.ask(owner("a"), write), ["waiting", "give way 7"]);
+		assert.deepEqual(bench.ask(owner("b"), { ...write, id: "o3" }), ["waiting"]);
+		assert.deepEqual(bench.do({ kind: "close", ino, id: "o1" }), ["granted a", "granted b"]);
+	});
+
+	test("what is locked through it gives way with it; what is not in the way stays", () => {
+		const bench = new Bench();
+		const smb = owner("smb:7", "smb");
+		bench.lock(smb, "smb-exclusive", 0, 9, { handle: 7 });
+		bench.do({ ...away, sharing: { access: share.read, deny: 0 }, yields: 7 });
+		assert.deepEqual(bench.lock(owner("a"), "fcntl-exclusive", 10, 19), ["granted a"]);
+		assert.deepEqual(bench.lock(owner("b"), "nfs-shared", 5, 5), ["waiting", "give way 7"]);
+		assert.deepEqual(bench.do({ kind: "drop-handle", ino, handle: 7 }), ["granted b"]);
+	});
+
+	test("not for somebody whom another refuses anyway; when that one goes it is asked", () => {
+		const bench = new Bench();
+		bench.do({ ...away, yields: 7 });
+		const firm = { ...away, id: "firm", owner: owner("firm", "smb") };
+		bench.do(firm);
+		assert.deepEqual(bench.ask(owner("a"), write), ["EBUSY"]);
+		bench.lock(owner("p"), "fcntl-exclusive", 0, 9);
+		bench.lock(owner("smb:7", "smb"), "smb-shared", 20, 29, { handle: 7 });
+		assert.deepEqual(bench.lock(owner("q"), "fcntl-exclusive", 0, 29, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.unlock(owner("p"), "fcntl"), ["give way 7"]);
+		assert.deepEqual(bench.do({ kind: "drop-handle", ino, handle: 7 }), ["granted q"]);
+	});
+
+	test("its client is back while somebody waits for its end: that one is refused, or waits on", () => {
+		const bench = new Bench();
+		bench.do({ ...away, yields: 7 });
+		bench.ask(owner("a"), write);
+		assert.deepEqual(bench.do({ ...away, yields: undefined }), ["EBUSY"]);
+		bench.lock(owner("smb:7", "smb"), "smb-exclusive", 0, 9, { handle: 7 });
+		assert.deepEqual(bench.lock(owner("q"), "fcntl-exclusive", 0, 9, { patient: true }), ["waiting"]);
+		assert.deepEqual(bench.do({ ...away, yields: 7 }), ["give way 7"], "it is away again, and somebody waits already");
+	});
+});
+
 describe("leases", () => {
 	const op = (id: string, event: "read" | "write" | "lifecycle" | "attributes", access = 0): Want => {
 		return { kind: "operation", id, event, io: undefined, range: undefined, leaseKey: undefined, access };
@@ -390,6 +444,27 @@ describe("leases", () => {
 		bench.do({ kind: "close", ino, id: "o2" });
 		bench.ask(smb, { kind: "open", id: "o3", sharing: deny });
 		assert.deepEqual(bench.ask(owner("f"), { ...want, id: "o4" }), ["EBUSY"], "it holds no handle lease any more");
+	});
+
+	test("when who denied it is gone, the open is something else for those who cache: more is broken, it does not wait for ever", () => {
+		const bench = new Bench();
+		const smb = owner("smb", "smb");
+		bench.ask(smb, { kind: "open", id: "o1", sharing: { access: share.read, deny: share.write } });
+		bench.lease(smb, "smb", RWH);
+		const want: Want = { kind: "open", id: "o2", sharing: { access: share.write, deny: 0 } };
+		assert.deepEqual(bench.ask(owner("f"), want), [`break smb to ${RW}`, "waiting"]);
+		assert.deepEqual(bench.do({ kind: "close", ino, id: "o1" }), []);
+		assert.deepEqual(bench.do({ kind: "lease-answer", ino, key: "smb", state: RW }), [`break smb to ${R}`]);
+		assert.deepEqual(bench.do({ kind: "lease-answer", ino, key: "smb", state: R }), ["granted f"]);
+	});
+
+	test("what was leased before is leased again, but for what others are in the way of now", () => {
+		const bench = new Bench();
+		const smb = owner("smb", "smb");
+		const restore = { kind: "restore-lease", ino, key: "k", owner: smb, family: "smb", state: RWH, epoch: 9 } as const;
+		bench.do({ kind: "enter-open", ino, id: "o", owner: owner("f"), sharing: { access: share.read, deny: 0 } });
+		assert.deepEqual(bench.do(restore), [`leased ${RH}`]);
+		assert.deepEqual(bench.ask(owner("w"), op("1", "write")), ["break k to 0", "waiting"]);
 	});
 
 	test("PLAIN: nothing of others that a fast path would have to ask about", () => {

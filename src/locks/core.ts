@@ -7,17 +7,20 @@
  *  C2 After each command nobody waits who could go: whatever gives something up, of any kind, looks at the queue.
  *  C3 Who waits waits behind whom it would keep waiting (`barriers`).
  *  C4 An unlock and whatever a death takes away are never refused for want of room.
+ *  C5 An open that yields refuses nobody: who is in conflict with it waits until it is ended, and each such open is told to end once.
  */
 import { assert } from "../base/assert.ts";
 import {
 	barriers,
 	blockers,
 	conflictsWithHold,
+	firmBlockers,
 	grantableLease,
 	isDeadlock,
 	leasesInTheWay,
 	operationsInTheWay,
 	waitsFor,
+	yielding,
 } from "./conflicts.ts";
 import { addHold, carve, growthOfAdding, growthOfCarving, removeHolds, unstack } from "./holds.ts";
 import type { Command, Effect, Hold, Owner, RefusalCode, Request, WaitingView } from "./interface.ts";
@@ -124,12 +127,16 @@ class Step {
 				break;
 			case "restore":
 				addHold(this.#state, resource, { ...command.hold, sinceMs: command.sinceMs });
+				break;
+			case "restore-lease":
+				this.#restoreLease(resource, command);
 		}
 	}
 
 	/** C2. */
 	#settle(resource: Resource): void {
 		while (this.#letOneGo(resource));
+		if (resource.queue.length > 0) for (const { request } of resource.queue) this.#askToYield(resource, request);
 		tidy(this.#state, resource, this.#nowMs);
 	}
 
@@ -152,11 +159,12 @@ class Step {
 		}
 		// What flock(2) converts is given up first, whatever becomes of the rest.
 		if (want.kind === "range" && familyOf(want.class) === "flock") this.#giveUpFlock(resource, owner, want.class);
-		const held = this.#state.upgradesBlindly && hasShared(resource, request) ? [] : blockers(resource, request);
+		const held = this.#state.upgradesBlindly && hasShared(resource, request) ? [] : firmBlockers(resource, request);
+		const isYielding = yielding(resource, request).length > 0;
 		this.#breakLeases(resource, request);
 		const behind = barriers(resource, resource.queue.length, request);
 		const leased = leasesInTheWay(resource, request).length > 0;
-		if (held.length === 0 && behind.length === 0 && !leased && !operationsInTheWay(resource, request)) {
+		if (held.length === 0 && behind.length === 0 && !leased && !isYielding && !operationsInTheWay(resource, request)) {
 			this.#grant(resource, request, undefined);
 			return;
 		}
@@ -281,14 +289,17 @@ class Step {
 	#letOneGo(resource: Resource): boolean {
 		for (const [place, waiter] of resource.queue.entries()) {
 			const { request } = waiter;
-			const held = blockers(resource, request).length > 0;
+			const held = firmBlockers(resource, request).length > 0;
 			const leased = leasesInTheWay(resource, request).length > 0;
 			if (held && !request.patient && !leased) {
 				dequeue(this.#state, resource, waiter);
 				this.#conflict(request);
 				return true;
 			}
-			if (held || leased || operationsInTheWay(resource, request) || barriers(resource, place, request).length > 0) continue;
+			// What it is for those who cache may have changed: who stood in its way is gone, and more has to be given back.
+			if (leased && !held) this.#breakLeases(resource, request);
+			if (held || leased || yielding(resource, request).length > 0) continue;
+			if (operationsInTheWay(resource, request) || barriers(resource, place, request).length > 0) continue;
 			dequeue(this.#state, resource, waiter);
 			const room = this.#roomFor(resource, request);
 			if (room === undefined) this.#grant(resource, request, waiter);
@@ -296,6 +307,17 @@ class Step {
 			return true;
 		}
 		return false;
+	}
+
+	/** C5. Not for somebody who would not get anything by it: while something firm is in the way too. */
+	#askToYield(resource: Resource, request: Request): void {
+		const giving = yielding(resource, request);
+		if (giving.length === 0 || firmBlockers(resource, request).length > 0) return;
+		for (const open of giving) {
+			if (open.told === true || open.yields === undefined) continue;
+			open.told = true;
+			this.#effects.push({ kind: "give-way", ino: resource.ino, handle: open.yields });
+		}
 	}
 
 	#cancel(key: string): void {
@@ -368,8 +390,10 @@ class Step {
 	/** One break for each lease, however many ask for it; what they ask for adds up. */
 	#breakLeases(resource: Resource, request: Request): void {
 		for (const { lease, to } of leasesInTheWay(resource, request)) {
+			const { breaking } = lease;
+			if (breaking !== undefined && (breaking.to & ~to) === 0) continue;
 			resource.quietUntilMs = this.#nowMs + this.#state.limits.quietMs;
-			if (lease.breaking !== undefined) lease.breaking.to &= to;
+			if (breaking !== undefined) breaking.to &= to;
 			else this.#tell(resource, lease, to);
 		}
 	}
@@ -392,6 +416,12 @@ class Step {
 		if (has !== undefined) has.state = state;
 		else if (state !== 0) resource.leases.push({ key, owner, family, state, epoch: 1, breaking: undefined });
 		this.#effects.push({ kind: "leased", ino: resource.ino, key, state, epoch: has?.epoch ?? 1 });
+	}
+
+	#restoreLease(resource: Resource, { key, owner, family, state: had, epoch }: CommandOf<"restore-lease">): void {
+		const state = grantableLease(resource, { key, owner, family, state: had });
+		if (state !== 0) resource.leases.push({ key, owner, family, state, epoch, breaking: undefined });
+		this.#effects.push({ kind: "leased", ino: resource.ino, key, state, epoch });
 	}
 
 	#leaseAnswer(resource: Resource, { key, state }: CommandOf<"lease-answer">): void {
@@ -431,8 +461,8 @@ class Step {
 	}
 }
 
-function withOpen({ opens }: Resource, { id, owner, sharing }: OpenEntry): OpenEntry[] {
-	return [...opens.filter((open) => open.id !== id), { id, owner, sharing }];
+function withOpen({ opens }: Resource, { id, owner, sharing, yields }: OpenEntry): OpenEntry[] {
+	return [...opens.filter((open) => open.id !== id), { id, owner, sharing, yields }];
 }
 
 /** When `tick` has something to do; Infinity: never. Looks at these inodes, or at all. */

@@ -77,6 +77,8 @@ export interface OpenHandle {
 	readonly asker: Asker;
 	/** Bits of `share` in matrix.ts. */
 	readonly access: number;
+	/** Nobody is behind it now, and it gives way. */
+	readonly yields?: boolean;
 }
 
 /** What a door asks to cache. */
@@ -105,6 +107,12 @@ export interface SmbLock {
 	readonly client: string;
 	readonly exclusive: boolean;
 	readonly range: Range;
+}
+
+/** An open that was there before a restart. */
+export interface RestoredOpen extends Omit<OpenHandle, "access"> {
+	readonly ino: number;
+	readonly sharing: Sharing;
 }
 
 export interface HeldLock {
@@ -189,6 +197,7 @@ export class FileLocks {
 	#stopped = false;
 	/** Inodes where something ends with time. */
 	readonly #timed = new Set<number>();
+	#onGiveWay: (ino: number, handle: number) => void = () => {};
 
 	constructor(modules: FileLockModules) {
 		this.#modules = modules;
@@ -518,6 +527,8 @@ export class FileLocks {
 	 * @throws FsError EBUSY `locks.denied`, EAGAIN, ENOLCK.
 	 */
 	async open(ino: number, sharing: Sharing, asker: Asker): Promise<string> {
+		// T4. A share that a client elsewhere had is not known before it asks for it again.
+		if (sharing.deny !== 0 && this.#grace !== undefined) throw refusal("EAGAIN", "clients elsewhere may still have again what they denied");
 		if (sharing.deny !== 0) this.#bind(ino);
 		const id = `opening:${++this.#asked}`;
 		await this.#askToEnter({ ino, key: id, owner: askerOwner(asker, id), want: { kind: "open", id, sharing } }, asker.call);
@@ -535,6 +546,29 @@ export class FileLocks {
 		this.closeOpen(ino, opening);
 	}
 
+	/** Open before a restart: entered as it was, without asking. */
+	restoreOpen({ ino, handle, asker, sharing, yields }: RestoredOpen): void {
+		if (sharing.deny !== 0) this.#bind(ino);
+		if (this.#admissions.passes(ino)) return;
+		const id = handleId(handle);
+		const entry = { ino, id, owner: askerOwner(asker, id), sharing };
+		this.#run({ kind: "enter-open", ...entry, yields: yields === true ? handle : undefined }, noRequest);
+	}
+
+	/** Whether an open, and what is locked through it, give way to whoever is in conflict with it (`onGiveWay`): because nobody is behind it now. */
+	setYields(ino: number, handle: number, yields: boolean): void {
+		const id = handleId(handle);
+		const open = this.#state.resources.get(ino)?.opens.find((one) => one.id === id);
+		if (open === undefined || (open.yields !== undefined) === yields) return;
+		const { owner, sharing } = open;
+		this.#run({ kind: "enter-open", ino, id, owner, sharing, yields: yields ? handle : undefined }, noRequest);
+	}
+
+	/** Who is told that an open is in somebody's way and yields: it is to be ended (`dropHandle`), somebody waits for that. */
+	onGiveWay(fn: (ino: number, handle: number) => void): void {
+		this.#onGiveWay = fn;
+	}
+
 	/** It came to nothing. */
 	closeOpen(ino: number, opening: string): void {
 		this.#run({ kind: "close", ino, id: opening }, noRequest);
@@ -544,9 +578,10 @@ export class FileLocks {
 	#bind(ino: number): void {
 		if (!this.#admissions.passes(ino)) return;
 		this.#admissions.bind(ino);
-		for (const { handle, asker, access } of this.#modules.opensOf?.(ino) ?? []) {
+		for (const { handle, asker, access, yields } of this.#modules.opensOf?.(ino) ?? []) {
 			const id = handleId(handle);
-			apply(this.#state, { kind: "enter-open", ino, id, owner: askerOwner(asker, id), sharing: { access, deny: 0 } }, this.#nowMs);
+			const entry = { ino, id, owner: askerOwner(asker, id), sharing: { access, deny: 0 } };
+			apply(this.#state, { kind: "enter-open", ...entry, yields: yields === true ? handle : undefined }, this.#nowMs);
 		}
 		for (const admission of this.#admissions.underWay(ino)) {
 			if (admission.id !== undefined) continue;
@@ -587,6 +622,29 @@ export class FileLocks {
 		return { state: leased.state, epoch: leased.epoch };
 	}
 
+	/** Leased before a restart. Answers how much of it nobody is in the way of. */
+	restoreLease(
+		{ ino, key, door, client, family, state, epoch }: LeaseRequest & { readonly epoch: number },
+		listener: LeaseListener,
+	): number {
+		const owner: Owner = { id: key, client: `${door}:${client}`, door, pid: 0 };
+		this.#bind(ino);
+		const effects = this.#run({ kind: "restore-lease", ino, key, owner, family, state, epoch }, noRequest);
+		const leased = effects.find((effect) => effect.kind === "leased");
+		assert(leased?.kind === "leased", "a lease is answered");
+		if (leased.state !== 0) this.#listeners.set(leaseName(ino, key), listener);
+		return leased.state;
+	}
+
+	/** What is left of it, and how far it is to be given back; undefined: there is none. */
+	leaseOf(
+		ino: number,
+		key: string,
+	): { readonly state: number; readonly epoch: number; readonly breakingTo: number | undefined } | undefined {
+		const lease = this.#state.resources.get(ino)?.leases.find((one) => one.key === key);
+		return lease && { state: lease.state, epoch: lease.epoch, breakingTo: lease.breaking?.told };
+	}
+
 	/** Answers a break, or gives it back. @throws FsError EINVAL: more than is left. */
 	answerLease(ino: number, key: string, state: number): void {
 		const effects = this.#run({ kind: "lease-answer", ino, key, state }, noRequest);
@@ -609,7 +667,7 @@ export class FileLocks {
 
 	// ── ranges of SMB ──────────────────────────────────────────────────────────────────────────────────────────
 
-	/** Undefined when it is granted; otherwise it waits. @throws FsError EAGAIN (held), ENOLCK. */
+	/** Undefined when it is granted; otherwise it waits. Grace is the caller's to mind. @throws FsError EAGAIN (held), ENOLCK. */
 	lockSmb({ ino, handle, client, exclusive, range }: SmbLock, wait: boolean): Promise<void> | undefined {
 		this.#bind(ino);
 		const want = { kind: "range", class: exclusive ? "smb-exclusive" : "smb-shared", range, handle } as const;
@@ -625,6 +683,33 @@ export class FileLocks {
 	unlockSmb({ ino, handle, client, range }: Omit<SmbLock, "exclusive">): void {
 		const effects = this.#run({ kind: "unlock", ino, owner: smbOwner(handle, client), family: "smb", range }, noRequest);
 		for (const effect of effects) if (effect.kind === "refused" && effect.key === "") throw refusal(effect.code, effect.why);
+	}
+
+	/** Held before a restart: entered as it was, without asking. */
+	restoreSmb({ ino, handle, client, exclusive, range }: SmbLock, sinceRealMs: number): void {
+		this.#bind(ino);
+		const hold = { class: exclusive ? "smb-exclusive" : "smb-shared", owner: smbOwner(handle, client), range, handle } as const;
+		apply(this.#state, { kind: "restore", ino, hold, sinceMs: this.#nowMs - Math.max(0, this.#realMs - sinceRealMs) }, this.#nowMs);
+	}
+
+	/** The ranges of one open, in the order in which they were locked. */
+	heldSmb(ino: number, handle: number): readonly { readonly exclusive: boolean; readonly range: Range; readonly sinceRealMs: number }[] {
+		const { id } = smbOwner(handle, "");
+		const nowMs = this.#nowMs;
+		const realMs = this.#realMs;
+		return holdsOf(this.#state, ino)
+			.filter(({ owner }) => owner.id === id)
+			.map((hold) => ({
+				exclusive: isExclusive(hold.class),
+				range: hold.range,
+				sinceRealMs: Math.max(0, Math.round(realMs - Math.max(0, nowMs - hold.sinceMs))),
+			}));
+	}
+
+	/** Whatever the open waits for is given up: ECANCELED. */
+	cancelSmb(handle: number): void {
+		const waiting = [...(this.#state.waitersByOwner.get(smbOwner(handle, "").id) ?? [])];
+		for (const { request } of waiting) this.#run({ kind: "cancel", key: request.key }, noRequest);
 	}
 
 	// ── grace ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -757,7 +842,7 @@ export class FileLocks {
 		else if (effect.kind === "revoked") {
 			this.#tellHolder(effect.ino, effect.key, (listener) => listener.revoked(effect.to));
 			this.#forgetListener(effect.ino, effect.key);
-		}
+		} else if (effect.kind === "give-way") this.#onGiveWay(effect.ino, effect.handle);
 		if (effect.kind !== "granted" && effect.kind !== "refused") return;
 		const waiting = this.#waiting.get(effect.key);
 		if (waiting === undefined) return;

@@ -77,8 +77,15 @@ export type Command =
 	/** An operator takes locks of an inode away; of one owner, or of all. */
 	| { readonly kind: "break-locks"; readonly ino: number; readonly owner: string | undefined }
 	| { readonly kind: "close"; readonly ino: number; readonly id: string }
-	/** Open, or under way, already: entered as it is, without asking. */
-	| { readonly kind: "enter-open"; readonly ino: number; readonly id: string; readonly owner: Owner; readonly sharing: Sharing }
+	/** Open, or under way, already: entered as it is, without asking. `yields`: the handle, where nobody is behind it now, and it gives way to whoever is in conflict with it or with what is locked through it. */
+	| {
+			readonly kind: "enter-open";
+			readonly ino: number;
+			readonly id: string;
+			readonly owner: Owner;
+			readonly sharing: Sharing;
+			readonly yields?: number | undefined;
+	  }
 	| {
 			readonly kind: "enter-operation";
 			readonly ino: number;
@@ -101,6 +108,16 @@ export type Command =
 	| { readonly kind: "lease-answer"; readonly ino: number; readonly key: string; readonly state: number }
 	/** Held before a restart: entered as it was, without asking. */
 	| { readonly kind: "restore"; readonly ino: number; readonly hold: Omit<Hold, "sinceMs">; readonly sinceMs: number }
+	/** Leased before a restart: as much of it as nobody else is in the way of now. */
+	| {
+			readonly kind: "restore-lease";
+			readonly ino: number;
+			readonly key: string;
+			readonly owner: Owner;
+			readonly family: LeaseFamily;
+			readonly state: number;
+			readonly epoch: number;
+	  }
 	/** Time has gone by. */
 	| { readonly kind: "tick" };
 
@@ -123,6 +140,8 @@ export type Effect =
 	/** Its holder did not answer in time: it is as if it had. */
 	| { readonly kind: "revoked"; readonly ino: number; readonly key: string; readonly owner: Owner; readonly to: number }
 	| { readonly kind: "leased"; readonly ino: number; readonly key: string; readonly state: number; readonly epoch: number }
+	/** An open that yields stands in somebody's way, who waits for its end. Told once. */
+	| { readonly kind: "give-way"; readonly ino: number; readonly handle: number }
 	/** A holder of a mode stands in somebody's way. */
 	| { readonly kind: "wanted"; readonly ino: number; readonly owner: Owner; readonly mode: Mode }
 	/** Locked ranges changed hands: to be kept, before any answer, where that outlives the process. */

@@ -24,6 +24,10 @@ export interface OpenEntry {
 	readonly id: string;
 	readonly owner: Owner;
 	readonly sharing: Sharing;
+	/** Its handle, where it and what is locked through it give way to others. */
+	readonly yields?: number | undefined;
+	/** It was told to. */
+	told?: boolean;
 }
 
 export interface ModeHold {

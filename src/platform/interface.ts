@@ -83,7 +83,8 @@ export type PlantedBug =
 	| "locks-not-kept"
 	| "locks-upgraded-blindly"
 	| "search-not-asked"
-	| "open-files-not-bound";
+	| "open-files-not-bound"
+	| "durable-open-unsynced";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

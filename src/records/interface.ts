@@ -477,11 +477,55 @@ export interface LockHoldsRecord {
 	readonly birthEpoch: number;
 }
 
+/** 16 bytes as 32 lower-case hexadecimal digits. */
+export type Guid = string;
+
+/**
+ * An open of an SMB client that outlives its connection and this process: durable before the reply (architecture, rule 6). What is locked through it is in a record of its own.
+ */
+export interface DurableOpenRecord {
+	/** Its number, which is the handle's for good. */
+	readonly id: number;
+	readonly ino: Ino;
+	readonly clientGuid: Guid;
+	/** Of this open, by the client. */
+	readonly createGuid: Guid;
+	/** Not ended by whoever conflicts with it. */
+	readonly persistent: boolean;
+	readonly timeoutMs: number;
+	/** Who opened it, and alone may have it again. */
+	readonly uid: number;
+	readonly gid: number;
+	/** "" = not known. */
+	readonly principal: string;
+	readonly read: boolean;
+	readonly write: boolean;
+	readonly append: boolean;
+	readonly sync: boolean;
+	/** What the open does, and what it lets nobody else do: 1 read, 2 write, 4 delete. */
+	readonly access: number;
+	readonly deny: number;
+	/** undefined: none. Opens of one client with the same key have one lease, and each says its state. */
+	readonly lease: { readonly key: Guid /** 1 read, 2 write, 4 handle. */; readonly state: number; readonly epoch: number } | undefined;
+	/** Something written through it may be lost: it is told at its next flush. */
+	readonly failed: boolean;
+	/** Milliseconds since 1970. */
+	readonly since: number;
+	readonly birthEpoch: number;
+}
+
+/** What is locked through a durable open, in the order in which it was locked. */
+export interface DurableRangesRecord {
+	readonly id: number;
+	readonly ranges: readonly Omit<HeldRange, "owner">[];
+	readonly birthEpoch: number;
+}
+
 /**
  * A record type: how its key and value are made. records/kinds.ts exports one constant per type:
  *   inodeRecord(ino) 'i' · entryRecord(parent, name) 'e' · cookieRecord(parent, cookie) 'c' · xattrRecord(ino, name) 'x' · accessListRecord(ino) 'a' ·
  *   extentBlockRecord(ino, start) 'm' · chunkRecord(id) 'k' · segmentRecord(id) 's' · orphanRecord(ino) 'o' · intentRecord(id) 't' ·
- *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · exportRecord(id) 'n' · serviceRecord() 'w' · lockClientRecord(id) 'l' · lockHoldsRecord(client, ino) 'j' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
+ *   conversionRecord(ino) 'y' · pendingRecord(ino, id) 'p' · requestRecord(slot) 'q' · proofRecord(group) 'r' · careRecord() 'b' · diskHistoryRecord(disk) 'd' · exportRecord(id) 'n' · serviceRecord() 'w' · lockClientRecord(id) 'l' · lockHoldsRecord(client, ino) 'j' · durableOpenRecord(id) 'u' · durableRangesRecord(id) 'g' · volumeRecord() 'v' ; the head of shard 0 is the key 'h' + u16 (kv/head.ts encodes it).
  * Integers in keys are big-endian (base/bytes.ts keyU64), so that ranges run in order.
  */
 export interface RecordKind<Key extends readonly unknown[], Value> {

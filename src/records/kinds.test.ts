@@ -6,6 +6,7 @@ import type {
 	AccessList,
 	CareRecord,
 	Chunk,
+	DurableOpenRecord,
 	ExportRecord,
 	ExtentBlock,
 	Inode,
@@ -38,6 +39,8 @@ import {
 	proofRecord,
 	requestRecord,
 	segmentRecord,
+	durableOpenRecord,
+	durableRangesRecord,
 	lockClientRecord,
 	lockHoldsRecord,
 	serviceRecord,
@@ -125,6 +128,27 @@ const care: CareRecord = {
 	balancing: { startedAt: 7, doneBytes: 2 ** 51 },
 	balanceSpeed: { pieceMicroseconds: 8, mebibyteMicroseconds: 9 },
 	birthEpoch: 1,
+};
+const durableOpen: DurableOpenRecord = {
+	id: 9,
+	ino: 17,
+	clientGuid: "000102030405060708090a0b0c0d0e0f",
+	createGuid: "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff",
+	persistent: true,
+	timeoutMs: 60_000,
+	uid: 1000,
+	gid: 100,
+	principal: "user@realm.example",
+	read: true,
+	write: true,
+	append: true,
+	sync: true,
+	access: 3,
+	deny: 6,
+	lease: { key: "00000000000000000000000000000001", state: 7, epoch: 3 },
+	failed: true,
+	since: 1_700_000_000_000,
+	birthEpoch: 2,
 };
 const exported: ExportRecord = {
 	id: 2 ** 31,
@@ -287,6 +311,13 @@ const samples: readonly Sample[] = [
 		2,
 		17,
 	),
+	sample(durableOpenRecord, durableOpen, durableOpen.id),
+	sample(durableOpenRecord, { ...durableOpen, lease: undefined, principal: "", persistent: false, failed: false, append: false }, 9),
+	sample(
+		durableRangesRecord,
+		{ id: 9, ranges: [{ exclusive: true, start: [0, 4], end: [0xffff_ffff, 0xffff_ffff], since: 1_700_000_000_000 }], birthEpoch: 1 },
+		9,
+	),
 	sample(careRecord, care),
 	sample(careRecord, { ...care, state: "idle", pass: undefined, lastPass: undefined, healing: undefined, healSpeed: undefined }),
 	sample(volumeRecord, volume),
@@ -398,7 +429,7 @@ test("a short key cannot make a decoder crash", () => {
 });
 
 test("keys sort as their parts, tags are distinct, and parts come back", () => {
-	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 21);
+	assert.equal(new Set(samples.map(({ kind }) => kind.tag)).size, 23);
 	const starts = [0, 1, 255, 256, 65536, 2 ** 32, 2 ** 32 + 1, 2 ** 52];
 	const keys = starts.map((start) => extentBlockRecord.key(7, start));
 	assert.deepEqual([...keys].sort(), keys);

@@ -13,6 +13,8 @@ import type {
 	DiskHistoryEntry,
 	DiskHistoryRecord,
 	DiskStateName,
+	DurableOpenRecord,
+	DurableRangesRecord,
 	ExportRecord,
 	ExportSquash,
 	Extent,
@@ -59,6 +61,7 @@ import {
 	maximumChunkRanges,
 	maximumClientTextBytes,
 	maximumDataShards,
+	maximumDurableRanges,
 	maximumExportClients,
 	maximumExtentsPerBlock,
 	maximumGroups,
@@ -72,6 +75,7 @@ import {
 	maximumParityShards,
 	maximumPendingBytes,
 	maximumPendingPieces,
+	maximumPrincipalBytes,
 	maximumProtections,
 	maximumShareOwnerBytes,
 	maximumSpan,
@@ -840,14 +844,100 @@ export const lockHoldsRecord: RecordKind<readonly [client: number, ino: Ino], Lo
 });
 
 function readHeldRange(reader: ByteReader): HeldRange {
-	const owner = reader.u32();
+	return { owner: reader.u32(), ...readRange(reader) };
+}
+
+function readRange(reader: ByteReader): Omit<HeldRange, "owner"> {
 	const exclusive = reader.u8();
 	if (exclusive > 1) throw reader.corrupt(`a lock of kind ${exclusive}`);
 	const start = [reader.u32(), reader.u32()] as const;
 	const end = [reader.u32(), reader.u32()] as const;
 	if (start[0] > end[0] || (start[0] === end[0] && start[1] > end[1])) throw reader.corrupt("a range that ends before it begins");
-	return { owner, exclusive: exclusive === 1, start, end, since: reader.u64() };
+	return { exclusive: exclusive === 1, start, end, since: reader.u64() };
 }
+
+// ── durable opens ────────────────────────────────────────────────────────────────────────────────────────────────
+
+const guidBytes = 16;
+/** Places in the byte of flags. */
+const durableFlags = { persistent: 1, read: 2, write: 4, append: 8, sync: 16, failed: 32, lease: 64 } as const;
+
+function writeGuid(writer: ByteWriter, guid: string): void {
+	assert(/^[0-9a-f]{32}$/.test(guid), `a GUID is 32 hexadecimal digits, not ${guid}`);
+	for (let at = 0; at < 2 * guidBytes; at += 2) writer.u8(Number.parseInt(guid.slice(at, at + 2), 16));
+}
+
+function readGuid(reader: ByteReader): string {
+	return [...reader.raw(guidBytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export const durableOpenRecord: RecordKind<readonly [id: number], DurableOpenRecord> = defineKind({
+	name: "durable open",
+	tag: "u",
+	parts: ["u64"],
+	sizeHint: 160,
+	epoch: (open) => open.birthEpoch,
+	write(writer, open) {
+		const { id, ino, clientGuid, createGuid, timeoutMs, uid, gid, principal, access, deny, lease, since } = open;
+		assert(principal.length <= maximumPrincipalBytes, `a principal of ${principal.length} bytes`);
+		assert(access < 8 && deny < 8, `a share of ${access} and ${deny}`);
+		let flags = lease === undefined ? 0 : durableFlags.lease;
+		for (const name of ["persistent", "read", "write", "append", "sync", "failed"] as const) if (open[name]) flags |= durableFlags[name];
+		writer.u64(id).u64(ino).u8(flags).u8(access).u8(deny).u32(timeoutMs).u32(uid).u32(gid).u64(since).text(principal);
+		writeGuid(writer, clientGuid);
+		writeGuid(writer, createGuid);
+		if (lease === undefined) return;
+		writeGuid(writer, lease.key);
+		writer.u8(lease.state).u32(lease.epoch);
+	},
+	read(reader, head, key) {
+		const id = readIdentity(reader, key, 1);
+		const ino = reader.u64();
+		const [flags, access, deny] = [reader.u8(), reader.u8(), reader.u8()];
+		if (flags > 127 || access > 7 || deny > 7) throw reader.corrupt(`a durable open of ${flags}, ${access} and ${deny}`);
+		const has = (bit: number): boolean => (flags & bit) !== 0;
+		const [timeoutMs, uid, gid, since] = [reader.u32(), reader.u32(), reader.u32(), reader.u64()];
+		const principal = readOptionalText(reader, maximumPrincipalBytes, "principal");
+		const [clientGuid, createGuid] = [readGuid(reader), readGuid(reader)];
+		const lease = has(durableFlags.lease) ? readLease(reader) : undefined;
+		const { persistent, read, write, append, sync, failed } = durableFlags;
+		const how = { persistent: has(persistent), read: has(read), write: has(write), append: has(append), sync: has(sync) };
+		const who = { uid, gid, principal, clientGuid, createGuid };
+		return { id, ino, ...who, ...how, timeoutMs, access, deny, lease, failed: has(failed), since, birthEpoch: head.birthEpoch };
+	},
+});
+
+function readLease(reader: ByteReader): NonNullable<DurableOpenRecord["lease"]> {
+	const key = readGuid(reader);
+	const [state, epoch] = [reader.u8(), reader.u32()];
+	if (state > 7) throw reader.corrupt(`a lease of ${state}`);
+	return { key, state, epoch };
+}
+
+const durableRangeBytes = 25;
+
+export const durableRangesRecord: RecordKind<readonly [id: number], DurableRangesRecord> = defineKind({
+	name: "ranges of durable open",
+	tag: "g",
+	parts: ["u64"],
+	sizeHint: ({ ranges }) => 32 + durableRangeBytes * ranges.length,
+	epoch: (ranges) => ranges.birthEpoch,
+	write(writer, { id, ranges }) {
+		assert(ranges.length > 0 && ranges.length <= maximumDurableRanges, `${ranges.length} ranges`);
+		writer.u64(id).u32(ranges.length);
+		for (const { exclusive, start, end, since } of ranges) {
+			writer.u8(exclusive ? 1 : 0);
+			for (const word of [...start, ...end]) writer.u32(word);
+			writer.u64(since);
+		}
+	},
+	read(reader, head, key) {
+		const id = readIdentity(reader, key, 1);
+		const count = readCount(reader, maximumDurableRanges, durableRangeBytes, "ranges");
+		if (count === 0) throw reader.corrupt("no ranges");
+		return { id, ranges: Array.from({ length: count }, () => readRange(reader)), birthEpoch: head.birthEpoch };
+	},
+});
 
 // ── work and counters ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -1012,6 +1102,8 @@ export const allKinds: readonly RecordKind<readonly never[], unknown>[] = [
 	serviceRecord,
 	lockClientRecord,
 	lockHoldsRecord,
+	durableOpenRecord,
+	durableRangesRecord,
 	requestRecord,
 	volumeRecord,
 ] as unknown as readonly RecordKind<readonly never[], unknown>[];

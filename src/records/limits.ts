@@ -58,3 +58,9 @@ export const maximumHeldRanges = 2000;
 /** Share reservations of one client in one file, and how it may name their owners. */
 export const maximumHeldShares = 256;
 export const maximumShareOwnerBytes = 128;
+/** Durable opens of SMB clients on a volume: as many as a Samba server lets one process have open (16,404), and 512 bytes each. */
+export const maximumDurableOpens = 16_384;
+/** Ranges locked through one durable open: the bound of the lock table for a file. A record stays below 32 KiB. */
+export const maximumDurableRanges = 1000;
+/** "user@realm.example", or a SID as text. */
+export const maximumPrincipalBytes = 255;

@@ -4,7 +4,8 @@
 import type { Timestamp } from "../base/time.ts";
 import type { CallName } from "../locks/admission.ts";
 import type { FileLocks, HeldLock, RemoteLock, RemoteShare } from "../locks/file-locks.ts";
-import type { FileType, Ino } from "../records/interface.ts";
+import type { Range } from "../locks/range.ts";
+import type { FileType, Guid, Ino } from "../records/interface.ts";
 
 export type { CallName } from "../locks/admission.ts";
 export type { FileLocks, HeldLock, LocalLock, RemoteLock, RemoteShare } from "../locks/file-locks.ts";
@@ -19,7 +20,7 @@ export {
 	without,
 	wordsOf,
 } from "../locks/range.ts";
-export type { FileType, Ino } from "../records/interface.ts";
+export type { FileType, Guid, Ino } from "../records/interface.ts";
 
 /**
  * Names one request of a client, for clients that send a request again when the process that serves them was replaced before it answered. Operations that make, move or remove
@@ -170,7 +171,8 @@ export interface OpenIntent {
 	/** A file without a name, made in `at.parent` (the name does not matter); gone when it is closed, unless `linkable` and `link` gave it a name. Disposition "create". */
 	readonly unnamed?: boolean;
 	readonly linkable?: boolean;
-	readonly durableHandle?: Uint8Array;
+	/** Of an SMB client: the open outlives its connection and this process. */
+	readonly durable?: DurableRequest;
 	/** Each write is durable before its reply. */
 	readonly sync?: boolean;
 	/** Each write goes to the end of the file. */
@@ -179,6 +181,27 @@ export interface OpenIntent {
 	readonly dropRights?: boolean;
 	/** The client appends and says where: only so, or with `append`, append-only files are opened for writing. */
 	readonly appending?: boolean;
+}
+
+/** [MS-SMB2] 2.2.13.2.11: what makes an open durable or persistent. A door grants it where its protocol says so (3.3.5.9.10). */
+export interface DurableRequest {
+	readonly clientGuid: Guid;
+	/** Of this open: a request that comes again is known by it (`durableOpens.find`). */
+	readonly createGuid: Guid;
+	/** Not ended by whoever conflicts with it while its client is away; each write is durable before its reply. */
+	readonly persistent: boolean;
+	/** How long it waits for its client; 0 = as long as the volume likes. At most `durableTimeoutMs` of limits.ts. */
+	readonly timeoutMs: number;
+	/** What the client asks to cache under this key, bits of `leaseBits` in matrix.ts. */
+	readonly lease?: { readonly key: Guid; readonly state: number };
+}
+
+/** What an open was given that is durable now. */
+export interface DurableGrant {
+	readonly persistent: boolean;
+	readonly timeoutMs: number;
+	/** What may be cached; undefined: nothing was asked for. */
+	readonly lease: { readonly state: number; readonly epoch: number } | undefined;
 }
 
 /**
@@ -193,6 +216,8 @@ export interface Opened extends Changed {
 	readonly handle: HandleId;
 	readonly attributes: Attributes;
 	readonly created: boolean;
+	/** Asked for and given: undefined where there are too many already, and the open is an ordinary one. */
+	readonly durable?: DurableGrant;
 	/** Of the directory, where something was created in it. */
 	readonly parentBefore: Attributes | undefined;
 	readonly parentAfter: Attributes | undefined;
@@ -323,6 +348,68 @@ export interface ClientLocks {
 	reachable(): void;
 }
 
+/** Who comes back for an open, and how he knows it. */
+export interface Reconnect {
+	/** undefined: by the two GUIDs alone ([MS-SMB2] 3.3.5.9.12). */
+	readonly handle: HandleId | undefined;
+	readonly clientGuid: Guid;
+	readonly createGuid: Guid;
+	readonly persistent: boolean;
+	readonly leaseKey: Guid | undefined;
+}
+
+/** What the door of durable opens is told. */
+export interface DurableListener {
+	/** A lease is to be given back down to `to`, with `answerLease` of one of these opens, before its time is over. */
+	broken(handles: readonly HandleId[], to: number, epoch: number): void;
+	/** Its time is over: it is `to` now. */
+	revoked(handles: readonly HandleId[], to: number): void;
+	/** An operator has ended an open whose client is there. */
+	ended(handle: HandleId): void;
+}
+
+export interface DurableOpen {
+	readonly handle: HandleId;
+	readonly ino: Ino;
+	readonly clientGuid: Guid;
+	readonly createGuid: Guid;
+	readonly persistent: boolean;
+	readonly connected: boolean;
+	/** Of its time-out; undefined while its client is there. */
+	readonly leftMs: number | undefined;
+	readonly ageMs: number;
+	/** Bits of `share` and `leaseBits` in matrix.ts. */
+	readonly access: number;
+	readonly deny: number;
+	readonly leaseState: number;
+	readonly ranges: number;
+	/** As `FileLocks.list` names the owner of its ranges. */
+	readonly owner: string;
+}
+
+/**
+ * Opens of SMB clients that outlive connection and process (durable and persistent handles). They are made by `open` and ended by `close`; handles are numbers for good. Whatever is answered here is durable:
+ * after any death the open is there again with its ranges and its lease, waits for its client, and nothing is granted that conflicts with it.
+ */
+export interface DurableOpens {
+	/** The door can be reached from now on: the time of those who wait for their clients begins anew. */
+	listen(listener: DurableListener): void;
+	find(clientGuid: Guid, createGuid: Guid): DurableOpen | undefined;
+	list(ino?: Ino): readonly DurableOpen[];
+	/** Its connection is gone: what it waits for is given up, the rest stays for its time-out. One without a lease to keep handles the door closes instead ([MS-SMB2] 3.3.7.1), unless it is persistent. */
+	disconnect(handle: HandleId): void;
+	/** @throws FsError ENOENT (no such open waits for this client), EACCES (somebody else's). */
+	reconnect(caller: Caller, by: Reconnect): Promise<Opened>;
+	/** Waiting: `granted` resolves when it is granted and durable. @throws FsError EAGAIN, EDEADLK, ENOLCK, EBADF. */
+	lock(handle: HandleId, lock: { readonly exclusive: boolean; readonly range: Range }, wait: boolean): Promise<LockAnswer>;
+	/** Exactly one lock as it was made. @throws FsError ENOENT, EBADF. */
+	unlock(handle: HandleId, range: Range): Promise<void>;
+	/** More of the lease: answers what is held then. @throws FsError EINVAL (the open was made without), EBADF. */
+	lease(handle: HandleId, state: number): Promise<{ readonly state: number; readonly epoch: number }>;
+	/** Answers a break, or gives it back. @throws FsError EINVAL (more than is left), EBADF. */
+	answerLease(handle: HandleId, state: number): Promise<void>;
+}
+
 /**
  * What a volume can do at once because everything that it takes is in memory: each call is one synchronous step, and means and throws what the method of `Volume` of the same name does. Undefined: it cannot, and
  * nothing has happened; then that method does it. For doors to whom a promise for each request costs more than the request.
@@ -343,6 +430,7 @@ export interface VolumeNow {
 	/** All of the bytes, or undefined. */
 	write(handle: HandleId, offset: number, bytes: Uint8Array): number | undefined;
 	flush(handle: HandleId): void;
+	/** @throws FsError EINVAL: not of a durable open. */
 	close(handle: HandleId): void;
 }
 
@@ -426,7 +514,7 @@ export interface Volume {
 	flush(handle: HandleId): Promise<void>;
 	/** Bytes and names of the file survive the loss of as many disks as the volume tolerates. Reports the handle's sticky error. */
 	fsync(handle: HandleId, dataOnly: boolean, call?: CallName): Promise<void>;
-	/** Locks that were taken through the handle go with it. */
+	/** Locks that were taken through the handle go with it. A durable open ends. */
 	close(handle: HandleId): Promise<void>;
 	/** Byte ranges and flocks of the files of this volume, of all doors. What it does, it does before it returns: answers come in the order of the calls. */
 	readonly locks: FileLocks;

@@ -5,6 +5,7 @@
  *
  * Invariant: `openCount(ino)` = number of handles of the inode; the caller reaps an orphan when it becomes 0.
  */
+import { assert } from "../../base/assert.ts";
 import { LruCache } from "../../base/bounded.ts";
 import { FsError } from "../../base/errors.ts";
 import type { OpenHandle } from "../../locks/file-locks.ts";
@@ -15,11 +16,14 @@ import type { Caller, HandleId, Ino, RequestToken } from "../interface.ts";
 import type { FoundHandle, HandleMemory } from "./handle-memory.ts";
 import { limits } from "./limits.ts";
 
+/** Handles of durable opens are numbers for good, above all others: places of a session's memory and counts since the mount stay far below. */
+export const durableHandleBase = 2 ** 40;
+
 export interface Handle {
 	readonly id: HandleId;
 	readonly ino: Ino;
 	/** Who opened it; its request is over. */
-	readonly caller: Caller;
+	caller: Caller;
 	readonly read: boolean;
 	readonly write: boolean;
 	readonly append: boolean;
@@ -50,6 +54,7 @@ export class HandleTable {
 	readonly #byIno = new Map<Ino, Handle | Set<Handle>>();
 	readonly #callers = new LruCache<string, Caller>(limits.sharedCallers);
 	#next = 1;
+	#onFail: (id: HandleId) => void = () => {};
 
 	/** What a resumed session has open is open at once. */
 	constructor(memory?: HandleMemory) {
@@ -66,9 +71,10 @@ export class HandleTable {
 		return this.#handles.values();
 	}
 
-	/** @throws FsError EMFILE. */
-	add(handle: Omit<Handle, "id" | "error" | "nextRead" | "jumps">): Handle {
-		const id = this.#handles.size >= limits.handles ? undefined : this.#memory === undefined ? this.#next++ : this.#memory.take();
+	/** `number`: of a durable open. @throws FsError EMFILE. */
+	add(handle: Omit<Handle, "id" | "error" | "nextRead" | "jumps">, number?: HandleId): Handle {
+		assert(number === undefined || (number >= durableHandleBase && !this.#handles.has(number)), "the number of a durable open is its own");
+		const id = number ?? this.#place();
 		if (id === undefined)
 			throw new FsError("EMFILE", "volume.handles", `${limits.handles} files are open on this volume already; close some`);
 		const { ino, read, write, append, sync, restriction } = handle;
@@ -77,6 +83,21 @@ export class HandleTable {
 		const added: Handle = { id, ino, caller, read, write, append, sync, restriction, error: undefined, nextRead: 0, jumps: 0 };
 		this.#insert(added);
 		return added;
+	}
+
+	#place(): HandleId | undefined {
+		if (this.#handles.size >= limits.handles) return undefined;
+		return this.#memory === undefined ? this.#next++ : this.#memory.take();
+	}
+
+	/** Its client is back, and may come as another session. */
+	adopt(id: HandleId, caller: Caller): void {
+		this.get(id).caller = this.#shared(caller);
+	}
+
+	/** Who is told when something fails that was written through a durable open. */
+	onFail(fn: (id: HandleId) => void): void {
+		this.#onFail = fn;
 	}
 
 	#insert(handle: Handle): void {
@@ -119,7 +140,7 @@ export class HandleTable {
 
 	remove(id: HandleId): Handle {
 		const handle = this.get(id);
-		this.#memory?.free(id);
+		if (!isDurable(id)) this.#memory?.free(id);
 		this.#handles.delete(id);
 		const same = this.#byIno.get(handle.ino);
 		if (same instanceof Set) same.delete(handle);
@@ -149,10 +170,13 @@ export class HandleTable {
 		for (const handle of this.#of(ino)) {
 			if (!handle.write) continue;
 			handle.error ??= error;
-			this.#memory?.fail(handle.id);
+			if (isDurable(handle.id)) this.#onFail(handle.id);
+			else this.#memory?.fail(handle.id);
 		}
 	}
 }
+
+const isDurable = (id: HandleId): boolean => id >= durableHandleBase;
 
 export function accessBits({ read, write }: { readonly read: boolean; readonly write: boolean }): number {
 	return (read ? share.read : 0) | (write ? share.write : 0);

@@ -3,7 +3,7 @@ import type { Logger } from "../../base/telemetry.ts";
 import type { DiskErrors, DiskHealth, DiskState } from "../../log/interface.ts";
 import type { Platform } from "../../platform/interface.ts";
 import type { ExportRecord, Ino, ScrubIntensity, ScrubSchedule, ScrubState, ServiceRecord } from "../../records/interface.ts";
-import type { ClientLocks, RequestMarks, ResumedSession, Volume } from "../interface.ts";
+import type { ClientLocks, DurableOpens, RequestMarks, ResumedSession, Volume } from "../interface.ts";
 
 export interface VolumeModules {
 	readonly platform: Platform;
@@ -225,7 +225,28 @@ export interface ListedLease {
 	readonly client: string;
 }
 
+/** An open that is kept by record: it outlives its client's connection and this daemon. */
+export interface ListedDurable {
+	readonly ino: number;
+	readonly kind: "durable" | "persistent";
+	readonly state: "connected" | "waiting";
+	readonly access: readonly string[];
+	readonly deny: readonly string[];
+	readonly caches: readonly string[];
+	/** Locked through it. */
+	readonly ranges: number;
+	readonly owner: string;
+	readonly door: string;
+	/** GUIDs. */
+	readonly client: string;
+	readonly createGuid: string;
+	readonly ageSeconds: number;
+	/** Until it ends; null while its client is there. */
+	readonly leftSeconds: number | null;
+}
+
 export interface LockList {
+	readonly durable: readonly ListedDurable[];
 	readonly shares: readonly ListedShare[];
 	readonly leases: readonly ListedLease[];
 	/** Of what was asked for, at most limits.listedLocks of each. */
@@ -244,7 +265,26 @@ export interface HistogramStatus {
 	readonly count: number;
 }
 
+/** Opens that are kept by record. Counts are since this daemon began. */
+export interface DurableStatus {
+	/** Now: their client is there, or they wait for it; how many of both are persistent. */
+	readonly connected: number;
+	readonly waiting: number;
+	readonly persistent: number;
+	readonly granted: number;
+	readonly reconnected: number;
+	/** Reconnects. */
+	readonly refused: number;
+	/** Ended: their time was over, somebody was in conflict, an operator wanted it. */
+	readonly timedOut: number;
+	readonly conflicts: number;
+	readonly broken: number;
+	/** Opens that were not made durable, as there were too many. */
+	readonly overLimit: number;
+}
+
 export interface LockStatus {
+	readonly durable: DurableStatus;
 	readonly held: number;
 	/** Opens that deny something, leases. */
 	readonly shares: number;
@@ -743,6 +783,7 @@ export interface NativeVolume extends Volume {
 	/** Takes locks of a file away from those who hold them, and does not tell them: all, or those of one owner of the list. @throws FsError ENOENT. */
 	breakLocks(path: string, owner: string | undefined): Promise<number>;
 	readonly clientLocks: ClientLocks;
+	readonly durableOpens: DurableOpens;
 	readonly disks: DiskVerbs;
 	/** What is left of the session that was resumed; empty when none was. */
 	readonly resumed: ResumedSession;

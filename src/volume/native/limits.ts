@@ -10,6 +10,11 @@ export const limits = {
 	/** How long clients may have again what they held before a restart: twice what Linux takes to notice and ask, and what servers of Linux give. */
 	graceMs: 90_000,
 	graceRetryMs: 5000,
+	/** How long a durable open waits for its client: what Windows gives those who do not say, and the most that [MS-SMB2] 3.3.5.9.10 lets them ask for. */
+	durableUsualMs: 60_000,
+	durableMostMs: 300_000,
+	/** The record of one that has ended could not be deleted: tried again. */
+	durableRetryMs: 5000,
 	/** Clients with locks behind one address: a router may hide some. One that makes up names must not fill the roster. */
 	lockClientsOfAddress: 64,
 	/** A client that holds nothing for so long leaves the roster: a program that locks now and then must not cost a sync each time. */

@@ -4,7 +4,17 @@ import { type FileLocks, type HeldLease, type HeldLock, type HeldShare, type Loc
 import { type Histogram, histogramMs, type Owner } from "../../locks/interface.ts";
 import { leaseBits, share } from "../../locks/matrix.ts";
 import { type Position, type Range, toEnd } from "../../locks/range.ts";
-import type { HistogramStatus, ListedLease, ListedLock, ListedShare, LockList, LockStatus } from "./interface.ts";
+import type { DurableOpen } from "../interface.ts";
+import type {
+	DurableStatus,
+	HistogramStatus,
+	ListedDurable,
+	ListedLease,
+	ListedLock,
+	ListedShare,
+	LockList,
+	LockStatus,
+} from "./interface.ts";
 import { limits } from "./limits.ts";
 
 /** Exact: beyond 2^53 a text of digits. */
@@ -50,11 +60,31 @@ function ends({ start, end }: Range): { readonly start: number | string; readonl
 	return { start: shown(start), end: end === toEnd ? null : shown(end) };
 }
 
-export function lockList(locks: FileLocks, nameOf: NameOf, ino: number | undefined): LockList {
+function listedDurable(open: DurableOpen): ListedDurable {
+	const { ino, persistent, connected, access, deny, leaseState, ranges, owner, clientGuid, createGuid, ageMs, leftMs } = open;
+	return {
+		ino,
+		kind: persistent ? "persistent" : "durable",
+		state: connected ? "connected" : "waiting",
+		access: bitNames(share, access),
+		deny: bitNames(share, deny),
+		caches: bitNames(leaseBits, leaseState),
+		ranges,
+		owner,
+		door: "smb",
+		client: clientGuid,
+		createGuid,
+		ageSeconds: Math.round(ageMs) / 1000,
+		leftSeconds: leftMs === undefined ? null : Math.round(leftMs) / 1000,
+	};
+}
+
+export function lockList(locks: FileLocks, durable: readonly DurableOpen[], nameOf: NameOf, ino: number | undefined): LockList {
 	const { held, waiting } = locks.list(limits.listedLocks, ino);
 	const { shares, leases } = locks.listBound(limits.listedLocks, ino);
 	const all = locks.figures();
 	return {
+		durable: durable.slice(0, limits.listedLocks).map(listedDurable),
 		shares: shares.map((one) => listedShare(one, nameOf)),
 		leases: leases.map((one) => listedLease(one, nameOf)),
 		held: held.map((one) => listed(one, nameOf)),
@@ -73,9 +103,10 @@ function histogram({ counts, sumMs, count }: Histogram): HistogramStatus {
 	return { buckets, sumSeconds: sumMs / 1000, count };
 }
 
-export function lockStatus({ held, waiting, files, shares, leases, counters }: LockFigures): LockStatus {
+export function lockStatus({ held, waiting, files, shares, leases, counters }: LockFigures, durable: DurableStatus): LockStatus {
 	const { blocked, conflicts, cancelled, deadlocks, overLimit, timedOut, broken } = counters;
 	return {
+		durable,
 		held,
 		shares,
 		leases,

@@ -102,6 +102,7 @@ import { FileRanges } from "./ranges.ts";
 import { Protector } from "./protector.ts";
 import { gone, Reaper, takeApartStep } from "./reaper.ts";
 import { ClientLockBook } from "./client-locks.ts";
+import { type DurableAsked, DurableOpenBook } from "./durable-opens.ts";
 import type { LockWitness } from "./lock-witness.ts";
 import { LedgerBook, segmentsLedger } from "./ledger.ts";
 import { Scrubber } from "./scrubber.ts";
@@ -173,6 +174,7 @@ export class LocalVolume implements NativeVolume {
 	readonly exports: ExportBook;
 	readonly locks: FileLocks;
 	readonly clientLocks: ClientLockBook;
+	readonly durableOpens: DurableOpenBook;
 	readonly #protector: Protector;
 	#spaceAskedMs = Number.NEGATIVE_INFINITY;
 	#freeBytes = 0;
@@ -205,9 +207,17 @@ export class LocalVolume implements NativeVolume {
 		this.#handles = new HandleTable(modules.session?.handles);
 		const { clock, simulation } = this.#core.platform;
 		const memory = simulation?.planted("locks-not-kept") ? undefined : modules.session?.locks;
-		const opensOf = (ino: Ino): readonly OpenHandle[] => this.#handles.opensOf(ino);
+		const opensOf = (ino: Ino): readonly OpenHandle[] => this.durableOpens.withYields(this.#handles.opensOf(ino));
 		this.locks = new FileLocks({ clock, memory, simulation, admissions: this.#core.admissions, opensOf });
 		this.clientLocks = new ClientLockBook({ core: this.#core, locks: this.locks, ...modules.clientLocks });
+		this.durableOpens = new DurableOpenBook({
+			core: this.#core,
+			locks: this.locks,
+			handles: this.#handles,
+			close: (handle) => this.#letGo(handle),
+			attributesOf: (ino) => this.#core.view((tx) => this.#attributes(names.inode(tx, ino))),
+			kept: modules.clientLocks.kept || modules.clientLocks.clean,
+		});
 		this.id = options.id;
 		this.name = options.name;
 		this.failed = modules.failed;
@@ -248,6 +258,7 @@ export class LocalVolume implements NativeVolume {
 		await this.#finishIntents();
 		await this.#resume();
 		await this.clientLocks.load();
+		await this.durableOpens.load();
 		await this.#reapOrphans();
 		this.#sealer.start();
 		await this.#care.load();
@@ -986,6 +997,16 @@ export class LocalVolume implements NativeVolume {
 
 	async open(caller: Caller, at: At, intent: OpenIntent): Promise<Opened> {
 		refuseUnsupported(intent);
+		const durable = this.durableOpens.ask(caller, intent, sharingOf(intent));
+		if (durable === undefined) return this.#openFile(caller, at, intent, undefined);
+		try {
+			return await this.#openFile(durable.caller, at, durable.intent, durable);
+		} finally {
+			this.durableOpens.release(durable);
+		}
+	}
+
+	async #openFile(caller: Caller, at: At, intent: OpenIntent, durable: DurableAsked | undefined): Promise<Opened> {
 		const sharing = sharingOf(intent);
 		let opening: Opening | undefined;
 		const where = "node" in at ? at.node : at.parent;
@@ -994,7 +1015,9 @@ export class LocalVolume implements NativeVolume {
 				const judged = opening;
 				try {
 					const access = "node" in at ? "attributes" : "look";
-					return await this.#admittedAll(caller, [[where, access]], (admitted) => this.#openAdmitted(caller, at, intent, admitted, judged));
+					return await this.#admittedAll(caller, [[where, access]], (admitted) =>
+						this.#openAdmitted(caller, at, intent, admitted, judged, durable),
+					);
 				} catch (error) {
 					if (!(error instanceof Unjudged) || tries >= limits.admissionTries) throw error;
 					if (opening !== undefined) this.locks.closeOpen(opening.ino, opening.id);
@@ -1008,7 +1031,14 @@ export class LocalVolume implements NativeVolume {
 		}
 	}
 
-	async #openAdmitted(caller: Caller, at: At, intent: OpenIntent, admitted: Admitted, judged: Opening | undefined): Promise<Opened> {
+	async #openAdmitted(
+		caller: Caller,
+		at: At,
+		intent: OpenIntent,
+		admitted: Admitted,
+		judged: Opening | undefined,
+		durable: DurableAsked | undefined,
+	): Promise<Opened> {
 		const { result, position } = await this.#core.transact((tx, context) => {
 			admitted.check();
 			const found = this.#openOrCreate(tx, context, caller, at, intent);
@@ -1019,15 +1049,33 @@ export class LocalVolume implements NativeVolume {
 				if (judged?.ino !== ino && !this.#isUnasked(caller, ino, intent)) throw new Unjudged(ino);
 				if (intent.disposition.startsWith("overwrite")) admitted.require(ino, "write", true);
 			}
+			if (durable !== undefined) this.durableOpens.enter(tx, context, durable, found.inode.ino, found.created);
 			return found;
 		});
+		try {
+			return await this.#openFound(caller, result, intent, judged, position, durable);
+		} catch (error) {
+			if (durable !== undefined) await this.durableOpens.undo(durable);
+			throw error;
+		}
+	}
+
+	async #openFound(
+		caller: Caller,
+		result: FoundOrCreated,
+		intent: OpenIntent,
+		judged: Opening | undefined,
+		position: number,
+		durable: DurableAsked | undefined,
+	): Promise<Opened> {
 		const unasked = judged?.ino !== result.inode.ino && this.#isUnasked(caller, result.inode.ino, intent);
 		const opening = unasked ? undefined : await this.#openingOf(caller, result, intent, judged);
-		const handle = this.#handleOf(caller, result.inode, intent);
+		const handle = this.#handleOf(caller, result.inode, intent, durable?.record?.id);
 		if (opening !== undefined) this.locks.opened(handle.ino, opening, handle.id);
 		try {
 			const inode = result.created ? result.inode : await this.#prepareOpened(caller, handle, result.inode, intent);
-			return this.#opened(caller, handle, { ...result, inode }, position);
+			const opened = this.#opened(caller, handle, { ...result, inode }, position);
+			return durable === undefined ? opened : { ...opened, durable: await this.durableOpens.begin(durable, handle) };
 		} catch (error) {
 			this.locks.dropHandle(handle.ino, handle.id);
 			this.#forgetHandle(handle);
@@ -1051,7 +1099,8 @@ export class LocalVolume implements NativeVolume {
 	#openNow(caller: Caller, at: At, intent: OpenIntent): Opened | undefined {
 		refuseUnsupported(intent);
 		const access = "node" in at ? "attributes" : "look";
-		if (sharingOf(intent).deny !== 0 || !this.#passes(caller, "node" in at ? at.node : at.parent, access)) return undefined;
+		if (intent.durable !== undefined || sharingOf(intent).deny !== 0) return undefined;
+		if (!this.#passes(caller, "node" in at ? at.node : at.parent, access)) return undefined;
 		const done = this.#unlessBound(caller, (require) =>
 			this.#core.transactNow((tx, context) => {
 				const found = this.#openOrCreate(tx, context, caller, at, intent);
@@ -1073,10 +1122,10 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	/** @throws FsError ESTALE: it was removed since it was found. */
-	#handleOf(caller: Caller, inode: Inode, intent: OpenIntent): Handle {
+	#handleOf(caller: Caller, inode: Inode, intent: OpenIntent, number?: HandleId): Handle {
 		if (this.#reaper.reaping(inode.ino) || this.#core.engine.peek(inodeRecord.key(inode.ino)) === null)
 			throw new FsError("ESTALE", "volume.open-reaped", `inode ${inode.ino} does not exist any more`);
-		return this.#addHandle(caller, inode, intent);
+		return this.#addHandle(caller, inode, intent, number);
 	}
 
 	#opened(caller: Caller, handle: Handle, { inode, created, parentBefore, parentAfter }: FoundOrCreated, position: number): Opened {
@@ -1092,17 +1141,11 @@ export class LocalVolume implements NativeVolume {
 		};
 	}
 
-	#addHandle(caller: Caller, inode: Inode, intent: OpenIntent): Handle {
+	#addHandle(caller: Caller, inode: Inode, intent: OpenIntent, number: HandleId | undefined): Handle {
+		const { append = false, sync = false } = intent;
+		const { read, write } = intent.access;
 		try {
-			return this.#handles.add({
-				ino: inode.ino,
-				caller,
-				read: intent.access.read,
-				write: intent.access.write,
-				append: intent.append ?? false,
-				sync: intent.sync ?? false,
-				restriction: inode.flags & guardedFlags,
-			});
+			return this.#handles.add({ ino: inode.ino, caller, read, write, append, sync, restriction: inode.flags & guardedFlags }, number);
 		} catch (error) {
 			// A file without a name and without a handle is nobody's.
 			this.#afterNameLost(inode);
@@ -1525,11 +1568,18 @@ export class LocalVolume implements NativeVolume {
 	}
 
 	async close(id: HandleId): Promise<void> {
-		this.now.close(id);
+		if (this.durableOpens.has(id)) await this.durableOpens.close(id);
+		else this.#letGo(id);
+	}
+
+	#close(id: HandleId): void {
+		if (this.durableOpens.has(id))
+			throw new FsError("EINVAL", "volume.close-durable", `handle ${id} is a durable open: ending it takes a transaction`, { handle: id });
+		this.#letGo(id);
 	}
 
 	/** Locks go first: if this process dies in between, the close comes again, and finds the handle. */
-	#close(id: HandleId): void {
+	#letGo(id: HandleId): void {
 		const handle = this.#handles.get(id);
 		this.locks.dropHandle(handle.ino, id);
 		this.#forgetHandle(handle);
@@ -1601,6 +1651,7 @@ export class LocalVolume implements NativeVolume {
 			balancer: this.balance,
 			garbage: this.#garbage,
 			locks: this.locks,
+			durableOpens: this.durableOpens,
 		};
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
 	}
@@ -1646,13 +1697,15 @@ export class LocalVolume implements NativeVolume {
 
 	async listLocks(path: string): Promise<LockList> {
 		const nameOf = (client: number): string | undefined => this.clientLocks.label(client);
-		return lockList(this.locks, nameOf, path === "" ? undefined : await this.#inoOf(path));
+		const ino = path === "" ? undefined : await this.#inoOf(path);
+		return lockList(this.locks, this.durableOpens.list(ino), nameOf, ino);
 	}
 
 	async breakLocks(path: string, owner: string | undefined): Promise<number> {
 		const ino = await this.#inoOf(path);
 		const elsewhere = this.locks.remoteClientsOf(ino);
-		const broken = this.locks.breakLocks(ino, owner);
+		const ended = await this.durableOpens.breakOpens(ino, owner);
+		const broken = ended + this.locks.breakLocks(ino, owner);
 		await this.clientLocks.keepAll(ino, elsewhere);
 		if (broken > 0) this.#core.logger.warn("locks were broken by an operator", { ino, owner: owner ?? "all", broken });
 		return broken;
@@ -1689,6 +1742,7 @@ export class LocalVolume implements NativeVolume {
 		try {
 			await this.#sealer.sealAll();
 			await this.#core.proofs.settle({ sweep: false });
+			await this.durableOpens.stop();
 			await this.clientLocks.stop();
 			this.locks.stop();
 			await this.#core.engine.durable(this.#core.engine.position);
@@ -1815,7 +1869,6 @@ function refuseUnsupported(intent: OpenIntent): void {
 	if (intent.verifier !== undefined && intent.disposition !== "create") wanted.push("verifiers where nothing is created exclusively");
 	if (intent.foldCase === true) wanted.push("case folding");
 	if (intent.deleteOnClose === true) wanted.push("delete on close");
-	if (intent.durableHandle !== undefined) wanted.push("durable handles");
 	if (wanted.length > 0) throw new FsError("ENOTSUP", "volume.open-intent", `not supported: ${wanted.join(", ")}`);
 }
 

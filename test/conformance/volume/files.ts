@@ -192,7 +192,7 @@ function intentTests(check: Check): void {
 		["case folding", { foldCase: true }],
 		["delete on close", { deleteOnClose: true }],
 		["an unnamed file", { unnamed: true }],
-		["a durable handle", { durableHandle: new Uint8Array(16) }],
+		["a durable handle", { durable: { clientGuid: "0".repeat(32), createGuid: "1".repeat(32), persistent: false, timeoutMs: 0 } }],
 	];
 	for (const [what, intent] of intents) {
 		check(`${what}: done, or refused with ENOTSUP and nothing done, never ignored`, async (c) => {
