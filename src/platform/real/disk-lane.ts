@@ -145,36 +145,62 @@ export class LaneCaller {
 	}
 }
 
+/** What is asked for in a slot, without an object for it. */
+export interface LaneAsked {
+	readonly handle: number;
+	readonly offset: number;
+	readonly lengthBytes: number;
+	/** All of the slot's bytes: a write has its own at the beginning, a read wants them there. */
+	readonly bytes: Uint8Array;
+	readonly reads: boolean;
+	readonly writes: boolean;
+	readonly syncs: boolean;
+}
+
+type Writable = { -readonly [key in keyof LaneAsked]: LaneAsked[key] };
+
 /** The end of the disk's thread. */
 export class LaneServer {
 	readonly #memory: LaneMemory;
+	readonly #bytes: readonly Uint8Array[];
+	readonly #asked: Writable = { handle: 0, offset: 0, lengthBytes: 0, bytes: new Uint8Array(0), reads: false, writes: false, syncs: false };
 
 	constructor(memory: LaneMemory) {
 		this.#memory = memory;
+		this.#bytes = Array.from({ length: slots }, (_, slot) => bytesOf(memory, slot, realLimits.laneSlotBytes));
 	}
 
-	/** The slots that wait for an answer. */
-	asked(): number[] {
-		const found: number[] = [];
-		for (let slot = 0; slot < slots; slot++) {
-			if (Atomics.load(this.#memory.control, at(slot) + word.state) === state.asked) found.push(slot);
-		}
-		return found;
+	/** The first slot from `from` on that waits for an answer; -1: none does. */
+	next(from: number): number {
+		const { control } = this.#memory;
+		for (let slot = from; slot < slots; slot++) if (Atomics.load(control, at(slot) + word.state) === state.asked) return slot;
+		return -1;
 	}
 
-	/** One call, or a write and the sync behind it. */
-	requests(slot: number): readonly DiskRequest[] {
+	/** Valid until it is called again. */
+	look(slot: number): LaneAsked {
 		const { control } = this.#memory;
 		const first = at(slot);
-		const lengthBytes = control[first + word.lengthBytes] as number;
-		const offset = (control[first + word.offsetHigh] as number) * highUnit + ((control[first + word.offsetLow] as number) >>> 0);
-		const handle = control[first + word.handle] as number;
+		const asked = this.#asked;
+		asked.handle = control[first + word.handle] as number;
+		asked.offset = (control[first + word.offsetHigh] as number) * highUnit + ((control[first + word.offsetLow] as number) >>> 0);
+		asked.lengthBytes = control[first + word.lengthBytes] as number;
+		asked.bytes = this.#bytes[slot] as Uint8Array;
 		const kind = control[first + word.kind] as number;
+		asked.reads = kind === asks.read;
+		asked.writes = (kind & asks.write) !== 0;
+		asked.syncs = (kind & asks.sync) !== 0;
+		return asked;
+	}
+
+	/** The same as calls: one, or a write and the sync behind it. */
+	requests(slot: number): readonly DiskRequest[] {
+		const { handle, offset, lengthBytes, reads, writes, syncs } = this.look(slot);
 		const bytes = bytesOf(this.#memory, slot, lengthBytes);
-		if (kind === asks.read) return [{ kind: "read", handle, offset, lengthBytes, into: bytes }];
+		if (reads) return [{ kind: "read", handle, offset, lengthBytes, into: bytes }];
 		const found: DiskRequest[] = [];
-		if ((kind & asks.write) !== 0) found.push({ kind: "write", handle, offset, parts: [bytes] });
-		if ((kind & asks.sync) !== 0) found.push({ kind: "sync", handle });
+		if (writes) found.push({ kind: "write", handle, offset, parts: [bytes] });
+		if (syncs) found.push({ kind: "sync", handle });
 		return found;
 	}
 

@@ -17,9 +17,9 @@ import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
 import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
-import { allocate, forget, prefetch, punch, tryLock, readExactly } from "./libc.ts";
+import { allocate, FileIdentity, forget, hasName, prefetch, punch, readExactly, statxRoom, tryLock } from "./libc.ts";
 import { realLimits } from "./limits.ts";
-import { LaneServer } from "./disk-lane.ts";
+import { type LaneAsked, LaneServer } from "./disk-lane.ts";
 
 /** The file that tells one disk from another that is mounted in its place. */
 const identityFile = "superblock";
@@ -45,6 +45,12 @@ export class DiskServer {
 	#root = -1;
 	#rootIdentity: Identity | undefined;
 	#fileIdentity: Identity | undefined;
+	/** The same, as what costs little to compare. */
+	#rootSeen: FileIdentity | undefined;
+	#fileSeen: FileIdentity | undefined;
+	readonly #rootPath: Uint8Array;
+	readonly #filePath: Uint8Array;
+	readonly #room = statxRoom();
 	#files = new Map<number, OpenFile>();
 	#nextHandle = 1;
 	#named = new Set<string>();
@@ -53,6 +59,24 @@ export class DiskServer {
 
 	constructor(path: string) {
 		this.#path = path;
+		this.#rootPath = Buffer.from(`${path}\0`);
+		this.#filePath = Buffer.from(`${path}/${identityFile}\0`);
+	}
+
+	/** As the call `read`, without an object for it. */
+	readAt(handle: number, offset: number, bytes: Uint8Array, lengthBytes: number): number {
+		return readInto(this.#file(handle), offset, bytes, lengthBytes);
+	}
+
+	/** As the call `write`. */
+	writeAt(handle: number, offset: number, bytes: Uint8Array, lengthBytes: number): void {
+		const { fd } = this.#writable(this.#file(handle));
+		for (let done = 0; done < lengthBytes; ) done += fs.writeSync(fd, bytes, done, lengthBytes - done, offset + done);
+	}
+
+	/** As the call `sync`. */
+	syncFile(handle: number): void {
+		this.#sync(this.#file(handle));
 	}
 
 	execute(request: DiskRequest): unknown {
@@ -83,7 +107,7 @@ export class DiskServer {
 	}
 
 	/** Reads that came together are asked of the device together; answered they are one after the other. */
-	expect({ handle, offset, lengthBytes }: Extract<DiskRequest, { readonly kind: "read" }>): void {
+	expect(handle: number, offset: number, lengthBytes: number): void {
 		const file = this.#files.get(handle);
 		if (file !== undefined && lengthBytes <= realLimits.expectedReadBytes) prefetch(file.fd, offset, lengthBytes);
 	}
@@ -93,7 +117,7 @@ export class DiskServer {
 			case "read":
 				return request.into === undefined
 					? this.#read(file, request.offset, request.lengthBytes)
-					: readInto(file, request.offset, request.into);
+					: readInto(file, request.offset, request.into, request.into.length);
 			case "write":
 				return this.#write(this.#writable(file), request.offset, request.parts);
 			case "sync":
@@ -118,6 +142,7 @@ export class DiskServer {
 		this.#root = this.#openRoot();
 		const root = fs.fstatSync(this.#root, { bigint: true });
 		this.#rootIdentity = root;
+		this.#rootSeen = FileIdentity.of(this.#root);
 		this.#fileIdentity = identityAt(this.#at(identityFile));
 		return { domain: domainOfDevice(root.dev) };
 	}
@@ -153,7 +178,10 @@ export class DiskServer {
 				name,
 			});
 		}
-		if (name === identityFile) this.#fileIdentity ??= { dev: stat.dev, ino: stat.ino };
+		if (name === identityFile) {
+			this.#fileIdentity ??= { dev: stat.dev, ino: stat.ino };
+			if (same(stat, this.#fileIdentity)) this.#fileSeen ??= FileIdentity.of(fd);
+		}
 		readExactly(fd);
 		const handle = this.#nextHandle++;
 		this.#files.set(handle, { fd, name, readOnly, removed: false });
@@ -215,7 +243,7 @@ export class DiskServer {
 			if (codeOf(error) !== "ENOENT") throw error;
 			this.#checkSameDisk();
 		}
-		if (name === identityFile) this.#fileIdentity = undefined;
+		if (name === identityFile) this.#fileIdentity = this.#fileSeen = undefined;
 		this.#syncFailed.delete(name);
 		for (const file of this.#files.values()) if (file.name === name) file.removed = true;
 	}
@@ -309,7 +337,7 @@ export class DiskServer {
 
 	#read(file: OpenFile, offset: number, lengthBytes: number): Uint8Array {
 		const buffer = Buffer.allocUnsafeSlow(lengthBytes);
-		return new Uint8Array(buffer.buffer, 0, readInto(file, offset, buffer));
+		return new Uint8Array(buffer.buffer, 0, readInto(file, offset, buffer, lengthBytes));
 	}
 
 	#write(file: OpenFile, offset: number, parts: readonly Uint8Array[]): void {
@@ -342,8 +370,14 @@ export class DiskServer {
 				name: file.name,
 			});
 		}
-		if (fs.fstatSync(file.fd).nlink === 0) throw this.#gone(`${file.name} was removed by somebody else`);
-		this.#checkSameDisk();
+		if (!hasName(file.fd, this.#room) && fs.fstatSync(file.fd).nlink === 0) throw this.#gone(`${file.name} was removed by somebody else`);
+		if (!this.#isSameDisk()) this.#checkSameDisk();
+	}
+
+	/** False too when that is not known without a closer look. */
+	#isSameDisk(): boolean {
+		if (this.#rootSeen?.isAt(this.#rootPath) !== true) return false;
+		return this.#fileIdentity === undefined || this.#fileSeen?.isAt(this.#filePath) === true;
 	}
 
 	#discard(file: OpenFile, offset: number, lengthBytes: number): void {
@@ -420,7 +454,7 @@ function takeRange(fd: number, offset: number, lengthBytes: number, what: string
  *
  * The thread sleeps on its count of messages, not in its event loop, which gets its turn when the disk has been idle for a moment: the runtime tidies up in it.
  */
-export function serveDisk(port: MessagePort, data: DiskWorkerData, before: (request: DiskRequest) => void = () => {}): void {
+export function serveDisk(port: MessagePort, data: DiskWorkerData, before?: (request: DiskRequest) => void): void {
 	const service = new Service(port, data, before);
 	const told = data.vitals;
 	Atomics.store(told, vitals.thread, threadNumber());
@@ -447,10 +481,10 @@ class Service {
 	readonly #path: string;
 	readonly #told: Int32Array;
 	readonly #lane: LaneServer;
-	readonly #before: (request: DiskRequest) => void;
+	readonly #before: ((request: DiskRequest) => void) | undefined;
 	#server: DiskServer | DeviceServer | undefined;
 
-	constructor(port: MessagePort, data: DiskWorkerData, before: (request: DiskRequest) => void) {
+	constructor(port: MessagePort, data: DiskWorkerData, before: ((request: DiskRequest) => void) | undefined) {
 		this.#port = port;
 		this.#path = data.path;
 		this.#told = data.vitals;
@@ -474,29 +508,78 @@ class Service {
 
 	/** True when there was something. */
 	#serveLane(): boolean {
-		const slots = this.#lane.asked();
-		if (slots.length === 0 || this.closed) return false;
-		const asked = slots.map((slot) => this.#lane.requests(slot));
-		if (asked.length > 1) this.#expect(asked.flat());
-		for (const [index, slot] of slots.entries()) this.#serveSlot(slot, asked[index] as readonly DiskRequest[]);
+		if (this.closed) return false;
+		const first = this.#lane.next(0);
+		if (first < 0) return false;
+		// Reads that came together are asked of the device together.
+		for (let slot = this.#lane.next(first + 1); slot >= 0; slot = this.#lane.next(slot + 1)) this.#expectOne(this.#lane.look(slot));
+		for (let slot = first; slot >= 0; slot = this.#lane.next(slot + 1)) this.#serveSlot(slot);
 		return true;
 	}
 
-	#serveSlot(slot: number, requests: readonly DiskRequest[]): void {
+	/**
+	 * Without an object or a function for each step: a thread makes some hundred such calls before its code is compiled, and they are on
+	 * the way of every small fsync and cold read.
+	 */
+	#serveSlot(slot: number): void {
+		const server = this.#server;
+		if (!(server instanceof DiskServer) || this.#before !== undefined) {
+			this.#serveAsCalls(slot);
+			return;
+		}
+		const told = this.#told;
+		const asked = this.#lane.look(slot);
+		let count = 0;
+		let failed: DiskReply[] | undefined;
+		Atomics.add(told, vitals.begun, 1);
+		try {
+			if (asked.reads) count = server.readAt(asked.handle, asked.offset, asked.bytes, asked.lengthBytes);
+			else if (asked.writes) server.writeAt(asked.handle, asked.offset, asked.bytes, asked.lengthBytes);
+			else server.syncFile(asked.handle);
+		} catch (error) {
+			failed = [failure(error, asked.reads ? "read" : asked.writes ? "write" : "sync", this.#path, -1 - slot)];
+		}
+		Atomics.add(told, vitals.finished, 1);
+		if (asked.writes && asked.syncs) failed = this.#syncBehind(server, asked.handle, slot, failed);
+		if (failed !== undefined) this.#failSlot(slot, failed);
+		else if (this.#lane.answer(slot, count)) this.#port.postMessage([]);
+	}
+
+	/** The sync behind a write, which may have failed. The replies of both, if one of them failed. */
+	#syncBehind(server: DiskServer, handle: number, slot: number, failedWrite: DiskReply[] | undefined): DiskReply[] | undefined {
+		Atomics.add(this.#told, vitals.begun, 1);
+		let replies = failedWrite;
+		try {
+			server.syncFile(handle);
+			replies?.push({ id: -2 - slot, value: undefined });
+		} catch (error) {
+			replies ??= [{ id: -1 - slot, value: undefined }];
+			replies.push(failure(error, "sync", this.#path, -2 - slot));
+		}
+		Atomics.add(this.#told, vitals.finished, 1);
+		return replies;
+	}
+
+	/** By the way of messages: of a device, and where somebody wants to see each call first. */
+	#serveAsCalls(slot: number): void {
 		const replies: DiskReply[] = [];
-		for (const request of requests) {
+		for (const request of this.#lane.requests(slot)) {
 			Atomics.add(this.#told, vitals.begun, 1);
-			this.#before(request);
+			this.#before?.(request);
 			replies.push(answer(() => this.#execute(request), this.#path, -1 - slot - replies.length, request));
 			Atomics.add(this.#told, vitals.finished, 1);
 		}
 		if (replies.some((reply) => "error" in reply)) {
-			this.#lane.fail(slot);
-			this.#port.postMessage(replies);
+			this.#failSlot(slot, replies);
 			return;
 		}
 		const [first] = replies as readonly { readonly value: unknown }[];
 		if (this.#lane.answer(slot, typeof first?.value === "number" ? first.value : 0)) this.#port.postMessage([]);
+	}
+
+	#failSlot(slot: number, replies: readonly DiskReply[]): void {
+		this.#lane.fail(slot);
+		this.#port.postMessage(replies);
 	}
 
 	#executeAll(calls: readonly DiskCallMessage[]): void {
@@ -504,7 +587,7 @@ class Service {
 		for (const [index, { id, request }] of calls.entries()) {
 			Atomics.add(this.#told, vitals.begun, 1);
 			if (index === 0) this.#expect(calls.map((call) => call.request));
-			this.#before(request);
+			this.#before?.(request);
 			const reply = answer(() => this.#execute(request), this.#path, id, request);
 			Atomics.add(this.#told, vitals.finished, 1);
 			replies.push(reply);
@@ -522,7 +605,12 @@ class Service {
 	#expect(requests: readonly DiskRequest[]): void {
 		const server = this.#server;
 		if (!(server instanceof DiskServer)) return;
-		for (const request of requests.slice(1)) if (request.kind === "read") server.expect(request);
+		for (const request of requests.slice(1))
+			if (request.kind === "read") server.expect(request.handle, request.offset, request.lengthBytes);
+	}
+
+	#expectOne({ reads, handle, offset, lengthBytes }: LaneAsked): void {
+		if (reads && this.#server instanceof DiskServer) this.#server.expect(handle, offset, lengthBytes);
 	}
 
 	#execute(request: DiskRequest): unknown {
@@ -540,11 +628,15 @@ function answer(execute: () => unknown, path: string, id: number, request: DiskR
 	try {
 		return { id, value: execute() };
 	} catch (error) {
-		if (error instanceof FsError) return { id, error: { code: error.code, site: error.site, message: error.message, data: error.data } };
-		const code = codeOf(error);
-		const message = `${request.kind} on the disk ${path} failed: ${error instanceof Error ? error.message : String(error)}`;
-		return { id, error: { code: errorCode(code), site: `platform.disk-${request.kind}`, message, data: { path, errno: code ?? "none" } } };
+		return failure(error, request.kind, path, id);
 	}
+}
+
+function failure(error: unknown, kind: DiskRequest["kind"], path: string, id: number): DiskReply {
+	if (error instanceof FsError) return { id, error: { code: error.code, site: error.site, message: error.message, data: error.data } };
+	const code = codeOf(error);
+	const message = `${kind} on the disk ${path} failed: ${error instanceof Error ? error.message : String(error)}`;
+	return { id, error: { code: errorCode(code), site: `platform.disk-${kind}`, message, data: { path, errno: code ?? "none" } } };
 }
 
 const passed: ReadonlySet<string> = new Set([
@@ -604,11 +696,11 @@ function folderOf(name: string): string {
 	return slash < 0 ? "" : name.slice(0, slash);
 }
 
-/** Fills `bytes` as far as the file goes. */
-function readInto(file: OpenFile, offset: number, bytes: Uint8Array): number {
+/** Fills the first `lengthBytes` of `bytes` as far as the file goes. */
+function readInto(file: OpenFile, offset: number, bytes: Uint8Array, lengthBytes: number): number {
 	let done = 0;
-	while (done < bytes.length) {
-		const count = fs.readSync(file.fd, bytes, done, bytes.length - done, offset + done);
+	while (done < lengthBytes) {
+		const count = fs.readSync(file.fd, bytes, done, lengthBytes - done, offset + done);
 		if (count === 0) break;
 		done += count;
 	}
