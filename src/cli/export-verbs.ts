@@ -48,13 +48,19 @@ export async function exportAdd(context: Context, what: string, flags: ExportFla
 		...(flags.clients === undefined ? {} : { clients: flags.clients }),
 	};
 	const made = await callDaemon<ShownExport>(context, name, "export-add", given);
-	const lines = [`${made.name} is exported as ${made.path} ${whom(made)}`, `  ${made.url}`];
+	const lines = [`${made.name} is exported as ${made.path} ${whom(made)}`, `  ${made.url}`, `  locks: ${lockText(made)}`];
 	const warnings = [
 		...(made.trouble === "" ? [] : [`it cannot be used yet: ${made.trouble}`]),
 		...(made.squash === "none" ? ["clients' root is root in this volume"] : []),
 	];
 	return { exitCode: exitCodes.done, json: made, text: `${lines.join("\n")}\n`, warnings };
 }
+
+/** Which locks work. */
+const lockText = ({ locksUnfound }: ShownExport): string =>
+	locksUnfound === ""
+		? "of all clients and of this machine's mount against one another"
+		: `each client's own, and clients must mount with nolock: ${locksUnfound}`;
 
 const whom = ({ clients }: ShownExport): string => (clients.length === 0 ? "for this machine alone" : `for ${clients.join(", ")}`);
 
@@ -69,8 +75,18 @@ export async function exportList(context: Context, name: string | undefined): Pr
 	const all: ShownExport[] = [];
 	if (name !== undefined) all.push(...(await callDaemon<readonly ShownExport[]>(context, name, "export-list")));
 	else for (const known of await context.home.list()) all.push(...(await exportsOf(context, known)));
-	const rows = all.map((one) => [one.name, one.path, one.url, whom(one).slice(4), one.squash, one.readOnly ? "ro" : "rw", one.trouble]);
-	const text = all.length === 0 ? "nothing is exported\n" : formatTable(["name", "path", "url", "clients", "squash", "", ""], rows);
+	const rows = all.map((one) => [
+		one.name,
+		one.path,
+		one.url,
+		whom(one).slice(4),
+		one.squash,
+		one.readOnly ? "ro" : "rw",
+		one.locksUnfound === "" ? "shared" : "nolock",
+		one.trouble,
+	]);
+	const text =
+		all.length === 0 ? "nothing is exported\n" : formatTable(["name", "path", "url", "clients", "squash", "", "locks", ""], rows);
 	return { exitCode: exitCodes.done, json: all, text };
 }
 
@@ -97,6 +113,8 @@ export async function exportServe(context: Context, name: string, flags: ServeFl
 	const status = await callDaemon<NfsDoorStatus>(context, name, "export-serve", given);
 	const where = status.port === 0 ? "nothing is exported yet" : `port ${status.port}, port mapper: ${status.portMapper}`;
 	const taken = status.takenByOthers.length === 0 ? [] : [takenText(status.takenByOthers)];
+	if (status.port !== 0 && status.locksUnfound !== "" && status.portMapper !== "none")
+		taken.push(`clients must mount with nolock, and their locks are their own: ${status.locksUnfound}`);
 	return { exitCode: exitCodes.done, json: status, text: `exports of ${name}: ${where}\n`, warnings: taken };
 }
 

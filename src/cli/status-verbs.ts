@@ -163,18 +163,19 @@ function nativeText({ paint }: Context, reads: NonNullable<DaemonStatus["nativeR
 
 function nfsText(
 	{ paint }: Context,
-	{ exports, port, connections, trouble, takenByOthers, locks }: NonNullable<DaemonStatus["doors"]["nfs"]>,
+	{ exports, port, portMapper, connections, trouble, takenByOthers, locksUnfound, locks }: NonNullable<DaemonStatus["doors"]["nfs"]>,
 ): string {
 	if (trouble !== "") return paint("yellow", `${counted(exports, "export")}, not served: ${trouble}`);
 	const clients = [...new Set(connections.map(({ address }) => address))];
 	const who = clients.length === 0 ? "no clients" : `clients: ${clients.slice(0, 5).join(", ")}${clients.length > 5 ? " …" : ""}`;
 	const taken = takenByOthers.length === 0 ? "" : paint("yellow", `, ${takenText(takenByOthers)}`);
+	const unfound = locksUnfound === "" || portMapper === "none" ? "" : paint("yellow", ", clients must mount with nolock");
 	const locking = locks.clients.length === 0 ? "" : `, ${counted(locks.clients.length, "client")} with locks`;
 	const grace =
 		locks.grace === null
 			? ""
 			: paint("yellow", `, grace for ${formatDuration(locks.grace.leftMs / 1000)}: clients get back what they had locked`);
-	return `${counted(exports, "export")} on port ${port}, ${counted(connections.length, "connection")}, ${who}${locking}${grace}${taken}`;
+	return `${counted(exports, "export")} on port ${port}, ${counted(connections.length, "connection")}, ${who}${locking}${grace}${taken}${unfound}`;
 }
 
 /** A count that is not of this moment says so. */

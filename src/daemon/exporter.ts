@@ -44,6 +44,8 @@ export interface ShownExport {
 	readonly privilegedPorts: boolean;
 	/** Why it cannot be used at the moment; empty: it can. */
 	readonly trouble: string;
+	/** Why locks of clients do not reach the volume, so that they have to mount with nolock; empty: they do. */
+	readonly locksUnfound: string;
 }
 
 export interface AskedExport {
@@ -172,6 +174,7 @@ export class Exporter {
 			wide: false,
 			portMapper: "none",
 			takenByOthers: [],
+			locksUnfound: "nothing is served",
 			connections: [],
 			mounts: [],
 			openFiles: 0,
@@ -289,11 +292,11 @@ export class Exporter {
 
 	async #show({ folder, clients, squash, readOnly, privilegedPorts }: ExportRecord): Promise<ShownExport> {
 		const path = latin1ToUtf8(this.#pathOf(folder));
-		const port = this.#server?.status().port ?? 0;
+		const { port = 0, locksUnfound = "nothing is served" } = this.#server?.status() ?? {};
 		const isThere = (await this.#modules.volume.exports.locate(folder)) !== undefined;
 		const url = `nfs://127.0.0.1${path}?nfsport=${port}&mountport=${port}`;
 		const trouble = !isThere ? "the directory is not there" : this.#trouble;
-		return { name: this.#nameOf(folder), path, url, clients, squash, readOnly, privilegedPorts, trouble };
+		return { name: this.#nameOf(folder), path, url, clients, squash, readOnly, privilegedPorts, trouble, locksUnfound };
 	}
 }
 

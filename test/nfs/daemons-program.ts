@@ -48,6 +48,15 @@ async function status(volume: TestVolume): Promise<NfsStatus["doors"]["nfs"]> {
 	return (JSON.parse(await volume.cairn("status", volume.name, "--json")) as NfsStatus).doors.nfs;
 }
 
+/** How `export list` says that clients of a volume may lock. */
+async function locksOf(volume: TestVolume): Promise<string> {
+	const [listed] = JSON.parse(await volume.cairn("export", "list", volume.name, "--json")) as { readonly locksUnfound: string }[];
+	assert.ok(listed);
+	const table = await volume.cairn("export", "list", volume.name);
+	assert.match(table, listed.locksUnfound === "" ? /\bshared\b/ : /\bnolock\b/);
+	return listed.locksUnfound;
+}
+
 async function eventually(what: string, is: () => Promise<boolean>): Promise<void> {
 	for (const endMs = performance.now() + 120_000; !(await is().catch(() => false)); await sleep(200))
 		assert.ok(performance.now() < endMs, what);
@@ -90,6 +99,9 @@ try {
 
 	// The second finds all programs taken, and says so; by its ports it can be used.
 	assert.match(await serve(second), /other programs of this machine have registered .* with rpcbind/);
+	assert.match(await locksOf(second), /lock manager of another program or volume .*nlm/);
+	assert.equal(await locksOf(first), "");
+	assert.match(await second.cairn("status", second.name), /clients must mount with nolock/);
 	const beside = await status(second);
 	assert.deepEqual([...beside.takenByOthers].sort(), [...programs].sort());
 	await servedBy(first);
@@ -110,7 +122,9 @@ try {
 
 	// What one lets go of, the other has.
 	await holder.unmount();
-	await eventually("the other is registered", async () => (await status(other)).takenByOthers.length === 0);
+	const { port } = await status(other);
+	await eventually("the other is registered", async () => (await registered()).ports.join() === String(port));
+	assert.equal(await locksOf(other), "");
 	await servedBy(other);
 	await other.unmount();
 	assert.equal((await registered()).transports.size, 0, "nothing is left behind");

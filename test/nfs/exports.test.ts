@@ -12,6 +12,7 @@ interface Exported {
 	readonly name: string;
 	readonly path: string;
 	readonly url: string;
+	readonly locksUnfound: string;
 }
 
 const network = new RealNetwork();
@@ -44,6 +45,7 @@ describe("exports of a real mount", { skip: cannotMount() ?? false }, () => {
 		volume = await TestVolume.start({ disks: 3, redundancy: "rs:2+1" });
 		const words = ["export", "add", volume.name, "--squash", "none", "--any-port", "--json"];
 		exported = JSON.parse(await volume.cairn(...words)) as Exported;
+		assert.match(exported.locksUnfound, /no port mapper/);
 		client = await connected();
 		top = (await client.mount(exported.path)).handle;
 	});

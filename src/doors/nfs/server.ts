@@ -49,6 +49,8 @@ export interface NfsStatus {
 	readonly portMapper: PortMapperKind;
 	/** What rpcbind has from other programs of this machine, so that clients do not find ours: nfs, mount, nlm (locks), nsm. */
 	readonly takenByOthers: readonly string[];
+	/** Why clients do not find the lock manager (they mount with nolock, and their locks are their own); "": they find it. */
+	readonly locksUnfound: string;
 	readonly connections: readonly ConnectionStatus[];
 	readonly mounts: readonly { readonly address: string; readonly path: string }[];
 	readonly openFiles: number;
@@ -246,11 +248,21 @@ export class NfsServer {
 			wide,
 			portMapper,
 			takenByOthers: this.#taken,
+			locksUnfound: this.#locksUnfound(portMapper),
 			connections,
 			mounts: this.#mounts.all(),
 			openFiles: this.#state.files.size,
 			locks: this.#lockStatus(),
 		};
+	}
+
+	/** Clients ask the port mapper for the lock manager by the number of its program: there is one of a machine. */
+	#locksUnfound(portMapper: PortMapperKind): string {
+		if (portMapper === "own") return "";
+		if (portMapper === "none") return "no port mapper tells clients where the lock manager is";
+		if (this.#registerTrouble !== "") return `rpcbind does not take the registration (${this.#registerTrouble})`;
+		const isTaken = this.#taken.some((name) => name === programName(nlmProgram) || name === programName(nsmProgram));
+		return isTaken ? `rpcbind has the lock manager of another program or volume of this machine (${this.#taken.join(", ")})` : "";
 	}
 
 	#lockStatus(): LockServiceStatus {
