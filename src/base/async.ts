@@ -46,13 +46,19 @@ export class Mutex {
 /** A mutex per key; keys without holders take no memory. */
 export class KeyedMutex<K> {
 	#locks = new Map<K, { mutex: Mutex; users: number }>();
+	readonly #onWait: (key: K) => void;
+
+	/** @param onWait called when somebody has to wait for a key, before he does. */
+	constructor(onWait: (key: K) => void = () => {}) {
+		this.#onWait = onWait;
+	}
 
 	async run<T>(key: K, fn: () => Promise<T> | T): Promise<T> {
 		let entry = this.#locks.get(key);
 		if (!entry) {
 			entry = { mutex: new Mutex(), users: 0 };
 			this.#locks.set(key, entry);
-		}
+		} else this.#onWait(key);
 		entry.users++;
 		try {
 			return await entry.mutex.run(fn);

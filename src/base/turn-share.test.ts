@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { TurnShare } from "./turn-share.ts";
+import { Hurry, TurnShare } from "./turn-share.ts";
 
 /** Turns that begin when the test says so. */
 class Turns {
@@ -102,5 +102,42 @@ describe("share of a turn", () => {
 		assert.equal(begun.length, 2);
 		await turns.next();
 		assert.equal(begun.length, 3);
+	});
+
+	test("what somebody waits for begins at once, and once only", async () => {
+		const turns = new Turns();
+		const share = new TurnShare(turns, 1);
+		const { begun, ask } = stepsOn(turns, share);
+		const hurry = new Hurry();
+		void ask(0, 1);
+		void ask(1, 1);
+		const urgent = share.run(() => begun.push(2), hurry);
+		void ask(3, 1);
+		assert.equal(share.waiting, 3);
+		hurry.now();
+		hurry.now();
+		await urgent;
+		assert.deepEqual(begun, [0, 2]);
+		assert.equal(share.waiting, 2);
+		await share.run(() => begun.push(4), hurry);
+		assert.deepEqual(begun, [0, 2, 4]);
+		await turns.next();
+		await turns.next();
+		assert.deepEqual(begun, [0, 2, 4, 1, 3]);
+		assert.equal(share.waiting, 0);
+	});
+
+	test("the last of those who wait may be in a hurry", async () => {
+		const turns = new Turns();
+		const share = new TurnShare(turns, 1);
+		const { begun, ask } = stepsOn(turns, share);
+		const hurry = new Hurry();
+		void ask(0, 1);
+		void share.run(() => begun.push(1), hurry);
+		hurry.now();
+		await turns.next();
+		await ask(2, 1);
+		assert.deepEqual(begun, [0, 1, 2]);
+		assert.equal(turns.asked.length, 1);
 	});
 });

@@ -88,3 +88,30 @@ test("places that a record has let go of are given back when that is durable, ho
 		await core.stop();
 	});
 });
+
+test("who waits for a file that is sealed behind the foreground does not wait for the files before it", async () => {
+	const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+	// Every step uses up its turn.
+	let nowMs = 0;
+	const platform = { clock: { monotonicMs: () => nowMs++, yield: turn } };
+	const core = new Core({ epoch: 1 }, { platform, logger: silentLogger, numbers: { low: false } } as unknown as CoreModules);
+	const sealed: number[] = [];
+	const seals = Array.from({ length: 100 }, (_, at) =>
+		core.sealBehind(1000 + at, async ({ commit, hurry }) => {
+			await commit.run(() => {}, hurry);
+			await commit.run(() => sealed.push(1000 + at), hurry);
+		}),
+	);
+	// All of them hold their inodes, and wait for a turn.
+	while (core.behind.gather.waiting > 0) await turn();
+	assert.ok(core.flow.held(1099));
+	const before = sealed.length;
+	await core.flow.run(1099, () => assert.ok(sealed.includes(1099), "the seal that it waited for is done"));
+	assert.ok(sealed.length < before + 20, `${sealed.length} of 100 files were sealed before`);
+	await Promise.all(seals);
+	assert.deepEqual(
+		sealed.filter((ino) => ino !== 1099),
+		Array.from({ length: 99 }, (_, at) => 1000 + at),
+	);
+	assert.equal(core.flow.held(1099), false);
+});

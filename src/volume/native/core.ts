@@ -10,7 +10,7 @@ import { assert } from "../../base/assert.ts";
 import { KeyedMutex, Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
-import { TurnShare } from "../../base/turn-share.ts";
+import { Hurry, TurnShare } from "../../base/turn-share.ts";
 import type { DiskSet } from "../../log/interface.ts";
 import type { Engine, Transaction, TransactOptions } from "../../kv/interface.ts";
 import { glance, transact, transactNow } from "../../kv/transact.ts";
@@ -36,12 +36,17 @@ export interface CoreModules {
 	readonly admissions: AdmissionTable;
 }
 
-/** What seals that nobody waits for do, in turns of their own. */
-export interface Behind {
+/** The turns of seals that nobody waits for. */
+export interface BehindTurns {
 	/** Looking at what is dirty, and copying it into payloads. */
 	readonly gather: TurnShare;
 	/** Transactions of what lies in segments. */
 	readonly commit: TurnShare;
+}
+
+/** One of these seals. */
+export interface Behind extends BehindTurns {
+	readonly hurry: Hurry;
 }
 
 export interface CoreOptions {
@@ -67,8 +72,10 @@ export class Core {
 	readonly dirty: DirtyStore;
 	readonly admissions: AdmissionTable;
 	/** Seal, fsync, truncation and reaping of one inode never overlap. */
-	readonly flow = new KeyedMutex<Ino>();
-	readonly behind: Behind;
+	readonly flow = new KeyedMutex<Ino>((ino) => this.#hurries.get(ino)?.now());
+	/** Seals behind the foreground: who waits for one makes it go on at once. */
+	readonly #hurries = new Map<Ino, Hurry>();
+	readonly behind: BehindTurns;
 	readonly proofs: ProofBook;
 	readonly #numbers: NumberBlocks;
 	readonly #options: TransactOptions;
@@ -146,6 +153,19 @@ export class Core {
 				// Other operations used the numbers up while this one waited: get more and run it again.
 				if (!isNumbersOut(error)) throw error;
 			}
+		}
+	}
+
+	/** Runs a seal behind the foreground, with `flow` of its inode. */
+	async sealBehind(ino: Ino, seal: (behind: Behind) => Promise<void>): Promise<void> {
+		const behind = { ...this.behind, hurry: new Hurry() };
+		// A second one (syncfs beside a pass) waits for the first, which makes that one hurry.
+		const isFirst = !this.#hurries.has(ino);
+		if (isFirst) this.#hurries.set(ino, behind.hurry);
+		try {
+			await behind.gather.run(() => this.flow.run(ino, () => seal(behind)));
+		} finally {
+			if (isFirst) this.#hurries.delete(ino);
 		}
 	}
 

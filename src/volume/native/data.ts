@@ -14,7 +14,6 @@ import { assert } from "../../base/assert.ts";
 import { Semaphore } from "../../base/async.ts";
 import { FsError, isFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
-import type { TurnShare } from "../../base/turn-share.ts";
 import type { Chunk, Ino, Inode, Intent, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
 import { inodeRecord, intentRecord, pendingRecord } from "../../records/kinds.ts";
 import { maximumPendingPieces } from "../../records/limits.ts";
@@ -222,11 +221,10 @@ export class FileData {
 		await this.#core.flow.run(ino, () => this.sealLocked(ino));
 	}
 
-	/** The same, a step at a time in the turns that are there for it: hundreds of files are sealed side by side, and who reads meanwhile must not wait for all of them. */
+	/** The same, a step at a time in the turns that are there for it: hundreds of files are sealed side by side, and who reads meanwhile must not wait for all of them. Who waits for this one makes it go on at once. */
 	async sealBehind(ino: Ino): Promise<void> {
-		const { dirty, flow, behind } = this.#core;
-		if (!dirty.has(ino)) return;
-		await behind.gather.run(() => flow.run(ino, () => this.sealLocked(ino, behind)));
+		if (!this.#core.dirty.has(ino)) return;
+		await this.#core.sealBehind(ino, (behind) => this.sealLocked(ino, behind));
 	}
 
 	/** Like seal, for callers that hold `flow`. */
@@ -252,7 +250,7 @@ export class FileData {
 		const size = Math.max(inode.size, captured.attributes.end);
 		const small = size <= limits.inlineBytes && !this.#core.platform.simulation?.buggify("volume.tiny-in-segment");
 		if (small && (inode.inline !== undefined || inode.storedBytes === 0)) {
-			await inTurn(behind?.commit, () => this.#commitInline(captured));
+			await inTurn(behind, () => this.#commitInline(captured));
 			return;
 		}
 		const pieces = inode.inline === undefined ? captured.pieces : withInline(inode.inline, captured.pieces);
@@ -266,10 +264,10 @@ export class FileData {
 		protection: number,
 		behind?: Behind,
 	): Promise<void> {
-		const placed = await this.#packer.place(captured.ino, this.#core.redundancyOf(protection), pieces, behind?.gather);
+		const placed = await this.#packer.place(captured.ino, this.#core.redundancyOf(protection), pieces, behind);
 		const used = new Set<number>();
 		try {
-			await this.#commitPlaced(captured, placed, wasInline, used, behind?.commit);
+			await this.#commitPlaced(captured, placed, wasInline, used, behind);
 		} finally {
 			for (const one of placed) one.settle(used.has(one.segment.id));
 		}
@@ -295,12 +293,12 @@ export class FileData {
 		placed: readonly Placed[],
 		wasInline: boolean,
 		used: Set<number>,
-		turns: TurnShare | undefined,
+		behind: Behind | undefined,
 	): Promise<void> {
 		let progress: CommitProgress = { index: 0, doneTo: placed[0]?.offset ?? 0, begun: undefined };
 		for (let finished = false; !finished; ) {
 			const from = progress;
-			const step = await inTurn(turns, () =>
+			const step = await inTurn(behind, () =>
 				this.#core.transact((tx, context, effects) => commitStep(tx, context, effects, captured, placed, wasInline, from)),
 			);
 			for (let i = from.index; i <= step.result.progress.index && i < placed.length; i++) {
@@ -507,8 +505,9 @@ export class FileData {
 	}
 }
 
-function inTurn<T>(turns: TurnShare | undefined, step: () => Promise<T>): Promise<T> {
-	return turns === undefined ? step() : turns.run(step);
+/** A transaction. */
+function inTurn<T>(behind: Behind | undefined, step: () => Promise<T>): Promise<T> {
+	return behind === undefined ? step() : behind.commit.run(step, behind.hurry);
 }
 
 export function requireInode(tx: RecordTransaction, ino: Ino): Inode {

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Deferred } from "../../base/async.ts";
 import { FsError } from "../../base/errors.ts";
+import { Hurry, TurnShare } from "../../base/turn-share.ts";
 import type { Segment } from "../../records/interface.ts";
 import { parseRedundancy } from "../../storage/redundancy.ts";
-import type { Core } from "./core.ts";
+import type { Behind, Core } from "./core.ts";
 import { limits } from "./limits.ts";
 import { Packer } from "./packer.ts";
 
@@ -102,5 +103,38 @@ describe("packer", () => {
 		await store.endAll(error);
 		await refused;
 		assert.equal(store.abandoned, 1);
+	});
+
+	test("behind the foreground, pieces of many turns share a payload; who waits for one of them is not held up", async () => {
+		const store = new Writes();
+		const packer = packerOver(store);
+		// Each step has a turn for itself.
+		const clock = { monotonicMs: () => 0, yield: turn };
+		const gather = new TurnShare(clock, 1, () => true);
+		const behind = (): Behind => ({ gather, commit: new TurnShare(clock, 1), hurry: new Hurry() });
+		const small = (): { offset: number; bytes: Uint8Array }[] => [{ offset: 0, bytes: new Uint8Array(100).fill(5) }];
+		const together = Array.from({ length: 10 }, (_, i) => packer.place(2 + i, target, small(), behind()));
+		while (gather.waiting > 0) await turn();
+		await store.endAll();
+		await Promise.all(together);
+		assert.deepEqual(store.lengths.splice(0), [1000]);
+
+		const awaited = behind();
+		const first = Array.from({ length: 40 }, (_, i) => packer.place(2 + i, target, small(), i === 20 ? awaited : behind()));
+		for (let turns = 0; turns < 5; turns++) await turn();
+		assert.deepEqual(store.lengths, []);
+		awaited.hurry.now();
+		await turn();
+		await turn();
+		assert.equal(store.lengths.length, 1);
+		assert.ok((store.lengths[0] as number) < 2000, "it does not wait for those behind it");
+		while (gather.waiting > 0) await turn();
+		await store.endAll();
+		await Promise.all(first);
+		assert.equal(
+			store.lengths.reduce((sum, length) => sum + length, 0),
+			4000,
+		);
+		assert.equal(store.lengths.length, 2);
 	});
 });

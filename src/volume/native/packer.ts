@@ -16,7 +16,7 @@ import type { Ino, Segment } from "../../records/interface.ts";
 import { rangesOf } from "../../records/number-ranges.ts";
 import type { ChunkPlace, DirtyPiece, Redundancy } from "../../storage/interface.ts";
 import { formatRedundancy } from "../../storage/redundancy.ts";
-import type { Core } from "./core.ts";
+import type { Behind, Core } from "./core.ts";
 import { limits } from "./limits.ts";
 
 /** A piece of a file that now lies, durable, in a segment no record names yet: one chunk. */
@@ -70,7 +70,7 @@ export class Packer {
 	}
 
 	/** Resolves when all pieces of the file are durable in segments of that target; on an error everything placed so far is let go. With `behind` they are copied in its turns. */
-	async place(ino: Ino, target: Redundancy, pieces: readonly DirtyPiece[], behind?: TurnShare): Promise<Placed[]> {
+	async place(ino: Ino, target: Redundancy, pieces: readonly DirtyPiece[], behind?: Behind): Promise<Placed[]> {
 		const waits: Promise<Placed>[] = [];
 		for (const piece of pieces) {
 			// Many chunks make a seal of many transactions.
@@ -86,7 +86,7 @@ export class Packer {
 					waits.push(placed);
 					return true;
 				};
-				while (!(behind === undefined ? add() : await behind.run(add))) await this.#payloadFree();
+				while (!(behind === undefined ? add() : await behind.gather.run(add, behind.hurry))) await this.#payloadFree();
 			}
 		}
 		const results = await Promise.allSettled(waits);
@@ -109,7 +109,7 @@ export class Packer {
 		return waiter.promise;
 	}
 
-	#add(ino: Ino, target: Redundancy, piece: DirtyPiece, from: number, lengthBytes: number, behind: TurnShare | undefined): Promise<Placed> {
+	#add(ino: Ino, target: Redundancy, piece: DirtyPiece, from: number, lengthBytes: number, behind: Behind | undefined): Promise<Placed> {
 		const builder = this.#builderFor(target, lengthBytes);
 		const item: Item = { ino, offset: piece.offset + from, length: lengthBytes, payloadOffset: builder.length, placed: new Deferred() };
 		const into = builder.payload.subarray(builder.length, builder.length + lengthBytes);
@@ -120,8 +120,12 @@ export class Packer {
 		const full = builder.length === limits.segmentBytes || builder.items.length === limits.segmentChunks;
 		if (full || this.#core.platform.simulation?.buggify("volume.small-segments")) this.#close(builder);
 		else {
-			if (behind === undefined) builder.isAwaited = true;
-			this.#closeSoon(behind);
+			const awaited = (): void => {
+				builder.isAwaited = true;
+			};
+			if (behind === undefined) awaited();
+			else behind.hurry.whenOn(awaited);
+			this.#closeSoon(behind?.gather);
 		}
 		return item.placed.promise;
 	}
