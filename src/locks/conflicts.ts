@@ -127,10 +127,10 @@ function bars(earlier: Want, later: Want): boolean {
 }
 
 /**
- * Who waits already and would be kept waiting longer. Not of one's own, and not those who wait for the asker anyway, be it through others: to make him wait for them would be a deadlock of our own making, over something that nobody
- * holds. Who does not wait is not barred: it would be told of a conflict with somebody who holds nothing.
+ * Who waits already and would be kept waiting longer. Not of one's own, and not those who wait for the asker anyway, be it through others and over other files: to make him wait for them would be a deadlock of our own making, over
+ * something that nobody holds. Who does not wait is not barred: it would be told of a conflict with somebody who holds nothing.
  */
-export function barriers(resource: Resource, queueEnd: number, request: Request): readonly Owner[] {
+export function barriers(state: LockState, resource: Resource, queueEnd: number, request: Request): readonly Owner[] {
 	if (!request.patient && request.want.kind !== "operation") return [];
 	const { want } = request;
 	// Who caches brings back what it has: the others wait for just that.
@@ -139,13 +139,14 @@ export function barriers(resource: Resource, queueEnd: number, request: Request)
 		.slice(0, queueEnd)
 		.filter(({ request: earlier }) => !isOwn(earlier.owner, request.owner) && bars(earlier.want, request.want));
 	if (inFront.length === 0) return [];
-	const waiting = whoWaitsFor(resource, request.owner.id);
+	const waiting = whoWaitsFor(state, resource, request.owner.id);
 	return inFront.map(({ request: earlier }) => earlier.owner).filter(({ id }) => !waiting.has(id));
 }
 
-/** Owners that wait here for that one, for what it holds or behind it, or for others who do; and itself. */
-function whoWaitsFor(resource: Resource, owner: string): ReadonlySet<string> {
+/** Owners that wait here for that one, for what it holds or behind it, or for others who do, here or elsewhere; and itself. */
+function whoWaitsFor(state: LockState, resource: Resource, owner: string): ReadonlySet<string> {
 	const found = new Set([owner]);
+	for (const id of whoWaitsElsewhere(state, resource)) if (leadsTo(state, id, owner)) found.add(id);
 	for (let before = 0; before !== found.size; ) {
 		before = found.size;
 		const theirs = partOf(resource, found);
@@ -156,6 +157,52 @@ function whoWaitsFor(resource: Resource, owner: string): ReadonlySet<string> {
 			found.add(request.owner.id);
 			inFront.push(request.want);
 		}
+	}
+	return found;
+}
+
+/** Who holds something of this file or waits for it, and waits for another file too: only through these does a circle go over several files. Mostly nobody. */
+export function whoWaitsElsewhere(state: LockState, { ino, holds, modes, opens, queue }: Resource): ReadonlySet<string> {
+	const found = new Set<string>();
+	if (state.waiters.size === queue.length) return found;
+	const look = ({ id }: Owner): void => {
+		for (const { request } of state.waitersByOwner.get(id) ?? []) if (request.ino !== ino) found.add(id);
+	};
+	for (const { owner } of [...holds, ...modes, ...opens]) look(owner);
+	for (const { request } of queue) look(request.owner);
+	return found;
+}
+
+/** Whether an owner waits for another one, in any file; or so far away that it is not known: an order of which nobody can see the end is not worth waiting for. */
+function leadsTo(state: LockState, from: string, to: string): boolean {
+	for (const id of followed(state, from)) if (id === to || id === undefined) return true;
+	return false;
+}
+
+/** Whom an owner waits for, and whom they wait for, by what is held and by order, in any file; itself comes first. Ends with `undefined` where there are too many. */
+export function* followed(state: LockState, from: string): Generator<string | undefined> {
+	const seen = new Set([from]);
+	let steps = 0;
+	for (const id of seen) {
+		yield id;
+		for (const waiter of state.waitersByOwner.get(id) ?? []) {
+			if (++steps > state.limits.deadlockSteps) {
+				yield undefined;
+				return;
+			}
+			for (const next of standingBefore(state, waiter)) seen.add(next);
+		}
+	}
+}
+
+/** Who holds what the waiter wants, and who came before it and wants what does not go with it. */
+function standingBefore(state: LockState, { request }: Waiter): string[] {
+	const resource = state.resources.get(request.ino);
+	if (resource === undefined) return [];
+	const found = blockers(resource, request).map(({ id }) => id);
+	for (const { request: earlier } of resource.queue) {
+		if (earlier.key === request.key) break;
+		if (bars(earlier.want, request.want)) found.push(earlier.owner.id);
 	}
 	return found;
 }
@@ -176,22 +223,25 @@ export function waitsFor(state: LockState, { request }: Waiter): readonly Owner[
 	const resource = state.resources.get(request.ino);
 	if (resource === undefined) return [];
 	const place = resource.queue.findIndex((waiter) => waiter.request.key === request.key);
-	return [...blockers(resource, request), ...barriers(resource, place === -1 ? resource.queue.length : place, request)];
+	return [...blockers(resource, request), ...barriers(state, resource, place === -1 ? resource.queue.length : place, request)];
 }
 
-/** Follows who waits for whom. True when that leads back to the waiter's owner, or so far that it is not known. */
-export function isDeadlock(state: LockState, waiter: Waiter): boolean {
-	const goal = waiter.request.owner.id;
-	const seen = new Set<string>();
-	const open = waitsFor(state, waiter).map(({ id }) => id);
-	for (let steps = 0; open.length > 0; ) {
-		const id = open.pop() as string;
+/**
+ * Follows who waits for what whom holds. True when that leads back to the waiter's owner, or so far that it is not known. Order alone closes no circle: who would be in one passes those who wait (`barriers`).
+ */
+export function isDeadlock(state: LockState, { request }: Waiter): boolean {
+	const goal = request.owner.id;
+	const held = ({ request: asked }: Waiter): string[] => {
+		const resource = state.resources.get(asked.ino);
+		return resource === undefined ? [] : blockers(resource, asked).map(({ id }) => id);
+	};
+	const seen = new Set(held({ request, sinceMs: 0 }));
+	let steps = 0;
+	for (const id of seen) {
 		if (id === goal) return true;
-		if (seen.has(id)) continue;
-		seen.add(id);
 		for (const other of state.waitersByOwner.get(id) ?? []) {
 			if (++steps > state.limits.deadlockSteps) return true;
-			for (const next of waitsFor(state, other)) if (!seen.has(next.id)) open.push(next.id);
+			for (const next of held(other)) seen.add(next);
 		}
 	}
 	return false;

@@ -256,14 +256,33 @@ describe("waiting", () => {
 		assert.deepEqual(bench.lock(o, "fcntl-shared", 0, 9, { ino: 6 }), ["granted o", "EDEADLK", "granted w"]);
 	});
 
-	test("to wait behind somebody is to wait for him: a circle through the queue is found", () => {
+	test("order alone closes no circle over several files: who would be in one passes those who wait", () => {
 		const bench = new Bench();
 		const [a, w, r] = [owner("a"), owner("w"), owner("r")];
 		bench.lock(a, "fcntl-shared");
 		bench.lock(r, "fcntl-exclusive", 0, 0, { ino: 6 });
 		bench.lock(w, "fcntl-exclusive", 0, 0, { patient: true });
 		bench.lock(r, "fcntl-shared", 0, 0, { patient: true });
-		assert.deepEqual(bench.lock(w, "fcntl-exclusive", 0, 0, { patient: true, ino: 6 }), ["EDEADLK"]);
+		assert.deepEqual(bench.lock(w, "fcntl-exclusive", 0, 0, { patient: true, ino: 6 }), ["waiting", "granted r"]);
+		assert.deepEqual(bench.do({ kind: "unlock", ino: 6, owner: r, family: "fcntl", range: wholeFile }), ["granted w"]);
+		assert.deepEqual(bench.unlock(a, "fcntl"), []);
+		assert.deepEqual(bench.unlock(r, "fcntl"), ["granted w"]);
+		assert.equal(bench.state.counters.deadlocks, 0);
+	});
+
+	test("a circle of order is opened by a grant too, over three files, and one of what is held is still refused", () => {
+		const bench = new Bench();
+		const [a, b, c, d] = [owner("a"), owner("b"), owner("c"), owner("d")];
+		const at = (who: Owner, ino: number, kind: "shared" | "exclusive", more: Partial<Request> = {}): string[] =>
+			bench.lock(who, `fcntl-${kind}`, 0, 0, { patient: true, ino, ...more });
+		at(a, 1, "shared");
+		at(c, 2, "exclusive");
+		at(d, 3, "exclusive");
+		assert.deepEqual(at(b, 1, "exclusive"), ["waiting"], "for a");
+		assert.deepEqual(at(c, 1, "shared"), ["waiting"], "behind b alone");
+		assert.deepEqual(at(a, 3, "exclusive"), ["waiting"], "for d");
+		assert.deepEqual(at(d, 2, "shared"), ["waiting", "granted c"], "for c, which waits by order for b, b for a, and a for d");
+		assert.deepEqual(at(c, 3, "shared"), ["EDEADLK"], "c would wait for d, which waits for what c holds");
 	});
 });
 

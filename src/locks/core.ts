@@ -15,11 +15,13 @@ import {
 	blockers,
 	conflictsWithHold,
 	firmBlockers,
+	followed,
 	grantableLease,
 	isDeadlock,
 	leasesInTheWay,
 	operationsInTheWay,
 	waitsFor,
+	whoWaitsElsewhere,
 	yielding,
 } from "./conflicts.ts";
 import { addHold, carve, growthOfAdding, growthOfCarving, removeHolds, unstack } from "./holds.ts";
@@ -59,6 +61,8 @@ class Step {
 	readonly #state: LockState;
 	readonly #nowMs: number;
 	readonly #effects: Effect[];
+	/** Files in which somebody may go now, besides the one that the command is about. */
+	readonly #others = new Set<number>();
 
 	constructor(state: LockState, nowMs: number, effects: Effect[]) {
 		this.#state = state;
@@ -83,6 +87,7 @@ class Step {
 				this.#settle(resource);
 			}
 		}
+		this.#settleOthers();
 	}
 
 	#change(resource: Resource, command: Exclude<Command, { kind: "cancel" | "drop-client" | "tick" }>): void {
@@ -140,6 +145,24 @@ class Step {
 		tidy(this.#state, resource, this.#nowMs);
 	}
 
+	/** Where somebody may go now because of what came to be in another file: one file after the other, in the order of their numbers. */
+	#settleOthers(): void {
+		while (this.#others.size > 0) {
+			const ino = Math.min(...this.#others);
+			this.#others.delete(ino);
+			const resource = this.#state.resources.get(ino);
+			if (resource !== undefined) this.#settle(resource);
+		}
+	}
+
+	/** The owner waits for somebody since now, or somebody for it: that may have closed a circle of order, in which who waits behind another is let past it. */
+	#passOrder({ id: owner }: Owner, resource: Resource): void {
+		const { waitersByOwner } = this.#state;
+		if (!waitersByOwner.has(owner) || whoWaitsElsewhere(this.#state, resource).size === 0) return;
+		for (const id of followed(this.#state, owner))
+			for (const { request } of waitersByOwner.get(id ?? owner) ?? []) if (request.ino !== resource.ino) this.#others.add(request.ino);
+	}
+
 	// ── requests ───────────────────────────────────────────────────────────────────────────────────────────────
 
 	#refuse(key: string, code: RefusalCode, why: string): void {
@@ -162,7 +185,7 @@ class Step {
 		const held = this.#state.upgradesBlindly && hasShared(resource, request) ? [] : firmBlockers(resource, request);
 		const isYielding = yielding(resource, request).length > 0;
 		this.#breakLeases(resource, request);
-		const behind = barriers(resource, resource.queue.length, request);
+		const behind = barriers(this.#state, resource, resource.queue.length, request);
 		const leased = leasesInTheWay(resource, request).length > 0;
 		if (held.length === 0 && behind.length === 0 && !leased && !isYielding && !operationsInTheWay(resource, request)) {
 			this.#grant(resource, request, undefined);
@@ -232,6 +255,7 @@ class Step {
 		}
 		this.#state.counters.blocked++;
 		enqueue(this.#state, resource, waiter);
+		this.#passOrder(request.owner, resource);
 		this.#effects.push({ kind: "waiting", key });
 		const { want } = request;
 		if (want.kind !== "mode") return;
@@ -262,20 +286,18 @@ class Step {
 		}
 		this.#effects.push({ kind: "granted", key, ino: resource.ino, owner, want });
 		this.#refuseNewCycles(resource, owner);
+		this.#passOrder(owner, resource);
 	}
 
 	/** Who has several threads may have closed a circle by what one of them just got. */
 	#refuseNewCycles(resource: Resource, owner: Owner): void {
-		const elsewhere = new Set<number>();
 		for (const waiter of [...(this.#state.waitersByOwner.get(owner.id) ?? [])]) {
 			if (!waiter.request.victim || !isDeadlock(this.#state, waiter)) continue;
 			this.#state.counters.deadlocks++;
 			this.#leave(waiter, "EDEADLK", "whoever holds it waits for this owner");
-			elsewhere.add(waiter.request.ino);
+			// Somebody may wait behind it there; this inode is settled by who has called.
+			if (waiter.request.ino !== resource.ino) this.#others.add(waiter.request.ino);
 		}
-		// Somebody may wait behind it there; this inode is settled by who has called.
-		elsewhere.delete(resource.ino);
-		for (const ino of elsewhere) this.#settle(resourceOf(this.#state, ino));
 	}
 
 	#leave(waiter: Waiter, code: RefusalCode, why: string): void {
@@ -299,7 +321,7 @@ class Step {
 			// What it is for those who cache may have changed: who stood in its way is gone, and more has to be given back.
 			if (leased && !held) this.#breakLeases(resource, request);
 			if (held || leased || yielding(resource, request).length > 0) continue;
-			if (operationsInTheWay(resource, request) || barriers(resource, place, request).length > 0) continue;
+			if (operationsInTheWay(resource, request) || barriers(this.#state, resource, place, request).length > 0) continue;
 			dequeue(this.#state, resource, waiter);
 			const room = this.#roomFor(resource, request);
 			if (room === undefined) this.#grant(resource, request, waiter);

@@ -11,7 +11,7 @@ import { LockOracle } from "./locks-oracle.ts";
 /** Where the single bytes of a history begin: at both ends of u64, and where numbers stop being exact. */
 const bases: readonly Position[] = [0, 1, 2 ** 32 - 5, 2 ** 53 - 6, 2n ** 63n - 6n, 2n ** 64n - 11n];
 const cells = 12;
-const ino = 7;
+const firstIno = 7;
 
 const owners: readonly Owner[] = (["fuse", "fuse", "fuse", "nfs", "nfs", "smb", "smb"] as const).map((door, at) => ({
 	id: `${door}:${at}`,
@@ -38,7 +38,10 @@ export class LockHistory {
 	readonly #state: LockState = createLockState(lockLimits);
 	/** What a successor would know: only what "set" and "clear" told it. */
 	readonly #mirror: LockState = createLockState(lockLimits);
-	readonly #oracle = new LockOracle(cells);
+	/** One for each file. */
+	readonly #oracles: readonly LockOracle[];
+	/** The file of this step. */
+	#ino = firstIno;
 	readonly #random: Prng;
 	/** The first byte of each cell; the last cell goes on to the end. */
 	readonly #starts: Position[] = [];
@@ -52,8 +55,11 @@ export class LockHistory {
 	#nowMs = 0;
 	#log: string[] = [];
 
-	constructor(seed: number) {
+	/** Several files have the same owners: who waits in one may be waited for in another. */
+	constructor(seed: number, files = 1) {
 		this.#random = new Prng(seed, "locks");
+		this.#oracles = Array.from({ length: files }, () => new LockOracle(cells));
+		for (const oracle of this.#oracles) oracle.files = this.#oracles;
 		this.#what = `seed ${seed}`;
 		let at = this.#random.pick(bases);
 		for (let i = 0; i < cells; i++) {
@@ -61,6 +67,10 @@ export class LockHistory {
 			at = i === 0 && at === 0 ? 1 : i === 0 ? at : next(at);
 		}
 		this.#cells = this.#starts.map((_, i) => this.#range(i, i));
+	}
+
+	get #oracle(): LockOracle {
+		return this.#oracles[this.#ino - firstIno] as LockOracle;
 	}
 
 	play(steps: number): void {
@@ -78,6 +88,7 @@ export class LockHistory {
 
 	#step(): void {
 		this.#nowMs += this.#random.below(50);
+		if (this.#oracles.length > 1) this.#ino = firstIno + this.#random.below(this.#oracles.length);
 		const owner = this.#random.pick(owners);
 		const family = this.#familyFor(owner);
 		const [first, last] = this.#cellsFor(family);
@@ -86,9 +97,9 @@ export class LockHistory {
 		let effects: readonly Effect[];
 		if (dice < 58) effects = this.#request(owner, family, first, last);
 		else if (dice < 82) {
-			this.#log.push(`unlock ${owner.id} ${family} ${first}-${last}`);
+			this.#log.push(`unlock ${this.#ino} ${owner.id} ${family} ${first}-${last}`);
 			this.#oracle.unlock(owner.id, { family, exclusive: false, first, last });
-			effects = apply(this.#state, { kind: "unlock", ino, owner, family, range: this.#range(first, last) }, this.#nowMs);
+			effects = apply(this.#state, { kind: "unlock", ino: this.#ino, owner, family, range: this.#range(first, last) }, this.#nowMs);
 		} else if (dice < 92) {
 			const key = this.#random.pick([...this.#oracle.queue.map((r) => r.key), "none"]);
 			this.#log.push(`cancel ${key}`);
@@ -115,24 +126,25 @@ export class LockHistory {
 		const patient = this.#random.below(2) === 0;
 		const victim = family === "fcntl" || family === "nfs";
 		const key = `k${this.#nextKey++}`;
-		this.#log.push(`${key} ${owner.id} ${family} ${exclusive ? "X" : "S"} ${first}-${last}${patient ? " waits" : ""}`);
-		this.#oracle.request({ key, owner: owner.id, family, exclusive, first, last, patient, victim });
+		this.#log.push(`${key} ${this.#ino} ${owner.id} ${family} ${exclusive ? "X" : "S"} ${first}-${last}${patient ? " waits" : ""}`);
+		this.#oracle.request({ key, owner: owner.id, family, exclusive, first, last, patient, victim, arrival: this.#nextKey });
 		const lock: LockClass = `${family}-${exclusive ? "exclusive" : "shared"}`;
 		const range = this.#range(first, last);
 		const want = { kind: "range", class: lock, range, handle: undefined } as const;
-		const request: Request = { kind: "request", ino, key, owner, want, patient, victim, deadlineMs: undefined };
+		const request: Request = { kind: "request", ino: this.#ino, key, owner, want, patient, victim, deadlineMs: undefined };
 		return apply(this.#state, request, this.#nowMs);
 	}
 
 	#dropOwner(owner: Owner, family: LockFamily): readonly Effect[] {
-		this.#log.push(`drop ${owner.id}`);
+		this.#log.push(`drop ${this.#ino} ${owner.id}`);
 		// The oracle drops all families of the owner at once; the core settles after each, so the one that holds nothing goes first.
 		const order: LockFamily[] = family === "flock" ? ["fcntl", "flock"] : owner.door === "fuse" ? ["fcntl", "flock"] : [family];
-		const has = (one: LockFamily): boolean => holdsOf(this.#state, ino).some((h) => h.owner.id === owner.id && familyOf(h.class) === one);
+		const has = (one: LockFamily): boolean =>
+			holdsOf(this.#state, this.#ino).some((h) => h.owner.id === owner.id && familyOf(h.class) === one);
 		const filled = order.filter(has);
 		if (filled.length > 1) return [];
 		this.#oracle.dropOwner(owner.id);
-		return apply(this.#state, { kind: "drop-owner", ino, owner: owner.id, family: filled[0] ?? family }, this.#nowMs);
+		return apply(this.#state, { kind: "drop-owner", ino: this.#ino, owner: owner.id, family: filled[0] ?? family }, this.#nowMs);
 	}
 
 	#compare(effects: readonly Effect[]): void {
@@ -144,9 +156,12 @@ export class LockHistory {
 		}
 		if (events.join("\n") !== this.#oracle.events.join("\n")) assert.deepEqual(events, this.#oracle.events);
 		for (const event of events) this.#count(event);
-		this.#compareCells();
-		this.#checkOrder();
-		assert.ok(sameHolds(holdsOf(this.#mirror, ino), holdsOf(this.#state, ino)), "effects tell all that has changed");
+		for (const [at, oracle] of this.#oracles.entries()) {
+			this.#compareCells(firstIno + at, oracle);
+			this.#checkOrder(firstIno + at, oracle);
+			assert.ok(sameHolds(holdsOf(this.#mirror, firstIno + at), holdsOf(this.#state, firstIno + at)), "effects tell all that has changed");
+		}
+		this.#checkCounts();
 	}
 
 	#count(event: string): void {
@@ -159,19 +174,19 @@ export class LockHistory {
 	#mirrorEffect(effect: Effect): void {
 		if (effect.kind === "set") {
 			const { sinceMs, ...hold } = effect.hold;
-			apply(this.#mirror, { kind: "restore", ino, hold, sinceMs }, 0);
+			apply(this.#mirror, { kind: "restore", ino: effect.ino, hold, sinceMs }, 0);
 		} else if (effect.kind === "clear") {
 			const owner = owners.find(({ id }) => id === effect.owner) as Owner;
-			apply(this.#mirror, { kind: "unlock", ino, owner, family: effect.family, range: effect.range }, 0);
+			apply(this.#mirror, { kind: "unlock", ino: effect.ino, owner, family: effect.family, range: effect.range }, 0);
 		}
 	}
 
-	#compareCells(): void {
+	#compareCells(ino: number, oracle: LockOracle): void {
 		const byFamily = (families: readonly LockFamily[]): readonly Hold[] =>
 			holdsOf(this.#state, ino).filter((hold) => families.includes(familyOf(hold.class)));
 		const ranges = byFamily(["fcntl", "nfs"]);
 		for (const [i, byte] of this.#cells.entries()) {
-			const wanted = this.#oracle.bytes[i] as ReadonlyMap<string, boolean>;
+			const wanted = oracle.bytes[i] as ReadonlyMap<string, boolean>;
 			let found = 0;
 			for (const { owner, class: held, range } of ranges) {
 				if (range.start > byte.end || byte.start > range.end) continue;
@@ -183,10 +198,10 @@ export class LockHistory {
 			if (found > 1) assert.equal(new Set(ranges.filter((h) => overlaps(h.range, byte)).map((h) => h.owner.id)).size, found, "L2");
 		}
 		const flocks = byFamily(["flock"]);
-		for (const { owner, class: held } of flocks) assert.equal(this.#oracle.flocks.get(owner.id), isExclusive(held), owner.id);
-		assert.equal(flocks.length, this.#oracle.flocks.size, "flocks");
+		for (const { owner, class: held } of flocks) assert.equal(oracle.flocks.get(owner.id), isExclusive(held), owner.id);
+		assert.equal(flocks.length, oracle.flocks.size, "flocks");
 		const smb = byFamily(["smb"]);
-		const wanted = this.#oracle.smb.map(({ owner, exclusive, first, last }) => {
+		const wanted = oracle.smb.map(({ owner, exclusive, first, last }) => {
 			const id = owner;
 			const range = this.#range(first, last);
 			return { class: `smb-${exclusive ? "exclusive" : "shared"}`, owner: { id }, range } as const;
@@ -195,7 +210,7 @@ export class LockHistory {
 	}
 
 	/** L2 and L4 of the table itself. */
-	#checkOrder(): void {
+	#checkOrder(ino: number, oracle: LockOracle): void {
 		const holds = holdsOf(this.#state, ino);
 		for (const a of holds) {
 			for (const b of holds) {
@@ -206,14 +221,23 @@ export class LockHistory {
 				assert.ok(!sameRange(a.range, b.range));
 			}
 		}
-		assert.equal(this.#state.total, holds.length, "L4");
+		const queue = this.#state.resources.get(ino)?.queue ?? [];
+		assert.equal(queue.length, oracle.queue.length, "L5");
+		for (const [at, { request }] of queue.entries()) assert.equal(request.key, oracle.queue[at]?.key, "L5");
+		assert.equal(this.#state.resources.has(ino), holds.length > 0 || queue.length > 0, "L3");
+	}
+
+	/** L4. */
+	#checkCounts(): void {
+		const held = this.#oracles.reduce((sum, _, at) => sum + holdsOf(this.#state, firstIno + at).length, 0);
+		assert.equal(this.#state.total, held, "L4");
 		let counted = 0;
 		for (const count of this.#state.byClient.values()) counted += count;
-		assert.equal(counted, holds.length, "L4");
-		assert.equal(this.#state.waiters.size, this.#oracle.queue.length, "L4");
-		const queue = this.#state.resources.get(ino)?.queue ?? [];
-		assert.equal(queue.length, this.#oracle.queue.length, "L5");
-		for (const [at, { request }] of queue.entries()) assert.equal(request.key, this.#oracle.queue[at]?.key, "L5");
-		if (holds.length === 0 && this.#oracle.queue.length === 0) assert.equal(this.#state.resources.size, 0, "L3");
+		assert.equal(counted, held, "L4");
+		assert.equal(
+			this.#state.waiters.size,
+			this.#oracles.reduce((sum, { queue }) => sum + queue.length, 0),
+			"L4",
+		);
 	}
 }

@@ -14,6 +14,7 @@ export interface OracleRequest extends OracleLock {
 	readonly owner: string;
 	readonly patient: boolean;
 	readonly victim: boolean;
+	readonly arrival: number;
 }
 
 interface SmbLock extends OracleLock {
@@ -29,6 +30,8 @@ export class LockOracle {
 	readonly family = new Map<string, "fcntl" | "nfs">();
 	queue: OracleRequest[] = [];
 	events: string[] = [];
+	/** All files, in the order of their numbers: who waits in one may be waited for in another. */
+	files: readonly LockOracle[] = [this];
 
 	constructor(cells: number) {
 		this.cells = cells;
@@ -86,29 +89,26 @@ export class LockOracle {
 		return found;
 	}
 
-	/** Whether an owner waits for another one, for what it has or behind it, or for somebody who does. */
+	/** Whether an owner waits for another one, for what it has or behind it, or for somebody who does, in any file. */
 	#leadsTo(from: string, to: string): boolean {
 		const reached = new Set([from]);
 		for (const owner of reached)
-			for (const [place, r] of this.queue.entries()) {
-				if (r.owner !== owner) continue;
-				for (const blocker of this.blockers(r)) reached.add(blocker);
-				for (const earlier of this.queue.slice(0, place)) if (this.#bars(earlier, r)) reached.add(earlier.owner);
-			}
+			for (const file of this.files)
+				for (const [place, r] of file.queue.entries()) {
+					if (r.owner !== owner) continue;
+					for (const blocker of file.blockers(r)) reached.add(blocker);
+					for (const earlier of file.queue.slice(0, place)) if (this.#bars(earlier, r)) reached.add(earlier.owner);
+				}
 		return reached.has(to);
 	}
 
-	#waitsFor(r: OracleRequest): Set<string> {
-		const at = this.queue.indexOf(r);
-		return new Set([...this.blockers(r), ...this.#behind(at === -1 ? this.queue.length : at, r)]);
-	}
-
-	/** Everybody reachable, by adding until nothing is added. */
+	/** Whether it waits for what can only be given up by somebody who waits for it, of all that is held: by adding until nothing is added. */
 	#endless(r: OracleRequest): boolean {
-		const reached = this.#waitsFor(r);
+		const reached = this.blockers(r);
 		for (let before = -1; before !== reached.size; ) {
 			before = reached.size;
-			for (const other of this.queue) if (reached.has(other.owner)) for (const owner of this.#waitsFor(other)) reached.add(owner);
+			for (const file of this.files)
+				for (const other of file.queue) if (reached.has(other.owner)) for (const owner of file.blockers(other)) reached.add(owner);
 		}
 		return reached.has(r.owner);
 	}
@@ -134,19 +134,33 @@ export class LockOracle {
 			for (let i = r.first; i <= r.last; i++) this.bytes[i]?.set(r.owner, r.exclusive);
 		}
 		this.events.push(`granted ${r.key}`);
-		for (const other of [...this.queue]) {
-			if (other.owner !== r.owner || !other.victim || !this.#endless(other)) continue;
-			this.queue = this.queue.filter((one) => one !== other);
+		const waiting = this.files.flatMap((file) => file.queue.map((other) => ({ file, other })));
+		for (const { file, other } of waiting.sort((a, b) => a.other.arrival - b.other.arrival)) {
+			if (other.owner !== r.owner || !other.victim || !file.#endless(other)) continue;
+			file.queue = file.queue.filter((one) => one !== other);
 			this.events.push(`refused ${other.key} EDEADLK`);
 		}
 	}
 
-	#settle(): void {
-		for (;;) {
-			const next = this.queue.find((r, at) => this.blockers(r).size === 0 && this.#behind(at, r).size === 0);
-			if (next === undefined) return;
+	get #next(): OracleRequest | undefined {
+		return this.queue.find((r, at) => this.blockers(r).size === 0 && this.#behind(at, r).size === 0);
+	}
+
+	#settleThis(events: string[]): void {
+		for (let next = this.#next; next !== undefined; next = this.#next) {
 			this.queue = this.queue.filter((one) => one !== next);
+			this.events = events;
 			this.#grant(next);
+		}
+	}
+
+	/** This file, then the first other one in which somebody can go, and so on. */
+	#settle(): void {
+		this.#settleThis(this.events);
+		for (;;) {
+			const file = this.files.find((one) => one.#next !== undefined);
+			if (file === undefined) return;
+			file.#settleThis(this.events);
 		}
 	}
 
