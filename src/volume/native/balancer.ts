@@ -15,7 +15,7 @@ import type { SpaceChange } from "../../storage/interface.ts";
 import type { Care } from "./care.ts";
 import type { Core } from "./core.ts";
 import { type Healer, replaceFragments } from "./healer.ts";
-import { secondsFor, SpeedMeter } from "./heal-speed.ts";
+import { lanesAt, secondsFor, SpeedMeter } from "./heal-speed.ts";
 import type { BalancePlan, BalanceResult, BalanceVerbs, BalancingStatus, Progress } from "./interface.ts";
 import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
@@ -295,7 +295,8 @@ export class Balancer implements BalanceVerbs {
 	async #pass(detourBytes: number | undefined): Promise<Pass> {
 		const pass: Pass = { moved: 0, failed: 0 };
 		const segments = this.#core.segments();
-		const lanes = Array.from({ length: limits.healsAtOnce }, () => this.#lane(segments, detourBytes, pass));
+		const count = lanesAt(this.#care.now.tranquility);
+		const lanes = Array.from({ length: count }, (_, lane) => this.#lane(lane, segments, detourBytes, pass));
 		try {
 			await Promise.all(lanes);
 		} finally {
@@ -306,11 +307,11 @@ export class Balancer implements BalanceVerbs {
 		return pass;
 	}
 
-	async #lane(segments: AsyncGenerator<Segment>, detourBytes: number | undefined, pass: Pass): Promise<void> {
+	async #lane(lane: number, segments: AsyncGenerator<Segment>, detourBytes: number | undefined, pass: Pass): Promise<void> {
 		const { clock } = this.#core.platform;
 		for (;;) {
 			const { value: segment, done } = await segments.next();
-			if (done === true || !this.#mayWork) return;
+			if (done === true || !this.#mayWork || lane >= lanesAt(this.#care.now.tranquility)) return;
 			if (this.#choose(segment, detourBytes) === undefined) continue;
 			await this.#turn();
 			if (clock.monotonicMs() - this.#aimedMs >= limits.balanceAimMs) await this.#aim();
@@ -318,7 +319,7 @@ export class Balancer implements BalanceVerbs {
 			const startMs = clock.monotonicMs();
 			const movedBytes = await this.#move(segment, this.#choose(segment, detourBytes), pass);
 			const workedMs = clock.monotonicMs() - startMs;
-			if (movedBytes > 0) this.#speed?.done(movedBytes, workedMs / limits.healsAtOnce);
+			if (movedBytes > 0) this.#speed?.done(movedBytes, workedMs / lanesAt(this.#care.now.tranquility));
 			await this.#sleep(workedMs * this.#care.now.tranquility);
 			if (clock.monotonicMs() - this.#savedMs >= limits.healSaveMs) await this.#save();
 		}

@@ -3,6 +3,7 @@
  * of a hundred. Rests are not measured: they are a multiple of the work, which may be changed at any time (`secondsFor`). Pure.
  */
 import type { HealSpeed } from "../../records/interface.ts";
+import { limits } from "./limits.ts";
 
 export interface SpeedOptions {
 	/** What is longer ago than this counts half, and so on. */
@@ -74,6 +75,11 @@ const bytesPerMebibyte = 1024 * 1024;
 
 function speedOf(pieceMs: number, byteMs: number): HealSpeed {
 	return { pieceMicroseconds: Math.round(pieceMs * 1000), mebibyteMicroseconds: Math.round(byteMs * 1000 * bytesPerMebibyte) };
+}
+
+/** Segments worked on side by side. Fewer of them wait less for one another: so what was measured with one number of them is not far from right for the other. */
+export function lanesAt(tranquility: number): number {
+	return tranquility === 0 ? limits.healsAtOnce : limits.restingHealsAtOnce;
 }
 
 /** `tranquility`: rests so many times as long as it works. */

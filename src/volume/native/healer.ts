@@ -25,7 +25,7 @@ import type { Core } from "./core.ts";
 import type { HealingStatus, HealOptions, HealResult, Progress } from "./interface.ts";
 import { salvage } from "./salvage.ts";
 import { HealList } from "./heal-list.ts";
-import { SpeedMeter, secondsFor } from "./heal-speed.ts";
+import { lanesAt, SpeedMeter, secondsFor } from "./heal-speed.ts";
 import { timeOf } from "./ledger.ts";
 import { limits } from "./limits.ts";
 
@@ -230,8 +230,7 @@ export class Healer {
 		this.#speed = new SpeedMeter({ windowMs: limits.healSpeedMs, pieceBytes: limits.healPieceBytes, before });
 		const progress = { doneBytes: 0, totalBytes: this.#remainingBytes() };
 		this.#tell(progress);
-		const work = Array.from({ length: limits.healsAtOnce }, () => this.#workOff(list, suspects, totals, progress));
-		await Promise.all(work);
+		await this.#workSideBySide(list, (lane, open) => this.#workOff(lane, open, list, suspects, totals, progress));
 		await this.#salvageLost(totals);
 		totals.remainingBytes += list.weakBytes;
 		totals.leavingBytes += list.leavingBytes;
@@ -245,7 +244,30 @@ export class Healer {
 		return totals;
 	}
 
+	/** As many lanes as are wanted, which may change on the way: whoever works opens those that are missing. When one fails the others end before it is told. */
+	async #workSideBySide(list: HealList, work: (lane: number, open: () => void) => Promise<void>): Promise<void> {
+		const lanes = new Map<number, Promise<void>>();
+		const failures: unknown[] = [];
+		const begin = (lane: number): void => {
+			// Taken before it begins: it opens others at once.
+			lanes.set(lane, Promise.resolve());
+			const ended = work(lane, open)
+				.catch((error: unknown) => void failures.push(error))
+				.finally(() => lanes.delete(lane));
+			lanes.set(lane, ended);
+		};
+		const open = (): void => {
+			if (failures.length > 0) return;
+			for (let lane = 0; lane < lanesAt(this.#care.now.tranquility) && list.count > 0; lane++) if (!lanes.has(lane)) begin(lane);
+		};
+		begin(0);
+		while (lanes.size > 0) await Promise.all(lanes.values());
+		if (failures.length > 0) throw failures[0];
+	}
+
 	async #workOff(
+		lane: number,
+		open: () => void,
 		list: HealList,
 		suspects: Suspects,
 		totals: Totals,
@@ -253,6 +275,8 @@ export class Healer {
 	): Promise<void> {
 		const { clock } = this.#core.platform;
 		while (!this.#stopped && !this.#outdated && !this.#care.now.healPaused) {
+			open();
+			if (lane >= lanesAt(this.#care.now.tranquility)) return;
 			if (this.#core.store.damagedCount > 0) await this.#lookAtDamaged(list, suspects);
 			const item = list.take();
 			if (item === undefined) return;
@@ -266,7 +290,7 @@ export class Healer {
 			this.#doneBytes += rebuiltBytes;
 			this.#tell(progress);
 			const workedMs = clock.monotonicMs() - startMs;
-			if (rebuiltBytes > 0) this.#speed?.done(rebuiltBytes, workedMs / limits.healsAtOnce);
+			if (rebuiltBytes > 0) this.#speed?.done(rebuiltBytes, workedMs / lanesAt(this.#care.now.tranquility));
 			await this.#rest(workedMs, list);
 			if (clock.monotonicMs() - this.#savedMs >= limits.healSaveMs) await this.#save(false);
 		}

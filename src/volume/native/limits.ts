@@ -123,7 +123,13 @@ export const limits = {
 	/** An unlinked file that could not be taken apart (no space for metadata, disks failing) is tried again this soon, then less and less often. */
 	reapRetryMs: 1000,
 	reapRetryMaximumMs: 60_000,
-	healsAtOnce: 2,
+	/**
+	 * Segments that are rebuilt or moved side by side. Each waits for its reads, for two syncs in a row and for the log, so with two of them the disks do nothing half of the time; with six readers wait longer and nothing is done sooner.
+	 * Who asks for rests asks for less at once, too.
+	 */
+	healsAtOnce: 4,
+	restingHealsAtOnce: 2,
+	verifiesAtOnce: 2,
 	/** A seal holds its segment for some transactions: milliseconds. */
 	packingPollMs: 10,
 	/** A status is told after this time with the figures of before, whatever the disks do. */

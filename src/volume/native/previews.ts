@@ -4,6 +4,7 @@ import type { Segment } from "../../records/interface.ts";
 import type { StorageSpace } from "../../storage/interface.ts";
 import { feasibleShape, parseRedundancy } from "../../storage/redundancy.ts";
 import type { Core } from "./core.ts";
+import { lanesAt } from "./heal-speed.ts";
 import type { Healer } from "./healer.ts";
 import type { DiskSpacePreview, NowAndAfter, WorkPreview } from "./interface.ts";
 import { limits } from "./limits.ts";
@@ -91,7 +92,7 @@ export async function preview(core: Core, healer: Healer, { segments, payloadByt
 	const took = (clock.monotonicMs() - startMs) / 1000;
 	const share = Math.max(segments / read, payloadBytes / Math.max(1, readBytes));
 	const rests = 1 + healer.status.tranquility;
-	return { ...about, seconds: Math.ceil((2 * took * share * rests) / limits.healsAtOnce), basis: "sampled" };
+	return { ...about, seconds: Math.ceil((2 * took * share * rests) / lanesAt(healer.status.tranquility)), basis: "sampled" };
 }
 
 /** Disk by disk; new ones by their place. */

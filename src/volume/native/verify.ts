@@ -106,14 +106,14 @@ class Look {
 	async atAll(): Promise<void> {
 		const { core } = this.#modules;
 		for await (const segment of core.segments()) this.#totalBytes += segment.payloadBytes;
-		const gate = new Semaphore(limits.healsAtOnce);
+		const gate = new Semaphore(limits.verifiesAtOnce);
 		const looks = new Set<Promise<void>>();
 		const proofsOf = core.proofs.reader();
 		for await (const segment of core.segments()) {
 			const isProven = this.#since !== undefined && this.#isProven(segment, await proofsOf(segment), this.#since);
 			const look = gate.run(() => this.#at(segment, isProven)).finally(() => looks.delete(look));
 			looks.add(look);
-			if (looks.size >= 4 * limits.healsAtOnce) await Promise.race(looks);
+			if (looks.size >= 4 * limits.verifiesAtOnce) await Promise.race(looks);
 		}
 		await Promise.all(looks);
 	}
