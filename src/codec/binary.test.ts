@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { AssertionError } from "../base/assert.ts";
 import { isFsError } from "../base/errors.ts";
-import { ByteReader, ByteWriter } from "./binary.ts";
+import { ByteArena, ByteReader, ByteWriter } from "./binary.ts";
 
 const corrupt = (error: unknown) => isFsError(error, "CORRUPT");
 
@@ -42,6 +42,38 @@ describe("binary records", () => {
 			for (const more of [() => writer.u8(1), () => writer.view(), () => writer.u64(1)]) assert.throws(more, AssertionError);
 			assert.deepEqual([...bytes], [7, 0, 0, 0]);
 		}
+	});
+
+	test("pieces of an arena do not touch each other, whatever their sizes and however their writers take turns", () => {
+		const arena = new ByteArena(512);
+		const made: { readonly bytes: Uint8Array; readonly expected: readonly number[] }[] = [];
+		let seed = 1;
+		const below = (limit: number): number => {
+			seed = (seed * 48_271) % 0x7fff_ffff;
+			return seed % limit;
+		};
+		const piece = (value: number): { readonly writer: ByteWriter; readonly expected: number[] } => {
+			const expected = Array.from({ length: below(30) }, () => value);
+			const writer = new ByteWriter(below(20), arena);
+			// The length comes last, so that it is patched wherever the writer has grown to.
+			writer.u32(0);
+			return { writer, expected };
+		};
+		for (let round = 0; round < 200; round++) {
+			const open = [piece(1 + (round % 250)), piece(2 + (round % 250))];
+			for (let i = 0; i < 30; i++) for (const { writer, expected } of open) if (i < expected.length) writer.u8(expected[i] as number);
+			if (round % 7 === 0) open.pop();
+			for (const { writer, expected } of open) {
+				writer.patchU32(0, expected.length);
+				assert.equal(writer.length, 4 + expected.length);
+				made.push({ bytes: writer.finish(), expected: [expected.length, 0, 0, 0, ...expected] });
+			}
+			const zeros = arena.take(below(40));
+			assert.ok(zeros.every((byte) => byte === 0));
+			zeros.fill(255);
+		}
+		for (const { bytes, expected } of made) assert.deepEqual([...bytes], expected);
+		assert.ok(new Set(made.map(({ bytes }) => bytes.buffer)).size < made.length / 2, "pieces share buffers");
 	});
 
 	test("little-endian layout is fixed", () => {

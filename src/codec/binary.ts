@@ -10,31 +10,105 @@ function outOfRange(what: string, value: number): AssertionError {
 	return new AssertionError(`${what} out of range: ${value}`);
 }
 
-export class ByteWriter {
-	#bytes: Uint8Array;
-	#view: DataView;
-	#length = 0;
+/** Pieces of up to this part of an arena's buffer come from it; larger ones get a buffer of their own. */
+const arenaFraction = 4;
 
-	constructor(initialBytes = 128) {
-		this.#bytes = new Uint8Array(initialBytes);
-		this.#view = new DataView(this.#bytes.buffer);
+/**
+ * Room for many short pieces, one behind the other in one buffer: small buffers of their own cost more to make and to collect than to fill. A piece is never given out again; its buffer goes when nobody has a piece of it
+ * any more, so that who keeps a small one for long keeps all of it.
+ */
+export class ByteArena {
+	readonly #sizeBytes: number;
+	#bytes: Uint8Array = finished;
+	#view: DataView = new DataView(finished.buffer);
+	#at = 0;
+
+	constructor(sizeBytes: number) {
+		this.#sizeBytes = sizeBytes;
+	}
+
+	/** The buffer that the last piece lies in. */
+	get bytes(): Uint8Array {
+		return this.#bytes;
+	}
+
+	get view(): DataView {
+		return this.#view;
+	}
+
+	/** Where the next piece of `count` bytes begins in `bytes`, all zeros; undefined: it is too large. */
+	reserve(count: number): number | undefined {
+		if (count * arenaFraction > this.#sizeBytes) return undefined;
+		if (this.#at + count > this.#bytes.length) {
+			this.#bytes = new Uint8Array(this.#sizeBytes);
+			this.#view = new DataView(this.#bytes.buffer);
+			this.#at = 0;
+		}
+		const at = this.#at;
+		this.#at = at + count;
+		return at;
+	}
+
+	/** The end of the last piece was not written to. */
+	giveBack(bytes: Uint8Array, from: number, to: number): void {
+		if (bytes === this.#bytes && to === this.#at) this.#at = from;
+	}
+
+	/** A piece of zeros. */
+	take(count: number): Uint8Array {
+		const at = this.reserve(count);
+		return at === undefined ? new Uint8Array(count) : this.#bytes.subarray(at, at + count);
+	}
+}
+
+export class ByteWriter {
+	readonly #arena: ByteArena | undefined;
+	#bytes!: Uint8Array;
+	#view!: DataView;
+	/** What was written lies in `bytes` from `start` to `at`; up to `limit` it may go on. */
+	#start = 0;
+	#at = 0;
+	#limit = 0;
+
+	/** In memory of its own, or in a piece of the arena. */
+	constructor(initialBytes = 128, arena?: ByteArena) {
+		this.#arena = arena;
+		this.#room(initialBytes);
+	}
+
+	#room(count: number): void {
+		const at = this.#arena?.reserve(count);
+		if (at === undefined || this.#arena === undefined) {
+			this.#bytes = new Uint8Array(count);
+			this.#view = new DataView(this.#bytes.buffer);
+			this.#start = 0;
+		} else {
+			this.#bytes = this.#arena.bytes;
+			this.#view = this.#arena.view;
+			this.#start = at;
+		}
+		this.#at = this.#start;
+		this.#limit = this.#start + count;
 	}
 
 	get length(): number {
-		return this.#length;
+		return this.#at - this.#start;
 	}
 
 	#reserve(count: number): number {
-		const at = this.#length;
-		const needed = at + count;
-		if (needed > this.#bytes.length) {
-			assert(this.#bytes !== finished, "nothing is written after finish");
-			const grown = new Uint8Array(Math.max(needed, this.#bytes.length * 2));
-			grown.set(this.#bytes.subarray(0, at));
-			this.#bytes = grown;
-			this.#view = new DataView(grown.buffer);
-		}
-		this.#length = needed;
+		const at = this.#at;
+		if (at + count > this.#limit) return this.#grow(count);
+		this.#at = at + count;
+		return at;
+	}
+
+	#grow(count: number): number {
+		assert(this.#bytes !== finished, "nothing is written after finish");
+		const before = this.view();
+		this.#room(Math.max(before.length + count, 2 * (this.#limit - this.#start)));
+		this.#bytes.set(before, this.#start);
+		const at = this.#start + before.length;
+		this.#at = at + count;
 		return at;
 	}
 
@@ -114,21 +188,27 @@ export class ByteWriter {
 
 	/** Overwrites a u32 written before (lengths and checksums). */
 	patchU32(at: number, value: number): void {
-		assert(at + 4 <= this.#length, "patch inside");
-		this.#view.setUint32(at, value, true);
+		assert(at + 4 <= this.length, "patch inside");
+		this.#view.setUint32(this.#start + at, value, true);
 	}
 
 	/** A view on what was written; valid until the next write. */
 	view(): Uint8Array {
 		assert(this.#bytes !== finished, "nothing is looked at after finish");
-		return this.#bytes.subarray(0, this.#length);
+		return this.#bytes.subarray(this.#start, this.#at);
 	}
 
-	/** Exactly what was written, in memory of its own; the last call. */
+	/** Exactly what was written, in memory of its own, or of the arena; the last call. */
 	finish(): Uint8Array {
 		const bytes = this.#bytes;
+		assert(bytes !== finished, "a writer is finished once");
 		this.#bytes = finished;
-		return bytes.length === this.#length ? bytes : bytes.slice(0, this.#length);
+		const [start, end, limit] = [this.#start, this.#at, this.#limit];
+		this.#start = this.#at = this.#limit = 0;
+		if (bytes.length === end - start) return bytes;
+		if (this.#arena === undefined || bytes !== this.#arena.bytes) return bytes.slice(start, end);
+		this.#arena.giveBack(bytes, end, limit);
+		return bytes.subarray(start, end);
 	}
 }
 

@@ -59,6 +59,8 @@ export interface LocalLimits {
 	readonly spareFraction: number;
 	/** Taken in one call: a file system that has to write zeros for it is not held up for long. */
 	readonly spareStepBytes: number;
+	/** Payloads of commits share buffers of this size: the memtable counts every payload, so that what one of its values keeps alive is counted too, but for one such buffer. */
+	readonly payloadArenaBytes: number;
 	/** How often disks that had no space are asked whether they have some, for spare space and for the metadata. */
 	readonly roomRetryMs: number;
 	/** Rounds of loading blocks for one read; each brings at least one block, unless a merge replaced runs meanwhile. */
@@ -84,6 +86,7 @@ export const localLimits: LocalLimits = {
 	readAheadBlocks: 4,
 	retryMs: 1_000,
 	spareUnitBytes: 256 * 1024,
+	payloadArenaBytes: 64 * 1024,
 	spareFraction: 64,
 	spareStepBytes: 8 * 1024 * 1024,
 	roomRetryMs: 5_000,

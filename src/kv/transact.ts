@@ -224,9 +224,10 @@ class Run<T> {
 	}
 
 	async #unchanged(attempt: Attempt): Promise<boolean> {
-		const keys = [...attempt.reads.keys()];
+		const { reads } = attempt;
+		const keys = [...reads.keys()];
 		const now = await this.#engine.read(keys);
-		return keys.every((key, i) => attempt.reads.get(key) === now[i]?.version);
+		return keys.every((key, i) => reads.get(key) === now[i]?.version);
 	}
 
 	// ── fetching ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -395,11 +396,10 @@ class Attempt implements Transaction {
 	readonly #fetched: Fetched | undefined;
 	readonly #headKey: string;
 	readonly #writes = new Map<string, Uint8Array | null>();
-	readonly #seen = new Map<string, Versioned | null>();
+	/** What was read. Undefined: the attempt is one step over memory, which answers the same again. */
+	readonly #seen: Map<string, Versioned | null> | undefined;
 	#bytes = 0;
 	#suspended: Suspend | undefined;
-	/** T1. */
-	readonly reads = new Map<string, Position | undefined>();
 	/** Something came from an earlier step than the rest. */
 	usedFetched = false;
 	seenHead: SeenHead | undefined;
@@ -409,6 +409,7 @@ class Attempt implements Transaction {
 		this.#engine = engine;
 		this.#fetched = fetched;
 		this.#headKey = headKey;
+		this.#seen = fetched === undefined ? undefined : new Map();
 	}
 
 	/** Runs the function, then reads the head if it changed anything. */
@@ -425,6 +426,11 @@ class Attempt implements Transaction {
 				throw new AssertionError(`a transaction function swallowed what suspends it, then threw ${String(error)}`);
 			return { kind: "error", error };
 		}
+	}
+
+	/** T1. */
+	get reads(): Map<string, Position | undefined> {
+		return new Map([...(this.#seen ?? [])].map(([key, found]) => [key, found?.version]));
 	}
 
 	get changeCount(): number {
@@ -487,7 +493,7 @@ class Attempt implements Transaction {
 	/** A key that was read keeps its value for the whole attempt. */
 	#read(key: string): Versioned | undefined {
 		this.#stillRunning();
-		const before = this.#seen.get(key);
+		const before = this.#seen?.get(key);
 		if (before !== undefined) return before ?? undefined;
 		let found = this.#engine.peek(key);
 		if (found === undefined) {
@@ -495,8 +501,8 @@ class Attempt implements Transaction {
 			if (found === undefined) throw this.#suspend(key, undefined);
 			this.usedFetched = true;
 		}
+		if (this.#seen === undefined) return found ?? undefined;
 		this.#seen.set(key, found);
-		this.reads.set(key, found?.version);
 		return found ?? undefined;
 	}
 
@@ -513,13 +519,14 @@ class Attempt implements Transaction {
 	/** T3. */
 	#guardsHold(fetched: FetchedRange): boolean {
 		for (const [key, version] of fetched.guards) {
-			if (!this.reads.has(key) || this.reads.get(key) !== version) return false;
+			const seen = this.#seen?.get(key);
+			if (seen === undefined || seen?.version !== version) return false;
 		}
 		return true;
 	}
 
 	#suspend(key: string | undefined, range: KeyRange | undefined): Suspend {
-		this.#suspended = new Suspend(key, range, range === undefined ? noGuards : new Map(this.reads));
+		this.#suspended = new Suspend(key, range, range === undefined ? noGuards : this.reads);
 		return this.#suspended;
 	}
 

@@ -43,8 +43,18 @@ export interface FoundRecord extends ChainedRecord {
 
 /** What a record adds to the chain. */
 export function chainChecksum(record: ChainedRecord): number {
-	const sequence = new ByteWriter(8).u64(record.sequence).view();
-	return crc32c(record.payload, crc32c(sequence, record.previous));
+	return crc32c(record.payload, crc32c(sequenceBytes(record.sequence), record.previous));
+}
+
+/** As a u64, without a view: every commit does this, and so small an array lies in the heap. */
+function sequenceBytes(sequence: number): Uint8Array {
+	const bytes = new Uint8Array(8);
+	const high = Math.floor(sequence / 0x1_0000_0000);
+	for (let i = 0; i < 4; i++) {
+		bytes[i] = sequence >>> (8 * i);
+		bytes[4 + i] = high >>> (8 * i);
+	}
+	return bytes;
 }
 
 function padTo(value: number, to: number): number {
@@ -85,10 +95,14 @@ export function encodeBatchInto(
 	const view = new DataView(bytes.buffer, bytes.byteOffset);
 	const prefix = parseUuid(volume).subarray(0, volumePrefixBytes);
 	let at = 0;
+	const header = new ByteWriter(recordHeaderBytes).u32(recordMagic).u32(0).u16(recordType).u16(0).u32(epoch);
+	header.u64(0).u32(0).u32(0).u64(acknowledged).raw(prefix);
 	for (const record of records) {
-		const header = new ByteWriter(recordHeaderBytes).u32(recordMagic).u32(0).u16(recordType).u16(0).u32(epoch);
-		header.u64(record.sequence).u32(record.payload.length).u32(record.previous).u64(acknowledged).raw(prefix);
 		bytes.set(header.view(), at);
+		view.setUint32(at + 16, record.sequence % 0x1_0000_0000, true);
+		view.setUint32(at + 20, Math.floor(record.sequence / 0x1_0000_0000), true);
+		view.setUint32(at + 24, record.payload.length, true);
+		view.setUint32(at + 28, record.previous, true);
 		bytes.set(record.payload, at + recordHeaderBytes);
 		const checksum = crc32c(bytes.subarray(at + 8, at + recordHeaderBytes + record.payload.length));
 		view.setUint32(at + 4, checksum, true);

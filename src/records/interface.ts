@@ -3,6 +3,7 @@
  * site (u16, reserved 0), hybrid time (u64, reserved 0). An unknown version or feature flag is refused (CORRUPT `records.newer`), never guessed.
  */
 import type { Timestamp } from "../base/time.ts";
+import type { ByteArena } from "../codec/binary.ts";
 
 // ── inode numbers ────────────────────────────────────────────────────────────────────────────────────────────────
 // ino = birth group (12 bits) * 2^41 + counter (41 bits); never reused. The root is group 0, counter 1 = 1.
@@ -534,7 +535,8 @@ export interface RecordKind<Key extends readonly unknown[], Value> {
 	key(...key: Key): string;
 	/** Prefix of all keys that share the first components given. */
 	prefix(...key: Partial<Key>): string;
-	encode(value: Value): Uint8Array;
+	/** In memory of its own, or in a piece of the arena. */
+	encode(value: Value, arena?: ByteArena): Uint8Array;
 	/** @throws FsError CORRUPT. `key` lets messages name the record. */
 	decode(bytes: Uint8Array, key: string): Value;
 }

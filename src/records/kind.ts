@@ -7,7 +7,7 @@
 import { failed } from "../base/assert.ts";
 import { keyU64, latin1ToBytes, latin1ToUtf8, prefixEnd, readKeyU64, toHex } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
-import { ByteReader, ByteWriter } from "../codec/binary.ts";
+import { type ByteArena, ByteReader, ByteWriter } from "../codec/binary.ts";
 import type { RecordKind } from "./interface.ts";
 
 /** Of all kinds so far. A kind that changes its layout raises its own version and keeps reading the older ones. */
@@ -52,7 +52,7 @@ export function defineKind<Key extends readonly unknown[], Value>(description: D
 			if (key.length > parts.length) failed(`${name}: prefix of ${key.length} parts`);
 			return tag + joinParts(parts, key);
 		},
-		encode: (value) => encode(description, value),
+		encode: (value, arena) => encode(description, value, arena),
 		decode: (bytes, key) => decode(description, bytes, key),
 	};
 }
@@ -65,9 +65,13 @@ function joinParts(parts: readonly KeyPart[], values: readonly unknown[]): strin
 	return joined;
 }
 
-function encode<Key extends readonly unknown[], Value>(description: Description<Key, Value>, value: Value): Uint8Array {
+function encode<Key extends readonly unknown[], Value>(
+	description: Description<Key, Value>,
+	value: Value,
+	arena: ByteArena | undefined,
+): Uint8Array {
 	const { sizeHint } = description;
-	const writer = new ByteWriter(headBytes + (typeof sizeHint === "number" ? sizeHint : sizeHint(value)));
+	const writer = new ByteWriter(headBytes + (typeof sizeHint === "number" ? sizeHint : sizeHint(value)), arena);
 	writer
 		.u8(description.tag.charCodeAt(0))
 		.u8(formatVersion)

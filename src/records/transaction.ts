@@ -5,17 +5,21 @@
  *  R1 What `get` and `scan` answer is what the transaction would answer, decoded: its own changes included.
  *  R2 A value is decoded at most once per transaction; cached values are never changed (they are read-only by type).
  */
+import type { ByteArena } from "../codec/binary.ts";
 import type { Transaction } from "../kv/interface.ts";
 import type { RecordKind, RecordTransaction } from "./interface.ts";
 import { scanBounds } from "./kind.ts";
 
 export class Records implements RecordTransaction {
 	readonly #tx: Transaction;
+	readonly #arena: ByteArena | undefined;
 	/** By key; undefined = known to be absent. As large as what the transaction touches, which the engine bounds. */
 	#decoded = new Map<string, unknown>();
 
-	constructor(tx: Transaction) {
+	/** With an arena records are encoded there. */
+	constructor(tx: Transaction, arena?: ByteArena) {
 		this.#tx = tx;
+		this.#arena = arena;
 	}
 
 	get<Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>, ...key: Key): Value | undefined {
@@ -30,7 +34,7 @@ export class Records implements RecordTransaction {
 
 	put<Key extends readonly unknown[], Value>(kind: RecordKind<Key, Value>, value: Value, ...key: Key): void {
 		const full = kind.key(...key);
-		this.#tx.put(full, kind.encode(value));
+		this.#tx.put(full, kind.encode(value, this.#arena));
 		this.#decoded.set(full, value);
 	}
 

@@ -171,19 +171,22 @@ function refused(
 	return new FsError(code, `fuse.${what}`, message);
 }
 
+const nobodyElse: readonly number[] = [];
+
 function callerOf(door: Door, header: RequestHeader): Caller {
-	return {
+	const caller: Caller = {
 		uid: header.uid,
 		gid: header.gid,
-		groups: [],
+		groups: nobodyElse,
 		principal: undefined,
 		door: "fuse",
 		clientInstance: door.clientInstance,
 		share: undefined,
 		trusted: true,
 		call: requestNameOf(header),
-		...(header.slot === undefined ? {} : { request: { slot: header.slot, low: header.uniqueLow, high: requestHighOf(header.uniqueHigh) } }),
 	};
+	if (header.slot === undefined) return caller;
+	return { ...caller, request: { slot: header.slot, low: header.uniqueLow, high: requestHighOf(header.uniqueHigh) } };
 }
 
 /** For what makes nodes. */

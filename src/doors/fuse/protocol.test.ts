@@ -78,7 +78,11 @@ test("requests decode to what was encoded", () => {
 	);
 	const { uniqueLow, uniqueHigh, ...rest } = header;
 	assert.deepEqual([uniqueLow, uniqueHigh], [6, 256]);
-	assert.deepEqual(rest, { lengthBytes: 43, opcode: 1, nodeid: 2 ** 41 + 5, uid: 10, gid: 4_294_967_294, pid: 77 });
+	assert.deepEqual(rest, { lengthBytes: 43, opcode: 1, nodeid: 2 ** 41 + 5, uid: 10, gid: 4_294_967_294, pid: 77, slot: undefined });
+	assert.throws(
+		() => p.decodeHeader(new Uint8Array(39)),
+		(error) => isFsError(error, "EINVAL"),
+	);
 
 	const rename = body((w) => name(name(w.u64(7).u32(1).u32(0), "from"), "to\xff"));
 	assert.deepEqual(p.decodeRename(new p.RequestReader(rename), true), { newParent: 7, flags: 1, name: "from", newName: "to\xff" });

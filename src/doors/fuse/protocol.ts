@@ -216,11 +216,12 @@ export const errnoOf: Readonly<Record<ErrorCode, number>> = {
 	NOTFOUND: 2,
 };
 
-function shortInput(what: string): FsError {
+/** `what`: a name, or the number of an opcode. */
+function shortInput(what: string | number): FsError {
 	return new FsError(
 		"EINVAL",
 		"fuse.short-request",
-		`the kernel sent a ${what} request that ends too early: kernel and door disagree about the protocol`,
+		`the kernel sent a ${typeof what === "number" ? `request of opcode ${what}` : `${what} request`} that ends too early: kernel and door disagree about the protocol`,
 	);
 }
 
@@ -237,7 +238,7 @@ export interface RequestHeader {
 	readonly gid: number;
 	readonly pid: number;
 	/** Where the volume notes what came of it (`session.ts`). */
-	slot?: number;
+	slot?: number | undefined;
 	/** Its caller does not want to wait any more (INTERRUPT). */
 	interrupted?: boolean;
 }
@@ -245,11 +246,11 @@ export interface RequestHeader {
 /** A bounds-checked cursor over one request. */
 export class RequestReader {
 	readonly #bytes: Uint8Array;
-	readonly #what: string;
+	readonly #what: string | number;
 	#at: number;
 	readonly #end: number;
 
-	constructor(bytes: Uint8Array, at = 0, end = bytes.length, what = "FUSE") {
+	constructor(bytes: Uint8Array, at = 0, end = bytes.length, what: string | number = "FUSE") {
 		this.#bytes = bytes;
 		this.#at = at;
 		this.#end = Math.min(end, bytes.length);
@@ -273,9 +274,10 @@ export class RequestReader {
 	}
 
 	u32(): number {
-		const at = this.#take(4);
-		const b = this.#bytes;
-		return ((b[at] as number) | ((b[at + 1] as number) << 8) | ((b[at + 2] as number) << 16) | ((b[at + 3] as number) << 24)) >>> 0;
+		const at = this.#at;
+		if (this.#end - at < 4) throw shortInput(this.#what);
+		this.#at = at + 4;
+		return u32At(this.#bytes, at);
 	}
 
 	u64(): number {
@@ -322,16 +324,22 @@ function byteString(bytes: Uint8Array, from: number, to: number): string {
 
 /** `struct fuse_in_header`. @throws FsError EINVAL. */
 export function decodeHeader(bytes: Uint8Array): RequestHeader {
-	const r = new RequestReader(bytes, 0, inHeaderBytes, "header");
-	const lengthBytes = r.u32();
-	const opcode = r.u32();
-	const uniqueLow = r.u32();
-	const uniqueHigh = r.u32();
-	const nodeid = r.u64();
-	const uid = r.u32();
-	const gid = r.u32();
-	const pid = r.u32();
-	return { lengthBytes, opcode, uniqueLow, uniqueHigh, nodeid, uid, gid, pid };
+	if (bytes.length < inHeaderBytes) throw shortInput("header");
+	return {
+		lengthBytes: u32At(bytes, 0),
+		opcode: u32At(bytes, 4),
+		uniqueLow: u32At(bytes, 8),
+		uniqueHigh: u32At(bytes, 12),
+		nodeid: u32At(bytes, 20) * 0x1_0000_0000 + u32At(bytes, 16),
+		uid: u32At(bytes, 24),
+		gid: u32At(bytes, 28),
+		pid: u32At(bytes, 32),
+		slot: undefined,
+	};
+}
+
+function u32At(b: Uint8Array, at: number): number {
+	return ((b[at] as number) | ((b[at + 1] as number) << 8) | ((b[at + 2] as number) << 16) | ((b[at + 3] as number) << 24)) >>> 0;
 }
 
 export interface InitIn {

@@ -315,9 +315,13 @@ class Server implements FuseServer {
 		const waits = header.opcode === opcodes.SETLKW;
 		if (!waits) this.#begin(weight);
 		if (!waits && this.#observer !== undefined) this.#tell(this.#observer, header, request, asks);
-		const run = (): void => (waits ? this.#runWaiting(header, request, end) : this.#run(header, request, end, weight));
-		if (this.#scope === undefined) run();
-		else this.#scope.run(identityOf(header), run);
+		if (this.#scope === undefined) this.#runEither(header, request, end, weight, waits);
+		else this.#scope.run(identityOf(header), () => this.#runEither(header, request, end, weight, waits));
+	}
+
+	#runEither(header: RequestHeader, request: Uint8Array, end: number, weight: number, waits: boolean): void {
+		if (waits) this.#runWaiting(header, request, end);
+		else this.#run(header, request, end, weight);
 	}
 
 	#tell(observer: RequestObserver, header: RequestHeader, request: Uint8Array, asks: number): void {
@@ -386,7 +390,7 @@ class Server implements FuseServer {
 			this.#reply(header, this.#scratch.reset().finish(header, errnoOf.ENOSYS), undefined);
 			return undefined;
 		}
-		const reader = new RequestReader(request, inHeaderBytes, end, `opcode ${header.opcode}`);
+		const reader = new RequestReader(request, inHeaderBytes, end, header.opcode);
 		const past = this.#session?.past(header);
 		return past === undefined ? handler(header, reader) : answerAgain(this.#door, header, reader, past);
 	}

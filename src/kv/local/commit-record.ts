@@ -3,7 +3,7 @@
  * each delete: key length u16, key. Nothing of `expect`: what stands in the log was committed.
  */
 import { assert } from "../../base/assert.ts";
-import { ByteReader } from "../../codec/binary.ts";
+import { type ByteArena, ByteReader } from "../../codec/binary.ts";
 import { newerFormat } from "../../base/errors.ts";
 import type { Commit } from "../interface.ts";
 import { writeU16, writeU32 } from "./block.ts";
@@ -21,12 +21,13 @@ export function commitRecordBytes(commit: Commit, bytes: number): number {
 	return headerBytes + bytes + 6 * commit.puts.length + 2 * commit.deletes.length;
 }
 
-/** Encodes, and gives each value as a view on the payload: the caller's buffers are free afterwards. */
+/** Encodes into a piece of the arena, and gives each value as a view on the payload: the caller's buffers are free afterwards. */
 export function encodeCommit(
 	commit: Commit,
 	payloadBytes: number,
+	arena: ByteArena,
 ): { readonly payload: Uint8Array; readonly values: readonly Uint8Array[] } {
-	const payload = new Uint8Array(payloadBytes);
+	const payload = arena.take(payloadBytes);
 	const values: Uint8Array[] = [];
 	payload[0] = formatVersion;
 	writeU16(payload, 2, commit.puts.length);

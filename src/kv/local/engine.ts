@@ -13,6 +13,7 @@
 import { Signal } from "../../base/async.ts";
 import { FsError, isFsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
+import { ByteArena } from "../../codec/binary.ts";
 import type { DiskId, DiskSet, DiskState, Log, LogRecord } from "../../log/interface.ts";
 import type { Clock, Memory, Platform, SimulationHooks } from "../../platform/interface.ts";
 import { checkCommit } from "../check.ts";
@@ -185,6 +186,7 @@ export class LocalEngine implements Engine {
 	#frozen: Frozen | undefined;
 	#view!: View;
 	readonly #scratch: Wanted[] = [];
+	readonly #payloads: ByteArena;
 	/** Something changed that a waiter may wait for. */
 	readonly #changed = new Signal();
 	#noSpace: FsError | undefined;
@@ -209,6 +211,7 @@ export class LocalEngine implements Engine {
 		this.#store = parts.store;
 		this.#log = parts.log;
 		this.#rotateBytes = rotateBytes(limits, parts.disks.roster.config);
+		this.#payloads = new ByteArena(limits.payloadArenaBytes);
 		const overheadBytes = 1_024;
 		this.manifest = {
 			name: "local",
@@ -370,7 +373,7 @@ export class LocalEngine implements Engine {
 		if (commit.puts.length + commit.deletes.length === 0) return { outcome: "committed", position: this.position };
 		const payloadBytes = commitRecordBytes(commit, bytes);
 		if (!this.#hasRoom(payloadBytes)) return "room";
-		const { payload, values } = encodeCommit(commit, payloadBytes);
+		const { payload, values } = encodeCommit(commit, payloadBytes, this.#payloads);
 		const position = this.#log.append(payload);
 		const puts = commit.puts.map(([key], i) => [key, values[i] as Uint8Array] as const);
 		this.#activeBytes += payloadBytes + applyRecord(this.#active, { puts, deletes: commit.deletes }, position, this.#limits);

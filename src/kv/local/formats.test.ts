@@ -5,6 +5,7 @@ import { concatBytes } from "../../base/bytes.ts";
 import { isFsError } from "../../base/errors.ts";
 import { decodeHead, encodeHead } from "../head.ts";
 import { localLimits } from "../limits.ts";
+import { ByteArena } from "../../codec/binary.ts";
 import { crc32c } from "../../codec/checksum.ts";
 import { BlockBuilder, parseBlock, writeU32 } from "./block.ts";
 import { Bloom, hashBytes, hashKey } from "./bloom.ts";
@@ -41,13 +42,13 @@ test("commit records: there and back, limits of length, any bytes", () => {
 	const bytes =
 		commit.puts.reduce((sum, [key, value]) => sum + key.length + value.length, 0) +
 		commit.deletes.reduce((sum, key) => sum + key.length, 0);
-	const { payload, values } = encodeCommit(commit, commitRecordBytes(commit, bytes));
+	const { payload, values } = encodeCommit(commit, commitRecordBytes(commit, bytes), new ByteArena(64));
 	assert.deepEqual(decodeCommit(payload, "test"), { puts: commit.puts, deletes: commit.deletes });
 	assert.deepEqual(
 		values.map((value) => [...value]),
 		commit.puts.map(([, value]) => [...value]),
 	);
-	assert.throws(() => encodeCommit({ expect: [], puts: [["\u0100", text("")]], deletes: [] }, 13), /byte strings/);
+	assert.throws(() => encodeCommit({ expect: [], puts: [["\u0100", text("")]], deletes: [] }, 13, new ByteArena(64)), /byte strings/);
 	survives(1, payload, (mutated) => decodeCommit(mutated, "test"));
 });
 

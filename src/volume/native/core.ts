@@ -11,6 +11,7 @@ import { KeyedMutex, Mutex } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import { Hurry, TurnShare } from "../../base/turn-share.ts";
+import { ByteArena } from "../../codec/binary.ts";
 import type { DiskSet } from "../../log/interface.ts";
 import type { Engine, Transaction, TransactOptions } from "../../kv/interface.ts";
 import { glance, transact, transactNow } from "../../kv/transact.ts";
@@ -79,6 +80,8 @@ export class Core {
 	readonly proofs: ProofBook;
 	readonly #numbers: NumberBlocks;
 	readonly #options: TransactOptions;
+	/** Records are encoded there; a commit copies them. */
+	readonly #arena = new ByteArena(limits.recordArenaBytes);
 	/** Segments that somebody may still add chunks to: C2. */
 	readonly #packing = new Map<number, number>();
 	/** What fallocate has promised: nobody else may be given that space. */
@@ -121,7 +124,7 @@ export class Core {
 		let effects: StorageEffects = { freed: [], reservedDelta: 0, deadBytes: 0 };
 		const run = (tx: Transaction): T => {
 			effects = { freed: [], reservedDelta: 0, deadBytes: 0 };
-			const records = new Records(tx);
+			const records = new Records(tx, this.#arena);
 			const result = fn(records, this.#context(), effects);
 			countReserved(records, effects.reservedDelta);
 			return result;
@@ -138,7 +141,7 @@ export class Core {
 
 	/** `view` in one synchronous step. Undefined: something is not in memory. */
 	viewNow<T>(fn: (tx: RecordTransaction) => T): { readonly result: T } | undefined {
-		return glance(this.engine, (tx) => fn(new Records(tx)));
+		return glance(this.engine, (tx) => fn(new Records(tx, this.#arena)));
 	}
 
 	/** One transaction: `fn` is a pure function of its reads, run until it commits. `onCommitted` is called in the step of the commit: nothing else sees what is between the two. */
@@ -178,7 +181,7 @@ export class Core {
 		let effects: StorageEffects = { freed: [], reservedDelta: 0, deadBytes: 0 };
 		const outcome = await this.#raw((tx) => {
 			effects = { freed: [], reservedDelta: 0, deadBytes: 0 };
-			const records = new Records(tx);
+			const records = new Records(tx, this.#arena);
 			const result = fn(records, this.#context(), effects);
 			countReserved(records, effects.reservedDelta);
 			return result;
@@ -216,7 +219,7 @@ export class Core {
 	async view<T>(fn: (tx: RecordTransaction) => T): Promise<T> {
 		const now = this.viewNow(fn);
 		if (now !== undefined) return now.result;
-		return (await this.#raw((tx) => fn(new Records(tx)))).result;
+		return (await this.#raw((tx) => fn(new Records(tx, this.#arena)))).result;
 	}
 
 	nextSegmentId(): number {
@@ -224,7 +227,7 @@ export class Core {
 	}
 
 	async ensureNumbers(): Promise<void> {
-		if (this.#numbers.low) await this.#numbers.ensure((refill) => this.#raw((tx) => refill(new Records(tx))));
+		if (this.#numbers.low) await this.#numbers.ensure((refill) => this.#raw((tx) => refill(new Records(tx, this.#arena))));
 	}
 
 	/** Fresh numbers for the chunks of a segment, in rising order. Those of an attempt that needed more than were in memory are lost. */

@@ -49,6 +49,10 @@ export const limits = {
 	sealInodeBytes: 8 * MiB,
 	/** All files together: oldest are sealed until below. */
 	sealPressureBytes: 32 * MiB,
+	/** Files that nobody has open any more are sealed at once when they fill two segments, or are a batch. */
+	sealClosedBytes: 4 * MiB,
+	/** Those that are closed while a pass lasts: the next one looks at them. */
+	sealClosedFiles: 8192,
 	/** Unsealed data older than this is sealed: what a power cut may take of un-synced writes. */
 	sealAgeMs: 2000,
 	sealTickMs: 500,
@@ -71,6 +75,8 @@ export const limits = {
 	transactionChanges: 90,
 	/** Handles a volume has open at once, all doors together. */
 	handles: 262_144,
+	/** Records of some hundred transactions are encoded into one buffer. */
+	recordArenaBytes: 64 * 1024,
 	/** Users whose handles share what is known of them. */
 	sharedCallers: 256,
 	maximumNameBytes: 255,
