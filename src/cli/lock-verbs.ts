@@ -1,7 +1,7 @@
 /** locks: who has locked what and who waits for it, on the volumes of this machine. */
 import { FsError } from "../base/errors.ts";
 import { exitCodes } from "../daemon/exit-codes.ts";
-import type { ListedLease, ListedLock, ListedShare, LockList } from "../volume/native/interface.ts";
+import type { ListedDurable, ListedLease, ListedLock, ListedShare, LockList } from "../volume/native/interface.ts";
 import { callDaemon, type Context, findDaemon, type Outcome } from "./context.ts";
 import { counted, formatDuration, formatTable } from "./format.ts";
 import { absent, insideVolume } from "./status-verbs.ts";
@@ -50,10 +50,10 @@ export async function locks(context: Context, path: string | undefined): Promise
 	return { exitCode: exitCodes.done, json, text };
 }
 
-function locksText({ volume, path, held, waiting, shares, leases, totalHeld, totalWaiting }: VolumeLocks): string {
+function locksText({ volume, path, held, waiting, shares, leases, durable, totalHeld, totalWaiting }: VolumeLocks): string {
 	const all = `volume ${volume}: ${counted(totalHeld, "lock")} held, ${totalWaiting} waiting\n`;
 	const about = path === volume ? all : `${path}\n${all}`;
-	const open = sharesText(shares) + leasesText(leases);
+	const open = sharesText(shares) + leasesText(leases) + durableText(durable);
 	if (held.length + waiting.length === 0) return path === volume || open !== "" ? about + open : `${about}none of them here\n`;
 	const rows = [
 		...held.map((lock) => [...cells(lock), "holds", ""]),
@@ -82,10 +82,21 @@ function leasesText(leases: readonly ListedLease[]): string {
 	return formatTable(["INODE", "CACHES", "HOLDER", "DOOR", "OWNER", ""], rows);
 }
 
+/** Open files that are there again after a restart, and wait for a client that is away. */
+function durableText(durable: readonly ListedDurable[]): string {
+	if (durable.length === 0) return "";
+	const rows = durable.map(({ ino, kind, access, deny, caches, ranges, client, door, owner, ageSeconds, leftSeconds }) => {
+		const state = leftSeconds === null ? "its client is there" : `waits for its client, ${formatDuration(leftSeconds)} more`;
+		const has = [words(access), words(deny), words(caches), String(ranges)];
+		return [String(ino), kind, ...has, client, door, owner, formatDuration(ageSeconds), state];
+	});
+	return formatTable(["INODE", "KEPT OPEN", "OPEN TO", "DENIES", "CACHES", "LOCKS", "CLIENT", "DOOR", "OWNER", "SINCE", ""], rows);
+}
+
 function cells({ ino, family, kind, start, end, pid, door, owner, client, ageSeconds }: ListedLock): string[] {
 	const bytes = family === "flock" ? "all" : `${start}-${end ?? "end"}`;
 	// Clients elsewhere number their processes as they like.
-	const holder = door === "nfs" ? client : pid === 0 ? "?" : String(pid);
+	const holder = door === "nfs" || door === "smb" ? client : pid === 0 ? "?" : String(pid);
 	return [String(ino), `${family} ${kind}`, bytes, holder, door, owner, formatDuration(ageSeconds)];
 }
 

@@ -157,6 +157,24 @@ const metrics: readonly Metric[] = [
 	),
 	gauge("cairn_lock_shares", "Open files that deny others something.", ({ locks }) => one(locks.shares)),
 	gauge("cairn_lock_leases", "Files and directories that somebody elsewhere caches.", ({ locks }) => one(locks.leases)),
+	gauge("cairn_durable_opens", "Opens that are kept by record: their client is there, or they wait for it.", ({ locks: { durable } }) =>
+		each("state", { connected: durable.connected, waiting: durable.waiting }),
+	),
+	gauge("cairn_persistent_opens", "Of these, the ones that nobody who is in conflict with them may end.", ({ locks }) =>
+		one(locks.durable.persistent),
+	),
+	counter("cairn_durable_opens_granted_total", "Opens that were made durable, since this daemon began.", ({ locks }) =>
+		one(locks.durable.granted),
+	),
+	counter("cairn_durable_opens_reconnected_total", "Opens that their clients have had again, since this daemon began.", ({ locks }) =>
+		one(locks.durable.reconnected),
+	),
+	counter("cairn_durable_opens_refused_total", "Clients that were refused an open of before, and opens beyond the bound.", ({ locks }) =>
+		each("what", { reconnect: locks.durable.refused, limit: locks.durable.overLimit }),
+	),
+	counter("cairn_durable_opens_ended_total", "Durable opens that ended without their clients, by why.", ({ locks: { durable } }) =>
+		each("why", { timeout: durable.timedOut, conflict: durable.conflicts, operator: durable.broken }),
+	),
 	counter("cairn_locks_acquired_total", "Locks given, since this daemon began.", ({ locks }) => each("class", locks.acquired)),
 	counter("cairn_locks_released_total", "Locks given back or taken away, since this daemon began.", ({ locks }) =>
 		each("class", locks.released),

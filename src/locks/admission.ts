@@ -46,8 +46,9 @@ export interface Place {
 	readonly access: Access;
 	/** It comes through an open that was judged. */
 	readonly opened?: boolean;
-	/** The bytes, for those whom ranges bind. */
+	/** The bytes, and the open that they are read or written through, for those whom ranges bind. */
 	readonly range?: Range;
+	readonly handle?: number;
 }
 
 interface Meaning {

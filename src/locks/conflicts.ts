@@ -106,7 +106,7 @@ export function leaseEvent(resource: Resource, { owner, want }: Pick<Request, "o
 export function leasesInTheWay(resource: Resource, request: Pick<Request, "owner" | "want">): readonly { lease: Lease; to: number }[] {
 	const event = leaseEvent(resource, request);
 	if (event === undefined || resource.leases.length === 0) return [];
-	const mine = request.want.kind === "operation" ? request.want.leaseKey : undefined;
+	const mine = request.want.kind === "operation" || request.want.kind === "range" ? request.want.leaseKey : undefined;
 	const found: { lease: Lease; to: number }[] = [];
 	for (const lease of resource.leases) {
 		if (lease.key === mine || lease.owner.id === request.owner.id) continue;

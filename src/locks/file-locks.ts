@@ -107,6 +107,8 @@ export interface SmbLock {
 	readonly client: string;
 	readonly exclusive: boolean;
 	readonly range: Range;
+	/** Of what the open caches: no reason to wait. */
+	readonly leaseKey?: string | undefined;
 }
 
 /** An open that was there before a restart. */
@@ -471,10 +473,11 @@ export class FileLocks {
 		throw refusal("EAGAIN", "the inodes that it touches are leased again and again");
 	}
 
-	#enter({ ino, access, range, opened = false }: Place, asker: Asker): Admission | Promise<Admission> {
+	#enter({ ino, access, range, handle, opened = false }: Place, asker: Asker): Admission | Promise<Admission> {
 		if (this.passes(ino, access, asker)) return this.#admissions.enter(ino, access, asker, opened);
 		const id = `operation:${++this.#asked}`;
-		const owner = askerOwner(asker);
+		// Ranges belong to the open: its own do not keep it out as others' do.
+		const owner = handle !== undefined && isBoundByRanges(access, asker) ? smbOwner(handle, asker.clientInstance) : askerOwner(asker);
 		const operation = operationOf(access, asker, opened);
 		const want = { kind: "operation", id, ...operation, range, leaseKey: asker.leaseKey } as const;
 		const later = this.#askToEnter({ ino, key: id, owner, want }, asker.call);
@@ -668,9 +671,9 @@ export class FileLocks {
 	// ── ranges of SMB ──────────────────────────────────────────────────────────────────────────────────────────
 
 	/** Undefined when it is granted; otherwise it waits. Grace is the caller's to mind. @throws FsError EAGAIN (held), ENOLCK. */
-	lockSmb({ ino, handle, client, exclusive, range }: SmbLock, wait: boolean): Promise<void> | undefined {
+	lockSmb({ ino, handle, client, exclusive, range, leaseKey }: SmbLock, wait: boolean): Promise<void> | undefined {
 		this.#bind(ino);
-		const want = { kind: "range", class: exclusive ? "smb-exclusive" : "smb-shared", range, handle } as const;
+		const want = { kind: "range", class: exclusive ? "smb-exclusive" : "smb-shared", range, handle, leaseKey } as const;
 		const key = `smb:${handle}:${exclusive}:${range.start}:${range.end}:${++this.#asked}`;
 		const deadlineMs = wait ? undefined : this.#nowMs + admissionLimits.answerMs;
 		return this.#ask(

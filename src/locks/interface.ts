@@ -30,7 +30,14 @@ export interface Hold {
 
 /** What can be asked for and waited for. */
 export type Want =
-	| { readonly kind: "range"; readonly class: LockClass; readonly range: Range; readonly handle: number | undefined }
+	| {
+			readonly kind: "range";
+			readonly class: LockClass;
+			readonly range: Range;
+			readonly handle: number | undefined;
+			/** The owner's own cache is no reason to wait. */
+			readonly leaseKey?: string | undefined;
+	  }
 	| { readonly kind: "mode"; readonly mode: Mode }
 	/** An open; `id` names it for `close`. */
 	| { readonly kind: "open"; readonly id: string; readonly sharing: Sharing }

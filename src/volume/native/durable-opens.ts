@@ -357,7 +357,7 @@ export class DurableOpenBook implements DurableOpens {
 		const open = this.#connected(handle);
 		if (this.#locks.inGrace) return { kind: "grace" };
 		const { ino, clientGuid } = open.record;
-		const later = this.#locks.lockSmb({ ino, handle, client: clientGuid, exclusive, range }, wait);
+		const later = this.#locks.lockSmb({ ino, handle, client: clientGuid, exclusive, range, leaseKey: open.caller.leaseKey }, wait);
 		const keep = (): Promise<void> => this.#keepLocked(open, range);
 		if (later === undefined) {
 			await keep();

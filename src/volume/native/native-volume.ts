@@ -341,7 +341,7 @@ export class LocalVolume implements NativeVolume {
 		node: NodeRef,
 		access: Access,
 		fn: (admission: Admission) => Promise<T>,
-		how: Pick<Place, "opened" | "range"> & { readonly call?: CallName | undefined } = {},
+		how: Pick<Place, "opened" | "range" | "handle"> & { readonly call?: CallName | undefined } = {},
 	): Promise<T> {
 		this.#requireLive(node);
 		const { ino } = node;
@@ -385,7 +385,7 @@ export class LocalVolume implements NativeVolume {
 		return this.#admitted(by ?? handle.caller, this.node(handle.ino), access, fn, {
 			opened: by === undefined,
 			call,
-			...(isBound ? range : {}),
+			...(isBound ? { ...range, handle: handle.id } : {}),
 		});
 	}
 
