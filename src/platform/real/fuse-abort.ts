@@ -36,6 +36,17 @@ export function abortDescriptor(descriptor: number): string | undefined {
 	}
 }
 
+/** Whether another process than this one has the connection too. */
+export function isServedByOthers(descriptor: number): boolean {
+	try {
+		const connection = connectionOf(descriptor);
+		return connection !== undefined && serversOf(connection).some((pid) => pid !== process.pid);
+	} catch {
+		// Not to be told: then nothing is ended.
+		return true;
+	}
+}
+
 /** Undefined: ended, else what was in the way. */
 export function abortConnection(connection: number): string | undefined {
 	try {

@@ -12,6 +12,7 @@
  *  H2 `ended` resolves after the last request was delivered, and only once.
  *  H3 When no turn is scheduled or running, or the channel is paused, the reader thread has been called back.
  *  H4 The descriptors are closed after both threads have ended; nothing is read or written after that: the number may be another file's.
+ *  H5 Nobody is left without an answer: when nobody reads any more, the kernel is told so, by the end of the last descriptor or by its word (`abortDescriptor`), unless another process has the connection.
  */
 import { closeSync, writeSync, writevSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -21,6 +22,7 @@ import { Deferred } from "../../base/async.ts";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseBackings, FuseChannel } from "../interface.ts";
+import { abortDescriptor, isServedByOthers } from "./fuse-abort.ts";
 import { RealBackings } from "./fuse-backings.ts";
 import { libc } from "./fuse-libc.ts";
 import {
@@ -45,6 +47,9 @@ import { SpinHistory } from "./spin-history.ts";
 /** F_OFD_SETLKW of `<linux/fcntl.h>`. */
 const ofdSetLockWait = 38;
 const eagain = 11;
+
+/** What a read of the device says when there is nobody to be answered any more: ENODEV unmounted, ECONNABORTED aborted; 0: it was told to stop. */
+const connectionOver: ReadonlySet<number> = new Set([0, 19, 103]);
 
 /** Opcodes that are never answered: FORGET, INTERRUPT, NOTIFY_REPLY, BATCH_FORGET. */
 const unanswered: ReadonlySet<number> = new Set([2, 36, 41, 42]);
@@ -112,7 +117,7 @@ export class RealFuseChannel implements FuseChannel {
 			name: "fuse-reader",
 		});
 		this.#readerGone = new Promise((resolve) => {
-			reader.once("error", () => this.#over.resolve());
+			reader.once("error", () => this.#readerFailed());
 			reader.once("exit", () => resolve());
 		});
 		this.#schedule();
@@ -136,9 +141,20 @@ export class RealFuseChannel implements FuseChannel {
 		this.#turning = false;
 		if (this.#paused) return;
 		if (this.#drain() > 0) this.#goOn();
-		else if (this.#consumer.ended !== undefined) this.#over.resolve();
+		else if (this.#consumer.ended !== undefined) this.#readerEnded(this.#consumer.ended);
 		else this.#wait();
 	};
+
+	#readerEnded(errno: number): void {
+		if (connectionOver.has(errno)) this.#over.resolve();
+		else this.#readerFailed();
+	}
+
+	/** H5. Nobody would read what clients ask from now on. */
+	#readerFailed(): void {
+		this.#over.resolve();
+		void this.close();
+	}
 
 	#wait(): void {
 		this.#awaitsReply = this.#outstanding > 0;
@@ -308,14 +324,25 @@ export class RealFuseChannel implements FuseChannel {
 		one[0] = 1;
 		writeSync(this.#stopFd, one);
 		await this.#readerGone;
-		const free = (await this.#notifier?.close()) ?? true;
+		const free = (await this.#notifier?.close()) !== false || (await this.#freeNotifier());
 		this.#take = undefined;
 		this.#closed = true;
 		this.#over.resolve();
 		closeSync(this.#stopFd);
-		// A notifier that is stuck in the kernel still uses the descriptor: leave both to the end of the process.
+		// A notifier that is stuck in the kernel still uses the descriptor: leave both to whoever serves the connection from now on.
 		if (free) closeSync(this.#fd);
 		await this.#onClosed();
+	}
+
+	/**
+	 * H5. The notifier waits in the kernel for a request that nobody will answer: it has a descriptor of its own (own-files.ts), which would keep the connection, whoever waits for an answer, and this process from ending.
+	 * A successor or a keeper that has the connection goes on with it.
+	 */
+	async #freeNotifier(): Promise<boolean> {
+		if (isServedByOthers(this.#fd)) return false;
+		// What is in the way is nothing that could be done about here: then it is as before, until the process ends.
+		abortDescriptor(this.#fd);
+		return (await this.#notifier?.close()) ?? true;
 	}
 }
 

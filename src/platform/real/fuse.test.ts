@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
-import { closeSync, openSync } from "node:fs";
-import { mkdtemp, rmdir } from "node:fs/promises";
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { promisify } from "node:util";
 import { isFsError } from "../../base/errors.ts";
 import { RealHostFiles } from "./files.ts";
 import { decodeNodeName, encodeNodeName, plainSource } from "./fuse-device.ts";
@@ -46,6 +48,7 @@ test("a mount on a device of ours is told as a plain one; others as they are", (
 	assert.equal(plainSource("cairn", "/dev/cairn/"), undefined);
 });
 
+const execute = promisify(execFile);
 const host = createFuseHost();
 const options = { source: "cairn:test", subtype: "cairn", allowOther: true, readOnly: false, maxReadBytes: 1 << 20, flags: [] };
 
@@ -152,3 +155,109 @@ test("who asks a daemon that dies is told the same as who asks a dead one", { sk
 		await rmdir(folder);
 	}
 });
+
+const opcode = (request: Uint8Array): number => request[4] as number;
+
+/** For a mount that has a root directory and nothing in it. */
+function emptyRoot(request: Uint8Array): Uint8Array {
+	if (opcode(request) !== 3) return refusal(request);
+	const reply = new Uint8Array(16 + 16 + 88);
+	const view = new DataView(reply.buffer);
+	view.setUint32(0, reply.length, true);
+	reply.set(request.subarray(8, 16), 8);
+	view.setBigUint64(32, 1n, true);
+	view.setUint32(32 + 60, 0o040777, true);
+	view.setUint32(32 + 64, 2, true);
+	return reply;
+}
+
+/** It rejects, and does not wait for ever: the test would. */
+async function ends(work: Promise<unknown>): Promise<string> {
+	return work.then(
+		() => "done",
+		(error: unknown) => (error as { code?: string }).code ?? String(error),
+	);
+}
+
+test("who asks from many threads while a connection is closed is answered by the kernel, each of them", {
+	skip: (await host.unavailable()) ?? false,
+}, async () => {
+	for (let round = 0; round < 6; round++) {
+		const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
+		const channel = await host.mount(folder, options);
+		let count = 0;
+		const many = new Promise<void>((resolve) => {
+			channel.start((request) => {
+				if (++count > 60) resolve();
+				const copy = request.slice();
+				if (opcode(copy) === 26) channel.reply([initReply(copy)]);
+				// In some rounds requests are left unanswered, in others answers are on their way.
+				else if (![2, 36, 42].includes(opcode(copy)) && (round % 2 === 0 || count < 60)) setImmediate(() => channel.reply([refusal(copy)]));
+			});
+		});
+		const files = new RealHostFiles();
+		// The pool has four threads, and the reader thread needs one of them to begin.
+		const asking = Array.from({ length: 2 }, async () => {
+			for (;;) if ((await ends(files.probe(folder))) === "ENOTCONN") return;
+		});
+		const elsewhere = execute("sh", [
+			"-c",
+			'for i in 1 2 3; do (while stat -f "$0"; do :; done; stat -f "$0"; stat -f "$0") & done; wait',
+			folder,
+		]);
+		await many;
+		await channel.close();
+		await Promise.all([...asking, ends(elsewhere)]);
+		await host.unmount(folder, true);
+		await rmdir(folder);
+	}
+});
+
+test("a notification that waits for a request which nobody will answer keeps nobody from hearing of the end", {
+	skip: (await host.unavailable()) ?? false,
+}, async () => {
+	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
+	const channel = await host.mount(folder, options);
+	try {
+		const asked = new Promise<void>((resolve) => {
+			channel.start((request) => {
+				if (opcode(request) === 26) channel.reply([initReply(request)]);
+				// MKDIR: the kernel holds the directory until it is answered.
+				else if (opcode(request) === 9) resolve();
+				else if (opcode(request) === 1) channel.reply([negative(request, 2)]);
+				else if (![2, 36, 42].includes(opcode(request))) channel.reply([emptyRoot(request)]);
+			});
+		});
+		const made = ends(mkdir(join(folder, "d")));
+		await asked;
+		// NOTIFY_INVAL_ENTRY of that directory.
+		const message = new Uint8Array(16 + 16 + 2);
+		const view = new DataView(message.buffer);
+		view.setUint32(0, message.length, true);
+		view.setInt32(4, 3, true);
+		view.setBigUint64(16, 1n, true);
+		view.setUint32(24, 1, true);
+		message[32] = 0x78;
+		const notified = ends(channel.notify(message));
+		// The notifier waits for the directory, which the kernel holds until who makes one in it is answered.
+		while (threadsInKernel() < 1) await setTimeout(20);
+		await channel.close();
+		assert.match(await made, /ECONNABORTED|ENOTCONN/);
+		await notified;
+	} finally {
+		await host.unmount(folder, true);
+		await rmdir(folder);
+	}
+});
+
+/** Threads of this process in uninterruptible sleep (proc_pid_stat(5)). */
+function threadsInKernel(): number {
+	const states = readdirSync("/proc/self/task").map((id) => readFileSync(`/proc/self/task/${id}/stat`, "latin1").replace(/^.*\) /s, "")[0]);
+	return states.filter((state) => state === "D").length;
+}
+
+function negative(request: Uint8Array, errno: number): Uint8Array {
+	const reply = refusal(request);
+	new DataView(reply.buffer).setInt32(4, -errno, true);
+	return reply;
+}
