@@ -23,9 +23,9 @@ import {
 	punch as punchExtents,
 	reserve as reserveExtents,
 	truncate as truncateExtents,
-	write as writeExtents,
+	writeAll as writeExtents,
 } from "../../storage/extents.ts";
-import type { Captured, DirtyPiece, MappedRange, ReadPattern, StorageEffects } from "../../storage/interface.ts";
+import type { Captured, DirtyPiece, ExtentPiece, MappedRange, ReadPattern, StorageEffects } from "../../storage/interface.ts";
 import type { Behind, Core } from "./core.ts";
 import { limits } from "./limits.ts";
 import type { Packer, Placed } from "./packer.ts";
@@ -582,19 +582,24 @@ function commitStep(
 	// Room for the inode, the head, and the pending records that the last step deletes.
 	const room = (): number => limits.transactionChanges - 2 - captured.pendings.length - tx.changeCount;
 	while (index < placed.length && room() > 0) {
-		const one = placed[index] as Placed;
-		const end = one.offset + one.length;
-		const { chunk, segment } = begun ?? { chunk: addChunk(tx, context, one.segment, one.place), segment: one.segment };
-		const written = writeExtents(tx, context, effects, captured.ino, doneTo, end - doneTo, chunk, segment, doneTo - one.offset, room());
+		const first = placed[index] as Placed;
+		const segment = begun?.segment ?? first.segment;
+		const pieces = sameSegment(placed, index, room()).map((one): ExtentPiece => {
+			const chunk = one === first && begun !== undefined ? begun.chunk : addChunk(tx, context, one.segment, one.place);
+			const offset = one === first ? doneTo : one.offset;
+			return { offset, length: one.offset + one.length - offset, chunk, chunkOffset: offset - one.offset };
+		});
+		const written = writeExtents(tx, context, effects, captured.ino, pieces, segment, room());
 		storedDelta += written.storedDelta;
-		if (written.doneTo < end) {
-			if (written.doneTo > doneTo) begun = { chunk: written.chunk, segment: written.segment };
+		index += written.doneCount;
+		if (written.doneCount > 0) begun = undefined;
+		const stopped = pieces[written.doneCount];
+		if (stopped !== undefined) {
+			if (written.doneTo > stopped.offset) begun = { chunk: written.chunk ?? stopped.chunk, segment: written.segment };
 			doneTo = written.doneTo;
 			break;
 		}
-		index++;
-		begun = undefined;
-		doneTo = placed[index]?.offset ?? end;
+		doneTo = placed[index]?.offset ?? written.doneTo;
 	}
 	const finished = index === placed.length;
 	// Only what is committed may be inside the size: later pieces of this seal come with later steps.
@@ -605,6 +610,14 @@ function commitStep(
 	if (finished) finishSeal(tx, captured, next);
 	else putInode(tx, next);
 	return { progress: { index, doneTo, begun }, finished };
+}
+
+/** Pieces from that one on that lie in its segment, and no more than there is room for: each takes a change at least. */
+function sameSegment(placed: readonly Placed[], index: number, most: number): readonly Placed[] {
+	const { id } = (placed[index] as Placed).segment;
+	let end = index + 1;
+	while (end < placed.length && end < index + most && (placed[end] as Placed).segment.id === id) end++;
+	return placed.slice(index, end);
 }
 
 /** End of the committed bytes: of the piece in work up to where it is done, else of the piece before. */
