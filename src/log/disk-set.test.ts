@@ -4,7 +4,7 @@ import { FsError, isFsError } from "../base/errors.ts";
 import { silentLogger } from "../base/telemetry.ts";
 import { chooseMembers, createDiskSet, inspectDisks, markClean, type OpenDiskSet, openDiskSet } from "./disk-set.ts";
 import type { DiskState, Roster } from "./interface.ts";
-import { hangPatience, healthCalmMs, healthDegradedPoints, healthPointMs, returnMs, suspectErrors } from "./limits.ts";
+import { hangPatience, healthCalmMs, healthDegradedPoints, healthPointMs, returnMs, smartFirstMs, suspectErrors } from "./limits.ts";
 import { mirrorCount, mountRefusal, rosterQuorum } from "./roster.ts";
 import { createVolume, machine, testConfig, type TestMachine } from "./test-world.ts";
 
@@ -632,4 +632,23 @@ test("another disk in the place of one that vanished is not taken in by itself",
 	await at.world.advance(120_000);
 	assert.equal(states(disks), "d1:healthy d2:failed d3:healthy");
 	assert.equal(await at.world.run(disks.adopt("/d2", 2)), 4, "but by the operator's word");
+});
+
+test("a device is asked for its SMART values once, however many disks lie on it", async () => {
+	const at = machine(31, 2);
+	at.world.addDisk("/d1b", { capacityBytes: 1 << 26, domain: at.world.disk("/d1").domain });
+	const paths = ["/d1", "/d1b", "/d2"];
+	await createVolume({ ...at, paths }, { sameDevice: true });
+	const asked: string[] = [];
+	const smart = async (domain: string): Promise<string | undefined> => {
+		asked.push(domain);
+		return undefined;
+	};
+	const platform = { ...at.node.boot(), devices: { smart } };
+	await at.world.run(async () => {
+		const disks = await openDiskSet({ paths, acceptLoss: false, callMs: 2_000 }, { platform, logger: silentLogger });
+		await platform.clock.sleep(smartFirstMs + 1000);
+		assert.deepEqual(asked.sort(), [at.world.disk("/d1").domain, at.world.disk("/d2").domain].sort());
+		await disks.close();
+	});
 });
