@@ -49,10 +49,6 @@ export const limits = {
 	sealInodeBytes: 8 * MiB,
 	/** All files together: oldest are sealed until below. */
 	sealPressureBytes: 32 * MiB,
-	/** Files that nobody has open any more are sealed at once when they fill two segments, or are a batch. */
-	sealClosedBytes: 4 * MiB,
-	/** Those that are closed while a pass lasts: the next one looks at them. */
-	sealClosedFiles: 8192,
 	/** Unsealed data older than this is sealed: what a power cut may take of un-synced writes. */
 	sealAgeMs: 2000,
 	sealTickMs: 500,

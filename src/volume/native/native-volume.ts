@@ -1583,7 +1583,6 @@ export class LocalVolume implements NativeVolume {
 		const handle = this.#handles.get(id);
 		this.locks.dropHandle(handle.ino, id);
 		this.#forgetHandle(handle);
-		if (handle.write && this.#handles.openCount(handle.ino) === 0) this.#sealer.afterClose(handle.ino);
 	}
 
 	#forgetHandle(handle: Handle): void {

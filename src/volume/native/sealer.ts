@@ -1,10 +1,9 @@
 /**
- * Decides when what is dirty is sealed: by age, by size, when files that were closed fill some segments, under pressure of memory, and all of it for syncfs and shutdown.
+ * Decides when what is dirty is sealed: by age, by size, under pressure of memory, and all of it for syncfs and shutdown.
  *
  * Invariants
  *  S1 While the volume runs, nothing stays dirty longer than sealAgeMs plus the time a seal takes, unless seals fail; then it is tried again and said.
  *  S2 At most one pass runs at a time; a pass seals at most sealBatchInodes side by side.
- *  S3 `closed` names at most sealClosedFiles files; those beyond are sealed by age.
  */
 import type { FsError } from "../../base/errors.ts";
 import { toFsError } from "../../base/errors.ts";
@@ -13,8 +12,6 @@ import type { Core } from "./core.ts";
 import { type FileData, isGone } from "./data.ts";
 import { limits } from "./limits.ts";
 
-const nothing: ReadonlySet<Ino> = new Set();
-
 export class Sealer {
 	readonly #core: Core;
 	readonly #data: FileData;
@@ -22,9 +19,6 @@ export class Sealer {
 	readonly #onFailure: (ino: Ino, error: FsError) => void;
 	#cancelTick: () => void = () => {};
 	#pass: Promise<void> | undefined;
-	/** Files that were dirty when nobody had them open any more: they are likely to stay as they are. */
-	#closed = new Set<Ino>();
-	#closedBytes = 0;
 	#stopped = false;
 	/** The newest failure, until a pass succeeds again. */
 	trouble: FsError | undefined;
@@ -55,36 +49,11 @@ export class Sealer {
 		if (isPressed || dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
 	}
 
-	/** Called when nobody has the file open any more. What fills segments waits for nothing: disks have less to do at the next syncfs. */
-	afterClose(ino: Ino): void {
-		if (this.#stopped || this.#closed.has(ino) || this.#closed.size >= limits.sealClosedFiles) return;
-		const bytes = this.#core.dirty.attributes(ino)?.bytes ?? 0;
-		if (bytes === 0) return;
-		this.#closed.add(ino);
-		this.#closedBytes += bytes;
-		if (this.#enoughClosed && this.#pass === undefined) void this.#runPass();
-	}
-
-	get #enoughClosed(): boolean {
-		return this.#closedBytes >= limits.sealClosedBytes || this.#closed.size >= limits.sealBatchInodes;
-	}
-
 	#runPass(isPressed = false): Promise<void> {
 		this.#pass ??= this.#sealDue(isPressed).finally(() => {
 			this.#pass = undefined;
-			// After a failure the next tick comes soon enough.
-			if (this.#enoughClosed && this.trouble === undefined && !this.#stopped) void this.#runPass();
 		});
 		return this.#pass;
-	}
-
-	/** The files that were closed, if they are enough. */
-	#takeClosed(): ReadonlySet<Ino> {
-		if (!this.#enoughClosed) return nothing;
-		const closed = this.#closed;
-		this.#closed = new Set();
-		this.#closedBytes = 0;
-		return closed;
 	}
 
 	/** Everything that is due now, the oldest first. More than a batch may become due between two ticks, so it goes on until none is left. */
@@ -94,13 +63,11 @@ export class Sealer {
 		let pressure = isPressed || platform.simulation?.buggify("volume.seal-early") === true || this.#memoryIsShort();
 		const stalled = pressure ? dirty.stalledBy() : undefined;
 		const all = dirty.dirtyInodes();
-		const closed = this.#takeClosed();
 		let due: Ino[] = stalled === undefined ? [] : [stalled];
 		for (let at = 0; (at < all.length || due.length > 0) && !this.#stopped; due = []) {
 			for (; at < all.length && due.length < limits.sealBatchInodes; at++) {
 				const { ino, sinceMs, bytes } = all[at] as (typeof all)[number];
-				const isDue = pressure || now - sinceMs >= limits.sealAgeMs || bytes >= limits.sealInodeBytes || closed.has(ino);
-				if (ino !== stalled && isDue) due.push(ino);
+				if (ino !== stalled && (pressure || now - sinceMs >= limits.sealAgeMs || bytes >= limits.sealInodeBytes)) due.push(ino);
 			}
 			if (due.length === 0 || (await this.#sealThese(due)) !== undefined) return;
 			pressure = this.#memoryIsShort();
