@@ -47,6 +47,7 @@ export const canaries: readonly Canary[] = [
 	"locks-upgraded-blindly",
 	"search-not-asked",
 	"open-files-not-bound",
+	"durable-open-unsynced",
 ];
 
 export class Hooks implements SimulationHooks {

@@ -16,8 +16,8 @@ export interface Found {
 	readonly times: ReadonlyMap<number, string>;
 }
 
-/** All names, attributes and extended attributes. Directories are listed in pages, so that positions are used. */
-export async function readNames(volume: Volume, caller: Caller): Promise<Found> {
+/** All names, attributes and extended attributes. Directories are listed in pages, so that positions are used. `apart`: a directory in whose entries nobody is interested here. */
+export async function readNames(volume: Volume, caller: Caller, apart?: number): Promise<Found> {
 	const nodes = new Map<number, TreeNode>();
 	const sizes = new Map<number, number>();
 	const times = new Map<number, string>();
@@ -38,10 +38,28 @@ export async function readNames(volume: Volume, caller: Caller): Promise<Found> 
 		const access = listOf(lists.get(accessList));
 		const inherited = listOf(lists.get(inheritedList));
 		const atime = timeText(attributes.atime);
-		nodes.set(ino, { ino, type, mode, uid, gid, nlink, rdev, target, parent, entries, xattrs, access, inherited, flags, atime });
+		const isApart = ino === apart ? { apart: true } : {};
+		nodes.set(ino, {
+			ino,
+			type,
+			mode,
+			uid,
+			gid,
+			nlink,
+			rdev,
+			target,
+			parent,
+			entries,
+			xattrs,
+			access,
+			inherited,
+			flags,
+			atime,
+			...isApart,
+		});
 		if (type === "file") sizes.set(ino, size);
 		if (type === "file") times.set(ino, timeText(attributes.mtime));
-		if (entries !== undefined) await walk(node, ino, entries);
+		if (entries !== undefined && ino !== apart) await walk(node, ino, entries);
 	};
 	const walk = async (node: NodeRef, ino: number, entries: Map<string, number>): Promise<void> => {
 		for (let after = 2; ; ) {

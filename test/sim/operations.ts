@@ -7,6 +7,7 @@ import type { Timestamp } from "../../src/base/time.ts";
 import type { Attributes } from "../../src/volume/interface.ts";
 import type { FsError } from "../../src/base/errors.ts";
 import type { NativeVolume } from "../../src/volume/native/interface.ts";
+import { yardName } from "../support/durable-yard.ts";
 import { type Client, lockOwner, lookupAnswer, type OpenFile } from "./client.ts";
 import { Content, timeText } from "./content.ts";
 import { endFrom, endOf, lockText, type ModelLock } from "./lock-model.ts";
@@ -36,7 +37,7 @@ function someDirectory(client: Client): TreeNode {
 
 /** A name in a directory: one that is there, or any. */
 function someName(client: Client, directory: TreeNode): string {
-	const names = [...(directory.entries?.keys() ?? [])];
+	const names = [...(directory.entries?.keys() ?? [])].filter((name) => name !== yardName);
 	if (names.length > 0 && client.random.chance(0.7)) return client.random.pick(names);
 	return freshName(client.random);
 }
@@ -645,7 +646,8 @@ function checkLocks(client: Client): void {
 }
 
 export function heldLocks(volume: NativeVolume): string {
-	const { held } = volume.locks.list(mostLocks);
+	// Those of SMB are the yard's, which looks after them itself.
+	const held = volume.locks.list(mostLocks).held.filter(({ family }) => family !== "smb");
 	return lockText(
 		held.map(({ ino, family, exclusive, range, owner }) => ({
 			ino,

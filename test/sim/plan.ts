@@ -35,6 +35,8 @@ export interface Plan {
 	/** Share of the operations on names and attributes that are asked for by somebody else than root. */
 	readonly others: number;
 	readonly clockRate: number;
+	/** A door plays SMB clients with durable opens beside the others. */
+	readonly durableOpens: boolean;
 	/** Chance of a death while the volume is being mounted. */
 	readonly mountDeaths: number;
 	/** Multiplies the weight of an operation or a fault, by its name. */
@@ -93,6 +95,7 @@ export function planOf(seed: number, steps: number): Plan {
 		diskMs: new Prng(seed, "disk speed").pick([0.5, 0.5, 5, 40]),
 		quickness: new Prng(seed, "quickness").pick([0, 0.5, 1]),
 		others: new Prng(seed, "others").pick([0, 0, 0.2, 0.5]),
+		durableOpens: new Prng(seed, "durable opens").chance(0.3),
 		clockRate: random.pick([1, 1, 0.99, 1.01]),
 		mountDeaths: random.pick([0, 0.2, 0.6]),
 		weight(name) {

@@ -16,6 +16,7 @@ import type { Caller } from "../../src/volume/interface.ts";
 import { parseRedundancy, width } from "../../src/storage/redundancy.ts";
 import type { NativeVolume, VolumeModules, VolumeStatus } from "../../src/volume/native/interface.ts";
 import { createVolume, openVolume } from "../../src/volume/native/open.ts";
+import { Yard, yardName } from "../support/durable-yard.ts";
 import { audit, lyingOn } from "./audit.ts";
 import { Client, lockOwner, type OpenFile } from "./client.ts";
 import { Content, Ink } from "./content.ts";
@@ -28,7 +29,7 @@ import { NamesModel } from "./names-model.ts";
 import { heldLocks, operations } from "./operations.ts";
 import { pickWeighted, type Plan, planOf } from "./plan.ts";
 import { Statistics } from "./statistics.ts";
-import { Tree } from "./tree.ts";
+import { Tree, type TreeNode } from "./tree.ts";
 
 /** Something that must not be. */
 export class Failure extends Error {}
@@ -124,7 +125,11 @@ export class Simulation {
 	readonly node: SimNode;
 	readonly ink = new Ink();
 	readonly stats = new Statistics();
-	readonly names: NamesModel;
+	names: NamesModel;
+	/** A door with durable opens, in a directory that is its own. */
+	readonly #yard: Yard | undefined;
+	#yardIno: number | undefined;
+	#yardWork: Promise<void> = Promise.resolve();
 	/** All disks of the machine, those in use and spare ones. */
 	readonly paths: readonly string[];
 	/** Disks of the volume. */
@@ -184,6 +189,14 @@ export class Simulation {
 		const entries = new Map<string, number>();
 		const attributes = { type: "directory", mode: 0o755, uid: 0, gid: 0, rdev: 0, target: undefined, nlink: 2 } as const;
 		this.names = new NamesModel(new Tree([[1, { ino: 1, ...attributes, parent: 1, entries, xattrs: new Map() }]]));
+		const yard = {
+			fail: (what: string): never => this.fail(what),
+			note: (line: string): void => this.note(line),
+			mayLackSpace: (): boolean => this.#life?.spaceTight === true,
+			nowMs: (): number => this.world.nowMs,
+			sleep: (ms: number): Promise<void> => this.world.sleep(ms),
+		};
+		this.#yard = this.plan.durableOpens ? new Yard(yard) : undefined;
 		this.#failure.promise.catch(() => {});
 	}
 
@@ -303,6 +316,55 @@ export class Simulation {
 		this.note(`${redundancy} on ${diskCount} disks${raw > 0 ? `, ${raw} of them raw` : ""}, ${tolerance} may be lost, ${clients} clients`);
 		const shape = { redundancy, logSegmentBytes, logSegmentCount, sameDevice: false, allowDegraded: false, uid: 0, gid: 0 };
 		await createVolume({ name: "sim", diskPaths: this.inUse, memory: this.plan.memory, ...shape }, this.#modules());
+		if (this.#yard !== undefined) await this.#makeYard();
+	}
+
+	/** Its directory is there from the beginning, and nobody else goes there. */
+	async #makeYard(): Promise<void> {
+		const memory = { ...this.plan.memory, ...sessionMemory };
+		const volume = await openVolume({ name: "sim", diskPaths: this.paths, acceptLoss: false, memory }, this.#modules());
+		const { attributes } = await volume.makeDirectory(root, volume.root, yardName, 0o777);
+		await volume.shutdown();
+		this.node.kill();
+		const { ino, mode, uid, gid, rdev, nlink } = attributes;
+		this.#yardIno = ino;
+		const shape = { type: "directory", rdev, target: undefined, uid, gid } as const;
+		const yard = {
+			ino,
+			...shape,
+			mode,
+			nlink,
+			parent: 1,
+			entries: new Map<string, number>(),
+			xattrs: new Map<string, string>(),
+			apart: true,
+		};
+		const top = this.names.tree.get(1) as TreeNode;
+		const entries = new Map([[yardName, ino]]);
+		this.names = new NamesModel(
+			new Tree([
+				[1, { ...top, nlink: 3, entries }],
+				[ino, yard],
+			]),
+		);
+	}
+
+	async #playYard(life: Life, yard: Yard): Promise<void> {
+		const { world, plan } = this;
+		for (let count = 0; !life.closing; count++) {
+			const name = `${this.#lives}.yard${count}`;
+			const random = this.randomOf(name);
+			if (this.happens(name)) {
+				try {
+					await yard.step(random);
+				} catch (error) {
+					this.#failure.reject(error instanceof Error ? error : new Failure(String(error)));
+					return forever();
+				}
+			}
+			await world.sleep(1 + random.float() * 2 * plan.thinkMs);
+			if (!life.alive) return forever();
+		}
 	}
 
 	// ── a life ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -333,6 +395,7 @@ export class Simulation {
 			}),
 		);
 		void Promise.all(work).then(() => over.resolve());
+		this.#yardWork = this.#yard === undefined ? Promise.resolve() : this.#playYard(life, this.#yard);
 		void this.#trouble(life);
 		void life.volume.failed.then((error) => {
 			if (life.alive)
@@ -508,6 +571,7 @@ export class Simulation {
 		if (how === "clean") {
 			await Promise.all(work);
 			life.closing = true;
+			await this.#yardWork;
 			while (this.#repairing || this.#operating) await world.sleep(100);
 			shuttingDown = this.#shutdown(life, death.keepsSession);
 			if (death.interruption === undefined) {
@@ -669,7 +733,8 @@ export class Simulation {
 	async #look(life: Life, ending: Ending): Promise<void> {
 		const { volume } = life;
 		await this.#resume(life);
-		const found = await readNames(volume, root);
+		this.#yard?.mounted(volume, this.randomOf(`${this.#lives}.yard`), ending);
+		const found = await readNames(volume, root, this.#yardIno);
 		const result = this.names.recovered(found.tree, ending === "cut");
 		if ("wrong" in result) this.fail(`after ${ending}: ${result.wrong}`);
 		const barriers = new Map<FileModel, number>();
@@ -809,6 +874,8 @@ export class Simulation {
 		const { life, ending } = await this.#mount(before, 0);
 		await this.#look(life, ending);
 		for (const { handle } of this.#carried.flat()) await life.volume.close(handle);
+		await this.#yard?.finish();
+		for (const [what, count] of this.#yard?.counts ?? []) this.stats.count("outcomes", `yard: ${what}`, count);
 		await this.#repair(life);
 		await this.#tidy(life);
 		await this.#settle(life);

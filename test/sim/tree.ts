@@ -24,6 +24,8 @@ export interface TreeNode {
 	readonly flags?: number;
 	/** Once it was set or seen. */
 	readonly atime?: string | undefined;
+	/** Nobody here goes there. */
+	readonly apart?: boolean;
 }
 
 /** Who asks, where the volume is to check what they may do. */
@@ -219,8 +221,9 @@ export class Tree {
 		return ino === undefined ? undefined : this.nodes.get(ino);
 	}
 
+	/** Without what is somebody else's (`apart`). */
 	living(): TreeNode[] {
-		return [...this.nodes.values()].filter((node) => node.nlink > 0);
+		return [...this.nodes.values()].filter((node) => node.nlink > 0 && node.apart !== true);
 	}
 
 	/** Every error that the operation may report; none: it succeeds. ESTALE counts as ENOENT. */
