@@ -182,6 +182,9 @@ const metrics: readonly Metric[] = [
 	counter("cairn_locks_refused_total", "Requests that did not get their lock at once, by what became of them.", ({ locks }) =>
 		each("outcome", locks.refused),
 	),
+	counter("cairn_lock_reclaims_total", "Locks that clients asked for again after a restart, by what they were told.", ({ locks }) =>
+		each("outcome", { ...locks.reclaims }),
+	),
 	histogram("cairn_lock_wait_seconds", "How long those who got their lock at last had waited.", ({ locks }) => locks.waits),
 	histogram("cairn_lock_hold_seconds", "How long locks were held.", ({ locks }) => locks.holds),
 	gauge("cairn_warnings", "Sentences that `cairn status` would warn with.", ({ warnings }) => one(warnings.length)),

@@ -392,6 +392,7 @@ check(
 		// The record says that another one held it, who has not asked yet.
 		assert.equal(await c.lock({ file, offset: 50, length: 1, reclaim: true }), results.denied);
 		assert.equal(await d.lock({ file, offset: 50, length: 10, reclaim: true }), results.granted);
+		assert.deepEqual((await world.volume.status()).locks.reclaims, { granted: 2, refused: 2 });
 		await world.world.sleep(60_000);
 		assert.equal(waiting.done, false, "what is not sure stays closed for all of grace");
 		await world.world.sleep(40_000);

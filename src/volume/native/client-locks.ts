@@ -69,6 +69,8 @@ export class ClientLockBook implements ClientLocks {
 	readonly #idleSinceMs = new Map<number, number>();
 	/** Clients that have to be told of the state number, they may have left the roster. */
 	readonly #untold = new Map<number, LockClientRecord>();
+	/** Since the mount. */
+	readonly reclaims = { granted: 0, refused: 0 };
 	#state = 1;
 	#grace: Grace | undefined;
 	#cancelSweep: () => void = () => {};
@@ -341,7 +343,7 @@ export class ClientLockBook implements ClientLocks {
 
 	async lock(lock: RemoteLock, { wait, reclaim }: { readonly wait: boolean; readonly reclaim: boolean }): Promise<LockAnswer> {
 		this.#requireClient(lock.client);
-		if (reclaim) return this.#reclaim(lock);
+		if (reclaim) return this.#counted(() => this.#reclaim(lock));
 		if (this.#grace !== undefined) return { kind: "grace" };
 		const later = this.#locks.lockRemote(lock, wait);
 		if (later === undefined) {
@@ -357,6 +359,18 @@ export class ClientLockBook implements ClientLocks {
 		// Whoever is told later may not listen any more.
 		granted.catch(() => {});
 		return { kind: "waiting", granted };
+	}
+
+	/** What is asked for again. */
+	async #counted(work: () => Promise<LockAnswer>): Promise<LockAnswer> {
+		try {
+			const answer = await work();
+			this.reclaims.granted++;
+			return answer;
+		} catch (error) {
+			this.reclaims.refused++;
+			throw error;
+		}
 	}
 
 	#requireClient(id: number): void {
@@ -432,7 +446,11 @@ export class ClientLockBook implements ClientLocks {
 		return this.#locks.heldRemote(client, ino);
 	}
 
-	async share(share: Omit<RemoteShare, "host">, reclaim: boolean): Promise<LockAnswer> {
+	share(share: Omit<RemoteShare, "host">, reclaim: boolean): Promise<LockAnswer> {
+		return reclaim ? this.#counted(() => this.#share(share, true)) : this.#share(share, false);
+	}
+
+	async #share(share: Omit<RemoteShare, "host">, reclaim: boolean): Promise<LockAnswer> {
 		this.#requireClient(share.client);
 		const grace = this.#grace;
 		if (!reclaim && grace !== undefined) return { kind: "grace" };

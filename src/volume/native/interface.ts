@@ -294,6 +294,8 @@ export interface LockStatus {
 	/** By class (fcntl-shared …), since this daemon began. */
 	readonly acquired: Readonly<Record<string, number>>;
 	readonly released: Readonly<Record<string, number>>;
+	/** Locks and shares that clients have had again within grace, and asked for in vain, since this daemon began. */
+	readonly reclaims: { readonly granted: number; readonly refused: number };
 	/** Requests that did not get their lock at once, by what became of them. */
 	readonly refused: Readonly<Record<string, number>>;
 	readonly waits: HistogramStatus;

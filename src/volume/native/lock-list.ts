@@ -103,10 +103,15 @@ function histogram({ counts, sumMs, count }: Histogram): HistogramStatus {
 	return { buckets, sumSeconds: sumMs / 1000, count };
 }
 
-export function lockStatus({ held, waiting, files, shares, leases, counters }: LockFigures, durable: DurableStatus): LockStatus {
+export function lockStatus(
+	{ held, waiting, files, shares, leases, counters }: LockFigures,
+	durable: DurableStatus,
+	reclaims: LockStatus["reclaims"],
+): LockStatus {
 	const { blocked, conflicts, cancelled, deadlocks, overLimit, timedOut, broken } = counters;
 	return {
 		durable,
+		reclaims: { ...reclaims },
 		held,
 		shares,
 		leases,

@@ -1652,6 +1652,7 @@ export class LocalVolume implements NativeVolume {
 			garbage: this.#garbage,
 			locks: this.locks,
 			durableOpens: this.durableOpens,
+			clientLocks: this.clientLocks,
 		};
 		return { core: this.#core, ...workers, metadataBytes, metadataMembers, metadataCopies };
 	}

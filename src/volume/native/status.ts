@@ -2,6 +2,7 @@
 import { Deferred } from "../../base/async.ts";
 import { diskCallMs, hangPatience } from "../../log/limits.ts";
 import type { FileLocks } from "../../locks/file-locks.ts";
+import type { ClientLockBook } from "./client-locks.ts";
 import type { DurableOpenBook } from "./durable-opens.ts";
 import { lockStatus } from "./lock-list.ts";
 import type { FsError } from "../../base/errors.ts";
@@ -35,6 +36,7 @@ export interface StatusModules {
 	readonly garbage: Garbage;
 	readonly locks: FileLocks;
 	readonly durableOpens: DurableOpenBook;
+	readonly clientLocks: ClientLockBook;
 	readonly metadataBytes: (disk: number) => number;
 	readonly metadataMembers: () => readonly number[];
 	readonly metadataCopies: () => number;
@@ -85,7 +87,7 @@ export async function volumeStatus(options: StatusOptions, modules: StatusModule
 		garbage: modules.garbage.status,
 		scrub: modules.scrubber.status(),
 		compaction: modules.compactor.status,
-		locks: lockStatus(modules.locks.figures(), modules.durableOpens.figures()),
+		locks: lockStatus(modules.locks.figures(), modules.durableOpens.figures(), modules.clientLocks.reclaims),
 		conversion: modules.protector.status,
 		dirtyBytes: core.dirty.bytes,
 		warnings,
