@@ -153,7 +153,8 @@ export class RealFuseChannel implements FuseChannel {
 	/** H5. Nobody would read what clients ask from now on. */
 	#readerFailed(): void {
 		this.#over.resolve();
-		void this.close();
+		// Whoever closes it later hears of what went wrong.
+		this.close().catch(() => {});
 	}
 
 	#wait(): void {
