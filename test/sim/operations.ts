@@ -685,6 +685,8 @@ const durable: Operation = {
 	name: "durable",
 	weight: 2,
 	async run(client) {
+		// What was answered at this very moment counts, as `persist` is about to say that all of it is durable.
+		client.sim.names.settle();
 		const position = client.sim.names.lastPosition;
 		if (position > 0 && Number.isFinite(position)) await client.persist(`durable ${position}`, [], () => client.volume.durable(position));
 	},

@@ -24,6 +24,11 @@ export const quick: readonly Found[] = [
 	{ seed: 1982, steps: 100, what: "simulator: status was compared with the disks before compaction had ended" },
 	{ seed: 3101, steps: 100, what: "a balance moved the last 64 KiB to and fro without end" },
 	{
+		seed: 3351,
+		steps: 100,
+		what: "simulator: what was answered in the moment of a durable() was taken for durable with what was before it",
+	},
+	{
 		seed: 7361,
 		steps: 100,
 		what: "a run written while mounting counted as in hand for ever: its file stayed on a disk that the metadata left",
