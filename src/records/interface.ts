@@ -369,10 +369,11 @@ export interface Pending {
  * it out twice. One record a slot; the next request in the slot writes over it.
  */
 export interface RequestOutcome {
+	/** Those of the mount's requests come first, behind them those of calls (volume/interface.ts). */
 	readonly slot: number;
-	/** The client's connection. */
+	/** The client's connection; of a call the client's number of it. */
 	readonly session: number;
-	/** The client's number of the request. */
+	/** The client's number of the request; of a call a hash of what it says. */
 	readonly requestLow: number;
 	readonly requestHigh: number;
 	/** The inode that was made, changed or removed. */

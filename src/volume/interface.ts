@@ -36,6 +36,24 @@ export interface RequestToken {
 /** Slots of requests: those that a door carries out at once (some 512), those that its predecessor left unanswered, and room to spare. */
 export const requestSlots = 2048;
 
+/** Names a call of a client that has no connection to tell its calls by: what it says, hashed with a secret. Noted as a request is, in slots of their own, from 0; whoever serves next asks for the notes (`pastCalls`). */
+export interface CallToken {
+	readonly slot: number;
+	/** The client's own number, 32 bits. */
+	readonly xid: number;
+	/** 64 bits. */
+	readonly low: number;
+	readonly high: number;
+}
+
+/** A call that had its effect, which was about this inode. */
+export interface PastCall extends CallToken {
+	readonly ino: Ino;
+}
+
+/** Slots of calls: twice those that a door carries out at once. */
+export const callSlots = 1024;
+
 export interface Caller {
 	readonly uid: number;
 	readonly gid: number;
@@ -55,6 +73,8 @@ export interface Caller {
 	readonly leaseKey?: string;
 	/** Without it, a request that is sent again is carried out again. */
 	readonly request?: RequestToken;
+	/** The same for doors whose clients may come again on another connection. */
+	readonly noted?: CallToken;
 	/** Of a client that may give up waiting (`locks.giveUp`): what waits for a lease elsewhere then fails with EINTR. Calls by a handle are given it by themselves. */
 	readonly call?: CallName;
 }
@@ -522,6 +542,8 @@ export interface Volume {
 	// the whole
 	/** Every acknowledged change up to `position` is durable. */
 	durable(position: number): Promise<void>;
+	/** What is noted of calls (`Caller.noted`), at most `callSlots`: durable, if it was noted before this process began. */
+	pastCalls(): Promise<readonly PastCall[]>;
 	/** Everything that is dirty is sealed and durable: syncfs. */
 	syncAll(): Promise<void>;
 	space(): Promise<VolumeSpace>;

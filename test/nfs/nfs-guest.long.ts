@@ -113,15 +113,15 @@ describe("the Linux client in a guest", { skip: reason ?? false }, () => {
 	test(`kill -9 of the server, ${kills} times, while the client writes: it waits and goes on, and all that was synced is there`, async (t) => {
 		await guest.must("mkdir /mnt/n/kill");
 		const writing = guest.run(`cd /mnt/n/kill && python3 - <<'END'\n${writer}\nEND`, { timeoutMs: 1800_000 });
-		const ofWriter = { ended: false };
-		void writing.then(() => {
-			ofWriter.ended = true;
+		const ofWriter = { end: "" };
+		void writing.then(({ code, stdout, stderr }) => {
+			ofWriter.end = `ended with ${code}: ${stdout.slice(-2000)}${stderr.slice(-2000)}`;
 		});
 		for (let i = 0; i < kills; i++) {
 			await sleep(2000 + ((i * 997) % 3000));
 			const pid = volume.killDaemon();
 			await volume.successorOf(pid);
-			assert.equal(ofWriter.ended, false, `the writer goes on after kill ${i + 1}`);
+			assert.equal(ofWriter.end, "", `the writer goes on after kill ${i + 1}`);
 		}
 		await sleep(3000);
 		await must("touch", [join(guest.base, "stop")]);

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bytesToLatin1, latin1ToBytes, toHex } from "../../src/base/bytes.ts";
-import { maxConnections, maxReplyBytes, maxReplyBytesOfConnection, stuckMs } from "../../src/doors/nfs/limits.ts";
+import type { XdrWriter } from "../../src/codec/xdr.ts";
+import { maxConnections, maxReplyBytes, maxReplyBytesOfConnection, pastCallsMs, stuckMs } from "../../src/doors/nfs/limits.ts";
 import { recordMark } from "../../src/doors/nfs/record-marking.ts";
 import type { NfsClient } from "./client.ts";
 import { inWorld, type NfsWorld } from "./world.ts";
@@ -68,6 +69,77 @@ check("kill: unstable writes that were answered are there, and an exclusive crea
 	assert.equal(repeated.status, 0);
 	again.close();
 });
+
+check(
+	"killed after the effect, before the reply: a call that comes again succeeds, and is not done twice",
+	14,
+	async (client, top, world) => {
+		const folder = (await client.mkdir(top, "folder")).handle as Uint8Array;
+		const file = (await client.create(top, "file", "guarded")).handle as Uint8Array;
+		for (const name of ["old", "gone"]) await client.create(top, name, "guarded");
+		await client.mkdir(top, "empty");
+		/** sattr3: nothing, or a mode alone. */
+		const [plain, withMode] = [
+			[0, 0, 0, 0, 0, 0],
+			[1, 0o2750, 0, 0, 0, 0, 0],
+		];
+		const words = (w: XdrWriter, values: readonly number[]): void => {
+			for (const value of values) w.u32(value);
+		};
+		const calls: Readonly<Record<string, readonly [number, (w: XdrWriter) => void]>> = {
+			create: [8, (w) => words(w.opaque(top).text("guarded").u32(1), plain)],
+			mkdir: [9, (w) => words(w.opaque(top).text("made"), withMode)],
+			symlink: [
+				10,
+				(w) => {
+					words(w.opaque(top).text("link"), plain);
+					w.text("target");
+				},
+			],
+			fifo: [11, (w) => words(w.opaque(top).text("fifo").u32(7), plain)],
+			remove: [12, (w) => w.opaque(top).text("gone")],
+			rmdir: [13, (w) => w.opaque(top).text("empty")],
+			rename: [14, (w) => w.opaque(top).text("old").opaque(folder).text("new")],
+			link: [15, (w) => w.opaque(file).opaque(top).text("other")],
+		};
+		const messages = Object.entries(calls).map(([name, [procedure, write]]) => ({
+			name,
+			bytes: client.message(100003, 3, procedure, write),
+		}));
+		const answers = async (by: NfsClient): Promise<Record<string, number>> => {
+			const found: Record<string, number> = {};
+			for (const { name, bytes } of messages) found[name] = (await by.send(bytes)).reader.u32();
+			return found;
+		};
+		const good = Object.fromEntries(messages.map(({ name }) => [name, 0]));
+		assert.deepEqual(await answers(client), good);
+		const listing = async (by: NfsClient): Promise<unknown> => {
+			const both = [await by.list(top), await by.list(folder)];
+			return both.map((list) => list.map(({ name, fileid }) => [name, fileid]).sort());
+		};
+		const before = await listing(client);
+		// The second process dies as well, after other calls; then the power goes.
+		for (const end of [() => world.node.kill(), () => world.node.kill(), () => world.node.powerCut()]) {
+			end();
+			await world.open();
+			const again = await world.connect();
+			await again.mkdir(top, "between");
+			await again.send(again.message(100003, 3, 13, (w) => w.opaque(top).text("between")));
+			assert.deepEqual(await answers(again), good);
+			assert.deepEqual(await listing(again), before, "nothing was done twice");
+			const made = await again.lookup(top, "made");
+			assert.equal(made.attributes?.mode, 0o2750);
+			assert.equal((await again.remove(top, "gone")).status, 2, "another call is another call");
+			again.close();
+		}
+		world.node.kill();
+		await world.open();
+		await world.platform.clock.sleep(pastCallsMs + 1);
+		const fresh = await world.connect();
+		assert.equal((await answers(fresh))["rename"], 2, "long after the start nothing is a call of then");
+		fresh.close();
+	},
+);
 
 check("a call that comes again gets its reply again, on another connection too, and is not done twice", 5, async (client, top, world) => {
 	await client.create(top, "a", "guarded");

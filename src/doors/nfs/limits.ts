@@ -35,6 +35,9 @@ export const maxReplyCacheBytes = 4 << 20;
 /** What of a call tells it from others with the same number and length: all but the contents that a WRITE brings. The kernel's own server takes 256 bytes; the longest credential and handle end before this. */
 export const cacheKeyBytes = 1024;
 
+/** How long calls count as sent again that a predecessor has carried out: Linux connects again at least every five minutes. */
+export const pastCallsMs = 600_000;
+
 /** Contents of large calls and replies lie in buffers that are used again: fresh memory for each would keep the collector busy for a quarter of the time. Of each kind, as many bytes are kept. */
 export const pooledFromBytes = 32 << 10;
 export const keptPoolBytes = 16 << 20;

@@ -147,6 +147,16 @@ function namesChange(parent: Ino, name: string, nodes: readonly Ino[]): Change {
 	return { nodes: [{ ino: parent, contentsFrom: 0 }, ...nodes.map((ino) => ({ ino }))], names: [{ parent, name }] };
 }
 
+function renameChange(source: Target, name: string, target: Target, newName: string, nodes: readonly Ino[]): Change {
+	const from = namesChange(source.node.ino, name, []);
+	const to = namesChange(target.node.ino, newName, nodes);
+	return { nodes: [...from.nodes, ...to.nodes], names: [...from.names, ...to.names] };
+}
+
+function withoutSize({ size: _size, ...rest }: SetAttributes): SetAttributes {
+	return rest;
+}
+
 // ── the procedures ───────────────────────────────────────────────────────────────────────────────────────────────
 
 /** What a call changes names by, where it does: directory and name. */
@@ -173,7 +183,10 @@ export class NfsProcedures {
 				const { failure, work, names } = decode(reader, seen);
 				reader.end();
 				const failed = (code: number): Promise<void> => this.#tellAgain(code, names);
-				return answered(this.#state, writer, seen, { failure, failed }, () => work(writer, context));
+				const carryOut = (now: CallContext): Promise<Results> =>
+					answered(this.#state, writer, seen, { failure, failed }, () => work(writer, now));
+				if (names === undefined) return carryOut(context);
+				return this.#state.pastCalls.carryOut(context.peer.address, context.message, (call) => carryOut({ ...context, ...call }));
 			},
 		});
 		return [
@@ -327,6 +340,7 @@ export class NfsProcedures {
 		const verifier = mode === createMode.exclusive ? reader.fixed(8) : undefined;
 		const work: Answer = async (writer, context) => {
 			const directory = await seen.first(at.directory, context);
+			if (context.past !== undefined) return this.#madeBefore(writer, directory, at.name, change, context.past);
 			this.#state.requireWritable(directory);
 			const exclusive = verifier === undefined ? {} : { verifier };
 			const disposition = mode === createMode.unchecked ? "open-or-create" : "create";
@@ -442,22 +456,47 @@ export class NfsProcedures {
 		make: (directory: Target, mode: number) => ReturnType<NfsState["volume"]["makeDirectory"]>,
 	): Promise<Results | undefined> {
 		const directory = await seen.first(at.directory, context);
+		if (context.past !== undefined) return this.#madeBefore(writer, directory, at.name, change, context.past);
 		this.#state.requireWritable(directory);
 		const made = await make(directory, (change.mode ?? 0) & 0o777);
-		const { size: _size, ...rest } = change;
-		const attributes = await this.#initialise(directory, made.attributes, rest, true);
+		const attributes = await this.#initialise(directory, made.attributes, withoutSize(change), true);
 		await this.#state.settled(made.position, namesChange(directory.node.ino, at.name, []));
 		await this.#tellMade(writer, directory, attributes, made.parentBefore, made.parentAfter);
 		return undefined;
+	}
+
+	/** A predecessor has made it, and may have been killed before it had all of its attributes. */
+	async #madeBefore(writer: XdrWriter, directory: Target, name: string, change: SetAttributes, ino: Ino): Promise<undefined> {
+		const { volume, modules } = this.#state;
+		await modules.changed(namesChange(directory.node.ino, name, [ino]));
+		const made = await volume.getAttributes(directory.caller, volume.node(ino)).catch((error: unknown) => {
+			if (isFsError(error, "ESTALE")) return undefined;
+			throw error;
+		});
+		// Others have removed it since: it was made all the same.
+		if (made === undefined || made.nlink === 0) {
+			writer.bool(false).bool(false);
+			writeChange(writer, undefined, await volume.getAttributes(directory.caller, directory.node), directory.fsid);
+			return;
+		}
+		// What others have written since is not cut.
+		const isEmptyFile = made.type === "file" && made.size === 0;
+		const attributes = await this.#initialise(directory, made, isEmptyFile ? change : withoutSize(change), true);
+		await this.#tellMade(writer, directory, attributes, undefined, undefined);
 	}
 
 	#remove(reader: XdrReader, seen: Seen, isDirectory: boolean): ReturnType<Decode> {
 		const at = readAt(reader);
 		const work: Answer = async (writer, context) => {
 			const directory = await seen.first(at.directory, context);
-			this.#state.requireWritable(directory);
 			const { caller, node, fsid } = directory;
-			const { volume, files } = this.#state;
+			const { volume, files, modules } = this.#state;
+			if (context.past !== undefined) {
+				await modules.changed(namesChange(node.ino, at.name, [context.past]));
+				writeChange(writer, undefined, directory.attributes, fsid);
+				return undefined;
+			}
+			this.#state.requireWritable(directory);
 			if (at.name === "." && isDirectory) throw new FsError("EINVAL", "nfs.rmdir-dot", '"." cannot be removed');
 			if (at.name === "..") throw new FsError("EEXIST", "nfs.remove-dots", '".." cannot be removed');
 			const gone = isDirectory ? await volume.removeDirectory(caller, node, at.name) : await volume.unlink(caller, node, at.name);
@@ -475,6 +514,12 @@ export class NfsProcedures {
 		const work: Answer = async (writer, context) => {
 			const source = await seen.first(from.directory, context);
 			const target = await seen.second(to.directory, context);
+			if (context.past !== undefined) {
+				await this.#state.modules.changed(renameChange(source, from.name, target, to.name, [context.past]));
+				writeChange(writer, undefined, source.attributes, source.fsid);
+				writeChange(writer, undefined, target.attributes, target.fsid);
+				return undefined;
+			}
 			this.#state.requireWritable(source);
 			requireSameExport(source, target);
 			for (const name of [from.name, to.name])
@@ -482,19 +527,8 @@ export class NfsProcedures {
 			const moved = await this.#state.volume.rename(source.caller, source.node, from.name, target.node, to.name, 0);
 			const { replaced } = moved;
 			if (replaced?.nlink === 0) this.#state.files.forget(replaced.ino);
-			const changed = {
-				nodes: [
-					{ ino: source.node.ino, contentsFrom: 0 },
-					{ ino: target.node.ino, contentsFrom: 0 },
-					{ ino: moved.attributes.ino },
-					...(replaced ? [{ ino: replaced.ino }] : []),
-				],
-				names: [
-					{ parent: source.node.ino, name: from.name },
-					{ parent: target.node.ino, name: to.name },
-				],
-			};
-			await this.#state.settled(moved.position, changed);
+			const nodes = [moved.attributes.ino, ...(replaced ? [replaced.ino] : [])];
+			await this.#state.settled(moved.position, renameChange(source, from.name, target, to.name, nodes));
 			writeChange(writer, moved.parentBefore, moved.parentAfter, source.fsid);
 			writeChange(writer, moved.newParentBefore, moved.newParentAfter, target.fsid);
 			return undefined;
@@ -512,6 +546,12 @@ export class NfsProcedures {
 		const work: Answer = async (writer, context) => {
 			const target = await seen.first(handle, context);
 			const directory = await seen.second(at.directory, context);
+			if (context.past !== undefined) {
+				await this.#state.modules.changed(namesChange(directory.node.ino, at.name, [target.node.ino]));
+				writePostAttributes(writer, target.attributes, target.fsid);
+				writeChange(writer, undefined, directory.attributes, directory.fsid);
+				return undefined;
+			}
 			this.#state.requireWritable(target);
 			requireSameExport(target, directory);
 			const linked = await this.#state.volume.link(directory.caller, target.node, directory.node, at.name);

@@ -19,6 +19,7 @@ import { keptPoolBytes, pooledFromBytes, spaceFreshMs } from "./limits.ts";
 import { Denials } from "./denials.ts";
 import type { FileSystemId } from "./nfs3.ts";
 import { OpenFiles } from "./open-files.ts";
+import { PastCalls } from "./past-calls.ts";
 import type { CallContext } from "./program.ts";
 
 /** What a call has changed, for whoever keeps copies of it (the kernel behind a mount). */
@@ -58,6 +59,7 @@ export class NfsState {
 	readonly modules: NfsModules;
 	readonly files: OpenFiles;
 	readonly denials: Denials;
+	readonly pastCalls: PastCalls;
 	/** For contents that are read. */
 	readonly readBuffers = new BufferPool({ fromBytes: pooledFromBytes, keptBytes: keptPoolBytes, shared: false });
 	/** By their directories. */
@@ -76,6 +78,7 @@ export class NfsState {
 		this.#readOnly = options.readOnly;
 		this.#keys = { secret: options.secret, volume: parseUuid(volume.id) };
 		this.#verifier = platform.random.bytes(8);
+		this.pastCalls = new PastCalls(options.secret, platform.clock);
 		this.denials = new Denials(platform.clock);
 		this.files = new OpenFiles({ volume, clock: platform.clock, logger, lost: () => this.#newVerifier() });
 	}
@@ -104,12 +107,13 @@ export class NfsState {
 	}
 
 	/** @throws FsError EBADF, ESTALE, EACCES. */
-	async target(bytes: Uint8Array, { credential, peer }: CallContext): Promise<Target> {
+	async target(bytes: Uint8Array, { credential, peer, noted }: CallContext): Promise<Target> {
 		const { rootIno, ino, generation } = decodeFileHandle(this.#keys, bytes);
 		const entry = this.#exports.get(rootIno);
 		if (entry === undefined) throw new FsError("ESTALE", "nfs.export-gone", "the export of this file handle is no more", { rootIno });
 		this.#admit(entry, peer);
-		const caller = callerOf(entry, credential, peer);
+		const anyCall = callerOf(entry, credential, peer);
+		const caller = noted === undefined ? anyCall : { ...anyCall, noted };
 		const node = this.volume.node(ino);
 		const attributes = this.volume.now?.getAttributes(caller, node) ?? (await this.volume.getAttributes(caller, node));
 		if (attributes.nlink === 0 || generationOf(attributes) !== generation) {

@@ -3,11 +3,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Deferred } from "../../base/async.ts";
 import { isFsError } from "../../base/errors.ts";
+import type { Clock } from "../../platform/interface.ts";
+import { callSlots, type CallToken, type Ino } from "../../volume/interface.ts";
 import { XdrWriter } from "../../codec/xdr.ts";
 import { formatRange, inRanges, isLoopback, parseAddress, parseRange } from "./addresses.ts";
 import { admit, callerOf, type Export } from "./exports.ts";
 import { decodeFileHandle, encodeFileHandle, fileHandleBytes } from "./file-handle.ts";
-import { maxReplyCacheBytes, maxReplyCacheEntries } from "./limits.ts";
+import { maxReplyCacheBytes, maxReplyCacheEntries, pastCallsMs } from "./limits.ts";
+import { PastCalls } from "./past-calls.ts";
 import { type Reply, ReplyCache } from "./reply-cache.ts";
 import { authFlavor, type Credential } from "./rpc.ts";
 
@@ -198,4 +201,39 @@ test("the cache of replies is bounded, in entries and in bytes, and never lets g
 	const again = cache.answer("a", message(0), async () => replyOf(99));
 	slow.resolve(replyOf(1));
 	assert.deepEqual([await first, await again], [replyOf(1), replyOf(1)]);
+});
+
+test("calls of before: slots in turn, never one that is under way; a call is known by its words and its sender, for a while", async () => {
+	let now = 0;
+	const clock = { monotonicMs: () => now } as Clock;
+	const secret = new Uint8Array(16).fill(3);
+	const calls = new PastCalls(secret, clock);
+	const message = (n: number): Uint8Array => Uint8Array.of(0, 0, n >> 8, n & 255, 1, 2, 3, 4);
+	const look = (of: PastCalls, n: number, address = "10.0.0.1"): Promise<{ noted?: CallToken; past?: Ino }> =>
+		of.carryOut(address, message(n), async (call) => call);
+	const held = new Deferred<void>();
+	let heldSlot = -1;
+	const long = calls.carryOut("10.0.0.1", message(0), async (call) => {
+		if ("noted" in call) heldSlot = call.noted.slot;
+		await held.promise;
+	});
+	const tokens: CallToken[] = [];
+	for (let n = 1; n < callSlots; n++) tokens.push((await look(calls, n)).noted as CallToken);
+	assert.deepEqual(new Set([heldSlot, ...tokens.map(({ slot }) => slot)]).size, callSlots, "in turn");
+	assert.equal((await look(calls, 1)).noted?.slot, tokens[0]?.slot, "the longest unused, not the one under way");
+	held.resolve();
+	await long;
+
+	const noted = tokens[7] as CallToken;
+	const successor = new PastCalls(secret, clock);
+	successor.load([{ ...noted, ino: 77 }]);
+	assert.deepEqual(await look(successor, 8), { past: 77 });
+	assert.equal((await look(successor, 8, "10.0.0.2")).past, undefined, "of another client");
+	assert.equal((await look(successor, 9)).past, undefined, "another call");
+	for (let n = 100; n < 100 + callSlots - 3; n++)
+		assert.notEqual((await look(successor, n)).noted?.slot, noted.slot, "its note stays for long");
+	now += pastCallsMs;
+	assert.deepEqual(await look(successor, 8), { past: 77 });
+	now++;
+	assert.equal((await look(successor, 8)).past, undefined);
 });

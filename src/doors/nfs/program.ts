@@ -1,5 +1,6 @@
 /** What the server of RPC programs knows of them: numbers, versions and procedures. */
 import type { Peer } from "../../platform/interface.ts";
+import type { CallToken, Ino } from "../../volume/interface.ts";
 import type { XdrReader, XdrWriter } from "../../codec/xdr.ts";
 import type { Credential } from "./rpc.ts";
 
@@ -9,6 +10,12 @@ export interface CallContext {
 	readonly local: string;
 	readonly credential: Credential;
 	readonly transport: "tcp" | "udp";
+	/** The call as it came; it may lie in a borrowed buffer, until it is answered. */
+	readonly message: Uint8Array;
+	/** What the volume shall note with the effect. */
+	readonly noted?: CallToken;
+	/** It was carried out already, by a process that was killed before it answered: it was about this inode. */
+	readonly past?: Ino;
 }
 
 /** What follows the words that a procedure has written: the contents of an opaque, whose length it has written. */

@@ -242,7 +242,7 @@ export class RpcServer {
 	}
 
 	/** @throws FsError CORRUPT: it is no call. */
-	async #answer(message: Uint8Array, from: Omit<CallContext, "credential">): Promise<Reply | undefined> {
+	async #answer(message: Uint8Array, from: Omit<CallContext, "credential" | "message">): Promise<Reply | undefined> {
 		const call = decodeCall(message);
 		if ("refusal" in call) return whole(call.refusal);
 		const program = this.#programs.get(call.program);
@@ -256,7 +256,7 @@ export class RpcServer {
 		const procedure = procedures[call.procedure];
 		if (procedure === undefined) return whole(encodeFailure(call.xid, acceptStatus.procedureUnavailable));
 		this.#count(program.number, call.version, procedure.name);
-		const context: CallContext = { ...from, credential: call.credential };
+		const context: CallContext = { ...from, credential: call.credential, message };
 		if (procedure.once !== true) return this.#run(call, procedure, context);
 		return this.#replies.answer(from.peer.address, message, () => this.#run(call, procedure, context));
 	}

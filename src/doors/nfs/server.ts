@@ -94,6 +94,8 @@ export class NfsServer {
 	readonly #caller: RpcClient;
 	#listeners: Listener[] = [];
 	#listening: ListenOptions | undefined;
+	/** Known before anything listens. */
+	#past: Promise<void> | undefined;
 	/** Kinds of addresses that are listened on. */
 	#families: readonly AddressFamily[] = [];
 	/** With rpcbind, while that is to be so. */
@@ -155,6 +157,8 @@ export class NfsServer {
 	async listen(options: ListenOptions): Promise<number> {
 		await this.#close();
 		try {
+			this.#past ??= this.#modules.volume.pastCalls().then((calls) => this.#state.pastCalls.load(calls));
+			await this.#past;
 			const port = await this.#listenOn(options.wide, options.port);
 			if (options.portMapper === "own") await this.#listenOn(options.wide, portMapperPort);
 			this.#listening = { ...options, port };

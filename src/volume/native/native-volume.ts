@@ -42,6 +42,7 @@ import type {
 	AllocateMode,
 	At,
 	Attributes,
+	CallToken,
 	Caller,
 	CallName,
 	Changed,
@@ -54,6 +55,7 @@ import type {
 	Ino,
 	NodeRef,
 	Opened,
+	PastCall,
 	OpenIntent,
 	Permissions,
 	RequestMarks,
@@ -62,7 +64,7 @@ import type {
 	VolumeNow,
 	VolumeSpace,
 } from "../interface.ts";
-import { requestSlots } from "../interface.ts";
+import { callSlots, requestSlots } from "../interface.ts";
 import { Balancer } from "./balancer.ts";
 import { Care } from "./care.ts";
 import { Compactor } from "./compactor.ts";
@@ -309,11 +311,26 @@ export class LocalVolume implements NativeVolume {
 
 	/** Part of the transaction that carries a request out. */
 	#note(tx: RecordTransaction, context: OperationContext, caller: Caller, ino: Ino): void {
+		if (caller.noted !== undefined) this.#noteCall(tx, context, caller.noted, ino);
 		const { session } = this.#modules;
 		if (caller.request === undefined || session === undefined) return;
 		const { slot, low, high } = caller.request;
 		assert(slot < requestSlots, "a request has a slot");
 		tx.put(requestRecord, { slot, session: session.id, requestLow: low, requestHigh: high, ino, birthEpoch: context.epoch }, slot);
+	}
+
+	#noteCall(tx: RecordTransaction, { epoch }: OperationContext, { slot: ofCall, xid, low, high }: CallToken, ino: Ino): void {
+		assert(ofCall < callSlots, "a call has a slot");
+		const slot = requestSlots + ofCall;
+		tx.put(requestRecord, { slot, session: xid, requestLow: low, requestHigh: high, ino, birthEpoch: epoch }, slot);
+	}
+
+	async pastCalls(): Promise<readonly PastCall[]> {
+		const limit = requestSlots + callSlots;
+		const records = await this.#core.view((tx) => tx.scan(requestRecord, requestRecord.prefix(), { limit }));
+		return records.flatMap(({ value: { slot, session: xid, requestLow: low, requestHigh: high, ino } }) =>
+			slot < requestSlots ? [] : [{ slot: slot - requestSlots, xid, low, high, ino }],
+		);
 	}
 
 	async #reapOrphans(): Promise<void> {

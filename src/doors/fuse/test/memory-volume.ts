@@ -506,6 +506,10 @@ export class MemoryVolume implements Volume {
 		await this.#enter("durable", String(position));
 	}
 
+	async pastCalls(): Promise<readonly []> {
+		return [];
+	}
+
 	async syncAll(): Promise<void> {
 		await this.#enter("syncAll");
 	}
