@@ -54,9 +54,10 @@ test("handles of one file are counted whether one or several, and share what is 
 			trusted: true,
 		} as const;
 		const request = { low, high: 0 } as RequestToken;
+		const noted = { slot: 1, xid: 2, low, high: 0 };
 		return table.add({
 			ino: 2,
-			caller: { ...caller, umask: low, request },
+			caller: { ...caller, umask: low, request, noted },
 			read: true,
 			write: true,
 			append: false,
@@ -68,7 +69,7 @@ test("handles of one file are counted whether one or several, and share what is 
 	assert.equal(first.caller, second.caller);
 	assert.notEqual(first.caller, third.caller);
 	assert.deepEqual([third.caller.uid, third.caller.groups], [2, [2, 7]]);
-	assert.equal(first.caller.request, undefined);
+	assert.deepEqual([first.caller.request, first.caller.noted], [undefined, undefined]);
 	const error = new FsError("EIO", "test.seal", "no disk");
 	table.fail(2, error);
 	for (const [handle, left] of [

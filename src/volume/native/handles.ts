@@ -109,7 +109,7 @@ export class HandleTable {
 	}
 
 	/** An equal caller that other handles have already, without what belongs to one request. */
-	#shared({ request: _request, umask: _umask, ...caller }: Caller): Caller {
+	#shared({ request: _request, noted: _noted, umask: _umask, ...caller }: Caller): Caller {
 		const { uid, gid, groups, principal, door, clientInstance, share, trusted, leaseKey } = caller;
 		const key = JSON.stringify([uid, gid, groups, principal ?? null, door, clientInstance, share ?? null, trusted, leaseKey ?? null]);
 		const known = this.#callers.get(key);
