@@ -30,6 +30,7 @@ const byFloor: readonly { readonly file: string; readonly name: string; readonly
 		name: "without the sync .* something is lost",
 		sites: ["kv.manifest", "kv.manifest-name", "kv.run", "kv.run-mend", "kv.run-mend-name", "kv.run-name"],
 	},
+	{ file: "src/doors/fuse/native-reads.test.js", name: "that takes the sync fuse.staged", sites: ["fuse.staged"] },
 	{ file: "test/crash/create.long.js", name: "without the sync log.disk-emptied", sites: ["log.disk-emptied"] },
 ];
 

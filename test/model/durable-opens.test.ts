@@ -333,6 +333,59 @@ scene("an operator ends one, whether its client is there or not", async (s) => {
 	assert.deepEqual(s.left, []);
 });
 
+const leased = { lease: { key: guid(9), state: RH } };
+
+scene("an open that joins a lease while it is broken comes down with it, over a death too", async (s) => {
+	const first = await s.open(1, leased);
+	const unlinked = s.unlink();
+	await s.world.sleep(10);
+	assert.deepEqual(s.broken, [0]);
+	const second = await s.open(2, leased);
+	assert.equal(second.durable?.lease?.state, RH, "it is broken, and not given back yet");
+	await s.volume.durableOpens.answerLease(first.handle, 0);
+	assert.equal(await unlinked, "done");
+	assert.deepEqual(leaseStates(s), [0, 0]);
+	await s.again("kill");
+	assert.deepEqual(leaseStates(s), [0, 0]);
+});
+
+scene("a lease that is given back while an open joins it is gone for both, whatever comes first", async (s) => {
+	let together = 0;
+	for (let turns = 0; turns < 60; turns++) {
+		const first = await s.open(1, leased);
+		const unlinked = s.unlink();
+		await s.world.sleep(10);
+		const joining = s.open(2, leased);
+		for (let i = 0; i < turns; i++) await Promise.resolve();
+		await s.volume.durableOpens.answerLease(first.handle, 0);
+		const second = await joining;
+		assert.equal(await unlinked, "done");
+		// It may have come after the end of the file, to one of its own.
+		if (second.attributes.ino === first.attributes.ino) {
+			together++;
+			assert.deepEqual(leaseStates(s), [0, 0], `${turns} turns`);
+		}
+		for (const handle of s.left) await s.volume.close(handle);
+		await s.unlink();
+	}
+	assert.ok(together > 0);
+});
+
+scene("a break that nobody was there to hear is told to the open that joins the lease", async (s) => {
+	const first = await s.open(1, { ...leased, persistent: true });
+	s.volume.durableOpens.disconnect(first.handle);
+	const unlinked = s.unlink();
+	await s.world.sleep(10);
+	assert.deepEqual(s.broken, []);
+	const second = await s.open(2, leased);
+	await s.world.sleep(10);
+	assert.deepEqual(s.broken, [0]);
+	await s.volume.durableOpens.answerLease(second.handle, 0);
+	assert.equal(await unlinked, "done");
+});
+
+const leaseStates = (s: Scene): number[] => s.volume.durableOpens.list().map(({ leaseState }) => leaseState);
+
 test("a record of the bound's worth: opens beyond it are made without", () => {
 	// Making them takes long; that the bound is asked is seen in `ask`. What it is must leave room for other handles.
 	assert.ok(maximumDurableOpens < limits.handles / 4);

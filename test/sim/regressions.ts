@@ -45,6 +45,7 @@ export const quick: readonly Found[] = [
 	{ seed: 10853, steps: 100, what: "a drain left new metadata with one copy that could be read" },
 	{ seed: 15414, steps: 100, what: "a change of protection that waited to be tried again was told as over" },
 	{ seed: 18021, steps: 100, what: "a change of protection that was refused kept all later ones waiting until the next mount" },
+	{ seed: 1390, steps: 100, what: "an open that joined a lease while it was broken was taken for one with all of it" },
 ];
 
 /** Half a minute each. */

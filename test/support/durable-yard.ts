@@ -95,6 +95,10 @@ export class Yard {
 	#random!: YardRandom;
 	#folder: Ino | undefined;
 	#number = 0;
+	/** By lease: what its client was told to come down to, and has not answered. Who joins the lease meanwhile has no more of it. */
+	readonly #breaks = new Map<string, { readonly to: number }>();
+	/** By open, which may not be answered yet. */
+	readonly #told = new Map<HandleId, number>();
 	/** Lives of the daemon: what an earlier one would answer is not heard. */
 	#life = 0;
 
@@ -117,6 +121,8 @@ export class Yard {
 		this.#volume = volume;
 		this.#random = random;
 		this.#life++;
+		this.#breaks.clear();
+		this.#told.clear();
 		const listed = new Map(volume.durableOpens.list().map((open) => [open.createGuid, open]));
 		for (const known of [...this.#opens.values()]) {
 			const found = listed.get(known.createGuid);
@@ -176,33 +182,59 @@ export class Yard {
 		return {
 			broken: (handles: readonly HandleId[], to: number): void => {
 				if (life !== this.#life) return;
+				for (const handle of handles) this.#told.set(handle, to & (this.#told.get(handle) ?? 7));
 				const all = group(handles);
 				for (const known of all) known.lease.least &= to;
+				const [one] = all;
+				const pending = { to: one === undefined ? to : to & this.#pendingOf(one) };
+				if (one !== undefined) this.#breaks.set(leaseText(one), pending);
 				this.#count("leases broken");
 				const [handle] = handles;
 				if (this.#random.below(10) === 0 || handle === undefined) return;
-				void this.#answer(handle, to, all, this.#random.below(200), life);
+				void this.#answer(handle, to, one, pending, this.#random.below(200), life);
 			},
 			revoked: (handles: readonly HandleId[], to: number): void => {
 				if (life !== this.#life) return;
-				for (const known of group(handles)) known.lease.least &= to;
+				for (const handle of handles) this.#told.set(handle, to & (this.#told.get(handle) ?? 7));
+				const all = group(handles);
+				for (const known of all) {
+					known.lease.least &= to;
+					this.#breaks.delete(leaseText(known));
+				}
 				this.#count("leases revoked");
 			},
 			ended: (): void => this.#fail("no operator has ended any"),
 		};
 	}
 
-	async #answer(handle: HandleId, to: number, all: readonly Known[], delayMs: number, life: number): Promise<void> {
+	async #answer(
+		handle: HandleId,
+		to: number,
+		one: Known | undefined,
+		pending: { readonly to: number },
+		delayMs: number,
+		life: number,
+	): Promise<void> {
 		await this.#modules.sleep(delayMs);
 		if (life !== this.#life) return;
 		await this.#volume.durableOpens.answerLease(handle, to).then(
 			() => {
-				if (life === this.#life) for (const known of all) known.lease.most &= to;
+				if (life !== this.#life || one === undefined) return;
+				// Those too who have joined it meanwhile.
+				for (const known of this.#sharing(one)) {
+					known.lease.most &= to;
+					known.lease.least &= to;
+				}
+				if (this.#breaks.get(leaseText(one)) === pending) this.#breaks.delete(leaseText(one));
 			},
 			(error: unknown) => {
 				if (life === this.#life && !isFsError(error, "EBADF") && !isFsError(error, "EINVAL")) this.#unexpected("answer of a lease", error);
 			},
 		);
+	}
+
+	#pendingOf(known: Known): number {
+		return this.#breaks.get(leaseText(known))?.to ?? 7;
 	}
 
 	#sharing({ client, ino, leaseKey }: Known): readonly Known[] {
@@ -337,7 +369,9 @@ export class Yard {
 		const done = await this.#call(what, ["EBUSY", "EAGAIN"], () => this.#volume.open(callerOf(client), { parent, name }, intent));
 		if (!("error" in done) || done.error !== undefined) this.#opens.delete(createGuid);
 		answered();
-		for (const [i, one] of beside.entries()) one.lease.most &= before[i] as number;
+		// What failed without space may have had more of it before.
+		const mayBeMore = "error" in done && done.error === undefined;
+		for (const [i, one] of mayBeMore ? [] : beside.entries()) one.lease.most &= before[i] as number;
 		if ("error" in done) {
 			if (done.error?.code === "EBUSY" && this.#opens.size === 0) this.#fail(`${what}: there is nobody who denies it`);
 			return;
@@ -347,13 +381,11 @@ export class Yard {
 		if (durable === undefined || durable.persistent !== persistent) this.#fail(`${what}: it is not durable`);
 		this.#endedFor(`${what} was granted`, fromMs, (one) => one.ino === ino && ((one.access & bits) !== 0 || (one.deny & access) !== 0));
 		const granted = durable.lease?.state ?? 0;
-		const least = granted;
-		this.#opens.set(createGuid, { ...known, handle, ino, lease: { most: granted, least }, isThere: true, isUnsure: false });
+		const opened: Known = { ...known, handle, ino, isThere: true, isUnsure: false };
+		opened.lease = { most: granted, least: granted & this.#pendingOf(opened) & (this.#told.get(handle) ?? 7) };
+		this.#opens.set(createGuid, opened);
 		if (created) this.#contents.set(ino, { now: new Set([0]), durable: new Set([0]) });
-		for (const one of leaseKey === undefined ? [] : this.#sharing(this.#opens.get(createGuid) as Known)) {
-			one.lease.most |= granted;
-			if (one.lease.least === one.lease.most) one.lease.least |= granted;
-		}
+		if (leaseKey !== undefined) for (const one of this.#sharing(opened)) one.lease.most |= granted;
 	}
 
 	/** What somebody does there may break a lease, and end who keeps the file open with it and is away; others it ends when it is granted. To be called with the answer. */
@@ -364,9 +396,16 @@ export class Yard {
 			return one !== but && inodes.includes(one.ino) && mayYield && !one.isUnsure;
 		});
 		for (const one of meant) one.isUnsure = true;
+		this.#mayBreakUnheard(inodes);
 		return () => {
 			for (const one of meant) if (one.leaseKey === undefined) one.isUnsure = false;
 		};
+	}
+
+	/** Of a lease that is broken while none of its opens has its client there, nobody is told. */
+	#mayBreakUnheard(inodes: readonly Ino[]): void {
+		for (const one of this.#opens.values())
+			if (inodes.includes(one.ino) && !this.#sharing(one).some(({ isThere }) => isThere)) one.lease.least = 0;
 	}
 
 	/** None of those may be there any more; the ones that gave way are forgotten. */
@@ -510,6 +549,7 @@ export class Yard {
 	async #read(known: Known): Promise<void> {
 		const contents = this.#contents.get(known.ino);
 		if ((known.access & share.read) === 0 || contents === undefined) return;
+		this.#mayBreakUnheard([known.ino]);
 		const done = await this.#call(`read through ${textOf(known)}`, [], () => this.#volume.read(known.handle, 0, 8));
 		if ("error" in done) return;
 		const bytes = done.value;
@@ -549,6 +589,8 @@ export class Yard {
 		if (left.length > 0) this.#fail(`${left.length} are left`);
 	}
 }
+
+const leaseText = ({ client, ino, leaseKey }: Known): string => `${client} ${ino} ${leaseKey}`;
 
 function textOf({ handle, ino, client, createGuid, persistent }: Known): string {
 	return `${persistent ? "persistent" : "durable"} open ${Number.parseInt(createGuid, 16)} of ${client[0]} (inode ${ino}, handle ${handle % 2 ** 40})`;

@@ -165,9 +165,9 @@ export class DurableOpenBook implements DurableOpens {
 		if (isUnsure && !record.failed) await this.#core.transact((tx) => tx.put(durableOpenRecord, open.record, id));
 	}
 
-	/** What all its records say: a change of it was under way where they differ, and not answered. */
+	/** What all its records say: a change of it was under way where they differ, and not answered. A record whose open has come no further than its first transaction knows nothing of the lease (epoch 0). */
 	#restoreLease(group: Group): void {
-		const records = [...group.opens].map(({ record }) => record);
+		const records = [...group.opens].map(({ record }) => record).filter(({ lease }) => lease !== undefined && lease.epoch > 0);
 		const state = records.reduce((common, { lease }) => common & (lease?.state ?? 0), 7);
 		const epoch = records.reduce((most, { lease }) => Math.max(most, lease?.epoch ?? 0), 0) + 1;
 		const [first] = records;
@@ -276,11 +276,17 @@ export class DurableOpenBook implements DurableOpens {
 		asked.isKept = true;
 		const { lease } = asked.request;
 		const group = this.#groupOf(open);
-		if (lease !== undefined && group !== undefined) this.#takeLease(open, group, lease.state);
-		const position = await this.#writing.run(keyOf(open, group), () => this.#writeOpens(group?.opens ?? [open]));
+		const position = await this.#writing.run(keyOf(open, group), () => {
+			if (group === undefined) return this.#writeOpens([open]);
+			// Not before its turn: an answer that is being written would go into the records as this finds the lease, and count as this leaves it.
+			if (lease !== undefined) this.#takeLease(open, group, lease.state);
+			return this.#writeLease(group);
+		});
 		if (this.#core.platform.simulation?.planted("durable-open-unsynced") !== true) await this.#core.engine.durable(position);
 		open.state = "connected";
 		this.#counts.granted++;
+		// Its client has a break still to hear if it was away.
+		if (group !== undefined && this.#there(group).length === 1) this.#tellAgain(open, group);
 		return this.#grant(open);
 	}
 
@@ -428,7 +434,7 @@ export class DurableOpenBook implements DurableOpens {
 		if (group === undefined) throw new FsError("EINVAL", "volume.durable-lease", "the open was made without a key for a lease", { handle });
 		const position = await this.#writing.run(leaseKey(group), () => {
 			this.#takeLease(open, group, state);
-			return this.#writeOpens(group.opens);
+			return this.#writeLease(group);
 		});
 		await this.#core.engine.durable(position);
 		const { lease } = open.record;
@@ -439,10 +445,9 @@ export class DurableOpenBook implements DurableOpens {
 		const { ino, key } = group;
 		const asked = { ino, key, door: caller.door as "smb", client: record.clientGuid, family: "smb", state } as const;
 		this.#locks.lease(asked, this.#leaseListener(group));
-		this.#noteLease(group);
 	}
 
-	/** The records are to say what the table says. */
+	/** The records are to say what the table says, or what it is about to. */
 	#noteLease(group: Group, state?: number): void {
 		const now = this.#locks.leaseOf(group.ino, group.key);
 		for (const open of group.opens) {
@@ -463,11 +468,11 @@ export class DurableOpenBook implements DurableOpens {
 		if (group === undefined || !isAllowed())
 			throw new FsError("EINVAL", "volume.durable-lease-answer", "it was broken to less than that", { handle });
 		const position = await this.#writing.run(leaseKey(group), async () => {
-			this.#noteLease(group, state);
-			const at = await this.#writeOpens(group.opens);
+			const at = await this.#writeLease(group, state);
 			// Its time may be over meanwhile, and less be left.
 			if (isAllowed()) this.#locks.answerLease(group.ino, group.key, state);
 			else this.#later(() => this.#syncLease(group));
+			this.#noteLease(group);
 			return at;
 		});
 		await this.#core.engine.durable(position);
@@ -475,18 +480,23 @@ export class DurableOpenBook implements DurableOpens {
 
 	async #syncLease(group: Group): Promise<void> {
 		await this.#writing.run(leaseKey(group), async () => {
-			this.#noteLease(group);
-			if (group.opens.size > 0) await this.#writeOpens(group.opens);
+			if (group.opens.size > 0) await this.#writeLease(group);
 		});
 	}
 
+	/** In its turn. `state`: as it will be when this is written. */
+	#writeLease(group: Group, state?: number): Promise<number> {
+		return this.#writeOpens(group.opens, () => this.#noteLease(group, state));
+	}
+
 	/** All in one transaction where they fit, which is nearly always: a client opens a file a few times. */
-	async #writeOpens(opens: Iterable<Durable>): Promise<number> {
+	async #writeOpens(opens: Iterable<Durable>, note: () => void = () => {}): Promise<number> {
 		let at = 0;
 		const all = [...opens];
 		for (let from = 0; from < all.length; from += limits.transactionChanges) {
 			const some = all.slice(from, from + limits.transactionChanges);
 			const { position } = await this.#core.transact((tx) => {
+				note();
 				for (const open of some) {
 					const { id } = open.record;
 					// One that ends has no record any more.
