@@ -83,6 +83,9 @@ export const keeperRetryMs = 2_000;
  */
 export const compileBudget = 20_000;
 
+/** How much of it (V8 estimates bytes of machine code) gathers before functions get their first machine code together; its own default is 4,096. */
+export const firstCodeBytes = 512;
+
 /** Heap of a keeper in MiB: it holds a few strings. */
 export const keeperHeapMiB = 8;
 

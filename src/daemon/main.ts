@@ -31,7 +31,7 @@ import {
 	type ToKeeper,
 } from "./keeper-link.ts";
 import type { Keepers } from "./keeping.ts";
-import { compileBudget, keeperHeapMiB, logFileBytes } from "./limits.ts";
+import { compileBudget, firstCodeBytes, keeperHeapMiB, logFileBytes } from "./limits.ts";
 import { formatJsonLine, formatLogLine, type LogData, type LogLevel, callerOf } from "./log-line.ts";
 import { parseMountOptions } from "./mountpoint.ts";
 import { printable } from "./text.ts";
@@ -95,8 +95,9 @@ function createLogger(sink: LogSink, platform: Platform, { name, mountOptions }:
 
 /** Serves until unmounted. Answers the exit code; the caller ends the process with it. */
 export async function runDaemon(options: RunOptions): Promise<number> {
-	// A runtime that does not know it goes on as it is; given on the command line it would refuse to start.
+	// A runtime that does not know one goes on as it is; given on the command line it would refuse to start.
 	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
+	setFlagsFromString(`--baseline-batch-compilation-threshold=${firstCodeBytes}`);
 	const platform = createRealPlatform({ fuse: createFuseHost(), requests: options.mountOptions.logFormat === "json" });
 	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {

@@ -43,6 +43,7 @@ import {
 	chainChecksum,
 	batchBytes,
 	encodeBatchInto,
+	volumePrefix,
 	loneRecordBytes,
 	recordBytes,
 	scanRecords,
@@ -119,6 +120,7 @@ export async function startLog(options: StartOptions, modules: LogModules): Prom
 class MirroredLog implements Log {
 	readonly #modules: LogModules;
 	readonly #volume: string;
+	readonly #volumePrefix: Uint8Array;
 	readonly #segmentBytes: number;
 	readonly #maximumPayload: number;
 	readonly #queueBytesLimit: number;
@@ -165,6 +167,7 @@ class MirroredLog implements Log {
 		const roster = modules.disks.roster;
 		this.#modules = modules;
 		this.#volume = roster.volume;
+		this.#volumePrefix = volumePrefix(roster.volume);
 		this.#segmentBytes = roster.config.logSegmentBytes;
 		this.#maximumPayload = maximumRecordPayload(this.#segmentBytes);
 		this.#queueBytesLimit = Math.min(maximumQueueBytes, Math.floor(this.#segmentBytes / 2));
@@ -312,7 +315,7 @@ class MirroredLog implements Log {
 		}
 		const records = this.#takeBatch(epoch);
 		const { bytes, release } = this.#batches.take(batchBytes(records)) as Lent;
-		encodeBatchInto(bytes, records, this.#volume, epoch.number, this.#durableSequence);
+		encodeBatchInto(bytes, records, this.#volumePrefix, epoch.number, this.#durableSequence);
 		const { segment, offset } = epoch;
 		const last = (records.at(-1) as ChainedRecord).sequence;
 		epoch.offset += bytes.length;

@@ -27,6 +27,9 @@ const version = 1;
 const headerPageBytes = 4096;
 const slotBytes = 64;
 const slotChecksumAt = 12;
+const slotCounterAt = 16;
+const slotHeadAt = 48;
+const slotReleasedAt = 56;
 const entryHeaderBytes = 24;
 const wrapLength = 0xffff_ffff;
 const alignment = 8;
@@ -55,6 +58,7 @@ export class MemoryTail {
 	readonly #view: DataView;
 	readonly #ringBytes: number;
 	readonly #identity: TailIdentity;
+	readonly #header: ReturnType<typeof headerSlot>;
 	/** Where the oldest entry starts and where the next one goes (M3). */
 	#head = 0;
 	#next = 0;
@@ -74,6 +78,7 @@ export class MemoryTail {
 		this.#view = new DataView(memory.bytes.buffer, memory.bytes.byteOffset, memory.bytes.byteLength);
 		this.#ringBytes = Math.floor((size - headerPageBytes) / alignment) * alignment;
 		this.#identity = identity;
+		this.#header = headerSlot(identity);
 		this.#counter = newestHeader(memory.bytes)?.counter ?? 0;
 		this.#released = released;
 		// Twice: neither slot may speak of the memory's former life.
@@ -142,13 +147,31 @@ export class MemoryTail {
 		}
 	}
 
+	/** With each batch of the log, so only what changes is encoded. */
 	#writeHeader(head = this.#head): void {
 		this.#counter++;
-		const out = new ByteWriter(slotBytes).raw(latin1ToBytes(magic)).u32(version).u32(0).u64(this.#counter);
-		out.raw(parseUuid(this.#identity.volume)).u64(this.#identity.incarnation).u64(head).u64(this.#released);
-		out.patchU32(slotChecksumAt, crc32c(out.view()));
-		this.#bytes.set(out.view(), (this.#counter % 2) * slotBytes);
+		const { slot, view } = this.#header;
+		setU64(view, slotCounterAt, this.#counter);
+		setU64(view, slotHeadAt, head);
+		setU64(view, slotReleasedAt, this.#released);
+		view.setUint32(slotChecksumAt, 0, true);
+		view.setUint32(slotChecksumAt, crc32c(slot), true);
+		this.#bytes.set(slot, (this.#counter % 2) * slotBytes);
 	}
+}
+
+/** A header slot of this identity; counter, head, what was released and the checksum are still to come. */
+function headerSlot({ volume, incarnation }: TailIdentity): { readonly slot: Uint8Array; readonly view: DataView } {
+	const out = new ByteWriter(slotBytes).raw(latin1ToBytes(magic)).u32(version).u32(0).u64(0);
+	out.raw(parseUuid(volume)).u64(incarnation).u64(0).u64(0);
+	const slot = new Uint8Array(slotBytes);
+	slot.set(out.view());
+	return { slot, view: new DataView(slot.buffer) };
+}
+
+function setU64(view: DataView, at: number, value: number): void {
+	view.setUint32(at, value % 0x1_0000_0000, true);
+	view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
 }
 
 function newestHeader(bytes: Uint8Array): Header | undefined {

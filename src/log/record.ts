@@ -79,21 +79,25 @@ export function batchBytes(records: readonly ChainedRecord[]): number {
 
 export function encodeBatch(records: readonly ChainedRecord[], volume: string, epoch: number, acknowledged: number): Uint8Array {
 	const bytes = new Uint8Array(batchBytes(records));
-	encodeBatchInto(bytes, records, volume, epoch, acknowledged);
+	encodeBatchInto(bytes, records, volumePrefix(volume), epoch, acknowledged);
 	return bytes;
+}
+
+/** What a record says of its volume. */
+export function volumePrefix(volume: string): Uint8Array {
+	return parseUuid(volume).subarray(0, volumePrefixBytes);
 }
 
 /** Fills `bytes`, which are `batchBytes` long. */
 export function encodeBatchInto(
 	bytes: Uint8Array,
 	records: readonly ChainedRecord[],
-	volume: string,
+	prefix: Uint8Array,
 	epoch: number,
 	acknowledged: number,
 ): void {
 	bytes.fill(0);
 	const view = new DataView(bytes.buffer, bytes.byteOffset);
-	const prefix = parseUuid(volume).subarray(0, volumePrefixBytes);
 	let at = 0;
 	const header = new ByteWriter(recordHeaderBytes).u32(recordMagic).u32(0).u16(recordType).u16(0).u32(epoch);
 	header.u64(0).u32(0).u32(0).u64(acknowledged).raw(prefix);
@@ -115,7 +119,7 @@ export function encodeBatchInto(
  * next valid record at any 8-byte boundary is found. Payloads are views. Any bytes are fine.
  */
 export function* scanRecords(bytes: Uint8Array, start: number, volume: string): Generator<FoundRecord> {
-	const input = new SegmentBytes(bytes, parseUuid(volume).subarray(0, volumePrefixBytes));
+	const input = new SegmentBytes(bytes, volumePrefix(volume));
 	let at = padTo(start, alignment);
 	while (at + recordHeaderBytes <= bytes.length) {
 		const record = input.recordAt(at);
@@ -131,7 +135,7 @@ export function* scanRecords(bytes: Uint8Array, start: number, volume: string): 
 /** The record that starts exactly at `offset`; undefined when there is none, or when it goes on beyond `bytes`. */
 export function recordAt(bytes: Uint8Array, offset: number, volume: string): FoundRecord | undefined {
 	if (offset + recordHeaderBytes > bytes.length) return undefined;
-	return new SegmentBytes(bytes, parseUuid(volume).subarray(0, volumePrefixBytes)).recordAt(offset);
+	return new SegmentBytes(bytes, volumePrefix(volume)).recordAt(offset);
 }
 
 class SegmentBytes {

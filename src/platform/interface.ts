@@ -84,7 +84,8 @@ export type PlantedBug =
 	| "locks-upgraded-blindly"
 	| "search-not-asked"
 	| "open-files-not-bound"
-	| "durable-open-unsynced";
+	| "durable-open-unsynced"
+	| "newest-pending-first";
 
 // ── time and chance ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -92,6 +92,8 @@ class Model {
 	#pendingIds = 0;
 	#ticks = 0;
 	fulls = 0;
+	/** Records that were made beside a seal. */
+	besides = 0;
 
 	constructor(seed: number, ringBytes: number) {
 		this.#random = randomOf(seed);
@@ -243,7 +245,9 @@ class Model {
 
 	#capture(ino: number): void {
 		if (this.#captures.has(ino)) return;
-		const captured = this.#store.capture(ino);
+		// A seal of what is logged lets more be logged beside it.
+		if (this.#random(2) === 0) this.#log(ino);
+		const captured = this.#captures.has(ino) ? undefined : this.#store.capture(ino);
 		if (captured === undefined) return;
 		this.#captures.set(ino, captured);
 		(this.#files.get(ino) as Expected).active.fill(0);
@@ -280,7 +284,8 @@ class Model {
 			bytes += piece.bytes.length;
 		}
 		assert.equal(bytes, captured.bytes, this.#message);
-		meta.mtime = captured.attributes.mtime?.seconds ?? meta.mtime;
+		// What was logged beside the seal has brought a later one.
+		if (meta.sealedThrough <= captured.through) meta.mtime = captured.attributes.mtime?.seconds ?? meta.mtime;
 		meta.sealedThrough = Math.max(meta.sealedThrough, captured.through);
 		for (const id of captured.pendings) meta.pendings.delete(id);
 		this.#captures.delete(ino);
@@ -292,19 +297,25 @@ class Model {
 	}
 
 	#log(ino: number): void {
-		if (this.#captures.has(ino)) return;
+		if (this.#isSealedUnlogged(ino)) return;
 		const unlogged = this.#store.unlogged(ino);
 		if (unlogged === undefined) return;
 		const mtime = this.#store.attributes(ino)?.mtime;
 		// A write comes before the transaction.
 		if (this.#random(2) === 0 && this.#store.hasRoom(100)) this.#write(ino, this.#random(fileBytes - 100), 90);
-		if (this.#captures.has(ino)) return;
+		if (this.#isSealedUnlogged(ino)) return;
+		if (this.#captures.has(ino)) this.besides++;
 		const meta = this.#meta.get(ino) as Meta;
 		const ids = this.#pend(meta, ino, unlogged.pieces);
 		meta.sealedThrough = Math.max(meta.sealedThrough, unlogged.through);
 		meta.mtime = mtime?.seconds ?? meta.mtime;
 		this.#store.logged(ino, ids, unlogged.through);
 		assert.deepEqual([...this.#store.pendings(ino)].sort(), [...meta.pendings.keys()].sort(), this.#message);
+	}
+
+	/** D7. */
+	#isSealedUnlogged(ino: number): boolean {
+		return this.#captures.get(ino)?.isLogged === false;
 	}
 
 	/** In one record or two. */
@@ -393,14 +404,20 @@ class Model {
 }
 
 describe("dirty store: against a byte array per inode, killed anywhere", () => {
+	let fulls = 0;
+	let besides = 0;
 	for (let seed = 1; seed <= 16; seed++) {
 		test(`seed ${seed}`, () => {
 			const model = new Model(seed, 4096 + 1024 * (seed % 5) + 8 * seed);
 			for (let i = 0; i < 300; i++) model.step();
 			model.end();
-			assert.ok(model.fulls > 0, "the ring was full at times");
+			fulls += model.fulls;
+			besides += model.besides;
 		});
 	}
+	test("the ring was full at times, and something was logged beside seals", () => {
+		assert.ok(fulls >= 16 && besides >= 16, `${fulls} and ${besides}`);
+	});
 });
 
 describe("dirty store: layers", () => {
@@ -425,12 +442,30 @@ describe("dirty store: layers", () => {
 		const store = open(ring(), 1);
 		store.write(2, 0, bytesOf("a"), time(1));
 		const captured = store.capture(2) as Captured;
-		for (const call of [() => store.capture(2), () => store.truncate(2, 0), () => store.drop(2), () => store.unlogged(2)]) {
-			assert.throws(call, /D1/);
-		}
+		for (const call of [() => store.capture(2), () => store.truncate(2, 0), () => store.drop(2)]) assert.throws(call, /D1/);
+		assert.throws(() => store.unlogged(2), /D7/);
 		store.committed(captured);
 		assert.throws(() => store.committed(captured), /D1/);
 		assert.equal(store.capture(2), undefined);
+	});
+
+	test("what is written beside a seal of what is logged can be logged; a failed seal keeps both", () => {
+		const store = open(ring(), 1);
+		store.write(2, 0, bytesOf("old"), time(1));
+		store.logged(2, [1], store.unlogged(2)?.through ?? 0);
+		const captured = store.capture(2) as Captured;
+		assert.equal(captured.isLogged, true);
+		assert.equal(store.unlogged(2), undefined);
+		store.write(2, 1, bytesOf("new"), time(2));
+		const unlogged = store.unlogged(2);
+		assert.deepEqual(unlogged?.pieces, [{ offset: 1, bytes: bytesOf("new") }]);
+		store.logged(2, [2], unlogged?.through ?? 0);
+		assert.deepEqual([captured.pendings, store.pendings(2)], [[1], [1, 2]]);
+		store.restored(captured);
+		const again = store.capture(2) as Captured;
+		assert.deepEqual([again.pendings, again.isLogged, again.bytes], [[1, 2], true, 4]);
+		store.committed(again);
+		assert.deepEqual(store.pendings(2), []);
 	});
 
 	test("adjoining pieces are sealed as one, up to 1 MiB", () => {

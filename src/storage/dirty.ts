@@ -11,6 +11,7 @@
  *     sealing.
  *  D6 Whatever makes the bytes of an entry superfluous outside this store (a seal, a truncation, a removal) is committed, and has raised
  *     the inode's sealedThrough, before the store is told: afterwards their place may be written over.
+ *  D7 Beside a capture, pending records are made only when they hold all that it holds: a record raises sealedThrough over everything written before it.
  */
 import { assert } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
@@ -248,7 +249,8 @@ export class RingDirtyStore implements DirtyStore {
 		// Everything written to the inode so far is in here or was overwritten: the newest number of all covers it.
 		const through = this.#lastWrite;
 		const pieces = merged(layer.map.all());
-		state.captured = { ino, pieces, bytes: layer.map.bytes, attributes, through, pendings: state.pendings };
+		const isLogged = layer.unlogged.size === 0;
+		state.captured = { ino, pieces, bytes: layer.map.bytes, attributes, through, pendings: state.pendings, isLogged };
 		return state.captured;
 	}
 
@@ -331,8 +333,7 @@ export class RingDirtyStore implements DirtyStore {
 	// ── pending records ──────────────────────────────────────────────────────────────────────────────────────────
 
 	unlogged(ino: Ino): { readonly pieces: readonly DirtyPiece[]; readonly bytes: number; readonly through: number } | undefined {
-		const state = this.#quiet(ino, "logged");
-		const active = state?.active;
+		const active = this.#loggable(ino)?.active;
 		if (active === undefined || active.unlogged.size === 0) return undefined;
 		const found = [...active.unlogged].sort((a, b) => a.offset - b.offset);
 		const bytes = found.reduce((sum, piece) => sum + piece.end - piece.offset, 0);
@@ -345,7 +346,7 @@ export class RingDirtyStore implements DirtyStore {
 
 	logged(ino: Ino, pendingIds: readonly number[], through: number): void {
 		if (pendingIds.length === 0) return;
-		const state = this.#quiet(ino, "logged");
+		const state = this.#loggable(ino);
 		assert(state !== undefined, `inode ${ino} has pending records and nothing dirty`);
 		state.pendings = [...state.pendings, ...pendingIds];
 		for (const piece of state.active?.unlogged ?? []) {
@@ -353,6 +354,13 @@ export class RingDirtyStore implements DirtyStore {
 			piece.logged = true;
 			state.active?.unlogged.delete(piece);
 		}
+	}
+
+	/** D7. */
+	#loggable(ino: Ino): State | undefined {
+		const state = this.#states.get(ino);
+		assert(state?.captured === undefined || state.captured.isLogged, `D7: inode ${ino} is logged beside a seal of what is not`);
+		return state;
 	}
 
 	pendings(ino: Ino): readonly number[] {

@@ -439,6 +439,8 @@ export interface Captured {
 	readonly through: number;
 	/** Pending records that this seal makes superfluous. */
 	readonly pendings: readonly number[];
+	/** These hold all of it: what is written meanwhile may be logged beside the seal (D7). */
+	readonly isLogged: boolean;
 }
 
 /**
@@ -450,6 +452,7 @@ export interface Captured {
  *  D2 Ring entries are in order of their write number; the tail moves over entries whose bytes no layer refers to.
  *  D3 Replay takes an entry only if its number is > the inode's sealedThrough.
  *  D4 An entry is valid only when its checksum, volume and incarnation match; the first that is not ends the replay.
+ *  D7 Beside a capture, pending records are made only when they hold all that it holds.
  */
 export interface DirtyStore {
 	/** True when that many more bytes fit now; else seal something and wait (`room`). */
@@ -475,7 +478,7 @@ export interface DirtyStore {
 	drop(ino: Ino): void;
 	/** An explicit setattr of mtime came: the next seal leaves it alone. */
 	clearTime(ino: Ino): void;
-	/** Pieces of the active layer that no pending record holds yet, in file order; used by fsync into the log. Copies up to `dirtyLimits.loggedCopyBytes`, beyond that views. `through` as in Captured. */
+	/** Pieces of the active layer that no pending record holds yet, in file order; used by fsync into the log. Asserts D7. Copies up to `dirtyLimits.loggedCopyBytes`, beyond that views. `through` as in Captured. */
 	unlogged(ino: Ino): { readonly pieces: readonly DirtyPiece[]; readonly bytes: number; readonly through: number } | undefined;
 	/** Those pieces are in pending records with these ids now (committed). */
 	logged(ino: Ino, pendingIds: readonly number[], through: number): void;

@@ -163,7 +163,10 @@ export class RealFuseChannel implements FuseChannel {
 		const untilMs = this.#lastActiveMs + this.#limitMs();
 		if (!this.#burst || performance.now() >= untilMs) this.#sleep();
 		else if (this.#outstanding === 0 && this.#spin(untilMs)) this.#goOn();
-		else this.#schedule();
+		else {
+			this.#calls.yield();
+			this.#schedule();
+		}
 	}
 
 	/** How long after something has happened it goes on looking. */
@@ -216,6 +219,7 @@ export class RealFuseChannel implements FuseChannel {
 				if (this.#consumer.ready) return false;
 				if (this.#readOne()) return true;
 			}
+			this.#calls.yield();
 		} while (performance.now() < untilMs);
 		return false;
 	}

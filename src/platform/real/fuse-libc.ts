@@ -31,6 +31,8 @@ type AsyncCall = (error: Error | null, result: number) => void;
 export interface Libc {
 	/** Bytes read, or -errno. */
 	read(fd: number, into: Uint8Array, lengthBytes: number): number;
+	/** Other threads that wait for this processor run first (sched_yield(2)). */
+	yield(): void;
 	/** Ready descriptors, or -errno. */
 	poll(fds: Uint8Array, count: number, timeoutMs: number): number;
 	/** A descriptor, or -errno. Blocking. */
@@ -206,6 +208,7 @@ function errno(result: number): number {
 function load(): Libc {
 	const library = koffi.load("libc.so.6");
 	const read = library.func("long read(int fd, void *buf, size_t count)");
+	const schedYield = library.func("int sched_yield()");
 	const poll = library.func("int poll(void *fds, unsigned long count, int timeout)");
 	const eventfd = library.func("int eventfd(unsigned int initial, int flags)");
 	const unshare = library.func("int unshare(int flags)");
@@ -216,6 +219,7 @@ function load(): Libc {
 	const cloneFiles = 0x400;
 	return {
 		read: (fd, into, lengthBytes) => errno(read(fd, into, lengthBytes) as number),
+		yield: () => void schedYield(),
 		poll: (fds, count, timeoutMs) => errno(poll(fds, count, timeoutMs) as number),
 		eventfd: () => errno(eventfd(0, closeOnExec) as number),
 		unshareFiles: () => errno(unshare(cloneFiles) as number),

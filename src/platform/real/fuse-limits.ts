@@ -10,10 +10,10 @@ export const ringBytes = 8 << 20;
 export const spinMs = 0.05;
 
 /** The same where requests have come within this time after a reply lately: a program has to be woken first. */
-export const requestSpinMs = 0.15;
+export const requestSpinMs = 0.3;
 
 /** The same while a reply waits for something else, where replies have come within this time lately: a read or a sync of a fast disk, and the waking of its thread. */
-export const replySpinMs = 0.4;
+export const replySpinMs = 1;
 
 /** Looks between two glances at the clock: a look is a system call or less. */
 export const looksPerTimeCheck = 8;

@@ -3,15 +3,17 @@
  *
  * Invariants
  *  V1 A write is in the dirty ring before it is acknowledged; it leaves the ring only when a committed transaction holds its bytes or a later truncation removed them.
- *  V2 `flow` is held by whoever seals, logs, truncates or reaps an inode: at most one at a time; writes to an inode that is being truncated wait.
+ *  V2 `flow` is held by whoever seals, logs, truncates or reaps an inode: at most one at a time; writes to an inode that is being truncated wait. One exception: while a seal is under way whose bytes are all in pending records, newer bytes may be logged
+ *     beside it (`#besideSeal`); the seal waits for that before it ends.
  *  V3 inode.sealedThrough ≥ the number of every write whose bytes are in extents, inline data or pending records.
  *  V4 A transaction that names a segment begins after that segment's fragments are synced (Packer, SegmentStore.write).
  *  V5 An inode has inline contents or extents, never both.
  *  V6 While an intent stands for an inode, nothing else is written, cut or shared there: what it has not reached yet would be taken for old.
  *  V7 Who changes extents without going through the dirty store (ranges.ts) holds the inode exclusively and has sealed what was dirty: an old write must not come back above it.
+ *  V8 Pending records of a sealed file go in the order in which they were made, and before anything else changes the map: what is left of them after a crash says nothing that the map does not say, and what was logged later comes after it.
  */
 import { assert } from "../../base/assert.ts";
-import { Semaphore } from "../../base/async.ts";
+import { Mutex, Semaphore } from "../../base/async.ts";
 import { FsError, isFsError } from "../../base/errors.ts";
 import { compareTime, type Timestamp } from "../../base/time.ts";
 import type { Chunk, Ino, Inode, Intent, OperationContext, RecordTransaction, Segment } from "../../records/interface.ts";
@@ -25,16 +27,23 @@ import {
 	truncate as truncateExtents,
 	writeAll as writeExtents,
 } from "../../storage/extents.ts";
-import type { Captured, DirtyPiece, ExtentPiece, MappedRange, ReadPattern, StorageEffects } from "../../storage/interface.ts";
+import type { Captured, DirtyPiece, DirtyStore, ExtentPiece, MappedRange, ReadPattern, StorageEffects } from "../../storage/interface.ts";
 import type { Behind, Core } from "./core.ts";
 import { limits } from "./limits.ts";
 import type { Packer, Placed } from "./packer.ts";
 
 export type Also = (tx: RecordTransaction, context: OperationContext) => void;
 
+type Unlogged = NonNullable<ReturnType<DirtyStore["unlogged"]>>;
+
 export interface FileView {
 	readonly inode: Inode;
 	readonly size: number;
+}
+
+interface Seal extends Captured {
+	/** The oldest pending records, which go in the transaction that ends the seal. */
+	readonly replacedAtOnce: readonly number[];
 }
 
 /** Work on a map of which the first transaction is committed, and more is to be done. */
@@ -61,6 +70,8 @@ export class FileData {
 	readonly #frozen = new Map<Ino, Promise<void>>();
 	/** Work that failed half way (V6). */
 	readonly #unfinished = new Map<Ino, Unfinished>();
+	/** Inodes that are being sealed while pending records hold all of what is sealed: what is written meanwhile may be logged, one after the other, by whoever holds this (V2). */
+	readonly #besideSeal = new Map<Ino, Mutex>();
 	/** Inodes of which somebody waits to log or seal what is dirty (`#persist`). */
 	readonly #waitingPersists = new Map<Ino, Promise<void>>();
 	/** Why nothing is written any more. */
@@ -231,21 +242,56 @@ export class FileData {
 	async sealLocked(ino: Ino, behind?: Behind): Promise<void> {
 		const captured = this.#core.dirty.capture(ino);
 		if (captured === undefined) return;
+		const beside = new Mutex();
+		if (captured.isLogged) this.#besideSeal.set(ino, beside);
 		try {
-			const { clock, random, simulation } = this.#core.platform;
-			// As on slow disks: writes, times and deaths come meanwhile.
-			if (simulation?.buggify("volume.slow-seal")) await clock.sleep(random.below(limits.sealAgeMs));
-			await this.#commitCapture(captured, behind);
+			await this.#isSlow();
+			const atOnce = this.#core.platform.simulation?.buggify("volume.few-at-once") === true ? 1 : limits.pendingsAtOnce;
+			const seal = { ...captured, replacedAtOnce: captured.pendings.slice(0, atOnce) };
+			await this.#commitCapture(seal, behind);
+			await this.#forgetReplaced(seal, behind);
 		} catch (error) {
+			await this.#endBeside(ino, beside);
 			this.#core.dirty.restored(captured);
 			// A write that came after its inode was taken apart: nobody else would let go of its memory.
 			if (isGone(error)) this.#core.dirty.drop(ino);
 			throw error;
 		}
+		await this.#endBeside(ino, beside);
 		this.#core.dirty.committed(captured);
 	}
 
-	async #commitCapture(captured: Captured, behind: Behind | undefined): Promise<void> {
+	/**
+	 * The pending records that had no place in the transaction that ended the seal, the oldest first: of those that are left after a crash the newest bytes must be the ones that the seal has written (V8).
+	 */
+	async #forgetReplaced({ ino, pendings, replacedAtOnce }: Seal, behind: Behind | undefined): Promise<void> {
+		const left = pendings.slice(replacedAtOnce.length);
+		if (this.#core.platform.simulation?.planted("newest-pending-first") === true) left.reverse();
+		const most = Math.max(1, replacedAtOnce.length);
+		for (let from = 0; from < left.length; from += most) {
+			const some = left.slice(from, from + most);
+			await this.#isSlow();
+			await inTurn(behind, () =>
+				this.#core.transact((tx) => {
+					for (const id of some) tx.delete(pendingRecord, ino, id);
+				}),
+			);
+		}
+	}
+
+	/** As on slow disks: writes, times and deaths come meanwhile. */
+	async #isSlow(): Promise<void> {
+		const { clock, random, simulation } = this.#core.platform;
+		if (simulation?.buggify("volume.slow-seal") === true) await clock.sleep(random.below(limits.sealAgeMs));
+	}
+
+	/** Nobody logs beside the seal any more. */
+	async #endBeside(ino: Ino, beside: Mutex): Promise<void> {
+		this.#besideSeal.delete(ino);
+		if (beside.held) await beside.run(() => {});
+	}
+
+	async #commitCapture(captured: Seal, behind: Behind | undefined): Promise<void> {
 		const inode = await this.#core.view((tx) => requireInode(tx, captured.ino));
 		const size = Math.max(inode.size, captured.attributes.end);
 		const small = size <= limits.inlineBytes && !this.#core.platform.simulation?.buggify("volume.tiny-in-segment");
@@ -258,7 +304,7 @@ export class FileData {
 	}
 
 	async #placeAndCommit(
-		captured: Captured,
+		captured: Seal,
 		pieces: readonly DirtyPiece[],
 		wasInline: boolean,
 		protection: number,
@@ -273,7 +319,7 @@ export class FileData {
 		}
 	}
 
-	async #commitInline(captured: Captured): Promise<void> {
+	async #commitInline(captured: Seal): Promise<void> {
 		await this.#core.transact((tx) => {
 			const inode = requireInode(tx, captured.ino);
 			assert(inode.inline !== undefined || inode.storedBytes === 0, "V5: inline beside extents");
@@ -289,7 +335,7 @@ export class FileData {
 
 	/** As many pieces a transaction as fit; each step leaves a file that is right, the last one ends the seal. */
 	async #commitPlaced(
-		captured: Captured,
+		captured: Seal,
 		placed: readonly Placed[],
 		wasInline: boolean,
 		used: Set<number>,
@@ -327,25 +373,46 @@ export class FileData {
 		const waiting = this.#waitingPersists.get(ino);
 		if (waiting !== undefined) return waiting;
 		let hasBegun = false;
-		const persist = this.#core.flow.run(ino, () => {
+		const begin = (): void => {
 			hasBegun = true;
 			this.#waitingPersists.delete(ino);
-			return this.#persistLocked(ino);
-		});
+		};
+		const beside = this.#besideSeal.get(ino);
+		const persist = beside === undefined ? this.#persistInTurn(ino, begin) : this.#persistBeside(ino, beside, begin);
 		if (!hasBegun) this.#waitingPersists.set(ino, persist);
 		return persist;
+	}
+
+	#persistInTurn(ino: Ino, begin: () => void): Promise<void> {
+		return this.#core.flow.run(ino, () => {
+			begin();
+			return this.#persistLocked(ino);
+		});
+	}
+
+	/** Whoever waited for the seal instead would wait as long as for ten records. */
+	async #persistBeside(ino: Ino, beside: Mutex, begin: () => void): Promise<void> {
+		const isDone = await beside.run(async () => {
+			const unlogged = this.#core.dirty.unlogged(ino);
+			if (unlogged !== undefined && this.#isMuch(ino, unlogged.pieces, unlogged.bytes)) return false;
+			begin();
+			if (unlogged !== undefined) await this.#log(ino, unlogged);
+			return true;
+		});
+		// Not with the mutex held: the seal waits for it.
+		if (!isDone) await this.#persistInTurn(ino, begin);
 	}
 
 	/** Puts what is dirty into the log when it is little, else seals it. */
 	async #persistLocked(ino: Ino): Promise<void> {
 		const unlogged = this.#core.dirty.unlogged(ino);
 		if (unlogged === undefined) return;
-		const { pieces } = unlogged;
 		const unusual = this.#core.platform.simulation?.buggify("volume.fsync-seals") === true;
-		if (unusual || this.#isMuch(ino, pieces, unlogged.bytes)) {
-			await this.sealLocked(ino);
-			return;
-		}
+		if (unusual || this.#isMuch(ino, unlogged.pieces, unlogged.bytes)) await this.sealLocked(ino);
+		else await this.#log(ino, unlogged);
+	}
+
+	async #log(ino: Ino, { pieces, through }: Unlogged): Promise<void> {
 		const end = pieces.reduce((most, piece) => Math.max(most, piece.offset + piece.bytes.length), 0);
 		const { result: id } = await this.#core.transact((tx, context) => {
 			const inode = requireInode(tx, ino);
@@ -359,11 +426,17 @@ export class FileData {
 				size: Math.max(inode.size, end),
 				mtime,
 				ctime,
-				sealedThrough: Math.max(inode.sealedThrough, unlogged.through),
+				sealedThrough: Math.max(inode.sealedThrough, through),
 			});
 			return pendingId;
 		});
-		this.#core.dirty.logged(ino, [id], unlogged.through);
+		this.#core.dirty.logged(ino, [id], through);
+	}
+
+	/** One more fsync or a few, and somebody has to wait for a seal. */
+	hasMuchLogged(ino: Ino): boolean {
+		const most = this.#core.platform.simulation?.buggify("volume.few-pendings") === true ? 2 : limits.pendingsToSeal;
+		return this.#core.dirty.pendings(ino).length >= most && !this.#core.flow.held(ino);
 	}
 
 	/** Whether a seal of the inode costs less than another record in the log. */
@@ -473,7 +546,7 @@ export class FileData {
 			bytes > this.#loggedBytes ||
 			stays.length > maximumPendingPieces ||
 			// One transaction deletes them and puts the new one.
-			this.#core.dirty.pendings(ino).length >= limits.pendingsPerInode
+			this.#core.dirty.pendings(ino).length >= limits.pendingsAtOnce
 		);
 	}
 
@@ -500,8 +573,8 @@ export class FileData {
 		const inode = await this.#core.view((tx) => requireInode(tx, ino));
 		if (inode.inline === undefined) return;
 		const attributes = { end: inode.size, mtime: undefined, bytes: 0, newest: 0 };
-		const captured: Captured = { ino, pieces: [], bytes: 0, attributes, through: 0, pendings: [] };
-		await this.#placeAndCommit(captured, withInline(inode.inline, []), true, inode.protection);
+		const seal: Seal = { ino, pieces: [], bytes: 0, attributes, through: 0, pendings: [], isLogged: false, replacedAtOnce: [] };
+		await this.#placeAndCommit(seal, withInline(inode.inline, []), true, inode.protection);
 	}
 }
 
@@ -554,10 +627,12 @@ function withInline(inline: Uint8Array, pieces: readonly DirtyPiece[]): DirtyPie
 	return [{ offset: 0, bytes: head }, ...rest];
 }
 
-/** The end of a seal: attributes, the replay guard, and the pending records that the seal replaces. */
-function finishSeal(tx: RecordTransaction, captured: Captured, inode: Inode): void {
-	for (const id of captured.pendings) tx.delete(pendingRecord, captured.ino, id);
-	const mtime = captured.attributes.mtime;
+/** The end of a seal: attributes, the replay guard, and the pending records that the seal replaces, or the oldest of them. */
+function finishSeal(tx: RecordTransaction, captured: Seal, inode: Inode): void {
+	for (const id of captured.replacedAtOnce) tx.delete(pendingRecord, captured.ino, id);
+	// What was logged beside this seal has brought a later time.
+	const isNewest = inode.sealedThrough <= captured.through;
+	const mtime = isNewest ? captured.attributes.mtime : undefined;
 	const times = mtime === undefined ? {} : { mtime, ctime: later(inode.ctime, mtime) };
 	putInode(tx, {
 		...inode,
@@ -571,7 +646,7 @@ function commitStep(
 	tx: RecordTransaction,
 	context: OperationContext,
 	effects: StorageEffects,
-	captured: Captured,
+	captured: Seal,
 	placed: readonly Placed[],
 	wasInline: boolean,
 	from: CommitProgress,
@@ -580,7 +655,7 @@ function commitStep(
 	let { index, doneTo, begun } = from;
 	let storedDelta = 0;
 	// Room for the inode, the head, and the pending records that the last step deletes.
-	const room = (): number => limits.transactionChanges - 2 - captured.pendings.length - tx.changeCount;
+	const room = (): number => limits.transactionChanges - 2 - captured.replacedAtOnce.length - tx.changeCount;
 	while (index < placed.length && room() > 0) {
 		const first = placed[index] as Placed;
 		const segment = begun?.segment ?? first.segment;

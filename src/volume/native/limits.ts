@@ -32,8 +32,12 @@ export const limits = {
 	logFsyncBytes: dirtyLimits.loggedCopyBytes,
 	/** A file with that much unsealed is sealed by its next fsync, however little that would log: a segment full, so that whoever waits for it does not wait for several. */
 	sealLoggedBytes: 2 * MiB,
-	/** Pending records one inode may have: they are deleted in one transaction with the seal that replaces them, which needs `extentLimits.minimumBudget` changes besides. */
-	pendingsPerInode: 48,
+	/** Pending records one inode may have: with more, an fsync waits for a seal. 1 MiB of small appends. */
+	pendingsPerInode: 256,
+	/** With so many it is sealed behind the foreground: a seal takes as long as some ten small fsyncs, on a slow or busy disk as long as fifty. */
+	pendingsToSeal: 192,
+	/** So many are deleted in one transaction with the seal that replaces them, or with a truncation: both need `extentLimits.minimumBudget` changes besides. */
+	pendingsAtOnce: 48,
 	/** Memory of acknowledged and unsealed data (architecture: 96 MiB), as a ring. */
 	dirtyRingBytes: 96 * MiB,
 	logTailBytes: 16 * MiB,

@@ -1577,6 +1577,7 @@ export class LocalVolume implements NativeVolume {
 		if (handle.error !== undefined) throw handle.error;
 		try {
 			await this.#data.fsync(handle.ino);
+			this.#sealer.afterFsync(handle.ino);
 		} catch (error) {
 			this.#handles.fail(handle.ino, toFsError(error, "volume.fsync"));
 			throw error;

@@ -31,10 +31,10 @@ export function takeApartStep(tx: RecordTransaction, effects: StorageEffects, in
 			return doneTo;
 		}
 	}
-	const pendings = tx.scan(pendingRecord, pendingRecord.prefix(ino), { limit: 16 });
+	const pendings = tx.scan(pendingRecord, pendingRecord.prefix(ino), { limit: limits.pendingsAtOnce });
 	if (tx.changeCount + pendings.length + 4 > limits.transactionChanges) return doneTo;
 	for (const { value } of pendings) tx.delete(pendingRecord, ino, value.id);
-	if (pendings.length === 16) return doneTo;
+	if (pendings.length === limits.pendingsAtOnce) return doneTo;
 	if (!reapStep(tx, ino, limits.transactionChanges - 4 - tx.changeCount)) return doneTo;
 	forget(tx, ino);
 	return gone;

@@ -3,7 +3,7 @@
  *
  * Invariants
  *  S1 While the volume runs, nothing stays dirty longer than sealAgeMs plus the time a seal takes, unless seals fail; then it is tried again and said.
- *  S2 At most one pass runs at a time; a pass seals at most sealBatchInodes side by side.
+ *  S2 At most one pass runs at a time; a pass seals at most sealBatchInodes side by side. Beside it files are sealed one by one that have many records in the log.
  */
 import type { FsError } from "../../base/errors.ts";
 import { toFsError } from "../../base/errors.ts";
@@ -19,6 +19,8 @@ export class Sealer {
 	readonly #onFailure: (ino: Ino, error: FsError) => void;
 	#cancelTick: () => void = () => {};
 	#pass: Promise<void> | undefined;
+	/** Files that are sealed because of what is in the log. */
+	readonly #logged = new Map<Ino, Promise<void>>();
 	#stopped = false;
 	/** The newest failure, until a pass succeeds again. */
 	trouble: FsError | undefined;
@@ -47,6 +49,13 @@ export class Sealer {
 		const mine = dirty.attributes(ino)?.bytes ?? 0;
 		const isPressed = this.#core.platform.simulation?.buggify("volume.pressure") === true;
 		if (isPressed || dirty.bytes >= limits.sealPressureBytes || mine >= limits.sealInodeBytes) void this.#runPass(isPressed);
+	}
+
+	/** Called after each fsync: with too many records in the log the next ones would have to wait for a seal. */
+	afterFsync(ino: Ino): void {
+		if (this.#stopped || !this.#data.hasMuchLogged(ino) || this.#logged.has(ino)) return;
+		const seal = this.#sealThese([ino]).then(() => void this.#logged.delete(ino));
+		this.#logged.set(ino, seal);
 	}
 
 	#runPass(isPressed = false): Promise<void> {
@@ -114,6 +123,6 @@ export class Sealer {
 	async stop(): Promise<void> {
 		this.#stopped = true;
 		this.#cancelTick();
-		await this.#pass;
+		await Promise.all([this.#pass, ...this.#logged.values()]);
 	}
 }
