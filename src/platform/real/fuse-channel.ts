@@ -27,6 +27,7 @@ import { RealBackings } from "./fuse-backings.ts";
 import { libc } from "./fuse-libc.ts";
 import {
 	burstGapMs,
+	ownReadsBeforeCall,
 	looksPerTimeCheck,
 	maxRequestBytes,
 	maxQueuedNotifications,
@@ -70,6 +71,8 @@ export class RealFuseChannel implements FuseChannel {
 	#notifier: Notifier | undefined;
 	#take: ((request: Uint8Array) => void) | undefined;
 	#outstanding = 0;
+	/** Requests that the main thread has read itself since it slept. */
+	#ownReads = 0;
 	/** When a request last came or a reply last went out, as far as a turn has seen it: from a reply on the client needs time for the next. */
 	#lastActiveMs = 0;
 	/** Whether requests after the last reply, and replies that something else has to happen for, come soon enough to be waited for awake. */
@@ -204,6 +207,7 @@ export class RealFuseChannel implements FuseChannel {
 		if (!this.#burst || this.#closing !== undefined || !this.#consumer.alone()) return false;
 		const count = this.#calls.read(this.#fd, this.#room, maxRequestBytes);
 		if (count > 0) {
+			if (++this.#ownReads === ownReadsBeforeCall) this.#callReader();
 			this.#deliver(this.#room.subarray(0, count));
 			return true;
 		}
@@ -224,7 +228,18 @@ export class RealFuseChannel implements FuseChannel {
 		return false;
 	}
 
+	/**
+	 * Every request wakes a thread that waits in poll(2), although there is nothing left for it to read, and the client pays for that: while requests come in a row it shall stand aside instead. It looks at what it is asked when it
+	 * is woken.
+	 */
+	#callReader(): void {
+		const one = new Uint8Array(8);
+		one[0] = 1;
+		writeSync(this.#stopFd, one);
+	}
+
 	#sleep(): void {
+		this.#ownReads = 0;
 		this.#consumer.callBack();
 		if (!this.#consumer.announce()) {
 			this.#schedule();
@@ -325,9 +340,7 @@ export class RealFuseChannel implements FuseChannel {
 
 	async #close(): Promise<void> {
 		this.#consumer.stop();
-		const one = new Uint8Array(8);
-		one[0] = 1;
-		writeSync(this.#stopFd, one);
+		this.#callReader();
 		await this.#readerGone;
 		const free = (await this.#notifier?.close()) !== false || (await this.#freeNotifier());
 		this.#take = undefined;

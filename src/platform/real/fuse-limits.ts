@@ -21,6 +21,9 @@ export const looksPerTimeCheck = 8;
 /** Requests count as coming in a row when the last gap was shorter than this; a lone request does not start spinning. */
 export const burstGapMs = 1;
 
+/** Requests that the main thread reads itself before it is worth two wake-ups of the reader thread to have it out of the way. */
+export const ownReadsBeforeCall = 32;
+
 /** Requests handled in one turn of the event loop, and the time after which no other one is begun in it, so that timers, disks and sockets get theirs: 64 writes of 1 MiB would take 20 ms. */
 export const requestsPerTurn = 64;
 export const turnMs = 1;

@@ -8,7 +8,7 @@ import { RingProducer } from "./fuse-ring.ts";
 export interface ReaderData {
 	readonly ring: SharedArrayBuffer;
 	readonly fd: number;
-	/** Becomes readable when the thread shall end. */
+	/** An eventfd that becomes readable when the thread shall end, or look at what it is asked. */
 	readonly stopFd: number;
 }
 
@@ -32,12 +32,11 @@ function pollFds(fd: number, stopFd: number): Uint8Array {
 }
 
 /** Returns the errno that ended the connection, or 0 when told to stop. */
-function run({ ring, fd, stopFd }: ReaderData): number {
-	const producer = new RingProducer(ring, maxRequestBytes);
+function run(data: ReaderData): number {
+	const producer = new RingProducer(data.ring, maxRequestBytes);
 	try {
 		const calls = libc();
-		const fds = pollFds(fd, stopFd);
-		const result = pump(calls, producer, fd, fds);
+		const result = pump(calls, producer, data, pollFds(data.fd, data.stopFd));
 		producer.end(result);
 		return result;
 	} catch (error) {
@@ -46,7 +45,13 @@ function run({ ring, fd, stopFd }: ReaderData): number {
 	}
 }
 
-function pump(calls: Libc, producer: RingProducer, fd: number, fds: Uint8Array): number {
+/** The eventfd is readable, as poll(2) has said. */
+function wasCalled(fds: Uint8Array): boolean {
+	return fds[pollFdBytes + 6] !== 0;
+}
+
+function pump(calls: Libc, producer: RingProducer, { fd, stopFd }: ReaderData, fds: Uint8Array): number {
+	const word = new Uint8Array(8);
 	for (;;) {
 		producer.standAside();
 		const room = producer.reserve();
@@ -57,6 +62,7 @@ function pump(calls: Libc, producer: RingProducer, fd: number, fds: Uint8Array):
 			producer.polling(true);
 			waitForRequest(calls, fds);
 			producer.polling(false);
+			if (wasCalled(fds) && !producer.stopped) calls.read(stopFd, word, word.length);
 		}
 		// ENOENT: the request was interrupted before it could be read. Anything else is the end: ENODEV unmounted, ECONNABORTED aborted.
 		else if (count !== -errno.EINTR && count !== -errno.ENOENT) return count === 0 ? 19 : -count;
