@@ -204,7 +204,8 @@ export class Daemon {
 		const volume = this.#volume;
 		if (volume === undefined || this.#shutdown) return;
 		const changed = (change: ForeignChange): Promise<boolean> => this.#server?.changedElsewhere(change) ?? Promise.resolve(true);
-		this.#exporter = new Exporter({ name, privileged, readOnly: mountOptions.readOnly }, { volume, platform, logger, changed });
+		const { readOnly, fastPaths } = mountOptions;
+		this.#exporter = new Exporter({ name, privileged, readOnly, answerNow: fastPaths }, { volume, platform, logger, changed });
 		await this.#exporter
 			.start()
 			.catch((error: unknown) => logger.error("the exports cannot be served", { error: toFsError(error, "daemon.exports").message }));
@@ -315,13 +316,21 @@ export class Daemon {
 
 	async #serve(volume: NativeVolume, channel: FuseChannel, resumed: FuseSession["resumed"]): Promise<void> {
 		const { platform, logger, serveFuse, crash } = this.#modules;
-		const { readOnly, localLocks, fuseMinor } = this.#options.mountOptions;
+		const { readOnly, localLocks, fuseMinor, fastPaths } = this.#options.mountOptions;
 		const locks = localLocks ? "kernel" : "volume";
 		const onNegotiated = (negotiated: Negotiated): Promise<void> => this.#negotiated(negotiated);
 		const session = { onNegotiated, marks: volume.requestMarks, ...(resumed === undefined ? {} : { resumed }) };
 		const nativeReads = await this.#beginNativeReads(volume, channel, resumed);
 		this.#server = serveFuse(
-			{ readOnly, locks, onFatal: crash, session, nativeReads, ...(fuseMinor !== undefined && { kernelMinor: fuseMinor }) },
+			{
+				readOnly,
+				locks,
+				onFatal: crash,
+				session,
+				nativeReads,
+				answerNow: fastPaths,
+				...(fuseMinor !== undefined && { kernelMinor: fuseMinor }),
+			},
 			{ volume, channel, platform, logger },
 		);
 		void this.#server.ended.then(() => this.#finish());

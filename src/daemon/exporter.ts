@@ -21,6 +21,8 @@ import { anonymousId, portRetryMs, usualNfsPort } from "./limits.ts";
 export interface ExporterOptions {
 	readonly name: string;
 	readonly readOnly: boolean;
+	/** What the volume can answer at once is answered in one step. */
+	readonly answerNow: boolean;
 	/** Whether this process may use ports that others on this machine may not. */
 	readonly privileged: boolean;
 }
@@ -213,7 +215,7 @@ export class Exporter {
 			if (!(await changed(change))) logger.warn("the kernel did not forget in time what it knew of a change over NFS", {});
 		};
 		return new NfsServer(
-			{ secret, readOnly: this.#options.readOnly },
+			{ secret, readOnly: this.#options.readOnly, answerNow: this.#options.answerNow },
 			{ volume, clientLocks: volume.clientLocks, platform, logger, changed: tell },
 		);
 	}

@@ -98,7 +98,9 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 	// A runtime that does not know one goes on as it is; given on the command line it would refuse to start.
 	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
 	setFlagsFromString(`--baseline-batch-compilation-threshold=${firstCodeBytes}`);
-	const platform = createRealPlatform({ fuse: createFuseHost(), requests: options.mountOptions.logFormat === "json" });
+	const { fastPaths, logFormat } = options.mountOptions;
+	const fuse = createFuseHost({ waitAwake: fastPaths });
+	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane: fastPaths, waitAwake: fastPaths });
 	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {
 		const { site, message } = toFsError(error, "daemon.crash");

@@ -105,6 +105,8 @@ export interface MountOptions {
 	/** The kernel reads hot files that nobody can write to by itself, from copies on this machine; of at most so many MiB (undefined: a small part of that file system). */
 	readonly nativeReads: boolean;
 	readonly nativeReadsMiB: number | undefined;
+	/** Calls of disks in shared memory, requests answered in one step, waiting awake; without them everything is the same, only slower. */
+	readonly fastPaths: boolean;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -135,6 +137,8 @@ function fuseMinorOf(word: string): number | undefined {
 
 const nativeWords: Readonly<Record<string, boolean>> = { "native_reads=on": true, "native_reads=off": false };
 
+const fastWords: Readonly<Record<string, boolean>> = { "fast_paths=on": true, "fast_paths=off": false };
+
 /** Of `native_reads_mib=2048`. */
 function nativeMiBOf(word: string): number | undefined {
 	const number = Number(/^native_reads_mib=(\d{1,9})$/.exec(word)?.[1] ?? 0);
@@ -152,6 +156,7 @@ export function parseMountOptions(text: string): MountOptions {
 		fuseMinorOf(word) !== undefined ||
 		nativeMiBOf(word) !== undefined ||
 		Object.hasOwn(nativeWords, word) ||
+		Object.hasOwn(fastWords, word) ||
 		withoutEffect.has(word) ||
 		Object.hasOwn(onCrashWords, word) ||
 		Object.hasOwn(logWords, word) ||
@@ -168,6 +173,7 @@ export function parseMountOptions(text: string): MountOptions {
 			...Object.keys(lockWords),
 			...Object.keys(nativeWords),
 			"native_reads_mib=N",
+			...Object.keys(fastWords),
 			"fuse_minor=N",
 		].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
@@ -182,6 +188,7 @@ export function parseMountOptions(text: string): MountOptions {
 		fuseMinor: words.map(fuseMinorOf).findLast((minor) => minor !== undefined),
 		nativeReads: nativeWords[words.findLast((word) => Object.hasOwn(nativeWords, word)) ?? ""] ?? false,
 		nativeReadsMiB: words.map(nativeMiBOf).findLast((number) => number !== undefined),
+		fastPaths: fastWords[words.findLast((word) => Object.hasOwn(fastWords, word)) ?? ""] ?? true,
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
@@ -197,6 +204,7 @@ export function mountOptionWords({
 	fuseMinor,
 	nativeReads,
 	nativeReadsMiB,
+	fastPaths,
 	flags,
 }: MountOptions): string[] {
 	return [
@@ -209,6 +217,7 @@ export function mountOptionWords({
 		...(fuseMinor === undefined ? [] : [`fuse_minor=${fuseMinor}`]),
 		...(nativeReads ? ["native_reads=on"] : []),
 		...(nativeReadsMiB === undefined ? [] : [`native_reads_mib=${nativeReadsMiB}`]),
+		...(fastPaths ? [] : ["fast_paths=off"]),
 		...flags,
 	];
 }

@@ -115,6 +115,7 @@ describe("mount options", () => {
 			fuseMinor: undefined,
 			nativeReads: false,
 			nativeReadsMiB: undefined,
+			fastPaths: true,
 			flags: [],
 		});
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
@@ -127,6 +128,7 @@ describe("mount options", () => {
 			fuseMinor: undefined,
 			nativeReads: false,
 			nativeReadsMiB: undefined,
+			fastPaths: true,
 			flags: ["noatime", "nosuid"],
 		});
 		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
@@ -139,6 +141,7 @@ describe("mount options", () => {
 			fuseMinor: undefined,
 			nativeReads: false,
 			nativeReadsMiB: undefined,
+			fastPaths: true,
 			flags: [],
 		});
 		for (const text of [
@@ -152,6 +155,7 @@ describe("mount options", () => {
 			"local_lock=all,nodev",
 			"fuse_minor=37,nodev",
 			"native_reads=on,native_reads_mib=512,nodev",
+			"fast_paths=off,nodev",
 		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
@@ -170,6 +174,9 @@ describe("mount options", () => {
 			"log",
 			"log=xml",
 			"local_lock=posix",
+			"fast_paths",
+			"fast_paths=",
+			"fast_paths=lane",
 			"__proto__",
 		])
 			assert.throws(() => parseMountOptions(wrong), inval, wrong);

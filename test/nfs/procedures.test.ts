@@ -5,6 +5,7 @@ import { bytesToLatin1, latin1ToBytes } from "../../src/base/bytes.ts";
 import { status } from "../../src/doors/nfs/nfs3.ts";
 import { maxTransferBytes } from "../../src/doors/nfs/limits.ts";
 import { parseRange } from "../../src/doors/nfs/addresses.ts";
+import type { VolumeNow } from "../../src/volume/interface.ts";
 import { asUser, type Attributes3, type NfsClient } from "./client.ts";
 import { inWorld, type NfsWorld, root, wholeVolume } from "./world.ts";
 
@@ -410,6 +411,28 @@ check("squashing: root, all, and calls without a user", async (client, top, worl
 	client.credential = asUser(0);
 	assert.deepEqual(await ownerOf("e"), [0, 0]);
 });
+
+test("a door that shall not answer at once never asks the volume to, and answers the same", (t) =>
+	inWorld(seed, async (world) => {
+		const answers: unknown[] = [];
+		for (const answerNow of [true, false]) {
+			await world.close();
+			world.answerNow = answerNow;
+			await world.open();
+			const now = world.volume.now as VolumeNow;
+			const asked = [t.mock.method(now, "lookup"), t.mock.method(now, "getAttributes")];
+			const client = await world.connect();
+			const { handle: top } = await client.mount("/demo");
+			if (answerNow) await made(client.create(top, "f", "guarded", { mode: 0o644 }));
+			const found = await client.lookup(top, "f");
+			assert.equal(found.status, status.OK);
+			answers.push([found.handle, await attributesOf(client, found.handle as Uint8Array)]);
+			await isStatus("NOENT", client.lookup(top, "g"));
+			for (const { mock } of asked) assert.equal(mock.callCount() > 0, answerNow);
+			client.close();
+		}
+		assert.deepEqual(answers[1], answers[0]);
+	}));
 
 check("read-only exports refuse every change", async (client, top, world) => {
 	const file = await made(client.create(top, "f", "guarded", { mode: 0o644 }));

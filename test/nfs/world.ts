@@ -51,6 +51,8 @@ export class NfsWorld {
 	/** Of the clients. */
 	platform!: Platform;
 	readonly port = 2049;
+	/** From the next opening on. */
+	answerNow = true;
 	#xid = 1000;
 
 	constructor(seed: number) {
@@ -84,7 +86,7 @@ export class NfsWorld {
 		};
 		await this.volume.exports.service();
 		this.server = new NfsServer(
-			{ secret, readOnly: false },
+			{ secret, readOnly: false, answerNow: this.answerNow },
 			{ volume: this.volume, clientLocks: this.volume.clientLocks, platform, logger: silentLogger, changed },
 		);
 		this.server.setExports(this.exports);

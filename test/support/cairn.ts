@@ -109,6 +109,17 @@ export interface TestVolumeOptions {
 	readonly ext4MiB?: number;
 	/** The same, of XFS: 300 at least. */
 	readonly xfsMiB?: number;
+	/** Of all its mounts, as after -o. Default: what a long suite was asked for (`askedMountOptions`). */
+	readonly mountOptions?: string;
+}
+
+/** `npm run test:long SUITE -- --fast-paths off --native-reads on`: every mount of the suite has these options. */
+export function askedMountOptions(): string {
+	const { CAIRN_FAST_PATHS, CAIRN_NATIVE_READS } = process.env;
+	const asked = { fast_paths: CAIRN_FAST_PATHS, native_reads: CAIRN_NATIVE_READS };
+	return Object.entries(asked)
+		.flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]))
+		.join();
 }
 
 export class TestVolume {
@@ -118,6 +129,7 @@ export class TestVolume {
 	readonly mountpoint: string;
 	readonly diskPaths: readonly string[];
 	readonly #redundancy: string;
+	readonly #mountOptions: string;
 	readonly #onFirstDisk: TestVolumeOptions["onFirstDisk"];
 	readonly #fileSystem: { readonly kind: "ext4" | "xfs"; readonly mib: number } | undefined;
 	#undo: (() => Promise<void>) | undefined;
@@ -131,6 +143,7 @@ export class TestVolume {
 		this.diskPaths = Array.from({ length: options.disks }, (_, i) => join(this.base, `disk${i + 1}`));
 		for (const folder of [this.mountpoint, ...this.diskPaths]) mkdirSync(folder);
 		this.#redundancy = options.redundancy;
+		this.#mountOptions = options.mountOptions ?? askedMountOptions();
 		this.#onFirstDisk = options.onFirstDisk;
 		if (options.ext4MiB !== undefined) this.#fileSystem = { kind: "ext4", mib: options.ext4MiB };
 		if (options.xfsMiB !== undefined) this.#fileSystem = { kind: "xfs", mib: options.xfsMiB };
@@ -179,7 +192,7 @@ export class TestVolume {
 
 	/** A mount that may fail, but has to say so soon. */
 	async tryMount(timeoutMs: number): Promise<void> {
-		const { signal } = await execute(process.execPath, [commandLine, "mount", this.name, this.mountpoint], {
+		const { signal } = await execute(process.execPath, [commandLine, ...this.#mountWords([])], {
 			env: this.#environment,
 			timeoutMs,
 		});
@@ -198,7 +211,15 @@ export class TestVolume {
 	}
 
 	async mount(...words: readonly string[]): Promise<void> {
-		await this.cairn("mount", this.name, this.mountpoint, ...words);
+		await this.cairn(...this.#mountWords(words));
+	}
+
+	/** Its own options come first: what a test says of one mount counts more. */
+	#mountWords(words: readonly string[]): string[] {
+		const at = words.indexOf("-o");
+		const options = [this.#mountOptions, at < 0 ? "" : (words[at + 1] ?? "")].filter((some) => some !== "").join();
+		const others = at < 0 ? words : words.toSpliced(at, 2);
+		return ["mount", this.name, this.mountpoint, ...(options === "" ? [] : ["-o", options]), ...others];
 	}
 
 	async unmount(): Promise<void> {

@@ -7,6 +7,7 @@ import type { ErrorCode } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { ByteWriter } from "../../codec/binary.ts";
 import type { Clock } from "../../platform/interface.ts";
+import type { VolumeNow } from "../../volume/interface.ts";
 import { maxConcurrentRequests, recentWriteMs } from "./limits.ts";
 import { errnoOf, fattr, fopen, initFlags, opcodes } from "./protocol.ts";
 import { serveFuse } from "./server.ts";
@@ -29,7 +30,8 @@ class Bench {
 	/** Called instead of after the time. */
 	readonly timers: (() => void)[] = [];
 
-	constructor(options: FuseServerOptions = {}) {
+	constructor(options: FuseServerOptions = {}, now?: VolumeNow) {
+		if (now !== undefined) Object.assign(this.volume, { now });
 		const after = (_ms: number, fn: () => void) => {
 			this.timers.push(fn);
 			return () => void this.timers.splice(this.timers.indexOf(fn), 1);
@@ -278,6 +280,21 @@ test("files: create, write, read, flush, fsync, release", async () => {
 		assert.equal((await bench.send(opcode, (w) => w.u64(file.handle).zeros(16))).errno, errnoOf.EBADF);
 	}
 	await bench.server.stop();
+});
+
+test("a door that shall not answer at once never asks the volume to", async () => {
+	for (const answerNow of [true, false]) {
+		const asked: string[] = [];
+		/** It says of everything that it has to wait. */
+		const get = (_: VolumeNow, name: string | symbol) => () => void asked.push(String(name));
+		const bench = await new Bench({ answerNow }, new Proxy({} as VolumeNow, { get })).init();
+		const { ino, handle } = await bench.create("f");
+		assert.equal((await bench.write(handle, 0, new Uint8Array([1, 2, 3]))).errno, 0);
+		assert.equal((await bench.send(opcodes.GETATTR, (w) => w.u32(0).u32(0).u64(0), { node: ino })).errno, 0);
+		assert.equal((await bench.send(opcodes.LOOKUP, (w) => name(w, "f"))).errno, 0);
+		assert.equal((await bench.send(opcodes.UNLINK, (w) => name(w, "f"))).errno, 0);
+		assert.deepEqual(asked, answerNow ? ["open", "write", "getAttributes", "lookup", "unlink"] : []);
+	}
 });
 
 test("open flags become intents", async () => {

@@ -311,11 +311,11 @@ export class NfsProcedures {
 			const { entry, caller, node, fsid } = directory;
 			// Above the root of an export there is nothing for its clients.
 			const name = at.name === ".." && node.ino === entry.rootIno ? "." : at.name;
-			const { volume } = this.#state;
-			const found = volume.now?.lookup(caller, node, name) ?? (await volume.lookup(caller, node, name));
+			const { volume, now } = this.#state;
+			const found = now?.lookup(caller, node, name) ?? (await volume.lookup(caller, node, name));
 			writer.opaque(this.#state.handleOf(entry, found));
 			writePostAttributes(writer, found, fsid);
-			writePostAttributes(writer, volume.now?.getAttributes(caller, node) ?? (await volume.getAttributes(caller, node)), fsid);
+			writePostAttributes(writer, now?.getAttributes(caller, node) ?? (await volume.getAttributes(caller, node)), fsid);
 			return undefined;
 		};
 		return { failure: tellAttributes(seen), work };

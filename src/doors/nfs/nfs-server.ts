@@ -11,7 +11,7 @@ import { latin1ToUtf8, parseUuid } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Logger } from "../../base/telemetry.ts";
 import type { Peer, Platform } from "../../platform/interface.ts";
-import type { Attributes, Caller, Ino, NodeRef, Volume, VolumeSpace } from "../../volume/interface.ts";
+import type { Attributes, Caller, Ino, NodeRef, Volume, VolumeNow, VolumeSpace } from "../../volume/interface.ts";
 import { inRanges, isLoopback } from "./addresses.ts";
 import { admit, callerOf, type LiveExport } from "./exports.ts";
 import { decodeFileHandle, encodeFileHandle, generationOf, type HandleKeys } from "./file-handle.ts";
@@ -43,6 +43,8 @@ export interface NfsOptions {
 	readonly secret: Uint8Array;
 	/** The whole volume is read-only. */
 	readonly readOnly: boolean;
+	/** What the volume can answer at once is answered in one step (default). */
+	readonly answerNow?: boolean;
 }
 
 /** A node that a call names, and as whom. */
@@ -56,6 +58,8 @@ export interface Target {
 
 export class NfsState {
 	readonly volume: Volume;
+	/** What the volume answers at once; undefined where it cannot, or shall not. */
+	readonly now: VolumeNow | undefined;
 	readonly modules: NfsModules;
 	readonly files: OpenFiles;
 	readonly denials: Denials;
@@ -75,6 +79,7 @@ export class NfsState {
 		const { volume, platform, logger } = modules;
 		this.modules = modules;
 		this.volume = volume;
+		this.now = options.answerNow === false ? undefined : volume.now;
 		this.#readOnly = options.readOnly;
 		this.#keys = { secret: options.secret, volume: parseUuid(volume.id) };
 		this.#verifier = platform.random.bytes(8);
@@ -115,7 +120,7 @@ export class NfsState {
 		const anyCall = callerOf(entry, credential, peer);
 		const caller = noted === undefined ? anyCall : { ...anyCall, noted };
 		const node = this.volume.node(ino);
-		const attributes = this.volume.now?.getAttributes(caller, node) ?? (await this.volume.getAttributes(caller, node));
+		const attributes = this.now?.getAttributes(caller, node) ?? (await this.volume.getAttributes(caller, node));
 		if (attributes.nlink === 0 || generationOf(attributes) !== generation) {
 			if (attributes.nlink === 0) this.files.forget(ino);
 			throw new FsError("ESTALE", "nfs.removed", `inode ${ino} has been removed`, { ino });

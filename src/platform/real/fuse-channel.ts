@@ -55,11 +55,19 @@ const connectionOver: ReadonlySet<number> = new Set([0, 19, 103]);
 /** Opcodes that are never answered: FORGET, INTERRUPT, NOTIFY_REPLY, BATCH_FORGET. */
 const unanswered: ReadonlySet<number> = new Set([2, 36, 41, 42]);
 
+export interface FuseChannelOptions {
+	/** The main thread looks for requests, and reads them, while they come one after the other; otherwise each of them wakes it. */
+	readonly waitAwake: boolean;
+	/** Tidies up what belongs to the connection outside this process. */
+	readonly onClosed: () => Promise<void>;
+}
+
 export class RealFuseChannel implements FuseChannel {
 	readonly ended: Promise<void>;
 	readonly backings: FuseBackings;
 	readonly #fd: number;
 	readonly #stopFd: number;
+	readonly #waitAwake: boolean;
 	readonly #onClosed: () => Promise<void>;
 	readonly #ring = createRing(ringBytes);
 	readonly #consumer: RingConsumer;
@@ -82,6 +90,7 @@ export class RealFuseChannel implements FuseChannel {
 	#awaitsReply = false;
 	/** A turn has found nothing to do but to wait for a request, with all replies made. */
 	#awaitsRequest = false;
+	/** Requests come one after the other, and it may be awake for them. */
 	#burst = false;
 	#paused = false;
 	#closed = false;
@@ -93,9 +102,9 @@ export class RealFuseChannel implements FuseChannel {
 	#listening = false;
 	#closing: Promise<void> | undefined;
 
-	/** `onClosed` tidies up what belongs to the connection outside this process. */
-	constructor(fd: number, onClosed: () => Promise<void>) {
+	constructor(fd: number, { waitAwake, onClosed }: FuseChannelOptions) {
 		this.#fd = fd;
+		this.#waitAwake = waitAwake;
 		this.#onClosed = onClosed;
 		this.backings = new RealBackings(fd, () => this.#closing !== undefined);
 		const stopFd = libc().eventfd();
@@ -184,7 +193,7 @@ export class RealFuseChannel implements FuseChannel {
 		const gapMs = nowMs - this.#lastActiveMs;
 		if (this.#awaitsRequest) this.#requests.waited(gapMs);
 		this.#awaitsRequest = this.#awaitsReply = false;
-		this.#burst = gapMs < burstGapMs;
+		this.#burst = this.#waitAwake && gapMs < burstGapMs;
 		this.#lastActiveMs = nowMs;
 		this.#schedule();
 	}

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 import { isFsError } from "../../base/errors.ts";
+import type { FuseHost } from "../interface.ts";
 import { RealHostFiles } from "./files.ts";
 import { decodeNodeName, encodeNodeName, plainSource } from "./fuse-device.ts";
 import { asPlain, createFuseHost, isConnected, parseMountInfo } from "./fuse.ts";
@@ -102,12 +103,10 @@ async function restlessMs(): Promise<number> {
 	return (user + system) / 1000;
 }
 
-test("requests in a row are waited for awake, and nobody stays awake after them", {
-	skip: (await host.unavailable()) ?? false,
-}, async () => {
+async function requestsInARow(server: FuseHost): Promise<void> {
 	const files = new RealHostFiles();
 	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
-	const channel = await host.mount(folder, options);
+	const channel = await server.mount(folder, options);
 	try {
 		let kept: Uint8Array | undefined;
 		let keepsNext = false;
@@ -131,7 +130,16 @@ test("requests in a row are waited for awake, and nobody stays awake after them"
 		await host.unmount(folder, true);
 		await rmdir(folder);
 	}
-});
+}
+
+for (const waitAwake of [true, false])
+	test(
+		`requests in a row are ${waitAwake ? "waited for awake, and nobody stays awake after them" : "answered by a thread that sleeps between them"}`,
+		{
+			skip: (await host.unavailable()) ?? false,
+		},
+		() => requestsInARow(createFuseHost({ waitAwake })),
+	);
 
 test("who asks a daemon that dies is told the same as who asks a dead one", { skip: (await host.unavailable()) ?? false }, async () => {
 	const files = new RealHostFiles();

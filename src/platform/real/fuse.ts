@@ -24,9 +24,25 @@ import type { Unmount } from "./fuse-unmounter.ts";
 const device = "/dev/fuse";
 const blockType = "fuseblk";
 
-export function createFuseHost(): FuseHost {
-	return { unavailable, mount, resume, unmount, abort, mounts };
+export interface FuseHostOptions {
+	/** The main thread stays awake while requests come one after the other (default; fuse-channel.ts). */
+	readonly waitAwake?: boolean;
 }
+
+export function createFuseHost({ waitAwake = true }: FuseHostOptions = {}): FuseHost {
+	const serve: Serve = (fd, subtype) => new RealFuseChannel(fd, { waitAwake, onClosed: () => removeStaleNodes(subtype) });
+	return {
+		unavailable,
+		mount: (mountpoint, options) => mount(mountpoint, options, serve),
+		resume: (descriptor, subtype) => resume(descriptor, subtype, serve),
+		unmount,
+		abort,
+		mounts,
+	};
+}
+
+/** Of a connection and the subtype of its mount. */
+type Serve = (fd: number, subtype: string) => FuseChannel;
 
 async function unavailable(): Promise<string | undefined> {
 	if (process.platform !== "linux") return "mounting needs Linux";
@@ -87,12 +103,12 @@ function flagsOf(options: FuseMountOptions): number {
 	return flags;
 }
 
-async function mount(mountpoint: string, options: FuseMountOptions): Promise<FuseChannel> {
+async function mount(mountpoint: string, options: FuseMountOptions, serve: Serve): Promise<FuseChannel> {
 	if (!/^[A-Za-z0-9_-]+$/.test(options.subtype))
 		throw new FsError("EINVAL", "platform.fuse-subtype", `file system subtype ${options.subtype}`);
 	const flags = flagsOf(options);
-	if (!isRoot()) return opened(await mountAsUser(mountpoint, options), mountpoint, options);
-	const onDevice = await mountOnDevice(mountpoint, options, flags);
+	if (!isRoot()) return opened(await mountAsUser(mountpoint, options), mountpoint, options, serve);
+	const onDevice = await mountOnDevice(mountpoint, options, flags, serve);
 	if (onDevice !== undefined) return onDevice;
 	const fd = openDevice();
 	const result = await mountConnection(fd, mountpoint, options, { type: `fuse.${options.subtype}`, source: options.source, flags });
@@ -100,7 +116,7 @@ async function mount(mountpoint: string, options: FuseMountOptions): Promise<Fus
 		closeSync(fd);
 		throw failed("mount on", "platform.fuse-mount", mountpoint, -result);
 	}
-	return opened(fd, mountpoint, options);
+	return opened(fd, mountpoint, options, serve);
 }
 
 interface HowMounted {
@@ -118,14 +134,14 @@ function mountConnection(fd: number, mountpoint: string, options: FuseMountOptio
 }
 
 /** undefined when it cannot be had, for whatever reason: the plain mount that follows says what is wrong, if anything is. */
-async function mountOnDevice(mountpoint: string, options: FuseMountOptions, flags: number): Promise<FuseChannel | undefined> {
+async function mountOnDevice(mountpoint: string, options: FuseMountOptions, flags: number, serve: Serve): Promise<FuseChannel | undefined> {
 	const device = await createMountDevice(options.subtype, options.source);
 	if (device === undefined) return undefined;
 	try {
 		const fd = openDevice();
 		const how = { type: `${blockType}.${options.subtype}`, source: device.path, flags };
 		const result = await mountConnection(fd, mountpoint, options, how);
-		if (result >= 0 && isConnected(fd)) return await opened(fd, mountpoint, options);
+		if (result >= 0 && isConnected(fd)) return await opened(fd, mountpoint, options, serve);
 		closeSync(fd);
 		// Somebody put another node in the place of ours in between: the kernel has mounted that other volume a second time.
 		if (result >= 0) await libc().umount(cString(mountpoint), mntDetach | umountNoFollow);
@@ -144,10 +160,10 @@ export function isConnected(fd: number): boolean {
 	return libc().poll(fds, 1, 0) === 1 && (view.getInt16(6, true) & (pollIn | pollErr)) === pollIn;
 }
 
-async function opened(fd: number, mountpoint: string, options: FuseMountOptions): Promise<FuseChannel> {
+async function opened(fd: number, mountpoint: string, options: FuseMountOptions, serve: Serve): Promise<FuseChannel> {
 	try {
 		await raiseReadAhead(mountpoint, options.maxReadBytes);
-		return new RealFuseChannel(fd, () => removeStaleNodes(options.subtype));
+		return serve(fd, options.subtype);
 	} catch (error) {
 		// First the connection, or unmounting would wait for an answer to INIT.
 		closeSync(fd);
@@ -159,7 +175,7 @@ async function opened(fd: number, mountpoint: string, options: FuseMountOptions)
 /** fuse.h FUSE_NOTIFY_RESEND, `struct fuse_out_header` without a body. */
 const notifyResend = 7;
 
-async function resume(descriptor: number, subtype: string): Promise<FuseChannel> {
+async function resume(descriptor: number, subtype: string, serve: Serve): Promise<FuseChannel> {
 	const message = new Uint8Array(16);
 	const view = new DataView(message.buffer);
 	view.setUint32(0, message.length, true);
@@ -179,7 +195,7 @@ async function resume(descriptor: number, subtype: string): Promise<FuseChannel>
 		// EPERM, ENODEV: the mount is gone, and the first read will say so.
 		if (code !== "EPERM" && code !== "ENODEV" && code !== "ENOTCONN") throw toFsError(error, "platform.fuse-resend");
 	}
-	return new RealFuseChannel(descriptor, () => removeStaleNodes(subtype));
+	return serve(descriptor, subtype);
 }
 
 function openDevice(): number {

@@ -8,7 +8,12 @@ import { plainAddress, RealTcpConnection } from "./connection.ts";
 import { realLimits } from "./limits.ts";
 
 export class RealNetwork implements Network {
-	readonly #awake = new Awake();
+	/** Undefined: the event loop sleeps between two calls. */
+	readonly #awake: Awake | undefined;
+
+	constructor(waitAwake = true) {
+		this.#awake = waitAwake ? new Awake() : undefined;
+	}
 
 	async listenTcp(
 		address: string,

@@ -26,6 +26,8 @@ export interface RealPlatformOptions {
 	readonly diskWorker?: URL;
 	/** Small calls of disks go through shared memory (default); otherwise all of them by message. */
 	readonly diskLane?: boolean;
+	/** The event loop of a server stays awake for the moment in which a client that was answered asks again (default). */
+	readonly waitAwake?: boolean;
 }
 
 export interface RealPlatform extends Platform {
@@ -53,7 +55,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		files: new RealHostFiles(),
 		sockets: new RealSockets(),
 		devices: new RealDeviceReports(),
-		network: new RealNetwork(),
+		network: new RealNetwork(options.waitAwake !== false),
 		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
 	};
 	const requests = options.requests === true ? { requests: new RealRequests() } : {};
