@@ -153,6 +153,16 @@ describe("a real mount", { skip: cannotMount() ?? false }, () => {
 		assert.doesNotMatch(await stopped(), /cleanly/);
 	});
 
+	test("umount answers when the kernel has let go, however long that takes after the end of the connection", async () => {
+		const slowly = new URL("../../test/support/slow-umount.js", import.meta.url).href;
+		const env = { CAIRN_HOME: join(volume.base, "home"), NODE_OPTIONS: `--import=${slowly}` };
+		const mounted = await execute(process.execPath, [commandLine, "mount", volume.name, volume.mountpoint], { env });
+		assert.equal(mounted.code, 0, mounted.stderr);
+		const { code, stderr } = await volume.try("umount", volume.mountpoint);
+		assert.equal(code, 0, stderr);
+		assert.doesNotMatch(await stopped(), /cleanly/);
+	});
+
 	test("--foreground serves until Ctrl-C", async () => {
 		const env = { ...process.env, CAIRN_HOME: join(volume.base, "home") };
 		const child = spawn(process.execPath, [commandLine, "mount", volume.name, volume.mountpoint, "--foreground"], { env, stdio: "ignore" });

@@ -92,6 +92,8 @@ export class Daemon {
 	#server: FuseServer | undefined;
 	#failure: Error | undefined;
 	#shutdown: Promise<DaemonEnd> | undefined;
+	/** umount(2) of ours, until it has returned. */
+	#unmounting: Promise<void> | undefined;
 	#stopping = false;
 	#keeping: Keeping | undefined;
 	#monitor: Monitor | undefined;
@@ -430,7 +432,7 @@ export class Daemon {
 	/** @throws FsError REFUSED while programs use it. */
 	async #umount(): Promise<DaemonEnd> {
 		const { mountpoint } = this.#options;
-		if (!this.#shutdown && !(await tryUnmount(mountpoint, false, this.#fuse))) {
+		if (!this.#shutdown && !(await this.#unmount())) {
 			throw new FsError(
 				"REFUSED",
 				"daemon.busy",
@@ -442,6 +444,16 @@ export class Daemon {
 		const end = await this.#finish();
 		if (!end.clean) throw new FsError("EIO", "daemon.unclean", `unmounted, but not cleanly: ${end.message}`);
 		return end;
+	}
+
+	/** False: it is in use. The connection ends at once, the call when the kernel has forgotten every file: a million take seconds. */
+	async #unmount(): Promise<boolean> {
+		const unmounting = tryUnmount(this.#options.mountpoint, false, this.#fuse);
+		this.#unmounting = unmounting.then(
+			() => {},
+			() => {},
+		);
+		return unmounting;
 	}
 
 	/** @throws FsError REFUSED when another mount namespace keeps the mount: it may be in use there. The daemon ends when that lets go. */
@@ -474,7 +486,7 @@ export class Daemon {
 		const { logger, platform } = this.#modules;
 		const { mountpoint } = this.#options;
 		logger.info("stopping", { reason });
-		if (!this.#shutdown && !(await tryUnmount(mountpoint, false, this.#fuse))) {
+		if (!this.#shutdown && !(await this.#unmount())) {
 			logger.warn("programs still use the mount: it is taken out of the tree", { mountpoint, waitMs: detachedUsersMs });
 			await tryUnmount(mountpoint, true, this.#fuse);
 			await Promise.race([this.#server?.ended, platform.clock.sleep(detachedUsersMs)]);
@@ -556,6 +568,7 @@ export class Daemon {
 
 	/** Not awaited by `#shutDown`: the answer to `umount` is among those that have to be delivered first. */
 	async #closeControl(end: DaemonEnd): Promise<void> {
+		await this.#unmounting;
 		await this.#control
 			.close()
 			.catch((error: unknown) => this.#modules.logger.warn("closing the control socket", { error: String(error) }));
