@@ -2,8 +2,9 @@
  * One process of the fsx suite: random operations on a few files of its own, each compared with a copy in memory. The copies are kept
  * outside the mount between runs, so that a later run of the same worker, behind a remount or a kill of the daemon, begins by comparing.
  *
- * Arguments: folder in the mount, folder for the copies, seed, milliseconds. Ends with 0, or with 1 and the last operations.
+ * Arguments: folder in the mount, folder for the copies, seed, milliseconds, "frozen" (files become immutable for a while, and are read so often that the kernel may read them by itself) or nothing. Ends with 0, or with 1 and the last operations.
  */
+import { execFileSync } from "node:child_process";
 import {
 	closeSync,
 	constants,
@@ -51,10 +52,15 @@ class File {
 	}
 }
 
-const [folder, copies, seedText, durationText] = process.argv.slice(2) as [string, string, string, string];
+const [folder, copies, seedText, durationText, frozen = ""] = process.argv.slice(2) as [string, string, string, string, string?];
 const random = new SeededRandom(Number(seedText));
 const endMs = Date.now() + Number(durationText);
 const files = Array.from({ length: fileCount }, (_, i) => new File(folder, copies, i));
+const freezes = frozen === "frozen";
+/** From one file's being immutable to the next one's. */
+const betweenFreezesMs = 2500;
+const thawMs = 60_000;
+let nextFreezeMs = Date.now();
 let operations = 0;
 
 function note(file: File, text: string): void {
@@ -298,7 +304,87 @@ function checkSize(file: File): void {
 function rest(file: File): void {
 	const ms = random.pick([1, 20, 600]);
 	note(file, `rest ${ms} ms`);
+	pause(ms);
+}
+
+function pause(ms: number): void {
 	Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+/** undefined: the file system of the staged file wants direct reads to be aligned, to what it likes. */
+function tryRead(fd: number, length: number, position: number, direct: boolean): Uint8Array | undefined {
+	try {
+		return readAll(fd, length, position);
+	} catch (error) {
+		if (direct && (error as { code?: unknown }).code === "EINVAL") return undefined;
+		throw error;
+	}
+}
+
+/** By an open of its own, or a mapping that outlives its descriptor. Answers what lets go of it. */
+function readFrozen(file: File): () => void {
+	const { at, length } = range(file, true);
+	const how = random.pick(["", "", "O_DIRECT", "mapped"]);
+	note(file, `frozen read ${at}+${length} ${how}`);
+	const fd = openSync(file.path, constants.O_RDONLY | (how === "O_DIRECT" ? constants.O_DIRECT : 0));
+	if (how !== "mapped") {
+		const got = tryRead(fd, length, file.base + at, how === "O_DIRECT");
+		if (got !== undefined) compare(file, got, at, `frozen read ${at}+${length} ${how}`);
+		if (got !== undefined && got.length < length) fail(file, `a frozen read of ${length} bytes answered ${got.length}`);
+		return () => closeSync(fd);
+	}
+	const mapped = new Mapped(fd, file.base + at, length, "reading");
+	closeSync(fd);
+	const look = (): void => compare(file, mapped.bytes.slice(), at, `frozen mapping ${at}+${length}`);
+	look();
+	return () => {
+		look();
+		mapped.close();
+	};
+}
+
+/** Until nobody reads it natively any more. */
+function thaw(file: File): void {
+	for (const limitMs = Date.now() + thawMs; ; pause(20)) {
+		try {
+			file.fd = open(file);
+			return;
+		} catch (error) {
+			if ((error as { code?: unknown }).code !== "EBUSY" || Date.now() > limitMs) throw error;
+		}
+	}
+}
+
+function openForWriting(file: File): string {
+	try {
+		closeSync(openSync(file.path, constants.O_RDWR));
+		return "";
+	} catch (error) {
+		return String((error as { code?: unknown }).code);
+	}
+}
+
+/** It is immutable for a while; whoever reads it then may read it natively, and what is written afterwards is what everybody sees. */
+function freeze(file: File): void {
+	const end = fresh(1);
+	note(file, "grows to its largest, is closed and frozen");
+	writeAll(file.fd, end, file.base + largestBytes - 1);
+	grow(file, largestBytes);
+	file.bytes.set(end, largestBytes - 1);
+	closeSync(file.fd);
+	execFileSync("chattr", ["+i", file.path]);
+	const held: (() => void)[] = [];
+	for (const untilMs = Date.now() + random.pick([0, 200, 1000, 1000]); Date.now() < untilMs; pause(random.below(15))) {
+		held.push(readFrozen(file));
+		while (held.length > random.below(5)) (held.shift() as () => void)();
+	}
+	const refused = openForWriting(file);
+	if (refused !== "EPERM") fail(file, `an open for writing of an immutable file answered ${refused || "a descriptor"}`);
+	execFileSync("chattr", ["-i", file.path]);
+	note(file, `no longer immutable; ${held.length} read it still, an open for writing answers ${openForWriting(file) || "a descriptor"}`);
+	for (const letGo of held) letGo();
+	thaw(file);
+	checkWhole(file, "thawed");
 }
 
 const choices: readonly (readonly [weight: number, run: (file: File) => void])[] = [
@@ -322,19 +408,29 @@ const weights = choices.reduce((sum, [weight]) => sum + weight, 0);
 
 function step(): void {
 	operations++;
+	if (freezes && Date.now() >= nextFreezeMs) {
+		// The others are too large to be staged.
+		attempt(freeze, random.pick(files.filter(({ base }) => base === 0)));
+		nextFreezeMs = Date.now() + betweenFreezesMs;
+		return;
+	}
 	const file = random.pick(files);
 	let at = random.below(weights);
 	for (const [weight, run] of choices) {
 		at -= weight;
 		if (at >= 0) continue;
-		try {
-			run(file);
-		} catch (error) {
-			const message = error instanceof Error ? error.message : String(error);
-			if (message.startsWith("seed ")) throw error;
-			fail(file, message);
-		}
+		attempt(run, file);
 		return;
+	}
+}
+
+function attempt(run: (file: File) => void, file: File): void {
+	try {
+		run(file);
+	} catch (error) {
+		const message = error instanceof Error ? error.message : String(error);
+		if (message.startsWith("seed ")) throw error;
+		fail(file, message);
 	}
 }
 

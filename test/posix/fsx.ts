@@ -3,11 +3,11 @@
  * remounted, its daemon killed, or the kernel's caches dropped.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { execute, TestVolume } from "../support/cairn.ts";
+import { execute, sleep, TestVolume } from "../support/cairn.ts";
 import { SeededRandom } from "../support/map-records.ts";
 
 const worker = fileURLToPath(new URL("./fsx-worker.js", import.meta.url));
@@ -17,6 +17,8 @@ export interface FsxOptions {
 	readonly processes: number;
 	readonly rounds: number;
 	readonly roundMs: number;
+	/** The mount reads natively (`-o native_reads=on`): files become immutable, are read, and become mutable again. Fails if none was read natively. */
+	readonly native?: boolean;
 }
 
 /** Answers how many operations there were. */
@@ -26,6 +28,7 @@ export async function fsx(options: FsxOptions, log: (line: string) => void): Pro
 	const random = new SeededRandom(seed);
 	const copies = mkdtempSync(join(tmpdir(), "cairn-fsx-"));
 	const volume = await TestVolume.start({ disks: 4, redundancy: "rs:2+1" });
+	const native = options.native === true ? new NativeWatch(volume) : undefined;
 	let operations = 0;
 	try {
 		for (let i = 0; i < processes; i++) for (const base of [volume.mountpoint, copies]) mkdirSync(join(base, `p${i}`));
@@ -33,11 +36,14 @@ export async function fsx(options: FsxOptions, log: (line: string) => void): Pro
 			// The last round only compares.
 			operations += await runRound(volume, copies, options, round, round === rounds ? 0 : roundMs);
 			if (round < rounds) await between(volume, random, log);
+			if (round < rounds && native !== undefined) await readOnly(volume, copies, processes, native);
 		}
+		await native?.end(log);
 		const { corrupt, missing, unrecoverable } = await volume.verify();
 		assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0], "verify finds nothing");
 		return operations;
 	} finally {
+		await native?.stop();
 		await volume.close();
 		rmSync(copies, { recursive: true, force: true });
 	}
@@ -51,6 +57,7 @@ async function runRound(volume: TestVolume, copies: string, options: FsxOptions,
 			join(copies, `p${i}`),
 			String(options.seed * 1000 + round * 50 + i),
 			String(ms),
+			options.native === true ? "frozen" : "",
 		];
 		const { code, signal, stdout, stderr } = await execute(process.execPath, words, { timeoutMs: ms + 120_000 });
 		assert.equal(code, 0, `seed ${options.seed}, round ${round}, process ${i} (${code ?? signal}):\n${stderr}\n${volume.log()}`);
@@ -75,4 +82,61 @@ async function between(volume: TestVolume, random: SeededRandom, log: (line: str
 		await execute("umount", ["-l", volume.mountpoint]);
 		await volume.mount();
 	}
+}
+
+/** Whether the kernel has read anything by itself: it tells nobody, but who has files open so is in the status. */
+class NativeWatch {
+	readonly #volume: TestVolume;
+	readonly #looking: Promise<void>;
+	readonly #seen = { frozen: 0, "read-only": 0 };
+	/** How the volume is mounted now. */
+	how: "frozen" | "read-only" = "frozen";
+	#stopped = false;
+
+	constructor(volume: TestVolume) {
+		this.#volume = volume;
+		this.#looking = this.#look();
+	}
+
+	async #look(): Promise<void> {
+		for (; !this.#stopped; await sleep(200)) {
+			const { how } = this;
+			// Between two mounts there is nobody to ask.
+			const { code, stdout } = await this.#volume.try("status", this.#volume.name, "--json");
+			const { nativeReads } = (code === 0 ? JSON.parse(stdout) : {}) as { nativeReads?: { readonly handles: number } | null };
+			if ((nativeReads?.handles ?? 0) > 0 && how === this.how) this.#seen[how]++;
+		}
+	}
+
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		await this.#looking;
+	}
+
+	async end(log: (line: string) => void): Promise<void> {
+		await this.stop();
+		log(`native opens were seen: ${JSON.stringify(this.#seen)}`);
+		assert.ok(this.#seen.frozen > 0, `nothing was ever read natively\n${await this.#volume.cairn("status", this.#volume.name)}`);
+	}
+}
+
+/** On a mount for reading alone every large file may be read natively. */
+async function readOnly(volume: TestVolume, copies: string, processes: number, native: NativeWatch): Promise<void> {
+	await volume.unmount();
+	await volume.mount("-o", "ro");
+	native.how = "read-only";
+	const all = Array.from({ length: processes }, (_, i) => [`p${i}/f0`, `p${i}/f1`]).flat();
+	const names = all.filter((name) => existsSync(join(copies, name)));
+	for (let turn = 0; turn < 8; turn++) {
+		const held = names.map((name) => openSync(join(volume.mountpoint, name), "r"));
+		for (const [i, name] of names.entries()) {
+			const same = readFileSync(held[i] as number).equals(readFileSync(join(copies, name)));
+			assert.ok(same, `${name} on a mount for reading alone, turn ${turn}\n${volume.log()}`);
+		}
+		await sleep(150);
+		for (const fd of held) closeSync(fd);
+	}
+	native.how = "frozen";
+	await volume.unmount();
+	await volume.mount();
 }
