@@ -207,7 +207,7 @@ export class Daemon {
 		if (volume === undefined || this.#shutdown) return;
 		const changed = (change: ForeignChange): Promise<boolean> => this.#server?.changedElsewhere(change) ?? Promise.resolve(true);
 		const { readOnly, fastPaths } = mountOptions;
-		this.#exporter = new Exporter({ name, privileged, readOnly, answerNow: fastPaths }, { volume, platform, logger, changed });
+		this.#exporter = new Exporter({ name, privileged, readOnly, answerNow: fastPaths.answerNow }, { volume, platform, logger, changed });
 		await this.#exporter
 			.start()
 			.catch((error: unknown) => logger.error("the exports cannot be served", { error: toFsError(error, "daemon.exports").message }));
@@ -330,7 +330,7 @@ export class Daemon {
 				onFatal: crash,
 				session,
 				nativeReads,
-				answerNow: fastPaths,
+				answerNow: fastPaths.answerNow,
 				...(fuseMinor !== undefined && { kernelMinor: fuseMinor }),
 			},
 			{ volume, channel, platform, logger },

@@ -13,6 +13,7 @@ import { toFsError } from "../base/errors.ts";
 import { type Logger, silentLogger } from "../base/telemetry.ts";
 import { serveFuse } from "../doors/fuse/server.ts";
 import type { Platform } from "../platform/interface.ts";
+import { CpuLatency } from "../platform/real/cpu-latency.ts";
 import { RealConnection } from "../platform/real/connection.ts";
 import { createFuseHost } from "../platform/real/fuse.ts";
 import { createRealPlatform } from "../platform/real/platform.ts";
@@ -99,8 +100,11 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
 	setFlagsFromString(`--baseline-batch-compilation-threshold=${firstCodeBytes}`);
 	const { fastPaths, logFormat } = options.mountOptions;
-	const fuse = createFuseHost({ waitAwake: fastPaths });
-	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane: fastPaths, waitAwake: fastPaths });
+	const { diskLane, waitAwake } = fastPaths;
+	// Before any other thread begins: each has a table of descriptors of its own, and a wish stands for as long as it is open in one.
+	const cpuLatency = fastPaths.lowCpuLatency ? CpuLatency.open() : undefined;
+	const fuse = createFuseHost({ waitAwake, cpuLatency });
+	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane, waitAwake, cpuLatency });
 	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {
 		const { site, message } = toFsError(error, "daemon.crash");

@@ -91,6 +91,18 @@ export async function checkMountpoint(mountpoint: string, modules: MountModules)
 /** What becomes of a mount whose daemon has died: a successor goes on with it, or makes a new one, or it stays dead until somebody mounts the volume. */
 export type OnCrash = "resume" | "remount" | "die";
 
+/** What is only there for speed: without it everything is the same, only slower. */
+export interface FastPaths {
+	/** Small calls of disks go through shared memory, otherwise by message. */
+	readonly diskLane: boolean;
+	/** Requests that can be answered at once are answered in one step, otherwise each waits its turn. */
+	readonly answerNow: boolean;
+	/** The main thread waits awake for what comes soon. */
+	readonly waitAwake: boolean;
+	/** Idle processors sleep lightly while requests come in a row. */
+	readonly lowCpuLatency: boolean;
+}
+
 export interface MountOptions {
 	readonly readOnly: boolean;
 	readonly allowOther: boolean;
@@ -105,8 +117,7 @@ export interface MountOptions {
 	/** The kernel reads hot files that nobody can write to by itself, from copies on this machine; of at most so many MiB (undefined: a small part of that file system). */
 	readonly nativeReads: boolean;
 	readonly nativeReadsMiB: number | undefined;
-	/** Calls of disks in shared memory, requests answered in one step, waiting awake; without them everything is the same, only slower. */
-	readonly fastPaths: boolean;
+	readonly fastPaths: FastPaths;
 	/** Flags of mount(2) by name. */
 	readonly flags: readonly string[];
 }
@@ -137,7 +148,32 @@ function fuseMinorOf(word: string): number | undefined {
 
 const nativeWords: Readonly<Record<string, boolean>> = { "native_reads=on": true, "native_reads=off": false };
 
-const fastWords: Readonly<Record<string, boolean>> = { "fast_paths=on": true, "fast_paths=off": false };
+const onOff: Readonly<Record<string, boolean>> = { on: true, off: false };
+
+/** `fast_paths` is all of them. */
+const fastPathNames: Readonly<Record<string, keyof FastPaths>> = {
+	disk_lane: "diskLane",
+	answer_now: "answerNow",
+	wait_awake: "waitAwake",
+	low_cpu_latency: "lowCpuLatency",
+};
+
+/** Of `fast_paths=off` or `wait_awake=off`. */
+function fastPathsOf(word: string): Partial<FastPaths> | undefined {
+	const [, name = "", value = ""] = /^(\w+)=(on|off)$/.exec(word) ?? [];
+	const isOn = onOff[value] ?? true;
+	if (name === "fast_paths") return { diskLane: isOn, answerNow: isOn, waitAwake: isOn, lowCpuLatency: isOn };
+	const path = Object.hasOwn(fastPathNames, name) ? fastPathNames[name] : undefined;
+	return path === undefined ? undefined : { [path]: isOn };
+}
+
+const allFastPaths: FastPaths = { diskLane: true, answerNow: true, waitAwake: true, lowCpuLatency: true };
+
+function fastPathWords(fastPaths: FastPaths): string[] {
+	const off = Object.entries(fastPathNames).filter(([, path]) => !fastPaths[path]);
+	if (off.length === Object.keys(fastPathNames).length) return ["fast_paths=off"];
+	return off.map(([name]) => `${name}=off`);
+}
 
 /** Of `native_reads_mib=2048`. */
 function nativeMiBOf(word: string): number | undefined {
@@ -156,7 +192,7 @@ export function parseMountOptions(text: string): MountOptions {
 		fuseMinorOf(word) !== undefined ||
 		nativeMiBOf(word) !== undefined ||
 		Object.hasOwn(nativeWords, word) ||
-		Object.hasOwn(fastWords, word) ||
+		fastPathsOf(word) !== undefined ||
 		withoutEffect.has(word) ||
 		Object.hasOwn(onCrashWords, word) ||
 		Object.hasOwn(logWords, word) ||
@@ -173,7 +209,7 @@ export function parseMountOptions(text: string): MountOptions {
 			...Object.keys(lockWords),
 			...Object.keys(nativeWords),
 			"native_reads_mib=N",
-			...Object.keys(fastWords),
+			...["fast_paths", ...Object.keys(fastPathNames)].flatMap((name) => [`${name}=on`, `${name}=off`]),
 			"fuse_minor=N",
 		].join(", ");
 		throw new FsError("EINVAL", "daemon.mount-option", `unknown mount option ${unknown.join(", ")}; there are: ${there}`, {});
@@ -188,7 +224,7 @@ export function parseMountOptions(text: string): MountOptions {
 		fuseMinor: words.map(fuseMinorOf).findLast((minor) => minor !== undefined),
 		nativeReads: nativeWords[words.findLast((word) => Object.hasOwn(nativeWords, word)) ?? ""] ?? false,
 		nativeReadsMiB: words.map(nativeMiBOf).findLast((number) => number !== undefined),
-		fastPaths: fastWords[words.findLast((word) => Object.hasOwn(fastWords, word)) ?? ""] ?? true,
+		fastPaths: Object.assign({ ...allFastPaths }, ...words.map(fastPathsOf)) as FastPaths,
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }
@@ -217,7 +253,7 @@ export function mountOptionWords({
 		...(fuseMinor === undefined ? [] : [`fuse_minor=${fuseMinor}`]),
 		...(nativeReads ? ["native_reads=on"] : []),
 		...(nativeReadsMiB === undefined ? [] : [`native_reads_mib=${nativeReadsMiB}`]),
-		...(fastPaths ? [] : ["fast_paths=off"]),
+		...fastPathWords(fastPaths),
 		...flags,
 	];
 }

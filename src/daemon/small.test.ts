@@ -104,6 +104,20 @@ describe("log lines in JSON", () => {
 });
 
 describe("mount options", () => {
+	const allFast = { diskLane: true, answerNow: true, waitAwake: true, lowCpuLatency: true };
+
+	test("each fast path has a word, fast_paths is all of them, and the last word counts", () => {
+		const of = (text: string) => parseMountOptions(text).fastPaths;
+		assert.deepEqual(of("wait_awake=off"), { ...allFast, waitAwake: false });
+		assert.deepEqual(of("wait_awake=off,fast_paths=on"), allFast);
+		const onlyLane = { diskLane: true, answerNow: false, waitAwake: false, lowCpuLatency: false };
+		assert.deepEqual(of("fast_paths=off,disk_lane=on"), onlyLane);
+		assert.equal(
+			mountOptionWords(parseMountOptions("disk_lane=off,answer_now=off,wait_awake=off,low_cpu_latency=off")).join(),
+			"fast_paths=off",
+		);
+	});
+
 	test("known ones", () => {
 		assert.deepEqual(parseMountOptions(""), {
 			readOnly: false,
@@ -115,7 +129,7 @@ describe("mount options", () => {
 			fuseMinor: undefined,
 			nativeReads: false,
 			nativeReadsMiB: undefined,
-			fastPaths: true,
+			fastPaths: allFast,
 			flags: [],
 		});
 		assert.deepEqual(parseMountOptions("defaults,ro,noatime,nosuid"), {
@@ -128,7 +142,7 @@ describe("mount options", () => {
 			fuseMinor: undefined,
 			nativeReads: false,
 			nativeReadsMiB: undefined,
-			fastPaths: true,
+			fastPaths: allFast,
 			flags: ["noatime", "nosuid"],
 		});
 		assert.deepEqual(parseMountOptions("root_only,on_crash=die,metrics=9464"), {
@@ -141,7 +155,7 @@ describe("mount options", () => {
 			fuseMinor: undefined,
 			nativeReads: false,
 			nativeReadsMiB: undefined,
-			fastPaths: true,
+			fastPaths: allFast,
 			flags: [],
 		});
 		for (const text of [
@@ -156,6 +170,8 @@ describe("mount options", () => {
 			"fuse_minor=37,nodev",
 			"native_reads=on,native_reads_mib=512,nodev",
 			"fast_paths=off,nodev",
+			"disk_lane=off,nodev",
+			"answer_now=off,wait_awake=off,low_cpu_latency=off",
 		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
@@ -177,6 +193,9 @@ describe("mount options", () => {
 			"fast_paths",
 			"fast_paths=",
 			"fast_paths=lane",
+			"disk_lane",
+			"wait_awake=",
+			"low_cpu_latency=1",
 			"__proto__",
 		])
 			assert.throws(() => parseMountOptions(wrong), inval, wrong);

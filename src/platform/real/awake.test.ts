@@ -7,7 +7,7 @@ import { replySpinMs, requestSpinMs } from "./fuse-limits.ts";
 class Loop {
 	nowMs = 0;
 	#next: (() => void) | undefined;
-	readonly awake = new Awake({
+	readonly awake = new Awake(undefined, {
 		nowMs: () => this.nowMs,
 		nextTurn: (fn) => {
 			assert.equal(this.#next, undefined, "one turn at a time");

@@ -2,6 +2,7 @@
  * Keeps the event loop from sleeping for the moment in which a client that has been answered asks again, or in which a disk helps with a reply: waking a thread costs more than most requests (see fuse-channel.ts, which
  * does the same for the kernel's). It looks at the sockets in each turn of the loop instead, for as long as that has been worth it lately.
  */
+import type { CpuLatency } from "./cpu-latency.ts";
 import { replySpinMs, requestSpinMs } from "./fuse-limits.ts";
 import { SpinHistory } from "./spin-history.ts";
 
@@ -14,6 +15,7 @@ export interface AwakeTime {
 const realTime: AwakeTime = { nowMs: () => performance.now(), nextTurn: (fn) => void setImmediate(fn) };
 
 export class Awake {
+	readonly #cpuLatency: CpuLatency | undefined;
 	readonly #time: AwakeTime;
 	readonly #requests = new SpinHistory(requestSpinMs);
 	readonly #replies = new SpinHistory(replySpinMs);
@@ -21,13 +23,16 @@ export class Awake {
 	#sinceMs = Number.NEGATIVE_INFINITY;
 	#looking = false;
 
-	constructor(time: AwakeTime = realTime) {
+	/** @param cpuLatency told of calls in a row. */
+	constructor(cpuLatency?: CpuLatency, time: AwakeTime = realTime) {
+		this.#cpuLatency = cpuLatency;
 		this.#time = time;
 	}
 
 	/** Clients have sent something. */
 	came(): void {
 		this.#now("reply", this.#requests);
+		if (this.#requests.worthIt) this.#cpuLatency?.busy(this.#sinceMs);
 	}
 
 	/** A reply goes out. */

@@ -23,6 +23,7 @@ import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseBackings, FuseChannel } from "../interface.ts";
 import { abortDescriptor, isServedByOthers } from "./fuse-abort.ts";
+import type { CpuLatency } from "./cpu-latency.ts";
 import { RealBackings } from "./fuse-backings.ts";
 import { libc } from "./fuse-libc.ts";
 import {
@@ -58,6 +59,8 @@ const unanswered: ReadonlySet<number> = new Set([2, 36, 41, 42]);
 export interface FuseChannelOptions {
 	/** The main thread looks for requests, and reads them, while they come one after the other; otherwise each of them wakes it. */
 	readonly waitAwake: boolean;
+	/** Told of requests in a row. */
+	readonly cpuLatency: CpuLatency | undefined;
 	/** Tidies up what belongs to the connection outside this process. */
 	readonly onClosed: () => Promise<void>;
 }
@@ -68,6 +71,7 @@ export class RealFuseChannel implements FuseChannel {
 	readonly #fd: number;
 	readonly #stopFd: number;
 	readonly #waitAwake: boolean;
+	readonly #cpuLatency: CpuLatency | undefined;
 	readonly #onClosed: () => Promise<void>;
 	readonly #ring = createRing(ringBytes);
 	readonly #consumer: RingConsumer;
@@ -102,9 +106,10 @@ export class RealFuseChannel implements FuseChannel {
 	#listening = false;
 	#closing: Promise<void> | undefined;
 
-	constructor(fd: number, { waitAwake, onClosed }: FuseChannelOptions) {
+	constructor(fd: number, { waitAwake, cpuLatency, onClosed }: FuseChannelOptions) {
 		this.#fd = fd;
 		this.#waitAwake = waitAwake;
+		this.#cpuLatency = cpuLatency;
 		this.#onClosed = onClosed;
 		this.backings = new RealBackings(fd, () => this.#closing !== undefined);
 		const stopFd = libc().eventfd();
@@ -193,7 +198,9 @@ export class RealFuseChannel implements FuseChannel {
 		const gapMs = nowMs - this.#lastActiveMs;
 		if (this.#awaitsRequest) this.#requests.waited(gapMs);
 		this.#awaitsRequest = this.#awaitsReply = false;
-		this.#burst = this.#waitAwake && gapMs < burstGapMs;
+		const isSoon = gapMs < burstGapMs;
+		this.#burst = this.#waitAwake && isSoon;
+		if (isSoon) this.#cpuLatency?.busy(nowMs);
 		this.#lastActiveMs = nowMs;
 		this.#schedule();
 	}

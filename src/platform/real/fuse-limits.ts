@@ -48,3 +48,18 @@ export const maxNodesPerName = 16;
 
 /** Nodes looked at when stale ones are removed: one for each mounted volume, and somebody else's junk. */
 export const maxNodesSwept = 4096;
+
+/** Requests in a row before idle processors are asked to sleep lightly (cpu-latency.ts): asking wakes them all, 30 µs on a virtual machine. */
+export const requestsBeforeLowLatency = 4;
+
+/** Requests are in a row where no pause was longer: beside a sync of 10 ms a wake-up costs nothing. */
+export const requestRowGapMs = 10;
+
+/** How long the wish stands after the last request: twice as long as anything is waited for awake. */
+export const lowLatencyHoldMs = 2;
+
+/** Sleeps from which a processor wakes in so many µs are light: C1 and C1E of most (1 to 10). */
+export const lightSleepUs = 10;
+
+/** In a virtual machine the only light sleep is none. Processors that look on awake take time of their host: no more than so many may. */
+export const maxPollingProcessors = 8;

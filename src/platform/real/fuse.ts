@@ -13,6 +13,7 @@ import { bytesToLatin1, latin1ToBytes, latin1ToUtf8 } from "../../base/bytes.ts"
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { ErrorCode } from "../../base/errors.ts";
 import type { FuseChannel, FuseHost, FuseMountOptions } from "../interface.ts";
+import type { CpuLatency } from "./cpu-latency.ts";
 import { abortConnection, connectionOfDevice, serversOf } from "./fuse-abort.ts";
 import { RealFuseChannel } from "./fuse-channel.ts";
 import { createMountDevice, plainSource, removeStaleNodes } from "./fuse-device.ts";
@@ -27,10 +28,12 @@ const blockType = "fuseblk";
 export interface FuseHostOptions {
 	/** The main thread stays awake while requests come one after the other (default; fuse-channel.ts). */
 	readonly waitAwake?: boolean;
+	/** Told of requests in a row (cpu-latency.ts). */
+	readonly cpuLatency?: CpuLatency | undefined;
 }
 
-export function createFuseHost({ waitAwake = true }: FuseHostOptions = {}): FuseHost {
-	const serve: Serve = (fd, subtype) => new RealFuseChannel(fd, { waitAwake, onClosed: () => removeStaleNodes(subtype) });
+export function createFuseHost({ waitAwake = true, cpuLatency }: FuseHostOptions = {}): FuseHost {
+	const serve: Serve = (fd, subtype) => new RealFuseChannel(fd, { waitAwake, cpuLatency, onClosed: () => removeStaleNodes(subtype) });
 	return {
 		unavailable,
 		mount: (mountpoint, options) => mount(mountpoint, options, serve),

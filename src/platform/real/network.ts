@@ -4,6 +4,7 @@ import net from "node:net";
 import { FsError, toFsError } from "../../base/errors.ts";
 import type { DatagramSocket, Listener, Network, Peer, TcpConnection } from "../interface.ts";
 import { Awake } from "./awake.ts";
+import type { CpuLatency } from "./cpu-latency.ts";
 import { plainAddress, RealTcpConnection } from "./connection.ts";
 import { realLimits } from "./limits.ts";
 
@@ -11,8 +12,8 @@ export class RealNetwork implements Network {
 	/** Undefined: the event loop sleeps between two calls. */
 	readonly #awake: Awake | undefined;
 
-	constructor(waitAwake = true) {
-		this.#awake = waitAwake ? new Awake() : undefined;
+	constructor(waitAwake = true, cpuLatency?: CpuLatency) {
+		this.#awake = waitAwake ? new Awake(cpuLatency) : undefined;
 	}
 
 	async listenTcp(

@@ -5,6 +5,7 @@ import { FsError } from "../../base/errors.ts";
 import type { Disk, DiskActivity, FuseHost, Platform, Random } from "../interface.ts";
 import { openRawDisk } from "../raw/raw-disk.ts";
 import { RealClock, RealRandom } from "./clock.ts";
+import type { CpuLatency } from "./cpu-latency.ts";
 import { RealRawDevice } from "./device.ts";
 import { RealDisk } from "./disk.ts";
 import { DiskThread } from "./disk-thread.ts";
@@ -28,6 +29,8 @@ export interface RealPlatformOptions {
 	readonly diskLane?: boolean;
 	/** The event loop of a server stays awake for the moment in which a client that was answered asks again (default). */
 	readonly waitAwake?: boolean;
+	/** Told of calls in a row by servers that stay awake for them (cpu-latency.ts). */
+	readonly cpuLatency?: CpuLatency | undefined;
 }
 
 export interface RealPlatform extends Platform {
@@ -55,7 +58,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		files: new RealHostFiles(),
 		sockets: new RealSockets(),
 		devices: new RealDeviceReports(),
-		network: new RealNetwork(options.waitAwake !== false),
+		network: new RealNetwork(options.waitAwake !== false, options.cpuLatency),
 		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
 	};
 	const requests = options.requests === true ? { requests: new RealRequests() } : {};
