@@ -131,7 +131,8 @@ function statusText(context: Context, one: AnyStatus): string {
 	const { protection } = one;
 	const head = [paint("bold", one.volume), paintState(one.state, paint), one.redundancy ?? "", one.pid === null ? "" : `pid ${one.pid}`];
 	const lines = [head.filter((word) => word !== "").join("  ")];
-	for (const mountpoint of one.mounts) lines.push(`  mounted on  ${mountpoint}`);
+	const options = "mountOptions" in one && one.mountOptions.length > 0 ? `  (${one.mountOptions.join()})` : "";
+	for (const mountpoint of one.mounts) lines.push(`  mounted on  ${mountpoint}${options}`);
 	if (protection.fullBytes !== null) {
 		const { degradedBytes, lostBytes } = protection;
 		const lost = lostBytes ? paint("red", `${formatBytes(lostBytes)} lost`) : "nothing lost";

@@ -17,6 +17,8 @@ export interface DaemonState {
 	readonly pid: number;
 	/** Undefined before it is mounted and once it is not any more. */
 	readonly mountpoint: string | undefined;
+	/** As after -o, without what is so anyway. */
+	readonly mountOptions: readonly string[];
 	/** Undefined while it starts and while it ends. */
 	readonly volume: NativeVolume | undefined;
 	/** As the volume. */
@@ -164,6 +166,8 @@ export interface DoorsStatus {
 export type DaemonStatus = VolumeStatus & {
 	readonly pid: number;
 	readonly mounts: readonly string[];
+	/** As after -o, without what is so anyway. */
+	readonly mountOptions: readonly string[];
 	readonly doors: DoorsStatus;
 	/** Null: not asked for (`-o native_reads=on`), or the volume starts or ends. */
 	readonly nativeReads: ToldNativeReads | null;
@@ -173,7 +177,7 @@ export type DaemonStatus = VolumeStatus & {
 export type ToldNativeReads = Omit<NativeReadsStatus, "unavailable"> & { readonly unavailable: string | null };
 
 async function status(state: DaemonState): Promise<unknown> {
-	const about = { pid: state.pid, mounts: state.mountpoint === undefined ? [] : [state.mountpoint] };
+	const about = { pid: state.pid, mounts: state.mountpoint === undefined ? [] : [state.mountpoint], mountOptions: state.mountOptions };
 	if (!state.volume) return { volume: state.name, state: state.ending ? "stopped" : "starting", ...about };
 	const now = await state.volume.status();
 	const doors: DoorsStatus = { nfs: (await state.exporter?.status()) ?? null };

@@ -1,4 +1,4 @@
-/** A mount with `-o fast_paths=off`: files, locks, syncs, kill -9 and an upgrade are as ever, and successors have no fast paths either. The long suites run either way: `npm run test:long fsx -- --fast-paths off`. */
+/** Mounts without fast paths, and without one of them: files, locks, syncs, kill -9 and an upgrade are as ever, and successors have no fast paths either. The long suites run either way: `npm run test:long fsx -- --fast-paths off`. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import {
@@ -7,6 +7,7 @@ import {
 	openSync,
 	readdirSync,
 	readFileSync,
+	readlinkSync,
 	readSync,
 	renameSync,
 	unlinkSync,
@@ -15,22 +16,34 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { CpuLatency } from "../../src/platform/real/cpu-latency.ts";
 import { cannotMount, execute, missingPrograms, TestVolume } from "../support/cairn.ts";
 
 const off = "fast_paths=off";
 
 describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms("flock") ?? false }, () => {
 	let volume: TestVolume;
+	const canHaveLatency = CpuLatency.open() !== undefined;
 	before(async () => {
 		volume = await TestVolume.start({ disks: 3, redundancy: "rs:2+1", mountOptions: off });
 	});
 	after(() => volume?.close());
 
 	const at = (name: string): string => join(volume.mountpoint, name);
-	/** What the process that serves the volume was told. */
-	const isOff = (): boolean => {
+	/** What `cairn status` says of the mount. */
+	const options = async (): Promise<string> => (await volume.status()).mountOptions.join();
+	/** Whether the process that serves the volume can keep processors from sleeping deeply. */
+	const hasLatency = (): boolean => {
 		const [pid] = volume.daemons();
-		return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").includes(off);
+		const folder = `/proc/${pid}/fd`;
+		const target = (fd: string): string | undefined => {
+			try {
+				return readlinkSync(`${folder}/${fd}`);
+			} catch {
+				return undefined;
+			}
+		};
+		return readdirSync(folder).some((fd) => target(fd) === "/dev/cpu_dma_latency");
 	};
 
 	/** Writes and syncs small blocks, one of which a later one replaces in part; answers what is there then. */
@@ -46,7 +59,7 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 	}
 
 	test("files and locks are as ever, and stay over a successor and an upgrade", async () => {
-		assert.ok(isOff());
+		assert.equal(await options(), off);
 		const fd = openSync(at("open"), "w+");
 		const holder = spawn("flock", ["-F", at("locked"), "sh", "-c", "echo held; exec sleep 600"], { stdio: ["ignore", "pipe", "ignore"] });
 		try {
@@ -59,7 +72,7 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 			] as const) {
 				const written = writeBlocks(fd, first);
 				await change();
-				assert.ok(isOff());
+				assert.equal(await options(), off);
 				assert.ok(await locked());
 				const read = Buffer.alloc(written.length + 1);
 				assert.equal(readSync(fd, read, 0, read.length, 0), written.length);
@@ -90,13 +103,33 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 		check();
 		assert.ok(await volume.kill());
 		await volume.mount();
-		assert.ok(isOff());
+		assert.equal(await options(), off);
 		check();
 		await volume.unmount();
 		await volume.mount("-o", "fast_paths=on");
-		assert.ok(!isOff());
+		assert.equal(await options(), "");
 		check();
 		const { corrupt, missing, unrecoverable } = await volume.verify();
 		assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0]);
 	});
+
+	for (const name of ["disk_lane", "answer_now", "wait_awake", "low_cpu_latency"]) {
+		test(`without ${name} alone what was acknowledged is there after kill -9`, async () => {
+			const one = `${name}=off`;
+			const again = async (): Promise<void> => volume.mount("-o", `fast_paths=on,${one}`);
+			await volume.unmount();
+			await again();
+			assert.equal(await options(), one);
+			assert.equal(hasLatency(), canHaveLatency && name !== "low_cpu_latency");
+			const fd = openSync(at(name), "w");
+			const synced = writeBlocks(fd, 200);
+			closeSync(fd);
+			renameSync(at(name), at(`${name} renamed`));
+			assert.ok(await volume.kill());
+			await again();
+			assert.equal(await options(), one);
+			assert.ok(readFileSync(at(`${name} renamed`)).equals(synced));
+			unlinkSync(at(`${name} renamed`));
+		});
+	}
 });

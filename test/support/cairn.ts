@@ -84,6 +84,7 @@ export interface VolumeStatusJson {
 	readonly state: string;
 	readonly pid: number;
 	readonly mounts: readonly string[];
+	readonly mountOptions: readonly string[];
 	readonly usedBytes: number;
 	readonly protection: { readonly fullBytes: number; readonly degradedBytes: number; readonly lostBytes: number };
 	readonly disks: readonly { readonly id: string | number; readonly path: string; readonly state: string; readonly errors: number }[];
@@ -113,13 +114,12 @@ export interface TestVolumeOptions {
 	readonly mountOptions?: string;
 }
 
+const askedFor = ["fast_paths", "disk_lane", "answer_now", "wait_awake", "low_cpu_latency", "native_reads"];
+
 /** `npm run test:long SUITE -- --fast-paths off --native-reads on`: every mount of the suite has these options. */
 export function askedMountOptions(): string {
-	const { CAIRN_FAST_PATHS, CAIRN_NATIVE_READS } = process.env;
-	const asked = { fast_paths: CAIRN_FAST_PATHS, native_reads: CAIRN_NATIVE_READS };
-	return Object.entries(asked)
-		.flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]))
-		.join();
+	const words = askedFor.map((name) => [name, process.env[`CAIRN_${name.toUpperCase()}`]] as const);
+	return words.flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`])).join();
 }
 
 export class TestVolume {

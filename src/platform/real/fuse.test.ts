@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rmdir } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,6 +9,7 @@ import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 import { isFsError } from "../../base/errors.ts";
 import type { FuseHost } from "../interface.ts";
+import { CpuLatency } from "./cpu-latency.ts";
 import { RealHostFiles } from "./files.ts";
 import { decodeNodeName, encodeNodeName, plainSource } from "./fuse-device.ts";
 import { asPlain, createFuseHost, isConnected, parseMountInfo } from "./fuse.ts";
@@ -103,6 +104,24 @@ async function restlessMs(): Promise<number> {
 	return (user + system) / 1000;
 }
 
+/** The wishes that requests in a row led to (cpu-latency.ts), in a file in the place of the device. */
+async function wishes(serve: (cpuLatency: CpuLatency) => Promise<void>): Promise<number[]> {
+	const folder = await mkdtemp(join(tmpdir(), "cairn-latency-"));
+	const fd = openSync(join(folder, "device"), "w+");
+	try {
+		await serve(new CpuLatency(fd, 7));
+		const read = (): number[] => {
+			const bytes = readFileSync(join(folder, "device"));
+			return [...new Int32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length))];
+		};
+		for (let waits = 0; waits < 500 && read().at(-1) !== -1; waits++) await setTimeout(10);
+		return read();
+	} finally {
+		closeSync(fd);
+		await rm(folder, { recursive: true });
+	}
+}
+
 async function requestsInARow(server: FuseHost): Promise<void> {
 	const files = new RealHostFiles();
 	const folder = await mkdtemp(join(tmpdir(), "cairn-fuse-"));
@@ -133,13 +152,13 @@ async function requestsInARow(server: FuseHost): Promise<void> {
 }
 
 for (const waitAwake of [true, false])
-	test(
-		`requests in a row are ${waitAwake ? "waited for awake, and nobody stays awake after them" : "answered by a thread that sleeps between them"}`,
-		{
-			skip: (await host.unavailable()) ?? false,
-		},
-		() => requestsInARow(createFuseHost({ waitAwake })),
-	);
+	test(`requests in a row are ${waitAwake ? "waited for awake, and nobody stays awake after them" : "answered by a thread that sleeps between them"}`, {
+		skip: (await host.unavailable()) ?? false,
+	}, async () => {
+		const said = await wishes((cpuLatency) => requestsInARow(createFuseHost({ waitAwake, cpuLatency })));
+		assert.ok(said.length > 0 && said.every((word, at) => word === (at % 2 === 0 ? 7 : -1)), `${said}`);
+		assert.equal(said.at(-1), -1, "nobody asks any more");
+	});
 
 test("who asks a daemon that dies is told the same as who asks a dead one", { skip: (await host.unavailable()) ?? false }, async () => {
 	const files = new RealHostFiles();
