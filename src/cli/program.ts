@@ -150,7 +150,7 @@ function addVolumeVerbs(program: Command, verb: AddVerb, context: Context, run: 
 		.option("--accept-loss", "go on although newer data may exist on missing disks; what is lost is lost")
 		.option(
 			"-o, --options <list>",
-			"ro, root_only, nosuid, nodev, noexec, noatime, relatime, on_crash=resume|remount|die, metrics=PORT, log=text|json, local_lock=none|all, native_reads=on|off, native_reads_mib=N, fast_paths=on|off, low_cpu_latency=on|off, disk_lane=on|off, answer_now=on|off, wait_awake=on|off",
+			"ro, root_only, nosuid, nodev, noexec, noatime, relatime, on_crash=resume|remount|die, metrics=PORT, log=text|json, local_lock=none|all, native_reads=on|off, native_reads_mib=N, fast_paths=on|off, low_cpu_latency=on|off, disk_lane=on|off, answer_now=on|off, wait_awake=on|off, coder_thread=on|off",
 		)
 		.option("--disk <paths...>", "look for disks here, too")
 		.action(async (name: string, directory: string, flags: MountFlags & Json) => run.print(await mount(context, name, directory, flags)));

@@ -8,10 +8,11 @@
  * 2. No input is changed, and nothing of a call stays behind that a later call could see: tiles are overwritten before they are read.
  */
 import { assert } from "../base/assert.ts";
+import { alignDown } from "../base/bytes.ts";
 import { erasureWasm } from "../kernels/erasure.wasm.ts";
 import { inverse, invertMatrix, type Matrix, multiply, multiplyMatrices } from "./gf256.ts";
 import type { ErasureCode } from "./interface.ts";
-import { erasureTileBytes, maximumDataShards, maximumParityShards } from "./limits.ts";
+import { erasureSourceBytes, erasureTargetBytes, erasureTileBytes, maximumDataShards, maximumParityShards } from "./limits.ts";
 
 interface Kernel {
 	readonly memory: { readonly buffer: ArrayBuffer };
@@ -23,8 +24,8 @@ const tableBytes = maximumParityShards * maximumDataShards * 32;
 const encodeTables = 1024;
 const decodeTables = encodeTables + tableBytes;
 const sourceTiles = decodeTables + tableBytes;
-const targetTiles = sourceTiles + maximumDataShards * erasureTileBytes;
-const kernelBytes = targetTiles + maximumParityShards * erasureTileBytes;
+const targetTiles = sourceTiles + erasureSourceBytes;
+const kernelBytes = targetTiles + erasureTargetBytes;
 
 // Node's types describe the language without the web: what is used of WebAssembly is declared here.
 declare const WebAssembly: {
@@ -70,6 +71,7 @@ class ReedSolomon implements ErasureCode {
 	readonly #parity: Matrix;
 	readonly #kernel: Kernel;
 	readonly #memory: Uint8Array;
+	readonly #tileBytes: number;
 
 	constructor(dataShards: number, parityShards: number) {
 		this.dataShards = dataShards;
@@ -77,6 +79,8 @@ class ReedSolomon implements ErasureCode {
 		this.#parity = parityMatrix(dataShards, parityShards);
 		this.#kernel = instantiate();
 		this.#memory = new Uint8Array(this.#kernel.memory.buffer);
+		const roomBytes = Math.min(erasureSourceBytes / dataShards, erasureTargetBytes / parityShards);
+		this.#tileBytes = Math.min(erasureTileBytes, alignDown(roomBytes, 4096));
 		writeTables(this.#memory, encodeTables, this.#parity);
 	}
 
@@ -85,6 +89,28 @@ class ReedSolomon implements ErasureCode {
 		const length = (data[0] as Uint8Array).length;
 		checkLengths(length, [...data, ...parity]);
 		this.#combine(encodeTables, data, parity, length);
+	}
+
+	recover(present: readonly number[], sources: readonly Uint8Array[], wanted: readonly number[], targets: readonly Uint8Array[]): void {
+		assert(present.length === this.dataShards && sources.length === present.length, "as many sources as data shards");
+		assert(wanted.length === targets.length, "a target for each shard that is wanted");
+		const isEncoding = wanted.length === this.parityShards && wanted.every((index, at) => index === this.dataShards + at);
+		if (isEncoding && present.every((index, at) => index === at)) this.encode(sources, targets);
+		else if (wanted.length > 0) this.#recover(present, sources, wanted, targets);
+	}
+
+	#recover(present: readonly number[], sources: readonly Uint8Array[], wanted: readonly number[], targets: readonly Uint8Array[]): void {
+		assert(wanted.length <= this.parityShards, `${wanted.length} shards to be made, ${this.parityShards} at the most`);
+		const length = (sources[0] as Uint8Array).length;
+		checkLengths(length, [...sources, ...targets]);
+		// Rows of the generator: what is there = G_present * data, so wanted = G_wanted * G_present^-1 * what is there.
+		const decode = invertMatrix(present.map((index) => this.#generatorRow(index)));
+		const matrix = multiplyMatrices(
+			wanted.map((index) => this.#generatorRow(index)),
+			decode,
+		);
+		writeTables(this.#memory, decodeTables, matrix);
+		this.#combine(decodeTables, sources, targets, length);
 	}
 
 	reconstruct(shards: readonly (Uint8Array | undefined)[], wanted: readonly number[]): Uint8Array[] {
@@ -98,27 +124,14 @@ class ReedSolomon implements ErasureCode {
 			shards.filter((shard) => shard !== undefined),
 		);
 		const lost = [...new Set(wanted)].filter((index) => !shards[index]);
-		const made = this.#rebuild(present, sources, lost, length);
+		const made = new Map(lost.map((index) => [index, new Uint8Array(length)]));
+		this.recover(present, sources, lost, [...made.values()]);
 		return wanted.map((index, at) => {
 			assert(Number.isInteger(index) && index >= 0 && index < shards.length, `no shard ${index}`);
 			const bytes = shards[index] ?? (made.get(index) as Uint8Array);
 			// Nobody else has what was made for the first who wants it.
 			return made.has(index) && wanted.indexOf(index) === at ? bytes : bytes.slice();
 		});
-	}
-
-	#rebuild(present: readonly number[], sources: readonly Uint8Array[], lost: readonly number[], length: number): Map<number, Uint8Array> {
-		const made = new Map(lost.map((index) => [index, new Uint8Array(length)]));
-		if (lost.length === 0) return made;
-		// Rows of the generator: what is there = G_present * data, so lost = G_lost * G_present^-1 * what is there.
-		const decode = invertMatrix(present.map((index) => this.#generatorRow(index)));
-		const matrix = multiplyMatrices(
-			lost.map((index) => this.#generatorRow(index)),
-			decode,
-		);
-		writeTables(this.#memory, decodeTables, matrix);
-		this.#combine(decodeTables, sources, [...made.values()], length);
-		return made;
 	}
 
 	#generatorRow(index: number): Uint8Array {
@@ -130,14 +143,13 @@ class ReedSolomon implements ErasureCode {
 
 	#combine(tables: number, sources: readonly Uint8Array[], targets: readonly Uint8Array[], length: number): void {
 		const memory = this.#memory;
-		for (let at = 0; at < length; at += erasureTileBytes) {
-			const tile = Math.min(erasureTileBytes, length - at);
-			for (let i = 0; i < sources.length; i++) {
-				memory.set((sources[i] as Uint8Array).subarray(at, at + tile), sourceTiles + i * erasureTileBytes);
-			}
-			this.#kernel.multiply(tables, sourceTiles, targetTiles, erasureTileBytes, targets.length, sources.length, tile);
+		const stride = this.#tileBytes;
+		for (let at = 0; at < length; at += stride) {
+			const tile = Math.min(stride, length - at);
+			for (let i = 0; i < sources.length; i++) memory.set((sources[i] as Uint8Array).subarray(at, at + tile), sourceTiles + i * stride);
+			this.#kernel.multiply(tables, sourceTiles, targetTiles, stride, targets.length, sources.length, tile);
 			for (let i = 0; i < targets.length; i++) {
-				const from = targetTiles + i * erasureTileBytes;
+				const from = targetTiles + i * stride;
 				(targets[i] as Uint8Array).set(memory.subarray(from, from + tile), at);
 			}
 		}

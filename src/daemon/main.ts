@@ -100,11 +100,11 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
 	setFlagsFromString(`--baseline-batch-compilation-threshold=${firstCodeBytes}`);
 	const { fastPaths, logFormat } = options.mountOptions;
-	const { diskLane, waitAwake } = fastPaths;
+	const { diskLane, waitAwake, coderThread } = fastPaths;
 	// Before any other thread begins: each has a table of descriptors of its own, and a wish stands for as long as it is open in one.
 	const cpuLatency = fastPaths.lowCpuLatency ? CpuLatency.open() : undefined;
 	const fuse = createFuseHost({ waitAwake, cpuLatency });
-	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane, waitAwake, cpuLatency });
+	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane, waitAwake, cpuLatency, coderThread });
 	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {
 		const { site, message } = toFsError(error, "daemon.crash");

@@ -101,6 +101,8 @@ export interface FastPaths {
 	readonly waitAwake: boolean;
 	/** Idle processors sleep lightly while requests come in a row. */
 	readonly lowCpuLatency: boolean;
+	/** A thread of its own makes the shards of large segments, otherwise the main thread. */
+	readonly coderThread: boolean;
 }
 
 export interface MountOptions {
@@ -156,18 +158,21 @@ const fastPathNames: Readonly<Record<string, keyof FastPaths>> = {
 	answer_now: "answerNow",
 	wait_awake: "waitAwake",
 	low_cpu_latency: "lowCpuLatency",
+	coder_thread: "coderThread",
 };
 
 /** Of `fast_paths=off` or `wait_awake=off`. */
 function fastPathsOf(word: string): Partial<FastPaths> | undefined {
 	const [, name = "", value = ""] = /^(\w+)=(on|off)$/.exec(word) ?? [];
 	const isOn = onOff[value] ?? true;
-	if (name === "fast_paths") return { diskLane: isOn, answerNow: isOn, waitAwake: isOn, lowCpuLatency: isOn };
+	if (name === "fast_paths") return allFastPaths(isOn);
 	const path = Object.hasOwn(fastPathNames, name) ? fastPathNames[name] : undefined;
 	return path === undefined ? undefined : { [path]: isOn };
 }
 
-const allFastPaths: FastPaths = { diskLane: true, answerNow: true, waitAwake: true, lowCpuLatency: true };
+function allFastPaths(isOn: boolean): FastPaths {
+	return { diskLane: isOn, answerNow: isOn, waitAwake: isOn, lowCpuLatency: isOn, coderThread: isOn };
+}
 
 function fastPathWords(fastPaths: FastPaths): string[] {
 	const off = Object.entries(fastPathNames).filter(([, path]) => !fastPaths[path]);
@@ -224,7 +229,7 @@ export function parseMountOptions(text: string): MountOptions {
 		fuseMinor: words.map(fuseMinorOf).findLast((minor) => minor !== undefined),
 		nativeReads: nativeWords[words.findLast((word) => Object.hasOwn(nativeWords, word)) ?? ""] ?? false,
 		nativeReadsMiB: words.map(nativeMiBOf).findLast((number) => number !== undefined),
-		fastPaths: Object.assign({ ...allFastPaths }, ...words.map(fastPathsOf)) as FastPaths,
+		fastPaths: Object.assign(allFastPaths(true), ...words.map(fastPathsOf)) as FastPaths,
 		flags: words.filter((word) => kernelFlags.has(word)),
 	};
 }

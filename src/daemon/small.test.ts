@@ -104,16 +104,16 @@ describe("log lines in JSON", () => {
 });
 
 describe("mount options", () => {
-	const allFast = { diskLane: true, answerNow: true, waitAwake: true, lowCpuLatency: true };
+	const allFast = { diskLane: true, answerNow: true, waitAwake: true, lowCpuLatency: true, coderThread: true };
 
 	test("each fast path has a word, fast_paths is all of them, and the last word counts", () => {
 		const of = (text: string) => parseMountOptions(text).fastPaths;
 		assert.deepEqual(of("wait_awake=off"), { ...allFast, waitAwake: false });
 		assert.deepEqual(of("wait_awake=off,fast_paths=on"), allFast);
-		const onlyLane = { diskLane: true, answerNow: false, waitAwake: false, lowCpuLatency: false };
+		const onlyLane = { diskLane: true, answerNow: false, waitAwake: false, lowCpuLatency: false, coderThread: false };
 		assert.deepEqual(of("fast_paths=off,disk_lane=on"), onlyLane);
 		assert.equal(
-			mountOptionWords(parseMountOptions("disk_lane=off,answer_now=off,wait_awake=off,low_cpu_latency=off")).join(),
+			mountOptionWords(parseMountOptions("disk_lane=off,answer_now=off,wait_awake=off,low_cpu_latency=off,coder_thread=off")).join(),
 			"fast_paths=off",
 		);
 	});
@@ -171,7 +171,7 @@ describe("mount options", () => {
 			"native_reads=on,native_reads_mib=512,nodev",
 			"fast_paths=off,nodev",
 			"disk_lane=off,nodev",
-			"answer_now=off,wait_awake=off,low_cpu_latency=off",
+			"answer_now=off,wait_awake=off,low_cpu_latency=off,coder_thread=off",
 		]) {
 			assert.equal(mountOptionWords(parseMountOptions(text)).join(), text.split(",").sort(inOrder).join());
 		}
@@ -196,6 +196,7 @@ describe("mount options", () => {
 			"disk_lane",
 			"wait_awake=",
 			"low_cpu_latency=1",
+			"coder_thread=no",
 			"__proto__",
 		])
 			assert.throws(() => parseMountOptions(wrong), inval, wrong);

@@ -8,6 +8,7 @@
  * Calls of a dead incarnation (a simulated node that was killed) never settle.
  */
 import type { Timestamp } from "../base/time.ts";
+import type { ShardWork } from "../codec/interface.ts";
 
 export interface Platform {
 	readonly clock: Clock;
@@ -33,6 +34,8 @@ export interface Platform {
 	readonly fuse?: FuseHost;
 	/** Absent outside of simulations: nothing is ever asked then. */
 	readonly simulation?: SimulationHooks;
+	/** Absent where there is no thread for it: whoever wants shards makes them himself then. */
+	readonly coder?: Coder;
 	/** Absent where nothing is known of devices but what they do. */
 	readonly devices?: DeviceReports;
 	/** Absent where nobody asks which request a line of the log came from: following requests costs time. */
@@ -42,6 +45,17 @@ export interface Platform {
 export interface DeviceReports {
 	/** What `smartctl -j` prints of the device of a domain; undefined: there is no such program, no such device, or no answer. Bounded in time; never throws. */
 	smart(domain: string): Promise<string | undefined>;
+}
+
+/** Erasure coding and checksums beside the caller, in the order in which they were asked for. Only ever faster: what it declines or fails at is done by `doShardWork` as well. */
+export interface Coder {
+	/**
+	 * Answers what `doShardWork` does. All shards lie in shared memory (SharedArrayBuffer). Until it settles the coder reads the sources and writes the targets, so nobody changes the former or looks at the latter, and none of
+	 * that memory is given to anybody else; afterwards, however it settled, it holds nothing of them. It always settles while the process lives.
+	 * Undefined: not now (it is just starting, has too much to do, or is dead).
+	 * @throws FsError EIO: its thread was lost, or could not do it; the targets hold anything. An assertion where a shard does not lie in shared memory.
+	 */
+	begin(work: ShardWork): Promise<Uint32Array> | undefined;
 }
 
 /** What somebody outside has asked for. `id` is unique among the requests of its door while the connection lasts. */

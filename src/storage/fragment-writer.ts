@@ -1,12 +1,12 @@
 /** Puts fragments on disks: all of them durable, or none of them anywhere. Knows which disks can take some. */
 import { assert, AssertionError } from "../base/assert.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
-import { createErasureCode } from "../codec/erasure.ts";
 import type { FragmentPlace } from "../records/interface.ts";
-import { blockTable, encodeHeader, fragmentLength, shardLength, splitPayload } from "./fragment.ts";
+import { encodeHeader, fragmentLength } from "./fragment.ts";
 import type { Redundancy, SegmentStore, WritePurpose } from "./interface.ts";
 import type { DiskPacks, PackModules } from "./pack.ts";
 import type { Candidate } from "./placement.ts";
+import type { Shard } from "./shard-maker.ts";
 
 export interface FragmentWriterModules extends PackModules {
 	/** 16 bytes. */
@@ -18,12 +18,6 @@ export interface FragmentWriterModules extends PackModules {
 	/** How many disks of the volume lie on the device of this one. */
 	readonly sharers: (disk: number) => number;
 	readonly domainOf: (disk: number) => string;
-}
-
-export interface Shard {
-	readonly index: number;
-	readonly bytes: Uint8Array;
-	readonly table: Uint32Array;
 }
 
 /** Shards that belong together. */
@@ -39,24 +33,6 @@ export interface ShardSet {
 export interface PutFailure {
 	readonly disk: number;
 	readonly error: FsError;
-}
-
-/** All shards of a payload in that shape. Replicas share their bytes and their table. `room` gives memory for parity, with anything in it. */
-export function encodeShards(
-	payload: Uint8Array,
-	shape: Redundancy,
-	room: (lengthBytes: number) => Uint8Array = (lengthBytes) => new Uint8Array(lengthBytes),
-): Shard[] {
-	const data = splitPayload(payload, shape.dataShards);
-	const length = shardLength(payload.length, shape.dataShards);
-	if (shape.dataShards === 1) {
-		const bytes = data[0] as Uint8Array;
-		const table = blockTable(bytes);
-		return Array.from({ length: 1 + shape.parityShards }, (_, index) => ({ index, bytes, table }));
-	}
-	const parity = Array.from({ length: shape.parityShards }, () => room(length));
-	createErasureCode(shape.dataShards, shape.parityShards).encode(data, parity);
-	return [...data, ...parity].map((bytes, index) => ({ index, bytes, table: blockTable(bytes) }));
 }
 
 export class FragmentWriter {

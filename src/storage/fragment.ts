@@ -17,6 +17,7 @@ import { alignUp, latin1ToBytes } from "../base/bytes.ts";
 import { FsError, newerFormat } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
 import { crc32c } from "../codec/checksum.ts";
+import { blockSums } from "../codec/shard-work.ts";
 import type { Segment } from "../records/interface.ts";
 import type { Redundancy } from "./interface.ts";
 import { blockBytes, limits } from "./limits.ts";
@@ -63,7 +64,7 @@ export function fragmentLength(shardBytes: number): number {
 /** The checksums of a shard's blocks. */
 export function blockTable(shard: Uint8Array): Uint32Array {
 	const table = new Uint32Array(shard.length / blockBytes);
-	for (let i = 0; i < table.length; i++) table[i] = crc32c(shard.subarray(i * blockBytes, (i + 1) * blockBytes));
+	blockSums(shard, blockBytes, table);
 	return table;
 }
 
@@ -136,8 +137,12 @@ export function firstBadBlock(table: Uint32Array, from: number, bytes: Uint8Arra
 	return -1;
 }
 
-/** The data shards of a payload: views where whole shards lie in it, zero-padded copies at its end. */
-export function splitPayload(payload: Uint8Array, dataShards: number): Uint8Array[] {
+/** The data shards of a payload: views where whole shards lie in it, zero-padded copies at its end. `room` gives memory for these, with anything in it. */
+export function splitPayload(
+	payload: Uint8Array,
+	dataShards: number,
+	room: (lengthBytes: number) => Uint8Array = (lengthBytes) => new Uint8Array(lengthBytes),
+): Uint8Array[] {
 	const length = shardLength(payload.length, dataShards);
 	const shards: Uint8Array[] = [];
 	for (let i = 0; i < dataShards; i++) {
@@ -146,8 +151,9 @@ export function splitPayload(payload: Uint8Array, dataShards: number): Uint8Arra
 			shards.push(part);
 			continue;
 		}
-		const padded = new Uint8Array(length);
+		const padded = room(length);
 		padded.set(part);
+		padded.fill(0, part.length);
 		shards.push(padded);
 	}
 	return shards;

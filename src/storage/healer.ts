@@ -2,12 +2,10 @@
 import { AssertionError } from "../base/assert.ts";
 import { FsError } from "../base/errors.ts";
 import type { Borrowed } from "../platform/interface.ts";
-import { createErasureCode } from "../codec/erasure.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
-import { assertSegment, blockTable, fragmentLength, shapeOf, shardLength } from "./fragment.ts";
+import { assertSegment, fragmentLength, shapeOf, shardLength } from "./fragment.ts";
 import type { FragmentReader } from "./fragment-reader.ts";
-import { encodeShards } from "./fragment-writer.ts";
-import type { FragmentWriter, FragmentWriterModules, Shard, ShardSet } from "./fragment-writer.ts";
+import type { FragmentWriter, FragmentWriterModules, ShardSet } from "./fragment-writer.ts";
 import { gather } from "./gather.ts";
 import type { Source } from "./gather.ts";
 import type { HealOutlook, RebuildOptions, Redundancy, SegmentHealth } from "./interface.ts";
@@ -16,10 +14,14 @@ import { chooseDisks, domainCount } from "./placement.ts";
 import type { Candidate } from "./placement.ts";
 import { feasibleShape, parseRedundancy, sameShape, wantedShape, width } from "./redundancy.ts";
 import { lostError } from "./segment-reader.ts";
+import type { Room, Shard, ShardMaker } from "./shard-maker.ts";
 
 export interface HealerModules extends FragmentWriterModules {
 	readonly fragments: FragmentReader;
 	readonly writer: FragmentWriter;
+	readonly maker: ShardMaker;
+	/** Memory for a shard; what is to be released afterwards is added to `lent`. */
+	readonly room: (lengthBytes: number, lent: Borrowed[]) => Uint8Array;
 	readonly refreshSpace: () => Promise<void>;
 }
 
@@ -264,16 +266,17 @@ export class Healer {
 		if (bad.size > damagedBefore) return undefined;
 		const generation = 1 + segment.fragments.reduce((most, place) => Math.max(most, place.generation), 0);
 		const common = { segment: segment.id, generation, shape: plan.shape, payloadBytes: segment.payloadBytes };
-		if (plan.indexes) {
-			const made = restore(segment, shards, plan.indexes);
-			return {
-				...common,
-				shardBytes: segment.shardBytes,
-				shards: made.map((bytes, at) => shardOf((plan.indexes as number[])[at] as number, bytes)),
-			};
-		}
-		const payload = join(segment, restore(segment, shards, range(segment.dataShards)));
-		return { ...common, shardBytes: shardLength(payload.length, plan.shape.dataShards), shards: encodeShards(payload, plan.shape) };
+		const { maker } = this.#modules;
+		const room: Room = (lengthBytes) => this.#modules.room(lengthBytes, lent);
+		if (plan.indexes)
+			return { ...common, shardBytes: segment.shardBytes, shards: await maker.restore(segment, shards, plan.indexes, room) };
+		const data = await maker.restore(segment, shards, range(segment.dataShards), room);
+		const payload = join(segment, data, room);
+		return {
+			...common,
+			shardBytes: shardLength(payload.length, plan.shape.dataShards),
+			shards: await maker.encode(payload, plan.shape, room),
+		};
 	}
 
 	/** Fragments that only change their place are copied; undefined when one of them has to be made from the others. */
@@ -379,28 +382,13 @@ export function hasTargetShape(segment: Segment): boolean {
 	return sameShape(shapeOf(segment), target) || sameShape(shapeOf(segment), wantedShape(target, segment.payloadBytes));
 }
 
-/** The shards with these indexes, from any dataShards of them. */
-function restore(segment: Segment, shards: readonly (Uint8Array | undefined)[], indexes: readonly number[]): Uint8Array[] {
-	if (segment.dataShards === 1) {
-		const copy = shards.find((shard) => shard !== undefined) as Uint8Array;
-		return indexes.map(() => copy);
-	}
-	const lost = indexes.filter((index) => shards[index] === undefined);
-	const made = lost.length === 0 ? [] : createErasureCode(segment.dataShards, segment.parityShards).reconstruct(shards, lost);
-	return indexes.map((index) => shards[index] ?? (made[lost.indexOf(index)] as Uint8Array));
-}
-
-function join(segment: Segment, data: readonly Uint8Array[]): Uint8Array {
-	const payload = new Uint8Array(segment.payloadBytes);
-	for (let i = 0; i < data.length; i++) {
+function join(segment: Segment, data: readonly Shard[], room: Room): Uint8Array {
+	const payload = room(segment.payloadBytes);
+	for (const [i, { bytes }] of data.entries()) {
 		const at = i * segment.shardBytes;
-		if (at < payload.length) payload.set((data[i] as Uint8Array).subarray(0, payload.length - at), at);
+		if (at < payload.length) payload.set(bytes.subarray(0, payload.length - at), at);
 	}
 	return payload;
-}
-
-function shardOf(index: number, bytes: Uint8Array): Shard {
-	return { index, bytes, table: blockTable(bytes) };
 }
 
 /** A failure of the world is an answer; a failure of the code is not. */

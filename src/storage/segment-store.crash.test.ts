@@ -1,4 +1,4 @@
-/** The power fails, or the process dies, at every single step of a life of writing, releasing and rebuilding. */
+/** The power fails, or the process dies, at every single step of a life of writing, releasing and rebuilding, with a coder, with one that dies and without. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { equalBytes } from "../base/bytes.ts";
@@ -9,7 +9,13 @@ import type { NativeSegmentStore } from "./segment-store.ts";
 import { Lab, payloadOf, states } from "./store.test-support.ts";
 
 const rs21: Redundancy = { dataShards: 2, parityShards: 1 };
-const options = { disks: 4, capacityBytes: 16 * 1024 * 1024, redundancy: "rs:2+1", store: { packBytes: 128 * 1024 } };
+const options = {
+	disks: 4,
+	capacityBytes: 16 * 1024 * 1024,
+	redundancy: "rs:2+1",
+	store: { packBytes: 128 * 1024 },
+	coder: "drawn",
+} as const;
 
 /** Segments whose write resolved and that nobody asked to release: what a transaction may have counted. */
 type Committed = Map<number, Segment>;

@@ -21,7 +21,13 @@ class Model {
 
 	constructor(seed: number) {
 		this.what = `seed ${seed}`;
-		this.lab = new Lab({ seed, disks: 7, capacityBytes: 24 * 1024 * 1024, store: { packBytes: 512 * 1024, cacheBytes: 256 * 1024 } });
+		this.lab = new Lab({
+			seed,
+			disks: 7,
+			capacityBytes: 24 * 1024 * 1024,
+			store: { packBytes: 512 * 1024, cacheBytes: 256 * 1024 },
+			coder: "drawn",
+		});
 		this.random = new Prng(seed, "model");
 	}
 

@@ -24,6 +24,46 @@ function subsets(n: number, most: number): number[][] {
 	return all;
 }
 
+describe("segment store: shards made elsewhere", () => {
+	for (const coder of ["none", "well", 1, 17] as const) {
+		it(`many large segments at once, written and rebuilt in memory that is used again, coder: ${coder}`, async () => {
+			const lab = new Lab({ disks: 8, coder, store: { cacheBytes: 0 } });
+			await lab.run(async () => {
+				const store = await lab.boot();
+				const payload = (id: number) => payloadOf(id % 5 === 4 ? 3000 * id : 300_000 + 777 * id, id);
+				const written: Segment[] = [];
+				for (let round = 0; round < 3; round++) {
+					const ids = Array.from({ length: 12 }, (_, i) => 1 + 12 * round + i);
+					// Its memory belongs to somebody else as soon as the write has resolved.
+					const one = async (id: number): Promise<Segment> => {
+						const shared = new Uint8Array(new SharedArrayBuffer(payload(id).length));
+						shared.set(payload(id));
+						const segment = await store.write(id, shared, id % 4 === 0 ? replicas3 : rs42, 1);
+						shared.fill(0xff);
+						return segment;
+					};
+					written.push(...(await Promise.all(ids.map(one))));
+				}
+				const health = await Promise.all(written.map((segment) => store.check(segment)));
+				for (const one of health) assert.match(states(one), /^o+$/, `segment ${one.segment.id}`);
+				const lost = written[0]?.fragments[1]?.disk as number;
+				lab.disks.setState(lost, "failed");
+				const rebuilt = await Promise.all(
+					written
+						.filter(({ fragments }) => fragments.some(({ disk }) => disk === lost))
+						.map((segment) => store.rebuild(store.assess(segment))),
+				);
+				assert.ok(rebuilt.length > 10 && rebuilt.every((one) => one !== undefined));
+				for (const segment of written) {
+					const now = rebuilt.find((one) => one?.segment.id === segment.id)?.segment ?? segment;
+					assert.match(states(await store.check(now)), /^o+$/, `segment ${segment.id} after its rebuild`);
+					sameBytes(await store.read(now, 0, now.payloadBytes), payload(now.id), `segment ${now.id}`);
+				}
+			});
+		});
+	}
+});
+
 describe("segment store: reading", () => {
 	it("gives back every range of what was written, from memory and from disk", async () => {
 		const lab = new Lab();

@@ -11,17 +11,16 @@
 import { assert } from "../base/assert.ts";
 import { Deferred, Semaphore } from "../base/async.ts";
 import { BufferPool } from "../base/buffer-pool.ts";
-import type { Lent } from "../base/buffer-pool.ts";
 import { parseUuid } from "../base/bytes.ts";
 import { FsError } from "../base/errors.ts";
-import { TurnShare } from "../base/turn-share.ts";
+import type { Borrowed } from "../platform/interface.ts";
 import type { FragmentPlace, Segment } from "../records/interface.ts";
 import { balanceTargets } from "./balance.ts";
 import { assertSegment, fragmentLength, shardLength } from "./fragment.ts";
 import { FragmentReader } from "./fragment-reader.ts";
 import type { FragmentReaderModules } from "./fragment-reader.ts";
-import { encodeShards, FragmentWriter } from "./fragment-writer.ts";
-import type { FragmentWriterModules, PutFailure, Shard } from "./fragment-writer.ts";
+import { FragmentWriter } from "./fragment-writer.ts";
+import type { FragmentWriterModules, PutFailure } from "./fragment-writer.ts";
 import { Healer } from "./healer.ts";
 import type { Rebuilt } from "./healer.ts";
 import type {
@@ -46,6 +45,7 @@ import { chooseDisks, domainCount } from "./placement.ts";
 import type { Candidate } from "./placement.ts";
 import { feasibleShape, formatRedundancy, sameShape, wantedShape, width } from "./redundancy.ts";
 import { SegmentReader } from "./segment-reader.ts";
+import { type Room, type Shard, ShardMaker } from "./shard-maker.ts";
 import { type DiskSpace, storageSpace, withoutDisk } from "./space.ts";
 
 export interface SegmentStoreOptions {
@@ -77,8 +77,7 @@ export class NativeSegmentStore implements SegmentStore {
 	#writer: FragmentWriter;
 	#healer: Healer;
 	#writes = new Semaphore(limits.concurrentWrites);
-	/** Encoding takes a millisecond or more for a large payload: one of them in each turn. */
-	readonly #encoding: TurnShare;
+	readonly #maker: ShardMaker;
 	readonly #parity = new BufferPool({ fromBytes: limits.parityFromBytes, keptBytes: limits.parityKeptBytes, shared: true });
 	#pins = new Map<number, Set<Deferred<void>>>();
 	/** Segments in which damage was found. */
@@ -97,7 +96,7 @@ export class NativeSegmentStore implements SegmentStore {
 	constructor(options: SegmentStoreOptions, modules: SegmentStoreModules) {
 		this.#modules = modules;
 		this.#packBytes = options.packBytes ?? limits.packBytes;
-		this.#encoding = new TurnShare(modules.platform.clock, limits.encodeMs);
+		this.#maker = new ShardMaker(modules);
 		const shared: FragmentReaderModules & FragmentWriterModules = {
 			...modules,
 			volume: parseUuid(modules.disks.roster.volume),
@@ -115,7 +114,14 @@ export class NativeSegmentStore implements SegmentStore {
 		const fragments = this.#fragments;
 		this.#reader = new SegmentReader(options.cacheBytes ?? limits.cacheBytes, fragments, shared);
 		this.#writer = new FragmentWriter(shared);
-		this.#healer = new Healer({ ...shared, fragments, writer: this.#writer, refreshSpace: () => this.refreshSpace() });
+		this.#healer = new Healer({
+			...shared,
+			fragments,
+			writer: this.#writer,
+			maker: this.#maker,
+			room: (lengthBytes, lent) => this.#room(lengthBytes, lent),
+			refreshSpace: () => this.refreshSpace(),
+		});
 		this.#unsubscribe = modules.disks.onChange((disk, state) => {
 			if (state === "failed" || state === "missing") this.#packs.get(disk)?.drop();
 			// It left the volume: its number is not given again.
@@ -186,12 +192,8 @@ export class NativeSegmentStore implements SegmentStore {
 	async write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose: WritePurpose = "data"): Promise<Segment> {
 		assert(this.#loaded, "segments are loaded before one is written");
 		assert(payload.length > 0 && payload.length <= limits.maxPayloadBytes, `a payload of ${payload.length} bytes`);
-		const lent: Lent[] = [];
-		const room = (lengthBytes: number): Uint8Array => {
-			const one = this.#parity.take(lengthBytes);
-			if (one !== undefined) lent.push(one);
-			return one?.bytes ?? new Uint8Array(lengthBytes);
-		};
+		const lent: Borrowed[] = [];
+		const room: Room = (lengthBytes) => this.#room(lengthBytes, lent);
 		try {
 			return await this.#writes.run(() => this.#write(id, payload, target, epoch, purpose, room));
 		} finally {
@@ -200,14 +202,13 @@ export class NativeSegmentStore implements SegmentStore {
 		}
 	}
 
-	async #write(
-		id: number,
-		payload: Uint8Array,
-		target: Redundancy,
-		epoch: number,
-		purpose: WritePurpose,
-		room: (lengthBytes: number) => Uint8Array,
-	): Promise<Segment> {
+	#room(lengthBytes: number, lent: Borrowed[]): Uint8Array {
+		const one = this.#parity.take(lengthBytes);
+		if (one !== undefined) lent.push(one);
+		return one?.bytes ?? new Uint8Array(lengthBytes);
+	}
+
+	async #write(id: number, payload: Uint8Array, target: Redundancy, epoch: number, purpose: WritePurpose, room: Room): Promise<Segment> {
 		const wanted = wantedShape(target, payload.length);
 		const excluded = new Set<number>();
 		let encoded: { readonly shape: Redundancy; readonly shards: Shard[] } | undefined;
@@ -218,8 +219,7 @@ export class NativeSegmentStore implements SegmentStore {
 			const usable = (): Candidate[] => this.#writer.candidates(purpose).filter((candidate) => !excluded.has(candidate.id));
 			const shape = feasibleShape(wanted, domainCount(usable()));
 			if (!shape) throw noDisks(id, failures);
-			if (!encoded || !sameShape(encoded.shape, shape))
-				encoded = { shape, shards: await this.#encoding.run(() => encodeShards(payload, shape, room)) };
+			if (!encoded || !sameShape(encoded.shape, shape)) encoded = { shape, shards: await this.#maker.encode(payload, shape, room) };
 			// Space is looked at in the step that takes it.
 			const candidates = usable();
 			const shardBytes = shardLength(payload.length, shape.dataShards);

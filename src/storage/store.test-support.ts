@@ -180,6 +180,8 @@ export interface LabOptions {
 	readonly sameDevice?: boolean;
 	readonly domains?: readonly string[];
 	readonly store?: SegmentStoreOptions;
+	/** Of its machine (SimNodeOptions); where one is said, small segments are given to it, too. */
+	readonly coder?: "none" | "well" | "drawn" | number;
 }
 
 /** A world with disks /d1 … /dN (ids 1 … N) and a store on them. */
@@ -195,7 +197,15 @@ export class Lab {
 		this.options = options;
 		this.world = new SimWorld({ seed: options.seed ?? 1 });
 		for (let i = 1; i <= this.count; i++) this.addDisk(i);
-		this.node = this.world.node();
+		const { coder } = options;
+		this.node = this.world.node(coder === undefined || coder === "drawn" ? {} : { coder });
+	}
+
+	/** A process of its machine. */
+	#process(): Platform {
+		const platform = this.node.boot();
+		if (this.options.coder === undefined) return platform;
+		return { ...platform, simulation: { buggify: (point) => point === "storage.coder", planted: () => false } };
 	}
 
 	get count(): number {
@@ -209,7 +219,7 @@ export class Lab {
 
 	/** A new incarnation. Disks in `without` are missing. */
 	async boot(segments: readonly Segment[] = [], without: readonly number[] = [], volume = volumeUuid): Promise<NativeSegmentStore> {
-		this.platform = this.node.boot();
+		this.platform = this.#process();
 		this.disks = new FakeDiskSet(this.platform, this.options.redundancy ?? "rs:4+2", this.options.sameDevice ?? false, volume);
 		for (let i = 1; i <= this.count; i++) {
 			if (without.includes(i)) this.disks.addMissing(`/d${i}`);

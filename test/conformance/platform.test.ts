@@ -17,7 +17,7 @@ for (const raw of [false, true]) platformConformance(raw ? "sim, raw disks" : "s
 
 async function simHarness(raw: boolean): Promise<PlatformHarness> {
 	const world = new SimWorld({ seed: 20_261_121 });
-	const node = world.node();
+	const node = world.node({ coder: "well" });
 	let disks = 0;
 	const platform = node.boot();
 	await world.run(platform.files.makeFolder("/home"));

@@ -9,7 +9,9 @@ import { Deferred } from "../../src/base/async.ts";
 import type { ErrorCode } from "../../src/base/errors.ts";
 import { isFsError } from "../../src/base/errors.ts";
 import { compareTime } from "../../src/base/time.ts";
-import type { Connection, Disk, Platform, Peer, TcpConnection } from "../../src/platform/interface.ts";
+import type { ShardWork } from "../../src/codec/interface.ts";
+import { doShardWork } from "../../src/codec/shard-work.ts";
+import type { Coder, Connection, Disk, Platform, Peer, TcpConnection } from "../../src/platform/interface.ts";
 
 export interface PlatformHarness {
 	readonly platform: Platform;
@@ -71,6 +73,51 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			}
 		});
 	}
+
+	describe(`platform ${name}: coder`, () => {
+		test("makes shards and checksums as anybody else does, of many works at once, in their order", async ({ platform }) => {
+			const coder = await readyCoder(platform);
+			const order: number[] = [];
+			const begun: { readonly work: ShardWork; readonly sums: Promise<Uint32Array> }[] = [];
+			for (let i = 0; i < 9; i++) {
+				const work = shardWork(4096 * (1 + ((i * 5) % 7)), i, i % 3 === 2);
+				const sums = coder.begin(work);
+				assert.ok(sums, `work ${i} is taken`);
+				void sums.then(() => order.push(i));
+				begun.push({ work, sums });
+			}
+			for (const { work, sums } of begun) {
+				const expected = { ...work, targets: work.targets.map((target) => new Uint8Array(target.length)) };
+				const expectedSums = doShardWork(expected);
+				assert.deepEqual(await sums, expectedSums);
+				for (const [at, target] of work.targets.entries()) assert.deepEqual(new Uint8Array(target), expected.targets[at]);
+			}
+			assert.deepEqual(
+				order,
+				begun.map((_, i) => i),
+			);
+		});
+
+		test("sums what nothing is to be made from", async ({ platform }) => {
+			const coder = await readyCoder(platform);
+			const { sources } = shardWork(8192, 3);
+			const work = { ...shardWork(8192, 3), dataShards: 1, present: [0], sources: sources.slice(0, 1), wanted: [], targets: [] };
+			assert.deepEqual(await coder.begin(work), doShardWork(work));
+		});
+
+		test("takes shared memory only, and no more than some works at once", async ({ platform }) => {
+			const coder = await readyCoder(platform);
+			const work = shardWork(4096, 1);
+			const own = (shards: readonly Uint8Array[]) => shards.map((shard) => new Uint8Array(shard));
+			assert.throws(() => coder.begin({ ...work, sources: own(work.sources) }), /shared memory/);
+			assert.throws(() => coder.begin({ ...work, targets: own(work.targets) }), /shared memory/);
+			const begun = Array.from({ length: 200 }, (_, i) => coder.begin(shardWork(4096, i)));
+			const taken = begun.filter((one) => one !== undefined);
+			assert.ok(taken.length >= 8 && taken.length < 200, `${taken.length} works are taken`);
+			await Promise.all(taken);
+			assert.ok(coder.begin(shardWork(4096, 1)), "it takes more when these are done");
+		});
+	});
 
 	describe(`platform ${name}: disks`, () => {
 		test("refuses a disk that is not there", async ({ platform, home }) => {
@@ -623,6 +670,48 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 			assert.equal(random.bytes(7).length, 7);
 		});
 	});
+}
+
+/** A coder that has come up. */
+async function readyCoder({ coder, clock }: Platform): Promise<Coder> {
+	assert.ok(coder);
+	for (let i = 0; i < 5000; i++) {
+		const done = coder.begin(shardWork(4096, i));
+		if (done !== undefined) {
+			await done;
+			return coder;
+		}
+		await clock.sleep(2);
+	}
+	throw new Error("the coder never came up");
+}
+
+/** 4+2: parity from data, or data 1 and parity 4 from the others. */
+function shardWork(lengthBytes: number, seed: number, isRepair = false): ShardWork {
+	const shared = (at: number) => {
+		const bytes = new Uint8Array(new SharedArrayBuffer(lengthBytes));
+		bytes.set(pattern(lengthBytes, seed * 31 + at));
+		return bytes;
+	};
+	const [present, wanted] = isRepair
+		? [
+				[0, 2, 3, 5],
+				[1, 4],
+			]
+		: [
+				[0, 1, 2, 3],
+				[4, 5],
+			];
+	return {
+		dataShards: 4,
+		parityShards: 2,
+		present,
+		sources: present.map(shared),
+		wanted,
+		targets: wanted.map((index) => shared(index + 100)),
+		blockBytes: 4096,
+		sums: isRepair ? "targets" : "all",
+	};
 }
 
 async function fillUp(disk: Disk): Promise<void> {

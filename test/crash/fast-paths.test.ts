@@ -113,7 +113,7 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 		assert.deepEqual([corrupt, missing, unrecoverable], [0, 0, 0]);
 	});
 
-	for (const name of ["disk_lane", "answer_now", "wait_awake", "low_cpu_latency"]) {
+	for (const name of ["disk_lane", "answer_now", "wait_awake", "low_cpu_latency", "coder_thread"]) {
 		test(`without ${name} alone what was acknowledged is there after kill -9`, async () => {
 			const one = `${name}=off`;
 			const again = async (): Promise<void> => volume.mount("-o", `fast_paths=on,${one}`);

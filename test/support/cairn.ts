@@ -114,7 +114,7 @@ export interface TestVolumeOptions {
 	readonly mountOptions?: string;
 }
 
-const askedFor = ["fast_paths", "disk_lane", "answer_now", "wait_awake", "low_cpu_latency", "native_reads"];
+const askedFor = ["fast_paths", "disk_lane", "answer_now", "wait_awake", "low_cpu_latency", "coder_thread", "native_reads"];
 
 /** `npm run test:long SUITE -- --fast-paths off --native-reads on`: every mount of the suite has these options. */
 export function askedMountOptions(): string {

@@ -30,6 +30,11 @@ export const realLimits = {
 	diskYoungHeapMb: 8,
 	/** One read or write of a block device: the aligned buffer of its thread. */
 	deviceBufferBytes: 1 << 20,
+	/** Work handed to the coder's thread at once: as many segments as are written at once, and some that are healed. More is done by who wants it. */
+	coderWorks: 24,
+	/** Heap of the coder's thread: it keeps nothing beside the kernels of a few shapes. */
+	coderHeapMb: 16,
+	coderYoungHeapMb: 2,
 	/** Parts of one writev (IOV_MAX of Linux). */
 	writeParts: 1024,
 	/** sun_path less its final NUL; the kernel interface cuts longer names silently. */

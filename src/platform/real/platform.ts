@@ -6,6 +6,7 @@ import type { Disk, DiskActivity, FuseHost, Platform, Random } from "../interfac
 import { openRawDisk } from "../raw/raw-disk.ts";
 import { RealClock, RealRandom } from "./clock.ts";
 import type { CpuLatency } from "./cpu-latency.ts";
+import { RealCoder } from "./coder.ts";
 import { RealRawDevice } from "./device.ts";
 import { RealDisk } from "./disk.ts";
 import { DiskThread } from "./disk-thread.ts";
@@ -25,6 +26,10 @@ export interface RealPlatformOptions {
 	readonly memoryFolder?: string;
 	/** Entry point of disk threads; tests give one that can be made to hang. */
 	readonly diskWorker?: URL;
+	/** Entry point of the coder's thread; tests give one that dies. */
+	readonly coderWorker?: URL;
+	/** Shards are made and summed in a thread of their own (default). */
+	readonly coderThread?: boolean;
 	/** Small calls of disks go through shared memory (default); otherwise all of them by message. */
 	readonly diskLane?: boolean;
 	/** The event loop of a server stays awake for the moment in which a client that was answered asks again (default). */
@@ -61,8 +66,12 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		network: new RealNetwork(options.waitAwake !== false, options.cpuLatency),
 		stuckDisks: () => [...threads].filter((thread) => thread.busy).map((thread) => thread.path),
 	};
-	const requests = options.requests === true ? { requests: new RealRequests() } : {};
-	return options.fuse === undefined ? { ...platform, ...requests } : { ...platform, ...requests, fuse: options.fuse };
+	return {
+		...platform,
+		...(options.coderThread === false ? {} : { coder: new RealCoder(options.coderWorker ?? siblingUrl("coder-worker")) }),
+		...(options.requests === true ? { requests: new RealRequests() } : {}),
+		...(options.fuse === undefined ? {} : { fuse: options.fuse }),
+	};
 }
 
 type OnOpening = (activity: () => DiskActivity) => void;

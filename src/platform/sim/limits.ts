@@ -16,6 +16,15 @@ export const simLimits = {
 	firstFreePort: 32_768,
 	/** Buffers of borrowed reads: those that the collector would notice, as many as one reads at a time. */
 	lent: { fromBytes: 32 * 1024, keptBytes: 16 * 1024 * 1024 },
+	/** Time of one work of a coder, and until it can take any: long enough that others overtake it. */
+	coderMs: [0.05, 2],
+	coderStartMs: 5,
+	coderWorks: 24,
+	/** Parts of all processes whose machines start no thread for coding, and whose coder dies one day. */
+	noCoderChance: 0.2,
+	dyingCoderChance: 0.2,
+	/** Works after which it does, at most. */
+	coderLifeWorks: 40,
 	/** Default time of a disk call, uniform in this range: small enough to be quick, wide enough that disks overtake each other. */
 	diskLatencyMs: [0.05, 0.5],
 } as const;

@@ -10,6 +10,7 @@ import { FsError } from "../../base/errors.ts";
 import type { Clock, Disk, DiskActivity, Memory, Platform } from "../interface.ts";
 import { checkMemoryName } from "../names.ts";
 import type { SimDevice } from "./device.ts";
+import { SimCoder } from "./coder.ts";
 import type { DiskWorld } from "./disk.ts";
 import { SimDisk } from "./disk.ts";
 import { SimHost, SimHostFiles, SimSockets } from "./host.ts";
@@ -37,6 +38,8 @@ export interface SimNodeOptions {
 	readonly clockRate?: number;
 	/** How far its wall clock is ahead. */
 	readonly clockOffsetMs?: number;
+	/** Its processes have no coder, one that lives, or one that dies of the work with this number, from 1; the seed decides by default. */
+	readonly coder?: "none" | "well" | number;
 }
 
 interface Incarnation extends Owner {
@@ -84,7 +87,12 @@ export class SimNode {
 			network: new SimNetwork(this.host, scheduler, owner),
 		});
 		this.#incarnations.add(incarnation);
-		const random = new Prng(this.#world.seed, `random:${this.name}:${this.#boots++}`);
+		const boot = this.#boots++;
+		const random = new Prng(this.#world.seed, `random:${this.name}:${boot}`);
+		const coder = SimCoder.make(this.#options.coder, new Prng(this.#world.seed, `coder:${this.name}:${boot}`), {
+			scheduler,
+			owner: incarnation,
+		});
 		return {
 			clock: this.#clock(incarnation),
 			random,
@@ -95,6 +103,7 @@ export class SimNode {
 			files: new SimHostFiles(this.host, scheduler, incarnation),
 			sockets: incarnation.sockets,
 			network: incarnation.network,
+			...(coder === undefined ? {} : { coder }),
 		};
 	}
 
