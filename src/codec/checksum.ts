@@ -68,3 +68,15 @@ export const crc32cNative = loadNative();
 export function crc32c(bytes: Uint8Array, seed = 0): number {
 	return crc32cNative && bytes.length >= checksumNativeFromBytes ? crc32cNative(bytes, seed) : crc32cPortable(bytes, seed);
 }
+
+/** The CRC32C of each whole block. */
+export function sumsOf(bytes: Uint8Array, blockBytes: number): Uint32Array {
+	const sums = new Uint32Array(Math.floor(bytes.length / blockBytes));
+	blockSums(bytes, blockBytes, sums);
+	return sums;
+}
+
+/** Fills `sums` with the CRC32C of as many blocks of `bytes`, from its beginning. */
+export function blockSums(bytes: Uint8Array, blockBytes: number, sums: Uint32Array): void {
+	for (let i = 0; i < sums.length; i++) sums[i] = crc32c(bytes.subarray(i * blockBytes, (i + 1) * blockBytes));
+}

@@ -1,6 +1,6 @@
 /** Shards of a segment and their checksums, whoever does it: the thread that wants them, or another one. */
 import { assert } from "../base/assert.ts";
-import { crc32c } from "./checksum.ts";
+import { blockSums, crc32c } from "./checksum.ts";
 import { createErasureCode } from "./erasure.ts";
 import type { ShardWork } from "./interface.ts";
 
@@ -23,11 +23,6 @@ export function doShardWork(work: ShardWork): Uint32Array {
 /** The shards whose checksums are wanted, in the order of these. */
 export function summedShards({ sources, targets, sums }: Pick<ShardWork, "sources" | "targets" | "sums">): readonly Uint8Array[] {
 	return sums === "all" ? [...sources, ...targets] : targets;
-}
-
-/** Fills `sums` with the CRC32C of each block of `bytes`, which are whole blocks. */
-export function blockSums(bytes: Uint8Array, blockBytes: number, sums: Uint32Array): void {
-	for (let i = 0; i < sums.length; i++) sums[i] = crc32c(bytes.subarray(i * blockBytes, (i + 1) * blockBytes));
 }
 
 /**

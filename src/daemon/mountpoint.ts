@@ -101,7 +101,7 @@ export interface FastPaths {
 	readonly waitAwake: boolean;
 	/** Idle processors sleep lightly while requests come in a row. */
 	readonly lowCpuLatency: boolean;
-	/** A thread of its own makes the shards of large segments, otherwise the main thread. */
+	/** Threads make the shards of large segments and the checksums of large reads, otherwise the main thread. */
 	readonly coderThread: boolean;
 }
 

@@ -306,8 +306,8 @@ class TimedFile implements DiskFile {
 		return this.#line.call(`read ${this.name}`, () => this.#file.read(offset, lengthBytes));
 	}
 
-	borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
-		const start = () => this.#file.borrow(offset, lengthBytes);
+	borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
+		const start = () => this.#file.borrow(offset, lengthBytes, sumBlockBytes);
 		return this.#line.call(`read ${this.name}`, start, (late) => late.release());
 	}
 

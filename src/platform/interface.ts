@@ -200,6 +200,8 @@ export interface TableCheck {
 /** Bytes that are lent: they are the borrower's until `release`, which is called once at most. Who forgets it wastes a buffer, no more. */
 export interface Borrowed {
 	readonly bytes: Uint8Array;
+	/** Of each block that was asked for, as far as `bytes` has whole ones: CRC32C of what is in `bytes`. Absent where nobody made them. */
+	readonly sums?: Uint32Array | undefined;
 	release(): void;
 }
 
@@ -207,8 +209,11 @@ export interface DiskFile {
 	readonly name: string;
 	/** Reads up to `lengthBytes`; short only at the end of the file. The result is the caller's own. */
 	read(offset: number, lengthBytes: number): Promise<Uint8Array>;
-	/** As `read`, into a buffer that is used again and again: large reads leave nothing behind for the garbage collector. */
-	borrow(offset: number, lengthBytes: number): Promise<Borrowed>;
+	/**
+	 * As `read`, into a buffer that is used again and again: large reads leave nothing behind for the garbage collector. With `sumBlockBytes` the disk's thread may add the checksum of each block of so many bytes, counted from
+	 * `offset`: whoever wants them and gets none makes them himself.
+	 */
+	borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed>;
 	/** Writes all parts one after the other from `offset`. The parts must not change until it settles. @throws ENOSPC, EIO, EROFS … */
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void>;
 	/**

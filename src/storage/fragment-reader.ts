@@ -3,7 +3,7 @@
  * said that it is this
  * fragment of this segment in this generation: stale and misdirected bytes are damage like any other.
  */
-import { AssertionError } from "../base/assert.ts";
+import { assert, AssertionError } from "../base/assert.ts";
 import { LruCache } from "../base/bounded.ts";
 import { alignUp } from "../base/bytes.ts";
 import { FsError, isFsError, toFsError } from "../base/errors.ts";
@@ -101,10 +101,12 @@ export class FragmentReader {
 		const key = fragmentKey(segment, place);
 		const headerBytes = headerLength(segment.shardBytes);
 		const packs = this.#modules.packs(place.disk);
-		const read = (at: number, length: number) => packs.borrow(disk, place.pack, place.offset + at, length);
+		const read = (at: number, length: number, sumBlockBytes?: number) =>
+			packs.borrow(disk, place.pack, place.offset + at, length, sumBlockBytes);
+		const sumBlockBytes = to - from >= limits.sumsFromBytes ? blockBytes : undefined;
 		const table = this.#tables.get(key);
 		if (table) {
-			const lent = await read(headerBytes + from, to - from);
+			const lent = await read(headerBytes + from, to - from, sumBlockBytes);
 			return releasing([lent], () => checked(segment, place, table, from, to, lent));
 		}
 		if (headerBytes + to <= limits.joinedReadBytes) {
@@ -115,7 +117,7 @@ export class FragmentReader {
 				return checked(segment, place, found, from, to, lent, headerBytes + from);
 			});
 		}
-		const [head, payload] = await bothLent(read(0, headerBytes), read(headerBytes + from, to - from));
+		const [head, payload] = await bothLent(read(0, headerBytes), read(headerBytes + from, to - from, sumBlockBytes));
 		return releasing([head, payload], () => {
 			const found = this.#header(segment, place, head.bytes).table;
 			this.#keep(key, found);
@@ -192,8 +194,9 @@ export class FragmentReader {
 /** The bytes [from, to) of the shard, which lie in `lent` from `skip` on. @throws FsError CORRUPT when they are not right; they stay lent. */
 function checked(segment: Segment, place: FragmentPlace, table: Uint32Array, from: number, to: number, lent: Borrowed, skip = 0): Borrowed {
 	const bytes = lent.bytes.subarray(skip);
+	assert(skip === 0 || lent.sums === undefined, "checksums begin where the bytes do");
 	if (bytes.length !== to - from) throw damage(segment, place, `the pack ends ${to - from - bytes.length} bytes too early`);
-	const bad = firstBadBlock(table, from, bytes);
+	const bad = firstBadBlock(table, from, bytes, lent.sums);
 	if (bad >= 0) throw damage(segment, place, `block ${bad} does not match its checksum`);
 	return { bytes, release: () => lent.release() };
 }

@@ -16,8 +16,7 @@ import { assert } from "../base/assert.ts";
 import { alignUp, latin1ToBytes } from "../base/bytes.ts";
 import { FsError, newerFormat } from "../base/errors.ts";
 import { ByteReader, ByteWriter } from "../codec/binary.ts";
-import { crc32c } from "../codec/checksum.ts";
-import { blockSums } from "../codec/shard-work.ts";
+import { blockSums, crc32c } from "../codec/checksum.ts";
 import type { Segment } from "../records/interface.ts";
 import type { Redundancy } from "./interface.ts";
 import { blockBytes, limits } from "./limits.ts";
@@ -128,9 +127,16 @@ export function identityMismatch(header: FragmentIdentity, expected: FragmentIde
 	return undefined;
 }
 
-/** Number of the first block of [from, from + bytes.length) that does not match the table, or -1. `from` is a multiple of 4 KiB. */
-export function firstBadBlock(table: Uint32Array, from: number, bytes: Uint8Array): number {
+/**
+ * Number of the first block of [from, from + bytes.length) that does not match the table, or -1. `from` is a multiple of 4 KiB. `sums`: the checksums of `bytes`, where somebody has made them already.
+ */
+export function firstBadBlock(table: Uint32Array, from: number, bytes: Uint8Array, sums?: Uint32Array): number {
 	const first = from / blockBytes;
+	if (sums !== undefined) {
+		assert(sums.length === Math.ceil(bytes.length / blockBytes), "a checksum for every block that was read");
+		for (let i = 0; i < sums.length; i++) if (sums[i] !== table[first + i]) return first + i;
+		return -1;
+	}
 	for (let i = 0; i * blockBytes < bytes.length; i++) {
 		if (crc32c(bytes.subarray(i * blockBytes, (i + 1) * blockBytes)) !== table[first + i]) return first + i;
 	}

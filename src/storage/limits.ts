@@ -42,6 +42,8 @@ export const limits = {
 	windowBytes: 64 * 1024,
 	/** One disk read asks for at most this much, so that a small read does not wait behind a huge one on the disk's thread. */
 	readBytes: 1024 * 1024,
+	/** From here on the disk's thread is asked for the checksums of what it reads: below, the main thread has made them itself as soon as it has taken them over. */
+	sumsFromBytes: 128 * 1024,
 	/** Header and payload come in one disk read when both end within this; otherwise in two at once. */
 	joinedReadBytes: 128 * 1024,
 	/** Verified payload windows in memory (docs/design.md, memory). */

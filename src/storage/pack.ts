@@ -476,13 +476,13 @@ export class DiskPacks {
 	/**
 	 * May be short at the end of the file. Errors are not reported: the reader knows what they mean. @throws FsError ENOENT: no such pack.
 	 */
-	async borrow(disk: Disk, pack: number, offset: number, lengthBytes: number): Promise<Borrowed> {
+	async borrow(disk: Disk, pack: number, offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		const { clock } = this.#modules.platform;
 		const number = this.#readCounter++;
 		const start = clock.monotonicMs();
 		this.#reads.set(number, start);
 		try {
-			return await this.#use(disk, pack, false, (file) => file.borrow(offset, lengthBytes));
+			return await this.#use(disk, pack, false, (file) => file.borrow(offset, lengthBytes, sumBlockBytes));
 		} finally {
 			this.#reads.delete(number);
 			this.#latencyMs += (clock.monotonicMs() - start - this.#latencyMs) / 8;

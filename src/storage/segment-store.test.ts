@@ -65,6 +65,33 @@ describe("segment store: shards made elsewhere", () => {
 });
 
 describe("segment store: reading", () => {
+	it("finds any wrong block of reads that the disk's thread has summed, and reads on from others", async () => {
+		const lab = new Lab({ store: { cacheBytes: 0 } });
+		await lab.run(async () => {
+			let store = await lab.boot();
+			const payload = payloadOf(1_250_000, 1);
+			const blocks = Math.ceil(payload.length / 4 / 4096);
+			for (const [at, [block, whole]] of (
+				[
+					[0, true],
+					[40, true],
+					[blocks - 1, true],
+					[blocks - 1, false],
+				] as const
+			).entries()) {
+				const segment = await store.write(10 + at, payload, rs42, 1);
+				const head = headerLength(segment.shardBytes);
+				assert.equal(segment.shardBytes, blocks * 4096);
+				lab.damage(segment, 1, head + block * 4096 + (whole ? 7 : 4095), whole ? 4000 : 1);
+				store = await lab.restart([segment]);
+				sameBytes(await store.read(segment, 0, payload.length), payload, `block ${block} is wrong`);
+				assert.equal(store.counters.corruptFragments, 1);
+				assert.equal(states(await store.check(segment)), "ocoooo");
+				await store.release(segment.fragments, segment);
+			}
+		});
+	});
+
 	it("gives back every range of what was written, from memory and from disk", async () => {
 		const lab = new Lab();
 		await lab.run(async () => {

@@ -148,7 +148,7 @@ function guard(disk: Disk, clock: Clock): Disk {
 	const wrapFile = (file: DiskFile): DiskFile => ({
 		name: file.name,
 		read: (offset, length) => call(() => file.read(offset, length)),
-		borrow: (offset, length) => call(() => file.borrow(offset, length)),
+		borrow: (offset, length, sumBlockBytes) => call(() => file.borrow(offset, length, sumBlockBytes)),
 		write: (offset, parts) => call(() => file.write(offset, parts)),
 		sync: (site) => call(() => file.sync(site)),
 		discard: (offset, length) => call(() => file.discard(offset, length)),

@@ -9,6 +9,7 @@ import { Deferred } from "../../src/base/async.ts";
 import type { ErrorCode } from "../../src/base/errors.ts";
 import { isFsError } from "../../src/base/errors.ts";
 import { compareTime } from "../../src/base/time.ts";
+import { crc32cPortable } from "../../src/codec/checksum.ts";
 import type { ShardWork } from "../../src/codec/interface.ts";
 import { doShardWork } from "../../src/codec/shard-work.ts";
 import type { Coder, Connection, Disk, Platform, Peer, TcpConnection } from "../../src/platform/interface.ts";
@@ -157,6 +158,40 @@ export function platformConformance(name: string, makeHarness: () => Promise<Pla
 				for (const lent of all) lent.release();
 			}
 			await assert.rejects(file.borrow(-1, 100_000), code("EINVAL"));
+		});
+
+		diskTest("sums what it lends, where it does, block by block from where the read began", async (disk) => {
+			const file = await disk.open("f", { create: true });
+			const contents = pattern(300_000, 3);
+			await file.write(0, [contents]);
+			let summed = 0;
+			for (const [offset, lengthBytes] of [
+				[0, 300_000],
+				[4096, 200_000],
+				[777, 131_072],
+				[200_000, 150_000],
+				[8192, 4096],
+				[299_000, 200_000],
+				[300_000, 140_000],
+			] as const) {
+				const lent = await file.borrow(offset, lengthBytes, 4096);
+				const bytes = contents.subarray(offset, offset + lengthBytes);
+				assert.deepEqual(new Uint8Array(lent.bytes), bytes);
+				if (lent.sums !== undefined) {
+					summed++;
+					const blocks = Array.from({ length: Math.floor(bytes.length / 4096) }, (_, i) => bytes.subarray(i * 4096, (i + 1) * 4096));
+					assert.deepEqual(
+						[...lent.sums],
+						blocks.map((block) => crc32cPortable(block)),
+						`[${offset}, +${lengthBytes})`,
+					);
+				}
+				lent.release();
+				const plain = await file.borrow(offset, lengthBytes);
+				assert.equal(plain.sums, undefined, "nobody asked for them");
+				plain.release();
+			}
+			assert.ok(summed > 0, "some are summed");
 		});
 
 		diskTest("copies small views of large buffers and takes shared memory", async (disk) => {

@@ -125,7 +125,7 @@ function lateFile(file: DiskFile, late: LateSync, path: string, world: SimWorld)
 	return {
 		name,
 		read: (offset, lengthBytes) => file.read(offset, lengthBytes),
-		borrow: (offset, lengthBytes) => file.borrow(offset, lengthBytes),
+		borrow: (offset, lengthBytes, sumBlockBytes) => file.borrow(offset, lengthBytes, sumBlockBytes),
 		write: (offset, parts) => file.write(offset, parts),
 		sync: async (site) => {
 			if (!late.sites.includes(site) || (late.path ?? path) !== path) return file.sync(site);

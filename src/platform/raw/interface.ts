@@ -9,7 +9,7 @@ export interface RawDevice {
 	readonly sizeBytes: number;
 	/** All of it: the range lies inside the device. */
 	read(offset: number, lengthBytes: number): Promise<Uint8Array>;
-	borrow(offset: number, lengthBytes: number): Promise<Borrowed>;
+	borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed>;
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void>;
 	/** Everything written so far is durable, and the device still the one that was opened. A failed sync is final. */
 	sync(site: string): Promise<void>;

@@ -399,13 +399,13 @@ class RawDisk implements Disk {
 		return bytes;
 	}
 
-	borrow(file: RawFile, offset: number, lengthBytes: number): Promise<Borrowed> {
+	borrow(file: RawFile, offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		return this.#order(() => {
 			this.#checkFile(file);
 			const length = Math.max(0, Math.min(lengthBytes, file.sizeBytes - offset));
 			const pieces = piecesOf(file, offset, length);
 			const [only] = pieces;
-			if (pieces.length === 1 && only?.unit !== undefined) return this.#device.borrow(this.#deviceOffset(only), length);
+			if (pieces.length === 1 && only?.unit !== undefined) return this.#device.borrow(this.#deviceOffset(only), length, sumBlockBytes);
 			return this.#join(pieces, offset, length).then((bytes) => ({ bytes, release: () => {} }));
 		});
 	}
@@ -615,10 +615,10 @@ class RawDiskFile implements DiskFile {
 		return this.#disk.read(this.#file, offset, lengthBytes);
 	}
 
-	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+	async borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		checkRange(this.name, offset, lengthBytes);
 		this.#checkOpen();
-		return this.#disk.borrow(this.#file, offset, lengthBytes);
+		return this.#disk.borrow(this.#file, offset, lengthBytes, sumBlockBytes);
 	}
 
 	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

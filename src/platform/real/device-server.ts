@@ -10,7 +10,7 @@
  */
 import fs from "node:fs";
 import { FsError } from "../../base/errors.ts";
-import type { DiskRequest } from "./disk-protocol.ts";
+import { type DiskRequest, type ReadAndSummed, summed } from "./disk-protocol.ts";
 import { deviceSize, discardBlocks, forget, punch, sectorSize, tryLock } from "./libc.ts";
 import { realLimits } from "./limits.ts";
 
@@ -80,7 +80,7 @@ export class DeviceServer {
 			case "size":
 				return this.#sizeBytes;
 			case "read":
-				return this.#read(request.offset, request.lengthBytes, request.into);
+				return this.#read(request.offset, request.lengthBytes, request.into, request.sumBlockBytes);
 			case "write":
 				return this.#write(request.offset, request.parts);
 			case "sync":
@@ -156,7 +156,12 @@ export class DeviceServer {
 		return this.#buffer;
 	}
 
-	#read(offset: number, lengthBytes: number, into: Uint8Array | undefined): Uint8Array | number {
+	#read(
+		offset: number,
+		lengthBytes: number,
+		into: Uint8Array | undefined,
+		sumBlockBytes: number | undefined,
+	): Uint8Array | number | ReadAndSummed {
 		const bytes = into ?? new Uint8Array(lengthBytes);
 		if (this.#block === 1) fill(this.#readFd, bytes.subarray(0, lengthBytes), offset, this.#path);
 		else {
@@ -168,7 +173,7 @@ export class DeviceServer {
 				at += inside;
 			}
 		}
-		return into === undefined ? bytes : lengthBytes;
+		return into === undefined ? bytes : summed(into, lengthBytes, sumBlockBytes);
 	}
 
 	/** Whole blocks around as much of the range as fits the buffer. */

@@ -4,7 +4,8 @@ import { FsError } from "../../base/errors.ts";
 import type { Borrowed, DiskActivity } from "../interface.ts";
 import { checkRange } from "../names.ts";
 import type { RawDevice } from "../raw/interface.ts";
-import { closeThread } from "./disk.ts";
+import { closeThread, lentBytes } from "./disk.ts";
+import type { ReadAndSummed } from "./disk-protocol.ts";
 import type { DiskThread } from "./disk-thread.ts";
 
 /** The thread knows one thing only. */
@@ -31,16 +32,22 @@ export class RealRawDevice implements RawDevice {
 		return this.#open().call({ kind: "read", handle, offset, lengthBytes, into: undefined }, lengthBytes);
 	}
 
-	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+	async borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		this.#check(offset, lengthBytes);
 		const small = this.#open().borrow(handle, offset, lengthBytes);
 		if (small !== undefined) return await small;
 		const lent = this.#buffers.take(lengthBytes);
 		if (lent === undefined) return { bytes: await this.read(offset, lengthBytes), release: () => {} };
 		// A read that fails may still be under way in an abandoned thread: its buffer is never used again.
-		const into = lent.bytes;
-		await this.#open().call<number>({ kind: "read", handle, offset, lengthBytes, into }, lengthBytes);
-		return { bytes: into.subarray(0, lengthBytes), release: lent.release };
+		const request = {
+			kind: "read",
+			handle,
+			offset,
+			lengthBytes,
+			into: lent.bytes,
+			...(this.#open().sumsReads && { sumBlockBytes }),
+		} as const;
+		return lentBytes(lent, await this.#open().call<number | ReadAndSummed>(request, lengthBytes));
 	}
 
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

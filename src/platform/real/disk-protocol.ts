@@ -1,5 +1,6 @@
 /** What the main thread and a disk's thread say to each other. */
 import type { ErrorCode, ErrorData } from "../../base/errors.ts";
+import { sumsOf } from "../../codec/checksum.ts";
 import type { LaneMemory } from "./disk-lane.ts";
 
 export type DiskRequest =
@@ -13,13 +14,27 @@ export type DiskRequest =
 			readonly handle: number;
 			readonly offset: number;
 			readonly lengthBytes: number;
-			/** Shared memory for the bytes; the reply is their number then. */
+			/** Shared memory for the bytes; the reply is their number then, or `ReadAndSummed`. */
 			readonly into: Uint8Array | undefined;
+			/** Checksums of blocks of so many bytes are wanted, too. */
+			readonly sumBlockBytes?: number | undefined;
 	  }
 	| { readonly kind: "write"; readonly handle: number; readonly offset: number; readonly parts: readonly Uint8Array[] }
 	| { readonly kind: "discard" | "uncache"; readonly handle: number; readonly offset: number; readonly lengthBytes: number }
 	| { readonly kind: "truncate"; readonly handle: number; readonly sizeBytes: number }
 	| { readonly kind: "sync" | "size" | "held" | "closeFile"; readonly handle: number };
+
+export interface ReadAndSummed {
+	readonly count: number;
+	/** CRC32C of each whole block. */
+	readonly sums: Uint32Array;
+}
+
+/** The reply to a read into shared memory. */
+export function summed(bytes: Uint8Array, count: number, blockBytes: number | undefined): number | ReadAndSummed {
+	if (blockBytes === undefined) return count;
+	return { count, sums: sumsOf(bytes.subarray(0, count), blockBytes) };
+}
 
 export interface DiskCallMessage {
 	readonly id: number;

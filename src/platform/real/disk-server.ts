@@ -15,7 +15,7 @@ import { receiveMessageOnPort } from "node:worker_threads";
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../../base/errors.ts";
 import { FsError } from "../../base/errors.ts";
-import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
+import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, summed, vitals } from "./disk-protocol.ts";
 import { DeviceServer, domainOfDevice, isRawDevice } from "./device-server.ts";
 import { allocate, FileIdentity, forget, hasName, prefetch, punch, readExactly, statxRoom, tryLock } from "./libc.ts";
 import { realLimits } from "./limits.ts";
@@ -117,7 +117,7 @@ export class DiskServer {
 			case "read":
 				return request.into === undefined
 					? this.#read(file, request.offset, request.lengthBytes)
-					: readInto(file, request.offset, request.into, request.into.length);
+					: summed(request.into, readInto(file, request.offset, request.into, request.into.length), request.sumBlockBytes);
 			case "write":
 				return this.#write(this.#writable(file), request.offset, request.parts);
 			case "sync":

@@ -35,12 +35,15 @@ export interface DiskThreadOptions {
 	readonly workerUrl: URL;
 	/** Small calls go through shared memory; otherwise all by message. */
 	readonly useLane: boolean;
+	/** It sums what it reads, where that is asked for. */
+	readonly sumsReads: boolean;
 	/** The thread has ended. */
 	readonly onExit: () => void;
 }
 
 export class DiskThread {
 	readonly path: string;
+	readonly sumsReads: boolean;
 	readonly #worker: Worker;
 	readonly #vitals = new Int32Array(new SharedArrayBuffer(4 * vitals.count));
 	readonly #open = new Map<number, Open>();
@@ -69,8 +72,9 @@ export class DiskThread {
 	#exited = false;
 
 	/** @param onExit called when the thread has ended. */
-	constructor(path: string, { workerUrl, useLane, onExit }: DiskThreadOptions) {
+	constructor(path: string, { workerUrl, useLane, sumsReads, onExit }: DiskThreadOptions) {
 		this.path = path;
+		this.sumsReads = sumsReads;
 		this.#useLane = useLane;
 		this.#worker = new Worker(workerUrl, {
 			name: `disk ${path}`,

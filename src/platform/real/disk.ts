@@ -1,8 +1,9 @@
 /** A directory disk: names and ranges are checked here, the work is done by its thread. */
-import type { BufferPool } from "../../base/buffer-pool.ts";
+import type { BufferPool, Lent } from "../../base/buffer-pool.ts";
 import { FsError } from "../../base/errors.ts";
 import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
+import type { ReadAndSummed } from "./disk-protocol.ts";
 import type { DiskThread } from "./disk-thread.ts";
 import { realLimits } from "./limits.ts";
 
@@ -90,6 +91,12 @@ export async function closeThread(thread: DiskThread): Promise<void> {
 	}
 }
 
+/** What a read into `lent` has brought. */
+export function lentBytes({ bytes, release }: Lent, reply: number | ReadAndSummed): Borrowed {
+	if (typeof reply === "number") return { bytes: bytes.subarray(0, reply), release };
+	return { bytes: bytes.subarray(0, reply.count), sums: reply.sums, release };
+}
+
 class RealDiskFile implements DiskFile {
 	readonly name: string;
 	readonly #handle: number;
@@ -109,16 +116,22 @@ class RealDiskFile implements DiskFile {
 		return await this.#open().call({ kind: "read", handle: this.#handle, offset, lengthBytes, into: undefined }, lengthBytes);
 	}
 
-	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+	async borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		checkRange(this.name, offset, lengthBytes);
 		const small = this.#open().borrow(this.#handle, offset, lengthBytes);
 		if (small !== undefined) return await small;
 		const lent = this.#buffers.take(lengthBytes);
 		if (lent === undefined) return { bytes: await this.read(offset, lengthBytes), release: () => {} };
 		// A read that fails may still be under way in an abandoned thread: its buffer is never used again.
-		const into = lent.bytes;
-		const count = await this.#open().call<number>({ kind: "read", handle: this.#handle, offset, lengthBytes, into }, lengthBytes);
-		return { bytes: into.subarray(0, count), release: lent.release };
+		const request = {
+			kind: "read",
+			handle: this.#handle,
+			offset,
+			lengthBytes,
+			into: lent.bytes,
+			...(this.#open().sumsReads && { sumBlockBytes }),
+		} as const;
+		return lentBytes(lent, await this.#open().call<number | ReadAndSummed>(request, lengthBytes));
 	}
 
 	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

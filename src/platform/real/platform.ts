@@ -28,7 +28,7 @@ export interface RealPlatformOptions {
 	readonly diskWorker?: URL;
 	/** Entry point of the coder's thread; tests give one that dies. */
 	readonly coderWorker?: URL;
-	/** Shards are made and summed in a thread of their own (default). */
+	/** Shards are made and summed in a thread of their own, and large reads summed in those of the disks (default). */
 	readonly coderThread?: boolean;
 	/** Small calls of disks go through shared memory (default); otherwise all of them by message. */
 	readonly diskLane?: boolean;
@@ -50,13 +50,15 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	const memories = new RealMemories(options.memoryFolder ?? "/dev/shm");
 	const workerUrl = options.diskWorker ?? siblingUrl("disk-worker");
 	const useLane = options.diskLane !== false;
+	const sumsReads = options.coderThread !== false;
 	const threads = new Set<DiskThread>();
 	const buffers = new BufferPool({ fromBytes: realLimits.lentFromBytes, keptBytes: realLimits.lentKeptBytes, shared: true });
 	const random = new RealRandom();
 	const platform = {
 		clock: new RealClock(),
 		random,
-		openDisk: (path: string, onOpening?: OnOpening) => openDisk(path, onOpening, { workerUrl, useLane, threads, buffers, random }),
+		openDisk: (path: string, onOpening?: OnOpening) =>
+			openDisk(path, onOpening, { workerUrl, useLane, sumsReads, threads, buffers, random }),
 		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
 		removeMemory: async (name: string) => memories.remove(name),
 		memoryHead: async (name: string, lengthBytes: number) => memories.head(name, lengthBytes),
@@ -79,17 +81,18 @@ type OnOpening = (activity: () => DiskActivity) => void;
 interface DiskModules {
 	readonly workerUrl: URL;
 	readonly useLane: boolean;
+	readonly sumsReads: boolean;
 	readonly threads: Set<DiskThread>;
 	readonly buffers: BufferPool;
 	readonly random: Random;
 }
 
 async function openDisk(path: string, onOpening: OnOpening | undefined, modules: DiskModules): Promise<Disk> {
-	const { workerUrl, useLane, threads, buffers, random } = modules;
+	const { workerUrl, useLane, sumsReads, threads, buffers, random } = modules;
 	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
 	// A thread of libuv's pool belongs to the table of descriptors of whoever needed the pool first: that must not be a disk's.
 	await stat("/");
-	const thread = new DiskThread(path, { workerUrl, useLane, onExit: () => threads.delete(thread) });
+	const thread = new DiskThread(path, { workerUrl, useLane, sumsReads, onExit: () => threads.delete(thread) });
 	threads.add(thread);
 	onOpening?.(() => thread.activity());
 	try {

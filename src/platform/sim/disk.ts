@@ -12,6 +12,7 @@ import { Deferred } from "../../base/async.ts";
 import type { BufferPool, Lent } from "../../base/buffer-pool.ts";
 import { concatBytes } from "../../base/bytes.ts";
 import { FsError } from "../../base/errors.ts";
+import { sumsOf } from "../../codec/checksum.ts";
 import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import { checkDiskFolder, checkDiskName, checkRange } from "../names.ts";
 import { type DiskCall, folderOf, type SimDevice } from "./device.ts";
@@ -299,7 +300,7 @@ class SimDiskFile implements DiskFile {
 	}
 
 	/** What is used after it was given back is noise. */
-	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+	async borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		checkRange(this.name, offset, lengthBytes);
 		let lent: Lent | undefined;
 		const execute = () => {
@@ -311,7 +312,7 @@ class SimDiskFile implements DiskFile {
 			bytes.fill(0xa5);
 			lent?.release();
 		};
-		return { bytes, release };
+		return { bytes, sums: sumBlockBytes === undefined ? undefined : sumsOf(bytes, sumBlockBytes), release };
 	}
 
 	async write(offset: number, parts: readonly Uint8Array[]): Promise<void> {

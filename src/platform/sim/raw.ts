@@ -1,5 +1,6 @@
 /** A simulated raw device: one file of a simulated disk, as long as the disk. */
 import { FsError } from "../../base/errors.ts";
+import { sumsOf } from "../../codec/checksum.ts";
 import type { Borrowed, Disk, DiskActivity, DiskFile } from "../interface.ts";
 import type { RawDevice } from "../raw/interface.ts";
 import type { SimDevice } from "./device.ts";
@@ -44,9 +45,9 @@ export class SimRawDevice implements RawDevice {
 		return bytes;
 	}
 
-	async borrow(offset: number, lengthBytes: number): Promise<Borrowed> {
+	async borrow(offset: number, lengthBytes: number, sumBlockBytes?: number): Promise<Borrowed> {
 		const bytes = await this.read(offset, lengthBytes);
-		return { bytes, release: () => void bytes.fill(0xa5) };
+		return { bytes, sums: sumBlockBytes === undefined ? undefined : sumsOf(bytes, sumBlockBytes), release: () => void bytes.fill(0xa5) };
 	}
 
 	write(offset: number, parts: readonly Uint8Array[]): Promise<void> {
@@ -120,7 +121,7 @@ function starvingFile(file: DiskFile, device: SimDevice): DiskFile {
 	return {
 		name,
 		read: (offset, lengthBytes) => file.read(offset, lengthBytes),
-		borrow: (offset, lengthBytes) => file.borrow(offset, lengthBytes),
+		borrow: (offset, lengthBytes, sumBlockBytes) => file.borrow(offset, lengthBytes, sumBlockBytes),
 		write: async (offset, parts) => {
 			device.checkStarved(name);
 			await file.write(offset, parts);
