@@ -17,6 +17,7 @@ import { CpuLatency } from "../platform/real/cpu-latency.ts";
 import { RealConnection } from "../platform/real/connection.ts";
 import { createFuseHost } from "../platform/real/fuse.ts";
 import { createRealPlatform } from "../platform/real/platform.ts";
+import { letEngineWait } from "../platform/real/scheduling.ts";
 import { openVolume } from "../volume/native/open.ts";
 import { type DaemonArguments, encodeArguments } from "./arguments.ts";
 import { Daemon, type DaemonOptions } from "./daemon.ts";
@@ -100,11 +101,12 @@ export async function runDaemon(options: RunOptions): Promise<number> {
 	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
 	setFlagsFromString(`--baseline-batch-compilation-threshold=${firstCodeBytes}`);
 	const { fastPaths, logFormat } = options.mountOptions;
-	const { diskLane, waitAwake, coderThread } = fastPaths;
+	const { diskLane, waitAwake, coderThread, lowCpuLatency: disksFirst } = fastPaths;
 	// Before any other thread begins: each has a table of descriptors of its own, and a wish stands for as long as it is open in one.
-	const cpuLatency = fastPaths.lowCpuLatency ? CpuLatency.open() : undefined;
+	const cpuLatency = disksFirst ? CpuLatency.open() : undefined;
+	if (disksFirst) letEngineWait();
 	const fuse = createFuseHost({ waitAwake, cpuLatency });
-	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane, waitAwake, cpuLatency, coderThread });
+	const platform = createRealPlatform({ fuse, requests: logFormat === "json", diskLane, waitAwake, disksFirst, cpuLatency, coderThread });
 	const logger = createLogger(new LogSink(options.logPath), platform, options);
 	const crash = (error: unknown) => {
 		const { site, message } = toFsError(error, "daemon.crash");

@@ -46,6 +46,15 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 		return readdirSync(folder).some((fd) => target(fd) === "/dev/cpu_dma_latency");
 	};
 
+	/** Whether V8's threads stand back for those of disks. */
+	const hasRanks = (): boolean => {
+		const [pid] = volume.daemons();
+		const folder = `/proc/${pid}/task`;
+		// The nice value is the 19th field (proc_pid_stat(5)).
+		const nices = readdirSync(folder).map((id) => Number(readFileSync(`${folder}/${id}/stat`, "latin1").split(") ")[1]?.split(" ")[16]));
+		return Math.max(...nices) > Math.min(...nices);
+	};
+
 	/** Writes and syncs small blocks, one of which a later one replaces in part; answers what is there then. */
 	function writeBlocks(fd: number, first: number): Buffer {
 		const all = Buffer.alloc(24 * 1000);
@@ -121,6 +130,7 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 			await again();
 			assert.equal(await options(), one);
 			assert.equal(hasLatency(), canHaveLatency && name !== "low_cpu_latency");
+			assert.equal(hasRanks(), name !== "low_cpu_latency");
 			const fd = openSync(at(name), "w");
 			const synced = writeBlocks(fd, 200);
 			closeSync(fd);

@@ -3,6 +3,7 @@
  * does the same for the kernel's). It looks at the sockets in each turn of the loop instead, for as long as that has been worth it lately.
  */
 import type { CpuLatency } from "./cpu-latency.ts";
+import { libc } from "./fuse-libc.ts";
 import { replySpinMs, requestSpinMs } from "./fuse-limits.ts";
 import { SpinHistory } from "./spin-history.ts";
 
@@ -12,7 +13,14 @@ export interface AwakeTime {
 	readonly nextTurn: (fn: () => void) => void;
 }
 
-const realTime: AwakeTime = { nowMs: () => performance.now(), nextTurn: (fn) => void setImmediate(fn) };
+const realTime: AwakeTime = {
+	nowMs: () => performance.now(),
+	nextTurn: (fn) => {
+		// A thread that helps with a reply may have been woken on this very processor.
+		libc().yield();
+		setImmediate(fn);
+	},
+};
 
 export class Awake {
 	readonly #cpuLatency: CpuLatency | undefined;

@@ -55,6 +55,8 @@ export interface DiskWorkerData {
 	readonly vitals: Int32Array<SharedArrayBuffer>;
 	/** For small calls. */
 	readonly lane: LaneMemory;
+	/** It goes before other threads that want its processor (scheduling.ts). */
+	readonly runsFirst: boolean;
 }
 
 /**

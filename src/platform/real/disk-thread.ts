@@ -13,6 +13,7 @@ import { FsError } from "../../base/errors.ts";
 import type { Borrowed, DiskActivity } from "../interface.ts";
 import { createLaneMemory, LaneCaller, type LaneWriting, writingSlot } from "./disk-lane.ts";
 import { type DiskCallMessage, type DiskReply, type DiskRequest, type DiskWorkerData, vitals } from "./disk-protocol.ts";
+import { libc } from "./fuse-libc.ts";
 import { replySpinMs } from "./fuse-limits.ts";
 import { realLimits } from "./limits.ts";
 import { SpinHistory } from "./spin-history.ts";
@@ -37,6 +38,8 @@ export interface DiskThreadOptions {
 	readonly useLane: boolean;
 	/** It sums what it reads, where that is asked for. */
 	readonly sumsReads: boolean;
+	/** It goes before other threads that want its processor (scheduling.ts). */
+	readonly runsFirst: boolean;
 	/** The thread has ended. */
 	readonly onExit: () => void;
 }
@@ -72,13 +75,13 @@ export class DiskThread {
 	#exited = false;
 
 	/** @param onExit called when the thread has ended. */
-	constructor(path: string, { workerUrl, useLane, sumsReads, onExit }: DiskThreadOptions) {
+	constructor(path: string, { workerUrl, useLane, sumsReads, runsFirst, onExit }: DiskThreadOptions) {
 		this.path = path;
 		this.sumsReads = sumsReads;
 		this.#useLane = useLane;
 		this.#worker = new Worker(workerUrl, {
 			name: `disk ${path}`,
-			workerData: { path, vitals: this.#vitals, lane: this.#lane.memory } satisfies DiskWorkerData,
+			workerData: { path, vitals: this.#vitals, lane: this.#lane.memory, runsFirst } satisfies DiskWorkerData,
 			// Flags of the main script (--input-type, --test …) are not for threads; only uncompiled sources need theirs.
 			execArgv: workerUrl.pathname.endsWith(".ts") ? process.execArgv : [],
 			resourceLimits: { maxOldGenerationSizeMb: realLimits.diskHeapMb, maxYoungGenerationSizeMb: realLimits.diskYoungHeapMb },
@@ -154,6 +157,8 @@ export class DiskThread {
 	readonly #look = (): void => {
 		this.#takeAnswers();
 		if (this.#lane.outstanding > 0 && performance.now() < this.#lookUntilMs) {
+			// The thread that shall answer may have been woken on this very processor.
+			libc().yield();
 			setImmediate(this.#look);
 			return;
 		}

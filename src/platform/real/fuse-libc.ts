@@ -33,6 +33,8 @@ export interface Libc {
 	read(fd: number, into: Uint8Array, lengthBytes: number): number;
 	/** Other threads that wait for this processor run first (sched_yield(2)). */
 	yield(): void;
+	/** `attributes` is a `struct sched_attr`; 0 is the calling thread (sched_setattr(2)). 0 or -errno; -ENOSYS on machines whose number of the call is not known here. */
+	schedule(thread: number, attributes: Uint8Array): number;
 	/** Ready descriptors, or -errno. */
 	poll(fds: Uint8Array, count: number, timeoutMs: number): number;
 	/** A descriptor, or -errno. Blocking. */
@@ -209,6 +211,8 @@ function load(): Libc {
 	const library = koffi.load("libc.so.6");
 	const read = library.func("long read(int fd, void *buf, size_t count)");
 	const schedYield = library.func("int sched_yield()");
+	// The C library has it since 2.41 only.
+	const syscall = library.func("long syscall(long number, int thread, void *attributes, unsigned int flags)");
 	const poll = library.func("int poll(void *fds, unsigned long count, int timeout)");
 	const eventfd = library.func("int eventfd(unsigned int initial, int flags)");
 	const unshare = library.func("int unshare(int flags)");
@@ -220,6 +224,10 @@ function load(): Libc {
 	return {
 		read: (fd, into, lengthBytes) => errno(read(fd, into, lengthBytes) as number),
 		yield: () => void schedYield(),
+		schedule: (thread, attributes) => {
+			const number = schedSetAttr[process.arch];
+			return number === undefined ? -koffi.os.errno.ENOSYS : errno(syscall(number, thread, attributes, 0) as number);
+		},
 		poll: (fds, count, timeoutMs) => errno(poll(fds, count, timeoutMs) as number),
 		eventfd: () => errno(eventfd(0, closeOnExec) as number),
 		unshareFiles: () => errno(unshare(cloneFiles) as number),
@@ -229,6 +237,9 @@ function load(): Libc {
 		...mounts(library),
 	};
 }
+
+/** Number of sched_setattr(2), by machine: `<asm/unistd.h>`. */
+const schedSetAttr: Readonly<Record<string, number>> = { x64: 314, arm64: 274, riscv64: 274 };
 
 const sigBlock = 0;
 

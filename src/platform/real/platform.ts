@@ -34,6 +34,8 @@ export interface RealPlatformOptions {
 	readonly diskLane?: boolean;
 	/** The event loop of a server stays awake for the moment in which a client that was answered asks again (default). */
 	readonly waitAwake?: boolean;
+	/** Disks' threads go before other threads that want their processor (scheduling.ts). */
+	readonly disksFirst?: boolean;
 	/** Told of calls in a row by servers that stay awake for them (cpu-latency.ts). */
 	readonly cpuLatency?: CpuLatency | undefined;
 }
@@ -51,6 +53,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 	const workerUrl = options.diskWorker ?? siblingUrl("disk-worker");
 	const useLane = options.diskLane !== false;
 	const sumsReads = options.coderThread !== false;
+	const runsFirst = options.disksFirst === true;
 	const threads = new Set<DiskThread>();
 	const buffers = new BufferPool({ fromBytes: realLimits.lentFromBytes, keptBytes: realLimits.lentKeptBytes, shared: true });
 	const random = new RealRandom();
@@ -58,7 +61,7 @@ export function createRealPlatform(options: RealPlatformOptions = {}): RealPlatf
 		clock: new RealClock(),
 		random,
 		openDisk: (path: string, onOpening?: OnOpening) =>
-			openDisk(path, onOpening, { workerUrl, useLane, sumsReads, threads, buffers, random }),
+			openDisk(path, onOpening, { workerUrl, useLane, sumsReads, runsFirst, threads, buffers, random }),
 		openMemory: async (name: string, sizeBytes: number) => memories.open(name, sizeBytes),
 		removeMemory: async (name: string) => memories.remove(name),
 		memoryHead: async (name: string, lengthBytes: number) => memories.head(name, lengthBytes),
@@ -82,17 +85,18 @@ interface DiskModules {
 	readonly workerUrl: URL;
 	readonly useLane: boolean;
 	readonly sumsReads: boolean;
+	readonly runsFirst: boolean;
 	readonly threads: Set<DiskThread>;
 	readonly buffers: BufferPool;
 	readonly random: Random;
 }
 
 async function openDisk(path: string, onOpening: OnOpening | undefined, modules: DiskModules): Promise<Disk> {
-	const { workerUrl, useLane, sumsReads, threads, buffers, random } = modules;
+	const { workerUrl, useLane, sumsReads, runsFirst, threads, buffers, random } = modules;
 	if (!path.startsWith("/")) throw new FsError("EINVAL", "platform.disk-path", `the path of a disk must be absolute: ${path}`, { path });
 	// A thread of libuv's pool belongs to the table of descriptors of whoever needed the pool first: that must not be a disk's.
 	await stat("/");
-	const thread = new DiskThread(path, { workerUrl, useLane, sumsReads, onExit: () => threads.delete(thread) });
+	const thread = new DiskThread(path, { workerUrl, useLane, sumsReads, runsFirst, onExit: () => threads.delete(thread) });
 	threads.add(thread);
 	onOpening?.(() => thread.activity());
 	try {
