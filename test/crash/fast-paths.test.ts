@@ -1,6 +1,7 @@
 /** Mounts without fast paths, and without one of them: files, locks, syncs, kill -9 and an upgrade are as ever, and successors have no fast paths either. The long suites run either way: `npm run test:long fsx -- --fast-paths off`. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import {
 	closeSync,
 	fsyncSync,
@@ -16,6 +17,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { coderThreadName } from "../../src/platform/real/coder-protocol.ts";
 import { CpuLatency } from "../../src/platform/real/cpu-latency.ts";
 import { cannotMount, execute, missingPrograms, TestVolume } from "../support/cairn.ts";
 
@@ -54,6 +56,24 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 		const nices = readdirSync(folder).map((id) => Number(readFileSync(`${folder}/${id}/stat`, "latin1").split(") ")[1]?.split(" ")[16]));
 		return Math.max(...nices) > Math.min(...nices);
 	};
+
+	/** Whether the process that serves the volume has a thread for erasure coding; one that is about to come is waited for. */
+	async function hasCoder(isExpected: boolean): Promise<boolean> {
+		const [pid] = volume.daemons();
+		const folder = `/proc/${pid}/task`;
+		const nameOf = (thread: string): string => {
+			try {
+				return readFileSync(`${folder}/${thread}/comm`, "utf8").trim();
+			} catch {
+				return "";
+			}
+		};
+		for (let i = 0; ; i++) {
+			const has = readdirSync(folder).some((thread) => nameOf(thread) === coderThreadName);
+			if (has === isExpected || i === 2000) return has;
+			await new Promise((resolve) => setTimeout(resolve, 5));
+		}
+	}
 
 	/** Writes and syncs small blocks, one of which a later one replaces in part; answers what is there then. */
 	function writeBlocks(fd: number, first: number): Buffer {
@@ -134,12 +154,23 @@ describe("a mount without fast paths", { skip: cannotMount() ?? missingPrograms(
 			const fd = openSync(at(name), "w");
 			const synced = writeBlocks(fd, 200);
 			closeSync(fd);
+			// Some segments while the coder comes up, some with it.
+			const parts = [randomBytes(5 << 20), randomBytes(5 << 20)];
+			const large = openSync(at("many segments"), "w");
+			for (const part of parts) {
+				assert.equal(writeSync(large, part), part.length);
+				fsyncSync(large);
+				assert.equal(await hasCoder(name !== "coder_thread"), name !== "coder_thread");
+			}
+			closeSync(large);
 			renameSync(at(name), at(`${name} renamed`));
 			assert.ok(await volume.kill());
 			await again();
 			assert.equal(await options(), one);
 			assert.ok(readFileSync(at(`${name} renamed`)).equals(synced));
+			assert.ok(readFileSync(at("many segments")).equals(Buffer.concat(parts)));
 			unlinkSync(at(`${name} renamed`));
+			unlinkSync(at("many segments"));
 		});
 	}
 });
