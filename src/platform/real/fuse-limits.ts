@@ -67,8 +67,8 @@ export const maxPollingProcessors = 8;
 /** The shortest slice that Linux has: a disk's thread needs the processor for 30 µs at a time. */
 export const diskSliceMs = 0.1;
 
-/** Slices of V8's threads: longer than those of all programs that have not asked for more (0.7 to 2.8 ms). */
-export const engineSliceMs = 100;
+/** Slices of V8's threads: longer than those of all programs that have not asked for more (0.7 to 2.8 ms), and no longer, as its turn comes later, too, and the main thread may wait for it: with 100 beside 20 programs that never sleep, syncs took twice as long. */
+export const engineSliceMs = 5;
 
 /** By which V8's threads are nicer than the rest: with 0 and 5 others still waited for them 1 to 3 ms now and then, with 15 hardly ever; beside six programs that never sleep all was as fast as before. */
 export const engineNice = 15;

@@ -2,7 +2,7 @@
  * Who runs first where threads of this process wait for the same processor. A program that waits for its fsync waits for disk threads that need a processor for 30 µs each. Where V8's own threads (they compile, and help with
  * the garbage) had it they waited for a whole slice, 1 to 4 ms: half of the time of all appends in a daemon that had just started.
  *
- * So disks' threads ask for short slices: who does goes before longer ones when it is woken, and gets no more of the processor (Linux 6.12; without effect before). V8's get long ones, and little weight, as a short slice counts only while its
+ * So disks' threads ask for short slices: who does goes before longer ones when it is woken, and gets no more of the processor (Linux 6.12; without effect before). V8's get longer ones, and little weight, as a short slice counts only while its
  * thread has not had more than its share.
  */
 import { readdirSync, readFileSync } from "node:fs";
