@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
+import { release } from "node:os";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { enginePool, engineThreads, parseThread } from "./scheduling.ts";
@@ -27,30 +28,52 @@ test("a thread's line, whatever its name is", () => {
 	assert.deepEqual(parseThread(`77 (a) b (c) ${rest}`), { id: 77, name: "a) b (c", startedTicks: 12_345 });
 });
 
-/** `nice` (the 19th field) of each thread of a process that has ranked its threads, and that of a worker of it. */
+/** `nice` (the 19th field) and policy (the 41st) of each thread of a process that has ranked its threads, and the slice of one that goes first. */
 const program = `
 	import { readdirSync, readFileSync } from "node:fs";
-	import { Worker, isMainThread, parentPort } from "node:worker_threads";
 	const { letEngineWait, runFirst } = await import(process.env.MODULE);
 	letEngineWait();
 	runFirst();
-	const all = readdirSync("/proc/self/task").map((id) => readFileSync(\`/proc/self/task/\${id}/stat\`, "latin1").split(") ")[1].split(" ")[16]);
+	const fields = readdirSync("/proc/self/task").map((id) => readFileSync(\`/proc/self/task/\${id}/stat\`, "latin1").split(") ")[1].split(" "));
 	const own = readFileSync(\`/proc/self/task/\${process.pid}/sched\`, "latin1").match(/^se.slice +: +(\\d+)/m)?.[1];
-	console.log(JSON.stringify({ all: all.map(Number), own: own === undefined ? null : Number(own) }));
+	const [nices, policies] = [16, 38].map((at) => fields.map((one) => Number(one[at])));
+	console.log(JSON.stringify({ nices, policies, own: own === undefined ? null : Number(own) }));
 `;
+
+interface Ranked {
+	readonly nices: readonly number[];
+	readonly policies: readonly number[];
+	/** Null: this kernel does not tell. */
+	readonly own: number | null;
+}
+
+/** @param before the command that starts it, as `chrt`. */
+async function ranked(...before: readonly string[]): Promise<Ranked> {
+	const module = new URL(`./scheduling.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url).href;
+	const words = [...before, process.execPath, "--v8-pool-size=2", "--input-type=module", "-e", program];
+	const { stdout } = await promisify(execFile)(words[0] as string, words.slice(1), { env: { ...process.env, MODULE: module } });
+	return JSON.parse(stdout) as Ranked;
+}
 
 test("V8's threads of a real process stand back, and nobody else's; a short slice is had", {
 	skip: process.platform !== "linux",
 }, async () => {
-	const module = new URL(`./scheduling.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url).href;
-	const run = promisify(execFile);
-	const { stdout } = await run(process.execPath, ["--v8-pool-size=2", "--input-type=module", "-e", program], {
-		env: { ...process.env, MODULE: module },
-	});
-	const { all, own } = JSON.parse(stdout) as { all: number[]; own: number | null };
-	const usual = Math.min(...all);
-	assert.equal(all.filter((nice) => nice === Math.min(19, usual + 15)).length, 2);
-	assert.equal(all.filter((nice) => nice === usual).length, all.length - 2);
+	const { nices, own } = await ranked();
+	const usual = Math.min(...nices);
+	assert.equal(nices.filter((nice) => nice === Math.min(19, usual + 15)).length, 2);
+	assert.equal(nices.filter((nice) => nice === usual).length, nices.length - 2);
+	const [major = 0, minor = 0] = release().split(".").map(Number);
 	// Only kernels with debugging of the scheduler tell; before 6.12 there are no slices of threads.
-	if (own !== null && own < 700_000) assert.equal(own, 100_000);
+	if (own !== null && (major > 6 || (major === 6 && minor >= 12))) assert.equal(own, 100_000);
+});
+
+test("the policy that the process was given stays that of all its threads", {
+	skip: process.platform !== "linux" || spawnSync("chrt", ["--version"]).status !== 0,
+}, async () => {
+	const batch = 3;
+	const { policies } = await ranked("chrt", "--batch", "0");
+	assert.deepEqual(
+		policies,
+		policies.map(() => batch),
+	);
 });

@@ -64,11 +64,18 @@ export function parseThread(stat: string): ThreadSeen {
 	return { id: Number.parseInt(stat, 10), name: stat.slice(stat.indexOf("(") + 1, end), startedTicks: Number(fields[22 - 3]) };
 }
 
-/** `struct sched_attr` of `<linux/sched/types.h>`, SCHED_OTHER; its `sched_runtime` is the slice. */
+/** SCHED_FLAG_KEEP_POLICY of `<linux/sched.h>`. */
+const keepPolicy = 8;
+
+/**
+ * `struct sched_attr` of `<linux/sched/types.h>`; its `sched_runtime` is the slice. Whoever has given the process another policy (`chrt`, CPUSchedulingPolicy= of systemd) meant all of its threads: batch and idle ones keep theirs, and
+ * for real-time ones the kernel refuses the call, which leaves them as they are.
+ */
 function scheduleOf({ nice, sliceMs }: { readonly nice: number; readonly sliceMs: number }): Uint8Array {
 	const bytes = new Uint8Array(48);
 	const view = new DataView(bytes.buffer);
 	view.setUint32(0, bytes.length, true);
+	view.setUint32(8, keepPolicy, true);
 	view.setInt32(16, nice, true);
 	// Below four seconds.
 	view.setUint32(24, sliceMs * 1e6, true);
