@@ -14,7 +14,7 @@ import { chooseDisks, domainCount } from "./placement.ts";
 import type { Candidate } from "./placement.ts";
 import { feasibleShape, parseRedundancy, sameShape, wantedShape, width } from "./redundancy.ts";
 import { lostError } from "./segment-reader.ts";
-import type { Room, Shard, ShardMaker } from "./shard-maker.ts";
+import type { Room, ShardMaker } from "./shard-maker.ts";
 
 export interface HealerModules extends FragmentWriterModules {
 	readonly fragments: FragmentReader;
@@ -270,8 +270,11 @@ export class Healer {
 		const room: Room = (lengthBytes) => this.#modules.room(lengthBytes, lent);
 		if (plan.indexes)
 			return { ...common, shardBytes: segment.shardBytes, shards: await maker.restore(segment, shards, plan.indexes, room) };
-		const data = await maker.restore(segment, shards, range(segment.dataShards), room);
-		const payload = join(segment, data, room);
+		// Those that are there are not summed: the new shape has other blocks.
+		const data = shards.slice(0, segment.dataShards);
+		const lost = range(segment.dataShards).filter((index) => data[index] === undefined);
+		for (const { index, bytes } of await maker.restore(segment, shards, lost, room)) data[index] = bytes;
+		const payload = join(segment, data as readonly Uint8Array[], room);
 		return {
 			...common,
 			shardBytes: shardLength(payload.length, plan.shape.dataShards),
@@ -382,9 +385,9 @@ export function hasTargetShape(segment: Segment): boolean {
 	return sameShape(shapeOf(segment), target) || sameShape(shapeOf(segment), wantedShape(target, segment.payloadBytes));
 }
 
-function join(segment: Segment, data: readonly Shard[], room: Room): Uint8Array {
+function join(segment: Segment, data: readonly Uint8Array[], room: Room): Uint8Array {
 	const payload = room(segment.payloadBytes);
-	for (const [i, { bytes }] of data.entries()) {
+	for (const [i, bytes] of data.entries()) {
 		const at = i * segment.shardBytes;
 		if (at < payload.length) payload.set(bytes.subarray(0, payload.length - at), at);
 	}

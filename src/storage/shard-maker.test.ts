@@ -151,6 +151,27 @@ describe("shards are made", () => {
 		await assert.rejects(yard.encode(payloadOf(large, 1)), AssertionError);
 	});
 
+	it("a lost one that the coder makes wrong is found out and made again, where the others tell", async () => {
+		const payload = payloadOf(large, 6);
+		const shards = await new Yard(undefined).encode(payload);
+		const segment = { id: 1, ...rs42, payloadBytes: payload.length, shardBytes: shardLength(payload.length, 4) } as Segment;
+		for (const gone of [[1], [4], [0, 5], [2, 3], [0, 4]]) {
+			const yard = new Yard(async (work) => {
+				doShardWork(work);
+				const [target] = work.targets as [Uint8Array];
+				target[5000] = (target[5000] as number) ^ 1;
+				return sumsOf(work);
+			});
+			const left = shards.map(({ bytes }, at) => (gone.includes(at) ? undefined : bytes));
+			for (const { index, bytes, table } of await yard.world.run(() => yard.maker.restore(segment, left, gone, yard.room))) {
+				assert.ok(Buffer.from(bytes).equals(shards[index]?.bytes as Uint8Array), `shard ${index} without ${gone}`);
+				assert.deepEqual(table, shards[index]?.table);
+			}
+			assert.equal(yard.asked.length, 1);
+			assert.match(yard.logged.join(), /^error .*does not belong to its data/);
+		}
+	});
+
 	it("lost ones from any of the others; what is there is only summed", async () => {
 		for (const answer of [undefined, honest, async () => Promise.reject(new FsError("EIO", "test.died", "it died"))]) {
 			const yard = new Yard(answer as Answer | undefined);

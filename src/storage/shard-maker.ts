@@ -2,7 +2,8 @@
  * Makes shards and their checksums: in the coder of the platform where there is one and it is worth the way, else here, in turns.
  *
  * Invariants
- *  M1 The tables are those of the bytes that are returned with them, and the first parity adds up with the data: by checksums, so that bytes which changed meanwhile, or another segment's, are found out whoever made it.
+ *  M1 The tables are those of the bytes that are returned with them. Wherever all data and the first parity are among what was used and made, these add up: by checksums, so that bytes which changed meanwhile, or another segment's, are
+ *     found out whoever made it.
  *  M2 What the coder has in hand is not touched and not given back before it has settled.
  *  M3 Whatever becomes of the coder, the shards are made.
  */
@@ -104,9 +105,9 @@ export class ShardMaker {
 			wanted: lost,
 			targets: lost.map(() => give(shardBytes)),
 			blockBytes,
-			sums: "targets",
+			sums: isProvable(dataShards, [...present, ...lost]) ? "all" : "targets",
 		};
-		const tables = await this.#make(work, coder);
+		const tables = (await this.#make(work, coder)).slice(-lost.length);
 		return new Map(
 			lost.map((index, at) => [index, { index, bytes: work.targets[at] as Uint8Array, table: tables[at] as Uint32Array }] as const),
 		);
@@ -161,8 +162,18 @@ function tablesOf(work: ShardWork, sums: Uint32Array): Uint32Array[] {
 }
 
 /** Where all data and the first parity were summed. */
-function isSound(work: ShardWork, tables: readonly Uint32Array[]): boolean {
-	return work.sums === "targets" || work.targets.length === 0 || addsUp(tables.slice(0, work.dataShards + 1), blockBytes);
+function isSound({ dataShards, present, wanted, sums }: ShardWork, tables: readonly Uint32Array[]): boolean {
+	const indexes = [...present, ...wanted];
+	if (sums === "targets" || !isProvable(dataShards, indexes)) return true;
+	return addsUp(
+		tables.filter((_, at) => (indexes[at] as number) <= dataShards),
+		blockBytes,
+	);
+}
+
+/** Whether all data and the first parity are there: what adds up. */
+function isProvable(dataShards: number, indexes: readonly number[]): boolean {
+	return indexes.filter((index) => index <= dataShards).length === dataShards + 1;
 }
 
 function sharing(room: Room): Room {
