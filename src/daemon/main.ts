@@ -21,6 +21,7 @@ import { letEngineWait } from "../platform/real/scheduling.ts";
 import { openVolume } from "../volume/native/open.ts";
 import { type DaemonArguments, encodeArguments } from "./arguments.ts";
 import { Daemon, type DaemonOptions } from "./daemon.ts";
+import { compilerFlags, keeperFlags } from "./engine-flags.ts";
 import { exitCodeOf } from "./exit-codes.ts";
 import { Home } from "./home.ts";
 import {
@@ -33,7 +34,7 @@ import {
 	type ToKeeper,
 } from "./keeper-link.ts";
 import type { Keepers } from "./keeping.ts";
-import { compileBudget, firstCodeBytes, keeperHeapMiB, logFileBytes } from "./limits.ts";
+import { logFileBytes } from "./limits.ts";
 import { formatJsonLine, formatLogLine, type LogData, type LogLevel, callerOf } from "./log-line.ts";
 import { parseMountOptions } from "./mountpoint.ts";
 import { printable } from "./text.ts";
@@ -97,9 +98,7 @@ function createLogger(sink: LogSink, platform: Platform, { name, mountOptions }:
 
 /** Serves until unmounted. Answers the exit code; the caller ends the process with it. */
 export async function runDaemon(options: RunOptions): Promise<number> {
-	// A runtime that does not know one goes on as it is; given on the command line it would refuse to start.
-	setFlagsFromString(`--interrupt-budget=${compileBudget}`);
-	setFlagsFromString(`--baseline-batch-compilation-threshold=${firstCodeBytes}`);
+	for (const flag of compilerFlags(process.versions.v8)) setFlagsFromString(flag);
 	const { fastPaths, logFormat } = options.mountOptions;
 	const { diskLane, waitAwake, coderThread, lowCpuLatency: disksFirst } = fastPaths;
 	// Before any other thread begins: each has a table of descriptors of its own, and a wish stands for as long as it is open in one.
@@ -232,15 +231,6 @@ function optionsFromArguments(words: readonly string[]): RunOptions {
 /** This very program, with the flags that Node was started with. */
 const ownProgram = (): string[] => [process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)];
 
-const keeperFlags = [
-	`--max-old-space-size=${keeperHeapMiB}`,
-	"--max-semi-space-size=1",
-	"--jitless",
-	"--no-expose-wasm",
-	"--v8-pool-size=0",
-	"--stack-size=256",
-];
-
 function createKeepers(options: DaemonArguments, kept: boolean): Keepers {
 	const silent = silentLogger;
 	const link = (socket: Socket, onMessage: (message: ToDaemon) => void): DaemonsLink =>
@@ -267,7 +257,7 @@ function startKeeper(
 		const log = logPath === undefined ? 2 : openSync(logPath, "a", 0o600);
 		const script = fileURLToPath(new URL("./keeper.js", import.meta.url));
 		const toLog = [...(logPath === undefined ? [] : ["--log", logPath]), "--log-format", mountOptions.logFormat];
-		const words = [...keeperFlags, script, name, mountpoint, ...toLog];
+		const words = [...keeperFlags(process.versions.v8), script, name, mountpoint, ...toLog];
 		const keeper = spawn(process.execPath, words, {
 			detached: true,
 			cwd: "/",
