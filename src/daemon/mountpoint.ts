@@ -99,7 +99,7 @@ export interface FastPaths {
 	readonly answerNow: boolean;
 	/** The main thread waits awake for what comes soon. */
 	readonly waitAwake: boolean;
-	/** Idle processors sleep lightly while requests come in a row. */
+	/** Idle processors sleep lightly while requests come in a row, and threads of disks go before others. */
 	readonly lowCpuLatency: boolean;
 	/** Threads make the shards of large segments and the checksums of large reads, otherwise the main thread. */
 	readonly coderThread: boolean;
