@@ -135,6 +135,12 @@ export class Daemon {
 		return this.#ended.promise;
 	}
 
+	/** Of the mount, beside those of the volume. */
+	get #ownWarnings(): string[] {
+		const unkept = this.#keeping?.warning;
+		return unkept === undefined ? [] : [unkept];
+	}
+
 	/** What `mount` tells its caller. */
 	async warnings(): Promise<readonly string[]> {
 		const status = await this.#volume?.status();
@@ -142,7 +148,7 @@ export class Daemon {
 		const lost = missing.map(
 			(disk) => `disk ${disk.id} (${printable(disk.path)}) is ${disk.state} (${printable(disk.reason)}): mounted degraded`,
 		);
-		return [...lost, ...(status?.warnings ?? []).map(printable)];
+		return [...this.#ownWarnings, ...lost, ...(status?.warnings ?? []).map(printable)];
 	}
 
 	// ── beginning ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -420,6 +426,7 @@ export class Daemon {
 			exporter: this.#shutdown ? undefined : this.#exporter,
 			nativeReads: this.#shutdown ? undefined : this.#nativeReadsStatus,
 			ending: this.#shutdown !== undefined,
+			warnings: this.#ownWarnings,
 			failure: this.#failure,
 			logger: this.#modules.logger,
 			script: this.#options.script,

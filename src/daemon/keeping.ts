@@ -52,7 +52,7 @@ export class Keeping {
 		this.#state = state;
 	}
 
-	/** From when it resolves the mount is kept. Without a keeper it is served all the same: that is said in the log. */
+	/** From when it resolves the mount is kept. Without a keeper it is served all the same: `warning` and the log say so. */
 	static async begin(options: KeepingOptions, modules: KeepingModules, state: KeptState): Promise<Keeping> {
 		const keeping = new Keeping(options, modules, state);
 		const inherited = modules.keepers.adopt((message) => keeping.#told(message));
@@ -125,6 +125,12 @@ export class Keeping {
 
 	get kept(): boolean {
 		return this.#link !== undefined;
+	}
+
+	/** What `cairn status` has to say of it. */
+	get warning(): string | undefined {
+		if (this.#ended || this.kept) return undefined;
+		return "the mount would end with its daemon: nobody keeps it, as its keeper has ended and no other could be started; the daemon's log says why";
 	}
 
 	/** False: there is nobody who could start the successor. */

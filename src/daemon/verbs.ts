@@ -26,6 +26,8 @@ export interface DaemonState {
 	/** Undefined: not asked for. */
 	readonly nativeReads: NativeReadsStatus | undefined;
 	readonly ending: boolean;
+	/** Of the mount, beside those of the volume. */
+	readonly warnings: readonly string[];
 	readonly failure: Error | undefined;
 	readonly logger: Logger;
 	/** The daemon's script: tells versions apart. Undefined where the daemon is no process of its own. */
@@ -182,14 +184,15 @@ async function status(state: DaemonState): Promise<unknown> {
 	const now = await state.volume.status();
 	const doors: DoorsStatus = { nfs: (await state.exporter?.status()) ?? null };
 	const nativeReads = state.nativeReads === undefined ? null : toldNativeReads(state.nativeReads);
-	if (!state.failure) return { ...now, ...about, doors, nativeReads };
+	const warnings = [...state.warnings, ...now.warnings];
+	if (!state.failure) return { ...now, ...about, doors, nativeReads, warnings };
 	return {
 		...now,
 		...about,
 		doors,
 		nativeReads,
 		state: "failed",
-		warnings: [`failed: ${printable(state.failure.message)}`, ...now.warnings],
+		warnings: [`failed: ${printable(state.failure.message)}`, ...warnings],
 	};
 }
 

@@ -193,6 +193,22 @@ describe("a mount outlives its daemon", { skip: cannotMount() ?? false }, () => 
 		await volume.unmount();
 	});
 
+	test("an installation whose keepers do not come up: the mount is served, and status says that nobody keeps it", async () => {
+		const difference = ["daemon/keeper.js", "const options = {", "process.exit(1);\n    const options = {"] as const;
+		const keeperless = installation(join(volume.base, "keeperless"), [difference]);
+		const { code, stderr } = await volume.tryOf(keeperless, "mount", volume.name, volume.mountpoint);
+		assert.equal(code, 0, stderr);
+		let said = "";
+		for (let tries = 0; tries < 100 && !/would end with its daemon: nobody keeps it/.test(said); tries++) {
+			await sleep(200);
+			said = await volume.cairn("status", volume.name);
+		}
+		assert.match(said, /would end with its daemon: nobody keeps it/);
+		assert.equal(readFileSync(join(volume.mountpoint, "kept"), "utf8"), "before");
+		await volume.unmount();
+		assert.doesNotMatch(await warnings(volume), /nobody keeps it/);
+	});
+
 	test("on_crash=die: no keeper", async () => {
 		await volume.cairn("mount", volume.name, volume.mountpoint, "-o", "on_crash=die");
 		assert.deepEqual(volume.keepers(), []);
