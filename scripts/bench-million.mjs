@@ -44,15 +44,19 @@ const perDirectory = Math.ceil(files / directories);
 
 const nameOf = (number, digits) => String(number).padStart(digits, "0");
 
-/** Child: `maker FOLDER NUMBER` makes every `clients`-th directory with its files, and tells its parent of each. */
-function maker(folder, first) {
-	for (let number = first; number < directories; number += clients) {
+/** Child: `maker FOLDER` makes the directories that its parent names, with their files, and tells of each: so all clients are busy to the end, and the last tenth is as busy as the first. */
+function maker(folder) {
+	process.on("message", (number) => {
+		if (number === null) {
+			process.disconnect();
+			return;
+		}
 		const directory = join(folder, `d${nameOf(number, 4)}`);
 		mkdirSync(directory);
 		for (let i = 0; i < perDirectory; i++) closeSync(openSync(join(directory, `file-${nameOf(i, 6)}`), "wx"));
 		process.send(perDirectory);
-	}
-	process.disconnect();
+	});
+	process.send(0);
 }
 
 /** When each tenth was made: seconds since the start, and of the daemon's processor time, which other work on the machine disturbs less. */
@@ -66,20 +70,13 @@ function makeAll(folder, pid) {
 		while (tenths.length < 10 && made >= ((tenths.length + 1) * files) / 10)
 			tenths.push({ at: (performance.now() - startMs) / 1000, processor: processorSeconds(pid) - processorBefore });
 	};
-	const children = Array.from({ length: clients }, (_, number) => {
-		const words = [
-			"maker",
-			folder,
-			String(number),
-			"--files",
-			options.files,
-			"--directories",
-			options.directories,
-			"--clients",
-			options.clients,
-		];
-		const child = fork(fileURLToPath(import.meta.url), words);
-		child.on("message", note);
+	let next = 0;
+	const children = Array.from({ length: clients }, () => {
+		const child = fork(fileURLToPath(import.meta.url), ["maker", folder, "--files", options.files, "--directories", options.directories]);
+		child.on("message", (count) => {
+			note(count);
+			child.send(next < directories ? next++ : null);
+		});
 		return new Promise((resolve, reject) =>
 			child.on("close", (code) => (code === 0 ? resolve() : reject(new Error(`a maker ended with ${code}`)))),
 		);
@@ -190,5 +187,5 @@ async function main() {
 	}
 }
 
-if (positionals[0] === "maker") maker(positionals[1], Number(positionals[2]));
+if (positionals[0] === "maker") maker(positionals[1]);
 else await main();

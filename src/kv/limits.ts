@@ -39,6 +39,10 @@ export interface LocalLimits {
 	readonly maximumRuns: number;
 	/** Runs merged at once, so that the read buffers stay small. */
 	readonly mergeWidth: number;
+	/** A merge rests so many times as long as it works, no longer than this at once, unless there are so many runs. */
+	readonly mergeRests: number;
+	readonly mergeRestMs: number;
+	readonly runsInHurry: number;
 	/** A run joins a merge when it is at most this many times as large as all newer ones of the merge together. */
 	readonly mergeRatio: number;
 	/** Bytes written to or read from a disk at once by flush, merge, copy and verify. */
@@ -77,6 +81,9 @@ export const localLimits: LocalLimits = {
 	runsToLookInto: 8,
 	maximumRuns: 64,
 	mergeWidth: 12,
+	mergeRests: 6,
+	mergeRestMs: 20,
+	runsInHurry: 24,
 	mergeRatio: 1.5,
 	chunkBytes: 512 * 1024,
 	sliceEntries: 512,

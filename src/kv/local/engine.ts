@@ -25,7 +25,7 @@ import type { Block } from "./block.ts";
 import { type CommitRecord, commitRecordBytes, decodeCommit, encodeCommit } from "./commit-record.ts";
 import { Feed } from "./feed.ts";
 import { type LogBinding, mirroredLog } from "./log-binding.ts";
-import { mergeRuns, pickMerge } from "./merge.ts";
+import { MergePace, mergeRuns, pickMerge } from "./merge.ts";
 import type { MemTable, View, Wanted } from "./read-view.ts";
 import { collectRange, lookup } from "./read-view.ts";
 import type { Run, RunWriter } from "./run.ts";
@@ -552,10 +552,13 @@ export class LocalEngine implements Engine {
 		const includesOldest = picked[picked.length - 1] === store.runs[store.runs.length - 1];
 		const isAbove =
 			this.#parts.simulation?.planted("tombstone-dropped-early") === true && store.runs.every((run) => run.info.level < level);
+		const { clock } = this.#parts;
+		const pace = new MergePace(this.#limits, clock);
 		const modules = {
 			limits: this.#limits,
 			read: (run: Run, first: number, count: number) => store.readThrough(run, first, count),
-			yield: () => this.#parts.clock.yield(),
+			nowMs: () => clock.monotonicMs(),
+			rest: (workedMs: number) => pace.rest(workedMs, store.runs.length),
 			isStopped: () => this.#stopped,
 		};
 		const merged = await store.writeRun(level, entries, (writer) => mergeRuns(picked, includesOldest || isAbove, writer, modules));

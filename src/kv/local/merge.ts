@@ -6,6 +6,7 @@
  *  G2 Tombstones are dropped only when the oldest run takes part.
  */
 import { FsError } from "../../base/errors.ts";
+import type { Clock } from "../../platform/interface.ts";
 import type { LocalLimits } from "../limits.ts";
 import type { Block } from "./block.ts";
 import type { Run, RunWriter } from "./run.ts";
@@ -44,8 +45,36 @@ export function totalBytes(runs: readonly Run[]): number {
 export interface MergeModules {
 	readonly limits: LocalLimits;
 	read(run: Run, first: number, count: number): Promise<Block[]>;
-	yield(): Promise<void>;
+	nowMs(): number;
+	/** After a slice that took so long: lets other work run before going on. */
+	rest(workedMs: number): Promise<void>;
 	isStopped(): boolean;
+}
+
+/**
+ * A merge has time, and requests have not: it rests so many times as long as it has worked. Not where runs pile up: each of them costs every look, and beyond `maximumRuns` a flush waits.
+ */
+export class MergePace {
+	readonly #limits: LocalLimits;
+	readonly #clock: Pick<Clock, "sleep" | "yield">;
+	#owedMs = 0;
+
+	constructor(limits: LocalLimits, clock: Pick<Clock, "sleep" | "yield">) {
+		this.#limits = limits;
+		this.#clock = clock;
+	}
+
+	/** @param runs how many there are. */
+	rest(workedMs: number, runs: number): Promise<void> {
+		const { mergeRests, mergeRestMs, runsInHurry } = this.#limits;
+		this.#owedMs += workedMs * mergeRests;
+		if (runs >= runsInHurry) this.#owedMs = 0;
+		// A timer takes a millisecond at least.
+		if (this.#owedMs < 1) return this.#clock.yield();
+		const restMs = Math.min(this.#owedMs, mergeRestMs);
+		this.#owedMs = 0;
+		return this.#clock.sleep(restMs);
+	}
 }
 
 /** @throws FsError ECANCELED when stopped; what reading and writing throw. */
@@ -56,10 +85,12 @@ export async function mergeRuns(inputs: readonly Run[], dropTombstones: boolean,
 		if (modules.isStopped()) throw new FsError("ECANCELED", "kv.merge-stopped", "a merge of runs was stopped; nothing is lost");
 		cursors = cursors.filter((cursor) => !cursor.ended);
 		if (cursors.length === 0) return;
+		const begunMs = modules.nowMs();
 		mergeSlice(cursors, dropTombstones, writer, modules.limits.sliceEntries);
+		const workedMs = modules.nowMs() - begunMs;
 		for (const cursor of cursors) if (cursor.hungry) await cursor.fill();
 		if (writer.pendingBytes >= modules.limits.chunkBytes) await writer.drain();
-		await modules.yield();
+		await modules.rest(workedMs);
 	}
 }
 
